@@ -1,0 +1,298 @@
+"""Endless videos of drawn shapes with exact truth: the demo's camera, and data to train and test.
+
+Six classes of textured shapes move over a textured background under a moving camera. They overlap,
+leave the view and return, or are born late; light, noise and blur vary. A scene is decided by its
+seed and its size alone, any frame of it can be drawn on its own, and lengths are fractions of the
+image's short side, so that a scene looks alike at every size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
+
+_SHIFT = 4  # cv2 draws polygons on a grid of 1 / 2**_SHIFT pixel
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One shape. Lengths are fractions of the short side, times are frames, angles radians."""
+
+    class_id: int
+    radius: float
+    centre: NDArray[np.float64]
+    """(2,) x, y of the middle of its path, from the middle of the image."""
+    sway: NDArray[np.float64]
+    """(2, 2) amplitude of two oscillations in x and y."""
+    frequency: NDArray[np.float64]
+    """(2, 2) radians per frame."""
+    phase: NDArray[np.float64]
+    """(2, 2)."""
+    spin: tuple[float, float]
+    """Angle at frame 0 and turn per frame."""
+    birth: int
+    """First frame in which it exists; it grows to its size within `GROWTH` frames."""
+    colours: NDArray[np.float64]
+    """(2, 3) RGB, 0..255: two tones of its texture."""
+    pattern: int
+    """0 plain, 1 stripes, 2 checks, 3 shading."""
+    pitch: float
+    """Length of one period of the texture, in radii."""
+
+    GROWTH = 3
+
+    def position(self, t: float) -> NDArray[np.float64]:
+        """x, y at frame t."""
+        return self.centre + (self.sway * np.sin(self.frequency * t + self.phase)).sum(axis=0)
+
+
+def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
+    """Contours (n, 2) of a shape within the unit circle; even-odd filling makes holes."""
+
+    def polygon(angles: Any, radii: Any) -> NDArray[np.float64]:
+        return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+
+    name = CLASS_NAMES[class_id]
+    circle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    if name == 'circle':
+        return [polygon(circle, 0.9)]
+    if name == 'square':
+        return [polygon(np.pi / 4 + np.arange(4) * np.pi / 2, 1.1)]
+    if name == 'triangle':
+        return [polygon(-np.pi / 2 + np.arange(3) * 2 * np.pi / 3, 1.15)]
+    if name == 'star':
+        return [polygon(-np.pi / 2 + np.arange(10) * np.pi / 5, np.tile([1.15, 0.45], 5))]
+    if name == 'ring':
+        return [polygon(circle, 1.0), polygon(circle, 0.5)]
+    arm = 0.32  # half the width of the cross's bars
+    corners = [(arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1), (-arm, -1)]
+    corners += [(-x, -y) for x, y in corners]
+    return [np.array(corners, dtype=np.float64)]
+
+
+class Scene:
+    """One synthetic video, decided by its seed and size.
+
+    Args:
+        seed: any non-negative integer; equal seeds and sizes give equal pixels.
+        height: image height in pixels, at least 8.
+        width: image width in pixels, at least 8.
+        num_frames: length; objects are born within the first half of it.
+        num_objects: how many shapes the scene holds, None: 3 to 6.
+
+    Attributes:
+        class_of: identity -> class id, an index into `CLASS_NAMES`.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        height: int = 384,
+        width: int = 480,
+        num_frames: int = 60,
+        num_objects: int | None = None,
+    ) -> None:
+        if min(height, width) < 8 or num_frames < 1 or seed < 0:
+            raise ValueError(
+                'Expected a scene of at least 8 x 8 pixels, 1 frame and a seed of 0 or more, '
+                f'got {height} x {width}, {num_frames} frames, seed {seed}.'
+            )
+        self.seed, self.height, self.width, self.num_frames = seed, height, width, num_frames
+        self._rng = np.random.default_rng(seed)
+        if num_objects is None:
+            num_objects = int(self._rng.integers(3, 7))
+        self._short = min(height, width)
+        self._half_view = np.array([width, height]) / (2 * self._short)
+        self._background_colours = self._draw_colours(saturation=(0, 70), value=(50, 190))
+        # Objects lie on a jittered grid, so that they overlap now and then but not for long.
+        order = self._rng.permutation(num_objects)
+        self._objects = [self._draw_object(int(i), num_objects) for i in order]
+        self.class_of = {i + 1: item.class_id for i, item in enumerate(self._objects)}
+        self._camera_sway = self._rng.uniform(-1, 1, (2, 4)) * [0.12, 0.12, 0.08, 0.08]
+        self._camera_frequency = self._rng.uniform(0.02, 0.09, (2, 4))
+        self._light_sway = self._rng.uniform(0, 0.18)
+        self._light_frequency, self._light_phase = self._rng.uniform(0.03, 0.25), self._rng.random()
+        self._noise = self._rng.uniform(0, 9)
+        self._blur = max(0.0, self._rng.uniform(-0.006, 0.006))  # half of the scenes are sharp
+        self._background = self._draw_background()
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def frames(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16]]]:
+        """All frames in order, as `frame` gives them."""
+        return (self.frame(t) for t in range(self.num_frames))
+
+    def frame(self, t: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Draw one frame.
+
+        Args:
+            t: frame number; beyond `num_frames` the objects go on along their paths.
+
+        Returns:
+            The image (H, W, 3), uint8 RGB, and the identity of each pixel (H, W), uint16:
+            0 background, else a key of `class_of`. What another shape covers does not count.
+        """
+        camera = self._camera(t)
+        canvas = self._warp_background(camera)
+        ids = np.zeros((self.height, self.width), np.uint16)
+        for identity, item in enumerate(self._objects, start=1):
+            if t >= item.birth:
+                self._paint(canvas, ids, identity, item, t, camera)
+        return self._expose(canvas, t), ids
+
+    def _draw_colours(
+        self, saturation: tuple[int, int], value: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        """Two RGB tones of one random hue, (2, 3), 0..255."""
+        hue = self._rng.integers(0, 180)
+        tones = [
+            [(hue + self._rng.integers(0, 20)) % 180, *(self._rng.integers(*limits) for limits in
+                                                          (saturation, value))]
+            for _ in range(2)
+        ]
+        image = np.array([tones], np.uint8)
+        return cv2.cvtColor(image, cv2.COLOR_HSV2RGB)[0].astype(np.float64)
+
+    def _draw_object(self, place: int, num_objects: int) -> _Object:
+        rng = self._rng
+        kind = rng.choice(['stays', 'leaves', 'late'], p=[0.5, 0.25, 0.25])
+        columns = int(np.ceil(np.sqrt(num_objects * self._half_view[0] / self._half_view[1])))
+        rows = int(np.ceil(num_objects / columns))
+        cell = np.array([place % columns, place // columns])
+        centre = (cell + rng.uniform(0.2, 0.8, 2)) / [columns, rows] * 2 - 1
+        centre = centre * self._half_view * 0.9
+        sway = rng.uniform(0.03, 0.20, (2, 2))
+        frequency = rng.uniform(0.03, 0.14, (2, 2))
+        phase = rng.uniform(0, 2 * np.pi, (2, 2))
+        if kind == 'leaves':
+            # One slow swing that is wider than the view: out through a side, and back.
+            axis = int(rng.integers(2))
+            sway[0, axis] = self._half_view[axis] * rng.uniform(1.1, 1.5)
+            frequency[0, axis] = rng.uniform(0.04, 0.09)
+        # A frame later, a shape is never farther than this; faster ones are slowed down.
+        speed = np.abs(sway * frequency).sum()
+        frequency *= min(1.0, 0.05 / speed)
+        colours = self._draw_colours(saturation=(110, 255), value=(110, 255))
+        while np.abs(colours.mean(0) - self._background_colours.mean(0)).sum() < 110:
+            colours = self._draw_colours(saturation=(110, 255), value=(110, 255))
+        return _Object(
+            class_id=int(rng.integers(len(CLASS_NAMES))),
+            radius=rng.uniform(0.09, 0.19),
+            centre=centre,
+            sway=sway,
+            frequency=frequency,
+            phase=phase,
+            spin=(rng.uniform(0, 2 * np.pi), rng.uniform(-0.06, 0.06)),
+            birth=int(rng.integers(1, max(2, self.num_frames // 2))) if kind == 'late' else 0,
+            colours=colours,
+            pattern=int(rng.integers(4)),
+            pitch=rng.uniform(0.5, 1.1),
+        )
+
+    def _draw_background(self) -> NDArray[np.uint8]:
+        """A texture larger than the view by half on each side, (2H, 2W, 3) uint8."""
+        height, width = 2 * self.height, 2 * self.width
+        blend = np.zeros((height, width), np.float32)
+        for cells in (3, 8, 20):  # smooth noise at three scales
+            coarse = self._rng.random((cells, cells * width // height + 1), np.float32)
+            blend += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 3
+        kind = self._rng.integers(3)
+        y, x = np.mgrid[:height, :width].astype(np.float32) / self._short
+        direction, pitch = self._rng.uniform(0, np.pi), self._rng.uniform(0.12, 0.4)
+        along = (x * np.cos(direction) + y * np.sin(direction)) / pitch
+        if kind == 1:
+            blend = 0.5 * blend + 0.5 * (np.sin(2 * np.pi * along) > 0)
+        elif kind == 2:
+            blend = 0.6 * blend + 0.4 * ((np.floor(x / pitch) + np.floor(y / pitch)) % 2)
+        first, second = self._background_colours
+        mixed = first + np.clip(blend, 0, 1)[..., None] * (second - first)
+        return mixed.astype(np.uint8)
+
+    def _camera(self, t: float) -> NDArray[np.float64]:
+        """World to image: (2, 3) affine matrix from short sides to pixels."""
+        x, y, turn, zoom = (self._camera_sway * np.sin(self._camera_frequency * t)).sum(axis=0)
+        scale = self._short * (1 + zoom)
+        cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
+        return np.array(
+            [
+                [cos, -sin, self.width / 2 + x * self._short],
+                [sin, cos, self.height / 2 + y * self._short],
+            ]
+        )
+
+    def _warp_background(self, camera: NDArray[np.float64]) -> NDArray[np.uint8]:
+        texture_to_world = np.array(
+            [[1, 0, -self.width], [0, 1, -self.height], [0, 0, self._short]]
+        ) / self._short
+        return cv2.warpAffine(
+            self._background,
+            camera @ texture_to_world,
+            (self.width, self.height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+
+    def _paint(
+        self,
+        canvas: NDArray[np.uint8],
+        ids: NDArray[np.uint16],
+        identity: int,
+        item: _Object,
+        t: int,
+        camera: NDArray[np.float64],
+    ) -> None:
+        """Draw one shape into the image and into the truth, in place."""
+        growth = min(1.0, (t - item.birth + 1) / item.GROWTH) if item.birth else 1.0
+        angle = item.spin[0] + item.spin[1] * t
+        axes = item.radius * growth * np.array(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        )
+        to_image = camera[:, :2] @ axes  # unit shape -> pixels
+        middle = camera[:, :2] @ item.position(t) + camera[:, 2]
+        reach = 1.2 * np.abs(to_image).sum(axis=1)
+        x0, y0 = np.maximum(np.floor(middle - reach), 0).astype(int)
+        x1, y1 = np.minimum(np.ceil(middle + reach) + 1, [self.width, self.height]).astype(int)
+        if x0 >= x1 or y0 >= y1:
+            return
+        corner = np.array([x0, y0])
+        contours = [
+            np.round((outline @ to_image.T + middle - corner) * 2**_SHIFT).astype(np.int32)
+            for outline in _unit_outlines(item.class_id)
+        ]
+        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        cv2.fillPoly(cover, contours, 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+        # Truth and paint agree: a pixel belongs to the shape that covers more than half of it.
+        ids[y0:y1, x0:x1][cover > 127] = identity
+        grid = np.mgrid[y0:y1, x0:x1].astype(np.float64)[::-1] - middle[:, None, None]
+        u, v = np.tensordot(np.linalg.inv(to_image), grid, axes=1) / item.pitch
+        if item.pattern == 0:
+            blend = np.zeros_like(u)
+        elif item.pattern == 1:
+            blend = (np.sin(2 * np.pi * u) > 0).astype(np.float64)
+        elif item.pattern == 2:
+            blend = (np.floor(u) + np.floor(v)) % 2
+        else:
+            blend = np.clip(0.5 + 0.4 * u * item.pitch, 0, 1)
+        first, second = item.colours
+        colour = first + blend[..., None] * (second - first)
+        alpha = cover[..., None] / 255.0
+        region = canvas[y0:y1, x0:x1]
+        region[:] = (region * (1 - alpha) + colour * alpha).astype(np.uint8)
+
+    def _expose(self, canvas: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
+        """Blur, light and sensor noise of one frame."""
+        rng = np.random.default_rng((self.seed, t))
+        if self._blur:
+            canvas = cv2.GaussianBlur(canvas, (0, 0), max(self._blur * self._short, 0.1))
+        swing = np.sin(self._light_frequency * t + 2 * np.pi * self._light_phase)
+        light = 1 + self._light_sway * swing
+        noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(self._noise)
+        return np.clip(canvas * np.float32(light) + noise, 0, 255).astype(np.uint8)

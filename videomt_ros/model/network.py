@@ -1,0 +1,236 @@
+"""VidEoMT: one plain ViT that segments and tracks (arXiv 2602.17807, section 3).
+
+The last blocks of the ViT process learned queries beside the patch tokens (EoMT, arXiv
+2503.19108); each query yields a class and a mask. What leaves the last block for a query enters
+the next frame with it, which makes the query follow its object.
+
+Letters: B batch, T frames, Q queries, C channels, K classes, h w mask grid (a quarter of the
+input), P prefix tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from videomt_ros.model.backbone import Backbone, check_frames
+from videomt_ros.model.config import VidEoMTConfig
+
+
+class Outputs(NamedTuple):
+    """What the network says of a frame (no T axis) or of a clip (T after B)."""
+
+    class_logits: Tensor
+    """(B, [T,] Q, K + 1) before softmax; the last entry is no object."""
+    mask_logits: Tensor
+    """(B, [T,] Q, h, w) before the sigmoid."""
+    auxiliary: tuple[Outputs, ...] = ()
+    """The same read before each query block, first block first; filled in training mode only."""
+
+
+class UpscaleBlock(nn.Module):
+    """Double the resolution of a feature map: (B, C, h, w) -> (B, C, 2h, 2w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+        self.conv2 = nn.Conv2d(
+            channels, channels, kernel_size=3, padding=1, groups=channels, bias=False
+        )
+        self.norm = LayerNorm2d(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.conv2(F.gelu(self.conv1(features))))
+
+
+class VidEoMT(nn.Module):
+    """Segment a video frame by frame, with the queries as the only memory.
+
+    The state is the tensor of queries (B, Q, C) that enters the next frame, so `step` keeps
+    nothing on the module: any number of streams share one network. With q the learned queries
+    and o_t the query tokens that leave the last block at frame t (before the final norm, or after
+    it with `norm_queries`), `config.propagation` decides the state after frame t:
+
+    - none: q, each frame on its own;
+    - query: o_t;
+    - fusion: query_updater(o_t) + q, with a linear query_updater (the published models);
+    - gru: GRUCell(input o_t, hidden h_t), h_t being the queries that entered frame t.
+
+    At frame 0 all of them start from q.
+    """
+
+    def __init__(self, config: VidEoMTConfig) -> None:
+        super().__init__()
+        channels = config.embed_dim
+        self.config = config
+        self.backbone = Backbone(config)
+        self.q = nn.Embedding(config.num_queries, channels)
+        if config.propagation == 'fusion':
+            self.query_updater: nn.Module = nn.Linear(channels, channels)
+        elif config.propagation == 'gru':
+            self.query_updater = nn.GRUCell(channels, channels)
+        self.class_head = nn.Linear(channels, config.num_classes + 1)
+        self.mask_head = nn.Sequential(
+            nn.Linear(channels, channels),
+            nn.GELU(),
+            nn.Linear(channels, channels),
+            nn.GELU(),
+            nn.Linear(channels, channels),
+        )
+        # Patch 16 -> 2 doublings -> a quarter of the input; EoMT's rule for other patch sizes.
+        num_upscale = max(1, int(math.log2(config.patch_size)) - 2)
+        self.upscale = nn.Sequential(*(UpscaleBlock(channels) for _ in range(num_upscale)))
+
+    def initial_state(self, batch_size: int = 1) -> Tensor:
+        """Queries that enter a first frame, (B, Q, C)."""
+        return self.q.weight.expand(batch_size, -1, -1)
+
+    def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
+        """Advance B videos by one frame each.
+
+        Args:
+            frames: normalised RGB, (B, 3, H, W); H and W are multiples of the patch size.
+            state: queries left by the frame before, (B, Q, C); see initial_state.
+
+        Returns:
+            Outputs with class_logits (B, Q, K + 1) and mask_logits (B, Q, h, w), and the next
+            state (B, Q, C).
+
+        Raises:
+            ValueError: frames or state have another shape.
+        """
+        check_frames(frames, self.config.patch_size)
+        expected = (frames.shape[0], self.config.num_queries, self.config.embed_dim)
+        if tuple(state.shape) != expected:
+            raise ValueError(
+                f'Expected a state of shape {expected}, got {tuple(state.shape)}. '
+                'Start a video with initial_state(batch_size).'
+            )
+        tokens, rope = self.backbone.encode(frames)
+        return self._decode(tokens, rope, state, self._grid(frames), None)
+
+    def forward(self, clip: Tensor, masked_attention: Sequence[float] | None = None) -> Outputs:
+        """Run B whole clips, each from its first state.
+
+        Args:
+            clip: normalised RGB, (B, T, 3, H, W); H and W are multiples of the patch size.
+            masked_attention: for training, one probability per query block, 0..1, that a query
+                attends only to the patches inside its own mask; None: all attend everywhere.
+
+        Returns:
+            Outputs with class_logits (B, T, Q, K + 1) and mask_logits (B, T, Q, h, w); in
+            training mode also the outputs before each query block.
+
+        Raises:
+            ValueError: the clip has another shape.
+        """
+        if clip.ndim != 5 or not clip.shape[1]:
+            raise ValueError(f'Expected a clip of shape (B, T, 3, H, W), got {tuple(clip.shape)}.')
+        batch_size, num_frames = clip.shape[:2]
+        frames = clip.flatten(0, 1)  # B * T, 3, H, W
+        check_frames(frames, self.config.patch_size)
+        # The encoder blocks see no queries, so all frames pass through them at once.
+        tokens, rope = self.backbone.encode(frames)
+        tokens = tokens.unflatten(0, (batch_size, num_frames))
+        state = self.initial_state(batch_size)
+        outputs = []
+        for t in range(num_frames):
+            output, state = self._decode(
+                tokens[:, t], rope, state, self._grid(frames), masked_attention
+            )
+            outputs.append(output)
+        return stack_outputs(outputs)
+
+    def _grid(self, frames: Tensor) -> tuple[int, int]:
+        patch_size = self.config.patch_size
+        return frames.shape[-2] // patch_size, frames.shape[-1] // patch_size
+
+    def _decode(
+        self,
+        tokens: Tensor,
+        rope: Tensor | None,
+        state: Tensor,
+        grid: tuple[int, int],
+        masked_attention: Sequence[float] | None,
+    ) -> tuple[Outputs, Tensor]:
+        """Run the query blocks and the heads: tokens (B, N, C), state (B, Q, C)."""
+        num_queries = state.shape[1]
+        tokens = torch.cat([state.to(tokens.dtype), tokens], dim=1)  # B, Q + N, C
+        auxiliary = []
+        for index, block in enumerate(self.backbone.query_blocks):
+            mask = None
+            if self.training:
+                auxiliary.append(self._predict(self.backbone.norm(tokens), grid))
+                if masked_attention is not None and masked_attention[index] > 0:
+                    mask = attention_mask(
+                        auxiliary[-1].mask_logits, grid, tokens.shape[1], masked_attention[index]
+                    )
+            tokens = self.backbone.run_block(block, tokens, rope, mask)
+        normed = self.backbone.norm(tokens)
+        queries = (normed if self.config.norm_queries else tokens)[:, :num_queries]
+        outputs = self._predict(normed, grid)._replace(auxiliary=tuple(auxiliary))
+        return outputs, self._propagate(queries, state)
+
+    def _predict(self, normed: Tensor, grid: tuple[int, int]) -> Outputs:
+        """Read classes and masks off tokens after the final norm, (B, Q + N, C)."""
+        num_queries = self.config.num_queries
+        queries = normed[:, :num_queries]  # B, Q, C
+        patches = normed[:, num_queries + self.backbone.num_prefix_tokens :]
+        features = self.upscale(patches.transpose(1, 2).unflatten(2, grid))  # B, C, h, w
+        mask_logits = torch.einsum('bqc,bchw->bqhw', self.mask_head(queries), features)
+        return Outputs(self.class_head(queries), mask_logits)
+
+    def _propagate(self, queries: Tensor, state: Tensor) -> Tensor:
+        """The state after a frame, from the queries that left it and the state that entered."""
+        propagation = self.config.propagation
+        if propagation == 'none':
+            return self.initial_state(state.shape[0])
+        if propagation == 'query':
+            return queries
+        if propagation == 'fusion':
+            return self.query_updater(queries) + self.q.weight
+        # One cell for all slots (LVMT): every query is a sequence of its own.
+        hidden = self.query_updater(queries.flatten(0, 1), state.flatten(0, 1))
+        return hidden.unflatten(0, state.shape[:2])
+
+
+def attention_mask(
+    mask_logits: Tensor, grid: tuple[int, int], num_tokens: int, probability: float
+) -> Tensor:
+    """Attention mask that keeps queries inside their own masks (EoMT, section 3.2).
+
+    Args:
+        mask_logits: (B, Q, h, w).
+        grid: patches per column and row.
+        num_tokens: queries, prefix and patches together.
+        probability: chance of each query to be restricted, 0..1.
+
+    Returns:
+        (B, 1, num_tokens, num_tokens) bool, True where attention is allowed. A query whose mask
+        is empty attends everywhere: softmax over nothing is undefined.
+    """
+    batch_size, num_queries = mask_logits.shape[:2]
+    inside = F.interpolate(mask_logits.detach(), grid, mode='bilinear').flatten(2) > 0
+    free = torch.rand(batch_size, num_queries, device=inside.device) >= probability
+    inside = inside | free[..., None] | ~inside.any(dim=2, keepdim=True)
+    mask = inside.new_ones(batch_size, num_tokens, num_tokens)
+    mask[:, :num_queries, -inside.shape[2] :] = inside
+    return mask[:, None]
+
+
+def stack_outputs(outputs: Sequence[Outputs]) -> Outputs:
+    """Join the outputs of T frames along a new axis after B."""
+    return Outputs(
+        torch.stack([output.class_logits for output in outputs], dim=1),
+        torch.stack([output.mask_logits for output in outputs], dim=1),
+        tuple(
+            stack_outputs(level)
+            for level in zip(*(output.auxiliary for output in outputs), strict=True)
+        ),
+    )
