@@ -1,0 +1,25 @@
+#!/bin/sh
+# Build the messages into install/ with colcon, against .venv: requirements/build.sh
+# Does nothing where what they are made from is as it was. The Python sources are linked into
+# install/, so that an edit needs no build.
+set -eu
+cd "$(dirname "$0")/.."
+root=$(pwd)
+stamp=install/built
+
+key=$({ cat .venv/installed msg/*.msg CMakeLists.txt package.xml; } | cksum)
+if [ "$(cat $stamp 2>/dev/null)" = "$key" ]; then
+  exit 0
+fi
+if ! command -v c++ >/dev/null || ! command -v make >/dev/null; then
+  echo "The messages need a C++ compiler and make: apt install g++ make" >&2
+  exit 1
+fi
+echo "Building the messages"
+rm -rf build install
+. .venv/local_setup.sh
+export VIRTUAL_ENV="$root/.venv"
+.venv/bin/python -m colcon --log-base build/log build --base-paths . --symlink-install \
+  --event-handlers console_cohesion- status- \
+  --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$root/.venv/bin/python"
+echo "$key" > $stamp
