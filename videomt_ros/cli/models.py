@@ -1,0 +1,98 @@
+"""`videomt models`: the models that can be loaded by name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from videomt_ros.model.config import VidEoMTConfig
+    from videomt_ros.model.presets import Preset
+
+HELP = 'list the models that load by name, or show one in full'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    parser.add_argument('name', nargs='?', help='show this model in full')
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the table, or the record of one model."""
+    from videomt_ros.model.presets import load_preset, preset_names
+
+    if args.name:
+        print_model(args.name)
+        return 0
+    header = ('name', 'backbone', 'task', 'classes', 'test size', 'published', 'from', 'here')
+    rows = [header, *(table_row(load_preset(name)) for name in preset_names())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row in rows:
+        print(
+            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    return 0
+
+
+def print_model(name: str) -> None:
+    """Print where a model comes from and every setting of its network."""
+    from videomt_ros.model.presets import load_preset
+
+    preset = load_preset(name)
+    print(f'name: {preset.name}')
+    for key in ('source', 'file', 'converted', 'licence'):
+        if getattr(preset, key):
+            print(f'{key}: {getattr(preset, key)}')
+    if preset.published:
+        print(f'published: {_scores(preset)} ({preset.published["benchmark"]})')
+    print(f'here: {"yes" if _is_here(preset) else "no"}')
+    config = _config(preset)
+    if config is None:
+        return
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == 'class_names':
+            kinds = zip(value, config.thing_classes, strict=True)
+            value = ', '.join(name if is_thing else f'{name} (stuff)' for name, is_thing in kinds)
+        if field.name not in ('name', 'thing_classes'):
+            print(f'{field.name}: {value}')
+
+
+def table_row(preset: Preset) -> tuple[str, ...]:
+    """Cells of one model, in the order of the header."""
+    config = _config(preset)
+    return (
+        preset.name,
+        f'{config.family} {preset.size or config.embed_dim}' if config else '?',
+        config.task if config else '?',
+        str(config.num_classes) if config else '?',
+        str(config.test_size) if config else '?',
+        _scores(preset) or '-',
+        preset.source,
+        'yes' if _is_here(preset) else 'no',
+    )
+
+
+def _config(preset: Preset) -> VidEoMTConfig | None:
+    """What the network is; None for a shipped model whose weights are not there."""
+    from videomt_ros.model.sources import read_config
+
+    if preset.path is None:
+        return preset.config()
+    return read_config(preset.path) if preset.path.is_file() else None
+
+
+def _is_here(preset: Preset) -> bool:
+    """True if the model loads without a network."""
+    from videomt_ros.model.hub import is_cached
+
+    if preset.path is not None:
+        return preset.path.is_file()
+    return is_cached(preset.source, preset.file)
+
+
+def _scores(preset: Preset) -> str:
+    return ', '.join(
+        f'{key} {value}' for key, value in preset.published.items() if key != 'benchmark'
+    )
