@@ -1,0 +1,110 @@
+"""Segments over an image: masks, outlines, boxes and labels in colours fixed by track id."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.structures import Segment, Segments, TrackState
+
+_GOLDEN_RATIO = 0.618033988749895
+
+
+def track_color(track_id: int) -> tuple[int, int, int]:
+    """RGB of a track, 0..255. Steps of the golden ratio keep the hues of neighbours far apart."""
+    hue = track_id * _GOLDEN_RATIO % 1.0
+    # Value and saturation change too, since a dozen hues are all that eyes tell apart.
+    red, green, blue = colorsys.hsv_to_rgb(
+        hue, (0.85, 0.6, 1.0)[track_id % 3], (1.0, 0.95, 0.8)[track_id // 3 % 3]
+    )
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw(
+    image: NDArray[np.uint8],
+    segments: Segments,
+    alpha: float = 0.45,
+    labels: bool = True,
+    boxes: bool = True,
+) -> NDArray[np.uint8]:
+    """Draw segments over their image.
+
+    Args:
+        image: RGB, (H, W, 3) uint8; not changed.
+        segments: result of the same size.
+        alpha: weight of a mask's colour, 0..1.
+        labels: write id, class name and score at each segment.
+        boxes: draw the boxes of things; stuff never has one.
+
+    Returns:
+        A new image, RGB, (H, W, 3) uint8.
+
+    Raises:
+        ValueError: image and segments differ in size.
+    """
+    if image.shape != (*segments.ids.shape, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f'Expected an RGB image {(*segments.ids.shape, 3)} uint8 like the segments, '
+            f'got {image.shape} {image.dtype}.'
+        )
+    canvas = np.array(image, order='C')
+    shown = [segment for segment in segments.segments if segment.area]
+    if shown:
+        # One table from id to colour paints all masks in one pass.
+        table = np.zeros((max(s.track_id for s in shown) + 1, 3), np.uint8)
+        for segment in shown:
+            table[segment.track_id] = track_color(segment.track_id)
+        ids = np.where(segments.ids < len(table), segments.ids, 0)
+        colors = np.take(table, ids, axis=0)
+        blended = cv2.addWeighted(canvas, 1.0 - alpha, colors, alpha, 0.0)
+        cv2.copyTo(blended, (ids > 0).view(np.uint8), canvas)
+        edges = _edges(ids)
+        canvas[edges] = colors[edges]
+    unit = max(1, round(min(image.shape[:2]) / 360))
+    for segment in shown:
+        if boxes and segment.is_thing:
+            x0, y0, x1, y1 = segment.box
+            corners = (x0, y0), (x1 - 1, y1 - 1)
+            cv2.rectangle(canvas, *corners, track_color(segment.track_id), unit)
+    if labels:
+        for segment in reversed(shown):
+            _write_label(canvas, segment)
+    return canvas
+
+
+def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Pixels of a segment that touch another id, (H, W)."""
+    edges = np.zeros(ids.shape, bool)
+    vertical = ids[1:] != ids[:-1]
+    horizontal = ids[:, 1:] != ids[:, :-1]
+    edges[1:] |= vertical
+    edges[:-1] |= vertical
+    edges[:, 1:] |= horizontal
+    edges[:, :-1] |= horizontal
+    return edges & (ids > 0)
+
+
+def _write_label(canvas: NDArray[np.uint8], segment: Segment) -> None:
+    """Write 'id name score' on a dark plate at the top left of the box, inside the image."""
+    height, width = canvas.shape[:2]
+    text = f'{segment.track_id} {segment.class_name} {segment.score:.2f}'
+    if segment.state is TrackState.TENTATIVE:
+        text += ' ?'
+    # 0.35 is the smallest scale at which this font can be read.
+    scale = max(0.35, min(height, width) / 1000)
+    thickness = max(1, round(scale * 1.5))
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    (text_width, text_height), below = cv2.getTextSize(text, font, scale, thickness)
+    x0, y0, x1, y1 = segment.box
+    if not segment.is_thing:
+        x0, y0 = (x0 + x1 - text_width) // 2, (y0 + y1) // 2
+    x = int(np.clip(x0, 0, max(0, width - text_width - 2)))
+    y = int(np.clip(y0 - below - 1, text_height + 2, max(text_height + 2, height - below - 1)))
+    cv2.rectangle(
+        canvas, (x, y - text_height - 2), (x + text_width + 1, y + below), (24, 24, 24), -1
+    )
+    color = tuple(int(0.5 * part + 127) for part in track_color(segment.track_id))
+    cv2.putText(canvas, text, (x + 1, y - 1), font, scale, color, thickness, cv2.LINE_AA)

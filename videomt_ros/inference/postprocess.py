@@ -1,0 +1,175 @@
+"""Logits of one frame -> which pixel belongs to which query or class.
+
+Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Everything
+stays on the network's device until one array per function is copied to the host.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomt_ros.inference.preprocess import Geometry
+
+CHUNK = 8
+"""Masks resized at once: bounds the memory, and costs nothing measurable."""
+
+
+def logit(probability: float) -> float:
+    """Inverse of the sigmoid, 0..1 -> -inf..inf; mask logits are compared with it as they are."""
+    if probability <= 0.0:
+        return -math.inf
+    return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
+
+
+def read_queries(
+    class_logits: Tensor, mask_logits: Tensor, mask_threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Copy to the host what decides which queries matter.
+
+    Args:
+        class_logits: (Q, K + 1).
+        mask_logits: (Q, h, w), the part of the grid that can reach the image.
+        mask_threshold: probability from which a cell counts.
+
+    Returns:
+        The class logits, and each query's area in cells of the grid, (Q,).
+    """
+    areas = (mask_logits >= logit(mask_threshold)).flatten(1).sum(1)
+    both = torch.cat([class_logits.float(), areas[:, None].float()], 1).cpu().numpy()
+    return both[:, :-1], both[:, -1]
+
+
+def read_masks(
+    mask_logits: Tensor, queries: NDArray[np.intp], mask_threshold: float
+) -> NDArray[np.bool_]:
+    """Copy the masks of some queries to the host, (N, h, w) at the resolution of the grid."""
+    chosen = mask_logits[torch.from_numpy(queries).to(mask_logits.device)]
+    return (chosen >= logit(mask_threshold)).cpu().numpy()
+
+
+def instance_pixels(
+    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+) -> NDArray[np.int16]:
+    """Give each pixel to the segment with the largest score x mask probability.
+
+    Only segments whose mask probability reaches the threshold at that pixel take part; both
+    resizes work on logits, as published. Equal products go to the earlier segment.
+
+    Args:
+        mask_logits: (N, h, w).
+        scores: (N,), 0..1.
+        geometry: sizes of the frame.
+        mask_threshold: lowest mask probability of a pixel.
+
+    Returns:
+        (H, W); k + 1 for segment k, 0 for none.
+    """
+    device = mask_logits.device
+    best = torch.zeros(geometry.image_size, device=device)
+    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
+    weights = torch.from_numpy(scores.astype(np.float32)).to(device).view(-1, 1, 1)
+    threshold = logit(mask_threshold)
+    for start in range(0, len(mask_logits), CHUNK):
+        logits = mask_logits[start : start + CHUNK].float()
+        logits = geometry.to_image(geometry.to_padded(logits))  # n, H, W
+        values = logits.sigmoid().mul_(weights[start : start + CHUNK])
+        values.masked_fill_(logits < threshold, 0.0)
+        for offset, value in enumerate(values):
+            _keep_larger(best, winner, value, start + offset + 1)
+    return winner.cpu().numpy()
+
+
+def panoptic_pixels(
+    mask_logits: Tensor,
+    scores: NDArray[np.float64],
+    geometry: Geometry,
+    mask_threshold: float,
+    overlap_threshold: float,
+) -> NDArray[np.int16]:
+    """Give each pixel to a segment by the published rule for video panoptic segmentation.
+
+    The segment with the largest score x mask probability wins the pixel, the sigmoid being taken
+    between the two resizes. A segment stays if it wins at least `overlap_threshold` times the
+    area of its own mask, and it keeps those of its pixels that lie in that mask; what a dropped
+    segment had won stays empty.
+
+    Args:
+        mask_logits: (N, h, w).
+        scores: (N,), 0..1.
+        geometry: sizes of the frame.
+        mask_threshold: lowest mask probability of a pixel.
+        overlap_threshold: lowest share of its own mask that a segment must win.
+
+    Returns:
+        (H, W); k + 1 for segment k, 0 for none.
+    """
+    device = mask_logits.device
+    best = torch.zeros(geometry.image_size, device=device)
+    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
+    inside = torch.zeros(geometry.image_size, dtype=torch.bool, device=device)
+    weights = torch.from_numpy(scores.astype(np.float32)).to(device).view(-1, 1, 1)
+    mask_areas = []
+    for start in range(0, len(mask_logits), CHUNK):
+        logits = mask_logits[start : start + CHUNK].float()
+        probs = geometry.to_image(geometry.to_padded(logits).sigmoid())  # n, H, W
+        masks = probs >= mask_threshold
+        mask_areas.append(masks.flatten(1).sum(1))
+        values = probs * weights[start : start + CHUNK]
+        for offset, (value, mask) in enumerate(zip(values, masks, strict=True)):
+            larger = _keep_larger(best, winner, value, start + offset + 1)
+            torch.where(larger, mask, inside, out=inside)
+    if not mask_areas:
+        return winner.cpu().numpy()
+    areas = torch.cat(mask_areas).cpu().numpy()
+    # One copy carries both: the winner, and in the sign whether the pixel lies in its mask.
+    code = torch.where(inside, winner, -winner).cpu().numpy()
+    won = np.bincount(np.abs(code).ravel(), minlength=len(scores) + 1)[1:]
+    kept = np.zeros(len(scores) + 1, bool)
+    kept[1:] = (areas > 0) & (won >= overlap_threshold * areas)
+    return np.where((code > 0) & kept[np.abs(code)], code, 0).astype(np.int16)
+
+
+def semantic_pixels(
+    class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
+) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """Label each pixel by the published rule for video semantic segmentation.
+
+    The class with the largest sum over the queries of class probability x mask probability wins;
+    the sigmoid is taken between the two resizes.
+
+    Args:
+        class_logits: (Q, K + 1).
+        mask_logits: (Q, h, w).
+        geometry: sizes of the frame.
+
+    Returns:
+        (H, W) class ids 0..K-1, and per pixel the winner's share of the sum of all classes, 0..1.
+    """
+    class_probs = class_logits.float().softmax(-1)[:, :-1]  # Q, K
+    num_classes = class_probs.shape[1]
+    maps = class_probs.new_zeros((num_classes, *geometry.resized_size))
+    for start in range(0, len(mask_logits), CHUNK):
+        probs = geometry.to_padded(mask_logits[start : start + CHUNK].float()).sigmoid()
+        maps.flatten(1).addmm_(class_probs[start : start + CHUNK].T, probs.flatten(1))
+    best = torch.zeros(geometry.image_size, device=maps.device)
+    total = torch.zeros_like(best)
+    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=maps.device)
+    for start in range(0, num_classes, CHUNK):
+        values = geometry.to_image(maps[start : start + CHUNK])
+        total += values.sum(0)
+        for offset, value in enumerate(values):
+            _keep_larger(best, winner, value, start + offset)
+    return winner.cpu().numpy(), (best / total.clamp_min(1e-12)).cpu().numpy()
+
+
+def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:
+    """Where `value` is larger than `best`, take it and note `number`; in place, all (H, W)."""
+    larger = value > best
+    torch.maximum(best, value, out=best)
+    winner.masked_fill_(larger, number)
+    return larger

@@ -1,0 +1,99 @@
+"""What a user may set on a stream: one record that says each value's meaning and range once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+TRACK_STATES = ('tentative', 'confirmed', 'lost')
+"""Names of `videomt_ros.structures.TrackState`, in lower case."""
+
+
+def _setting(default: Any, meaning: str, **limits: Any) -> Any:
+    """A field whose meaning and limits can be read by programs, such as the ROS parameters."""
+    return field(default=default, metadata={'meaning': meaning, **limits})
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Settings of a VideoStream; all may change while it runs. Checked when the record is built.
+
+    The metadata of each field holds `meaning` (one sentence with the unit) and either `range`
+    (lowest and highest value, both allowed) or, for tuples of names, `choices` where they are
+    fixed.
+    """
+
+    score_threshold: float = _setting(
+        0.5,
+        'Lowest class probability, averaged over a track, with which a segment is published. '
+        'Not used by semantic segmentation, which labels every pixel.',
+        range=(0.0, 1.0),
+    )
+    mask_threshold: float = _setting(
+        0.5,
+        'Lowest mask probability with which a pixel belongs to a segment. '
+        'Not used by semantic segmentation.',
+        range=(0.0, 1.0),
+    )
+    overlap_threshold: float = _setting(
+        0.8,
+        'Panoptic only: lowest share of its own mask that a segment must win from the others.',
+        range=(0.0, 1.0),
+    )
+    min_area: int = _setting(
+        16,
+        'Fewest pixels, in the image as it came, of a segment; a smaller one counts as not seen.',
+        range=(0, 100_000_000),
+    )
+    gap_s: float = _setting(
+        1.0,
+        'Longest time in seconds for which a track that is not seen keeps its id.',
+        range=(0.0, 3600.0),
+    )
+    confirm_frames: int = _setting(
+        3,
+        'Frames in a row in which a track must be seen before it is confirmed. '
+        'Not used by semantic segmentation.',
+        range=(1, 1000),
+    )
+    class_filter: tuple[str, ...] = _setting(
+        (), 'Names of the classes to publish; empty: all. The others are tracked unseen.'
+    )
+    track_states: tuple[str, ...] = _setting(
+        ('confirmed',), 'States in which a track is published.', choices=TRACK_STATES
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            object.__setattr__(self, item.name, _checked(item, value))
+
+
+def _checked(item: Field[Any], value: Any) -> Any:
+    """The value in the field's own type.
+
+    Raises:
+        ValueError: it has another type or lies outside the range.
+    """
+    limits = item.metadata
+    if isinstance(item.default, tuple):
+        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+            raise ValueError(f'Expected {item.name} to be a list of names, got {value!r}.')
+        unknown = [name for name in value if name not in limits.get('choices', value)]
+        if unknown:
+            raise ValueError(
+                f'Expected names in {item.name} from {", ".join(limits["choices"])}, '
+                f'got {", ".join(unknown)}.'
+            )
+        return tuple(value)
+    kind: Any = type(item.default)
+    lowest, highest = limits['range']
+    is_number = not isinstance(value, bool) and hasattr(value, '__float__')
+    if not is_number or math.isnan(value) or not lowest <= value <= highest:
+        raise ValueError(
+            f'Expected {item.name} from {lowest} to {highest}, got {value!r}. {limits["meaning"]}'
+        )
+    if kind(value) != value:
+        raise ValueError(f'Expected {item.name} to be a whole number, got {value!r}.')
+    return kind(value)
