@@ -118,7 +118,10 @@ class Scene:
         self._camera_sway = self._rng.uniform(-1, 1, (2, 4)) * [0.12, 0.12, 0.08, 0.08]
         self._camera_frequency = self._rng.uniform(0.02, 0.09, (2, 4))
         self._light_sway = self._rng.uniform(0, 0.18)
-        self._light_frequency, self._light_phase = self._rng.uniform(0.03, 0.25), self._rng.random()
+        self._light_frequency, self._light_phase = (
+            self._rng.uniform(0.03, 0.25),
+            self._rng.random(),
+        )
         self._noise = self._rng.uniform(0, 9)
         self._blur = max(0.0, self._rng.uniform(-0.006, 0.006))  # half of the scenes are sharp
         self._background = self._draw_background()
@@ -154,8 +157,10 @@ class Scene:
         """Two RGB tones of one random hue, (2, 3), 0..255."""
         hue = self._rng.integers(0, 180)
         tones = [
-            [(hue + self._rng.integers(0, 20)) % 180, *(self._rng.integers(*limits) for limits in
-                                                          (saturation, value))]
+            [
+                (hue + self._rng.integers(0, 20)) % 180,
+                *(self._rng.integers(*limits) for limits in (saturation, value)),
+            ]
             for _ in range(2)
         ]
         image = np.array([tones], np.uint8)
@@ -229,9 +234,10 @@ class Scene:
         )
 
     def _warp_background(self, camera: NDArray[np.float64]) -> NDArray[np.uint8]:
-        texture_to_world = np.array(
-            [[1, 0, -self.width], [0, 1, -self.height], [0, 0, self._short]]
-        ) / self._short
+        texture_to_world = (
+            np.array([[1, 0, -self.width], [0, 1, -self.height], [0, 0, self._short]])
+            / self._short
+        )
         return cv2.warpAffine(
             self._background,
             camera @ texture_to_world,
@@ -252,8 +258,10 @@ class Scene:
         """Draw one shape into the image and into the truth, in place."""
         growth = min(1.0, (t - item.birth + 1) / item.GROWTH) if item.birth else 1.0
         angle = item.spin[0] + item.spin[1] * t
-        axes = item.radius * growth * np.array(
-            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        axes = (
+            item.radius
+            * growth
+            * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         )
         to_image = camera[:, :2] @ axes  # unit shape -> pixels
         middle = camera[:, :2] @ item.position(t) + camera[:, 2]

@@ -70,7 +70,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: VidEoMTConfig) -> None:
         super().__init__()
-        self.vit = build_vit(config)
+        self.vit: Any = build_vit(config)
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens
         self.num_encoder_blocks = config.depth - config.num_query_blocks
         self.rotary = config.family != 'dinov2'

@@ -46,6 +46,7 @@ class UpscaleBlock(nn.Module):
         self.norm = LayerNorm2d(channels)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Double height and width."""
         return self.norm(self.conv2(F.gelu(self.conv1(features))))
 
 

@@ -1,0 +1,1 @@
+"""Training: clips, matching, losses, schedule and the loop."""

@@ -1,0 +1,97 @@
+"""Scenes: exact truth, decided by the seed, with everything a tracker finds hard."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+
+
+def test_equal_seeds_give_equal_scenes_and_frames_stand_alone():
+    one, two = Scene(5, 48, 64), Scene(5, 48, 64)
+    backwards = [two.frame(t) for t in reversed(range(0, 60, 7))][::-1]
+    for t, (image, ids) in zip(range(0, 60, 7), backwards, strict=True):
+        expected_image, expected_ids = one.frame(t)
+        assert np.array_equal(image, expected_image)
+        assert np.array_equal(ids, expected_ids)
+    assert one.class_of == two.class_of
+    assert not np.array_equal(one.frame(0)[0], Scene(6, 48, 64).frame(0)[0])
+
+
+@pytest.mark.parametrize(('height', 'width'), [(48, 64), (64, 48), (97, 131), (8, 200)])
+def test_any_size_and_length(height, width):
+    scene = Scene(1, height, width, num_frames=5)
+    assert len(scene) == 5
+    frames = list(scene.frames())
+    assert len(frames) == 5
+    for image, ids in frames:
+        assert image.shape == (height, width, 3) and image.dtype == np.uint8
+        assert ids.shape == (height, width) and ids.dtype == np.uint16
+        assert set(np.unique(ids)) <= {0, *scene.class_of}
+    scene.frame(5000)  # paths go on
+
+
+def test_a_scene_looks_alike_at_every_size():
+    small, large = Scene(7, 96, 120), Scene(7, 384, 480)
+    assert small.class_of == large.class_of
+    for t in (0, 20, 40):
+        a, b = small.frame(t)[1], large.frame(t)[1][2::4, 2::4]
+        assert (a == b).mean() > 0.97
+
+
+def test_truth_is_where_the_paint_is():
+    """Without one shape the picture changes in its pixels and, blur apart, only there."""
+    scene = Scene(11, 96, 120, num_objects=4)
+    scene._blur = scene._noise = 0.0
+    image, ids = scene.frame(10)
+    identity = 4  # the last shape covers the others
+    assert (ids == identity).sum() > 50
+    del scene._objects[identity - 1]
+    bare, _ = scene.frame(10)
+    changed = (image != bare).any(axis=2)
+    mask = ids == identity
+    assert changed[mask].mean() > 0.98
+    # Smoothed edges reach a little beyond, thin points of a star the farthest.
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    assert distance[changed].max() < 3
+
+
+def test_scenes_hold_what_makes_tracking_hard():
+    classes, late, returned, overlapped = set(), 0, 0, 0
+    for seed in range(25):
+        scene = Scene(seed, 48, 60)
+        classes |= set(scene.class_of.values())
+        seen = {identity: [] for identity in scene.class_of}
+        for _, ids in scene.frames():
+            for identity, frames in seen.items():
+                frames.append(bool((ids == identity).any()))
+        for frames in seen.values():
+            runs = [t for t in range(1, 60) if frames[t] and not frames[t - 1]]
+            late += bool(runs) and not any(frames[: runs[0]])
+            returned += any(any(frames[:t]) for t in runs)
+        top = len(scene.class_of)
+        before = [scene.frame(t)[1] for t in (15, 35, 55)]
+        del scene._objects[top - 1]
+        after = [scene.frame(t)[1] for t in (15, 35, 55)]
+        overlapped += any(
+            ((old == top) & (new > 0)).any() for old, new in zip(before, after, strict=True)
+        )
+    assert classes == set(range(len(CLASS_NAMES))) and len(CLASS_NAMES) >= 5
+    assert late >= 10 and returned >= 3 and overlapped >= 3
+
+
+def test_light_noise_and_camera_change_the_picture():
+    scene = Scene(2, 96, 120, num_objects=1)
+    means = [scene.frame(t)[0].mean() for t in range(0, 60, 3)]
+    assert np.ptp(means) > 3
+    scene._objects.clear()
+    first, later = (scene.frame(t)[0].astype(int) for t in (0, 30))
+    assert np.abs(first - later).mean() > 3
+
+
+@pytest.mark.parametrize('values', [(0, 4, 64), (-1, 64, 64), (0, 64, 64, 0)])
+def test_impossible_scenes_are_refused(values):
+    with pytest.raises(ValueError, match='Expected a scene'):
+        Scene(*values)

@@ -1,0 +1,304 @@
+"""The network: against transformers' port, against timm, and against itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model.network import attention_mask
+
+TINY = VidEoMTConfig(
+    num_classes=5,
+    embed_dim=64,
+    depth=4,
+    num_heads=2,
+    table_size=64,
+    num_queries=7,
+    num_query_blocks=2,
+    size_divisor=16,
+)
+FAMILIES = ('dinov2', 'dinov3', 'eva02')
+
+
+def build(seed: int = 0, **changes) -> VidEoMT:
+    """A network whose every weight is random and matters."""
+    torch.manual_seed(seed)
+    net = VidEoMT(replace(TINY, **changes)).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def random_clip(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        {
+            'hidden_size': 32,
+            'num_hidden_layers': 4,
+            'num_attention_heads': 2,
+            'image_size': 64,
+            'num_blocks': 2,
+            'num_queries': 7,
+        },
+        {
+            'hidden_size': 384,
+            'num_hidden_layers': 12,
+            'num_attention_heads': 6,
+            'image_size': 320,
+            'num_blocks': 3,
+            'num_queries': 200,
+        },
+    ],
+    ids=['tiny', 'vit-s'],
+)
+def test_agrees_with_transformers(sizes, tmp_path):
+    transformers = pytest.importorskip('transformers')
+    torch.manual_seed(0)
+    config = transformers.VideomtConfig(**sizes, id2label={i: f'name {i}' for i in range(5)})
+    port = transformers.VideomtForUniversalSegmentation(config).eval()
+    with torch.no_grad():
+        for parameter in port.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    port.save_pretrained(tmp_path)
+    net = load_model(tmp_path)
+    clip = random_clip(1, 3, 3, sizes['image_size'], sizes['image_size'])
+    with torch.inference_mode():
+        expected = port(pixel_values_videos=clip)
+        outputs = net(clip)
+    # The port joins batch and time.
+    for ours, theirs in (
+        (outputs.class_logits[0], expected.class_queries_logits),
+        (outputs.mask_logits[0], expected.masks_queries_logits),
+    ):
+        assert ours.shape == theirs.shape
+        assert theirs.abs().max() > 0.1  # there is something to agree on
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_patch_tokens_are_timms_own_where_queries_cannot_reach(family):
+    """Rotary positions that land on the wrong tokens would show here."""
+    net = build(family=family)
+    backbone, num_queries = net.backbone, TINY.num_queries
+    frames = random_clip(2, 3, 64, 96)
+    bare = VidEoMT(replace(net.config, num_queries=0)).eval().backbone.vit
+    bare.load_state_dict(backbone.vit.state_dict())
+    with torch.inference_mode():
+        expected = bare.forward_features(frames)
+        tokens, rope = backbone.encode(frames)
+        tokens = torch.cat([net.initial_state(2), tokens], dim=1)
+        mask = torch.ones(2, 1, tokens.shape[1], tokens.shape[1], dtype=torch.bool)
+        mask[:, :, num_queries:, :num_queries] = False  # patches do not look at queries
+        for block in backbone.query_blocks:
+            tokens = backbone.run_block(block, tokens, rope, mask)
+        features = backbone.norm(tokens)[:, num_queries:]
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_features_without_queries_are_timms_own(family):
+    net = build(family=family, num_queries=0)
+    frames = random_clip(2, 3, 64, 96)
+    with torch.inference_mode():
+        expected = net.backbone.vit.forward_features(frames)
+        torch.testing.assert_close(net.backbone(frames), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('propagation', ['none', 'query', 'fusion', 'gru'])
+@pytest.mark.parametrize('norm_queries', [False, True])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_steps_equal_the_clip(family, propagation, norm_queries):
+    net = build(family=family, propagation=propagation, norm_queries=norm_queries)
+    clip = random_clip(2, 4, 3, 64, 96)
+    with torch.inference_mode():
+        whole = net(clip)
+        state = net.initial_state(2)
+        for t in range(4):
+            outputs, state = net.step(clip[:, t], state)
+            for one, all_frames in zip(outputs[:2], whole[:2], strict=True):
+                torch.testing.assert_close(one, all_frames[:, t], atol=1e-4, rtol=1e-4)
+    assert state.shape == (2, 7, 64)
+
+
+def test_streams_do_not_disturb_each_other():
+    net = build()
+    clips = random_clip(2, 4, 3, 64, 64)
+    with torch.inference_mode():
+        alone = [net(clips[i : i + 1]).mask_logits for i in range(2)]
+        together = net(clips).mask_logits
+        states = [net.initial_state(1), net.initial_state(1)]
+        for t in range(4):
+            for i in range(2):  # the streams take turns
+                outputs, states[i] = net.step(clips[i : i + 1, t], states[i])
+                torch.testing.assert_close(
+                    outputs.mask_logits, alone[i][:, t], atol=1e-4, rtol=1e-4
+                )
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_the_state_is_a_value():
+    """A state that is stepped twice gives the same twice, and is not changed by it."""
+    net = build()
+    frame = random_clip(1, 3, 64, 64)
+    with torch.inference_mode():
+        _, state = net.step(frame, net.initial_state(1))
+        before = state.clone()
+        first, _ = net.step(frame, state)
+        second, _ = net.step(frame, state)
+    assert torch.equal(before, state)
+    assert torch.equal(first.mask_logits, second.mask_logits)
+
+
+def test_vit_s_takes_a_frame_that_is_not_square():
+    net = VidEoMT(VidEoMTConfig(num_classes=40)).eval()
+    with torch.inference_mode():
+        outputs, state = net.step(random_clip(1, 3, 448, 800), net.initial_state(1))
+    assert outputs.class_logits.shape == (1, 200, 41)
+    assert outputs.mask_logits.shape == (1, 200, 112, 200)
+    assert state.shape == (1, 200, 384)
+
+
+@pytest.mark.parametrize(
+    ('size', 'family', 'parameters'),
+    # Millions of parameters of the backbones in their papers' tables, heads and queries apart.
+    [(384, 'dinov2', 22), (768, 'dinov2', 86), (384, 'dinov3', 22), (384, 'eva02', 22)],
+)
+def test_backbones_have_the_published_sizes(size, family, parameters):
+    heads = {384: 6, 768: 12}[size]
+    config = VidEoMTConfig(num_classes=40, family=family, embed_dim=size, num_heads=heads)
+    vit = VidEoMT(config).backbone.vit
+    assert sum(p.numel() for p in vit.parameters()) / 1e6 == pytest.approx(parameters, rel=0.04)
+
+
+def test_propagation_decides_what_enters_the_next_frame():
+    frame = random_clip(1, 3, 64, 64)
+    states = {}
+    with torch.inference_mode():
+        for propagation in ('none', 'query', 'fusion', 'gru'):
+            net = build(propagation=propagation)
+            reference = build(propagation='query')
+            shared = {k: v for k, v in net.state_dict().items() if 'query_updater' not in k}
+            reference.load_state_dict(shared)
+            _, leaving = reference.step(frame, net.initial_state(1))  # o_0
+            _, states[propagation] = net.step(frame, net.initial_state(1))
+            q = net.q.weight[None]
+            if propagation == 'none':
+                expected = q
+            elif propagation == 'query':
+                expected = leaving
+            elif propagation == 'fusion':
+                updater = net.query_updater
+                expected = leaving @ updater.weight.T + updater.bias + q
+            else:
+                expected = net.query_updater(leaving[0], q[0])[None]
+            torch.testing.assert_close(states[propagation], expected, atol=1e-5, rtol=1e-5)
+    named = list(states.items())
+    for i, (name, state) in enumerate(named):
+        for other_name, other in named[i + 1 :]:
+            assert not torch.allclose(state, other, atol=1e-2), (name, other_name)
+
+
+def test_norm_queries_propagates_after_the_norm():
+    frame = random_clip(1, 3, 64, 64)
+    before, after = (build(propagation='query', norm_queries=flag) for flag in (False, True))
+    with torch.inference_mode():
+        _, raw = before.step(frame, before.initial_state(1))
+        _, normed = after.step(frame, after.initial_state(1))
+        torch.testing.assert_close(before.backbone.norm(raw), normed, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(raw, normed, atol=1e-2)
+
+
+@pytest.mark.parametrize('shape', [(1, 3, 60, 64), (3, 64, 64), (1, 1, 64, 64), (1, 3, 0, 64)])
+def test_step_names_a_wrong_frame(shape):
+    net = build()
+    with pytest.raises(ValueError, match='Expected frames'):
+        net.step(torch.zeros(shape), net.initial_state(1))
+
+
+def test_step_names_a_wrong_state():
+    net = build()
+    with pytest.raises(ValueError, match=r'state of shape \(2, 7, 64\), got \(1, 7, 64\)'):
+        net.step(torch.zeros(2, 3, 64, 64), net.initial_state(1))
+
+
+def test_forward_names_a_wrong_clip():
+    with pytest.raises(ValueError, match='clip of shape'):
+        build()(torch.zeros(1, 3, 64, 64))
+
+
+def test_training_yields_the_outputs_before_each_query_block():
+    net = build().train()
+    outputs = net(random_clip(2, 3, 3, 64, 96))
+    assert len(outputs.auxiliary) == TINY.num_query_blocks
+    for level in outputs.auxiliary:
+        assert level.class_logits.shape == outputs.class_logits.shape == (2, 3, 7, 6)
+        assert level.mask_logits.shape == outputs.mask_logits.shape == (2, 3, 7, 16, 24)
+    assert net.eval()(random_clip(1, 1, 3, 64, 64)).auxiliary == ()
+
+
+def test_attention_mask_keeps_queries_inside_their_masks():
+    logits = torch.full((1, 2, 8, 8), -5.0)
+    logits[0, 0, :4, :4] = 5.0  # query 0: the upper left quarter; query 1: nowhere
+    mask = attention_mask(logits, (2, 2), num_tokens=2 + 1 + 4, probability=1.0)
+    assert mask.shape == (1, 1, 7, 7)
+    assert mask[0, 0, 0, 3:].tolist() == [True, False, False, False]
+    assert mask[0, 0, 1].all()  # an empty mask binds nothing
+    assert mask[0, 0, 2:].all()
+    assert mask[0, 0, :, :3].all()
+    assert attention_mask(logits, (2, 2), 7, probability=0.0).all()
+
+
+def test_masked_attention_changes_the_outputs():
+    net = build().train()
+    clip = random_clip(1, 2, 3, 64, 64)
+    free, bound = net(clip), net(clip, masked_attention=[1.0, 1.0])
+    torch.testing.assert_close(free.auxiliary[0].mask_logits[:, 0],
+                               bound.auxiliary[0].mask_logits[:, 0])  # fmt: skip
+    assert not torch.allclose(free.mask_logits, bound.mask_logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'family': 'resnet'}, 'family'),
+        ({'propagation': 'magic'}, 'propagation'),
+        ({'num_heads': 3}, 'multiple of num_heads'),
+        ({'num_query_blocks': 9}, 'num_query_blocks'),
+        ({'table_size': 65}, 'multiple of the patch size'),
+        ({'class_names': ('a', 'b')}, '5 entries in class_names'),
+        ({'num_classes': 0}, 'num_classes'),
+    ],
+)
+def test_config_names_what_is_wrong(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
+
+
+def test_config_survives_plain_values():
+    config = replace(TINY, name='here')
+    assert VidEoMTConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match='Unknown settings of a network: embed'):
+        VidEoMTConfig.from_dict({'num_classes': 3, 'embed': 1})
+    with pytest.raises(ValueError, match='num_classes'):
+        VidEoMTConfig.from_dict({})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_follows_float32(dtype):
+    net = build().cuda()
+    clip = random_clip(1, 3, 3, 64, 64).cuda()
+    with torch.inference_mode():
+        expected = net(clip)
+        outputs = net.to(dtype)(clip.to(dtype))
+    error = (outputs.mask_logits.float() - expected.mask_logits).abs().max()
+    assert error < 0.1 * expected.mask_logits.abs().max()

@@ -1,0 +1,71 @@
+"""Batches of clips from synthetic scenes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.training.clips import FIRST_TRAINING_SEED, SyntheticClips, collate
+
+
+def clips(**changes) -> SyntheticClips:
+    values = {
+        'seed': 3,
+        'num_batches': 4,
+        'batch_size': 2,
+        'clip_frames': 3,
+        'image_sizes': [(32, 40)],
+        'max_stride': 2,
+    }
+    return SyntheticClips(**(values | changes))
+
+
+def test_equal_seeds_give_equal_batches():
+    first, second, other = clips()[1], clips()[1], clips(seed=4)[1]
+    assert torch.equal(first.frames, second.frames)
+    assert torch.equal(first.targets.masks, second.targets.masks)
+    assert not torch.equal(first.frames, other.frames)
+    assert first.frames.shape == (2, 3, 3, 32, 40)
+    assert first.frames.dtype == torch.uint8
+
+
+def test_truth_is_joined_over_clips():
+    scenes = [Scene(seed, 32, 40) for seed in (0, 1)]
+    parts = []
+    for scene in scenes:
+        frames = [scene.frame(t) for t in (0, 1)]
+        images, ids = (np.stack(part) for part in zip(*frames, strict=True))
+        parts.append((images, ids, scene.class_of))
+    batch = collate(parts)
+    n = 0
+    for clip, (images, ids, class_of) in enumerate(parts):
+        assert np.array_equal(batch.frames[clip].permute(0, 2, 3, 1).numpy(), images)
+        for identity in np.unique(ids[ids > 0]):
+            assert batch.targets.clip_of[n] == clip
+            assert batch.targets.class_ids[n] == class_of[int(identity)]
+            assert np.array_equal(batch.targets.masks[n].numpy(), ids == identity)
+            n += 1
+    assert n == len(batch.targets.class_ids)
+
+
+def test_empty_clips_have_empty_truth():
+    batch = collate([(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint16), {})])
+    assert batch.targets.masks.shape == (0, 2, 8, 8)
+    assert batch.targets.class_ids.shape == (0,)
+
+
+def test_training_never_draws_a_scene_of_the_evaluation(monkeypatch):
+    seeds = []
+
+    class Watched(Scene):
+        def __init__(self, seed: int, *arguments, **options) -> None:
+            seeds.append(seed)
+            super().__init__(seed, *arguments, **options)
+
+    monkeypatch.setattr('videomt_ros.training.clips.Scene', Watched)
+    data = clips(num_batches=8)
+    for i in range(8):
+        data[i]
+    assert min(seeds) >= FIRST_TRAINING_SEED
+    assert len(set(seeds)) == 16

@@ -1,0 +1,150 @@
+"""Losses of a clip, on cases whose answer is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.criterion import (
+    Criterion,
+    LossWeights,
+    Targets,
+    sample_at,
+    uncertain_points,
+)
+
+SIZE = 16
+POINTS = LossWeights(num_points=400)
+
+
+def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
+    """One mask per frame, (T, H, W): a box (y0, y1, x0, x1), or nothing."""
+    masks = torch.zeros(len(boxes), SIZE, SIZE, dtype=torch.bool)
+    for mask, box in zip(masks, boxes, strict=True):
+        if box:
+            mask[box[0] : box[1], box[2] : box[3]] = True
+    return masks
+
+
+def perfect(targets: Targets, query_of: list[int], num_queries: int = 4) -> Outputs:
+    """Outputs that say what the targets say, each object in its query."""
+    num_frames = targets.masks.shape[1]
+    class_logits = torch.zeros(1, num_frames, num_queries, 4)
+    class_logits[..., 3] = 20.0
+    mask_logits = torch.full((1, num_frames, num_queries, SIZE, SIZE), -20.0)
+    for n, query in enumerate(query_of):
+        first = int(targets.masks[n].flatten(1).any(1).nonzero()[0])
+        class_logits[0, first:, query, 3] = 0.0
+        class_logits[0, first:, query, targets.class_ids[n]] = 20.0
+        mask_logits[0, :, query] = targets.masks[n] * 40.0 - 20.0
+    return Outputs(class_logits, mask_logits)
+
+
+@pytest.fixture
+def targets() -> Targets:
+    """Object 0 from frame 0, hidden in frame 1; object 1 from frame 1."""
+    masks = torch.stack(
+        [
+            truth((2, 8, 2, 8), None, (3, 9, 3, 9)),
+            truth(None, (9, 15, 9, 15), (8, 14, 8, 14)),
+        ]
+    )
+    return Targets(torch.tensor([0, 0]), torch.tensor([1, 2]), masks)
+
+
+def test_perfect_outputs_cost_nothing_but_blurred_borders(targets):
+    torch.manual_seed(0)
+    losses = Criterion(POINTS)(perfect(targets, [2, 0]), targets)
+    assert losses['class'] < 1e-3
+    assert losses['dice'] < 1.0  # of 5; points gather at the border, where truth is in between
+    lost = perfect(targets, [2, 0])
+    lost.mask_logits[0, 2] = lost.mask_logits[0, 2].flip(0)  # in frame 2, both are elsewhere
+    assert Criterion(POINTS)(lost, targets)['dice'] > losses['dice'] + 1.0
+
+
+def test_matching_follows_the_first_sight(targets):
+    outputs = perfect(targets, [2, 0])
+    first = torch.tensor([0, 1])
+    assert Criterion(POINTS).match((outputs,), targets, first).tolist() == [[2, 0]]
+    # What a query does after the first frame of its object does not change the match.
+    outputs.mask_logits[0, 2] = outputs.mask_logits[0, 2].flip(0)
+    assert Criterion(POINTS).match((outputs,), targets, first).tolist() == [[2, 0]]
+
+
+def test_each_layer_has_its_own_match(targets):
+    layers = (perfect(targets, [1, 3]), perfect(targets, [2, 0]))
+    matches = Criterion(POINTS).match(layers, targets, torch.tensor([0, 1]))
+    assert matches.tolist() == [[1, 3], [2, 0]]
+
+
+def test_class_loss_is_the_weighted_mean_of_the_labels(targets):
+    """Nothing is expected before an object's first sight; its class is while it is hidden."""
+    torch.manual_seed(0)
+    outputs = perfect(targets, [2, 0])
+    outputs = outputs._replace(class_logits=torch.randn_like(outputs.class_logits))
+    weights = LossWeights(num_points=400, no_object_weight=0.25, mask_weight=1e6)
+    losses = Criterion(weights)(outputs, targets)
+    labels = torch.full((3, 4), 3)
+    labels[:, 2] = 1
+    labels[1:, 0] = 2
+    log_likelihood = F.log_softmax(outputs.class_logits[0], dim=-1)
+    total = count = 0.0
+    for t in range(3):
+        for q in range(4):
+            weight = 0.25 if labels[t, q] == 3 else 1.0
+            total -= weight * log_likelihood[t, q, labels[t, q]]
+            count += weight
+    torch.testing.assert_close(losses['class'], 2.0 * total / count)
+
+
+def test_auxiliary_outputs_count_as_much_as_the_last(targets):
+    torch.manual_seed(0)
+    outputs = perfect(targets, [2, 0])
+    wrong = Outputs(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, SIZE, SIZE))
+    alone = Criterion(POINTS)(wrong, targets)['class']
+    both = Criterion(POINTS)(outputs._replace(auxiliary=(wrong,)), targets)['class']
+    torch.testing.assert_close(both, alone, atol=1e-3, rtol=0)
+
+
+def test_clips_without_objects_teach_no_object():
+    nothing = Targets(
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool),
+    )
+    class_logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    mask_logits = torch.zeros(1, 2, 4, SIZE, SIZE, requires_grad=True)
+    losses = Criterion(POINTS)(Outputs(class_logits, mask_logits), nothing)
+    sum(losses.values()).backward()
+    assert losses['mask'] == losses['dice'] == 0
+    assert (class_logits.grad[..., 3] < 0).all()  # up with no object
+    assert mask_logits.grad is not None
+
+
+def test_a_hidden_object_is_taught_an_empty_mask(targets):
+    outputs = perfect(targets, [2, 0])
+    mask_logits = torch.zeros_like(outputs.mask_logits).requires_grad_()
+    mask_logits.data.copy_(outputs.mask_logits.clamp(-1, 1))
+    torch.manual_seed(0)
+    losses = Criterion(POINTS)(outputs._replace(mask_logits=mask_logits), targets)
+    losses['mask'].backward()
+    assert (mask_logits.grad[0, 1, 2] >= 0).all() and mask_logits.grad[0, 1, 2].sum() > 0
+    assert not mask_logits.grad[0, 0, 0].any()  # not seen yet: no mask is expected
+
+
+def test_points_gather_at_the_border():
+    torch.manual_seed(0)
+    logits = torch.linspace(-8, 8, SIZE).expand(1, SIZE, SIZE).clone()  # zero in the middle
+    points = uncertain_points(logits, LossWeights(num_points=100))
+    assert points.shape == (1, 100, 2)
+    distance = (points[0, :, 0] - 0.5).abs()
+    assert distance[:75].max() < 0.2  # importance_ratio of them
+    assert distance[75:].max() > 0.3
+
+
+def test_sample_at_reads_pixel_centres():
+    image = torch.arange(16.0).view(1, 4, 4)
+    points = torch.tensor([[[0.125, 0.125], [0.625, 0.375]]])
+    assert sample_at(image, points).tolist() == [[0.0, 6.0]]

@@ -1,0 +1,178 @@
+"""Losses of a clip: class, binary cross entropy and Dice, on every supervised layer.
+
+Mask2Former's set (arXiv 2112.01527, section 3.3): masks are compared on sampled points, most of
+them where the prediction is uncertain (PointRend, arXiv 1912.08193). Every auxiliary output counts
+as much as the last one; in the released code the last auxiliary one lost its weights.
+
+Letters: L supervised layers, B batch, T frames, N objects of the whole batch, Q queries,
+K classes, P points, M (object, frame) pairs with a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.matcher import assign, first_visible, pair_costs
+
+
+class Targets(NamedTuple):
+    """Truth of a batch of clips; N counts the objects of all clips together."""
+
+    clip_of: Tensor
+    """(N,) int64: index of the clip that holds the object."""
+    class_ids: Tensor
+    """(N,) int64, 0..K-1."""
+    masks: Tensor
+    """(N, T, H, W) bool, at the size of the input; empty where the object is hidden."""
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses and of the matching costs, and how points are drawn."""
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    """Weight of the class no object in the cross entropy."""
+    num_points: int = 12544
+    """Points per mask, 112 squared as in Mask2Former."""
+    oversample_ratio: float = 3.0
+    """Candidates per point from which the most uncertain are taken."""
+    importance_ratio: float = 0.75
+    """Share of points that are taken for their uncertainty; the rest are uniform."""
+
+
+def sample_at(maps: Tensor, points: Tensor) -> Tensor:
+    """Read maps at points: (N, H, W), (N, P, 2) as x, y in 0..1 -> (N, P), bilinear."""
+    grid = 2 * points[:, :, None] - 1
+    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+
+
+def uncertain_points(mask_logits: Tensor, weights: LossWeights) -> Tensor:
+    """Points for a mask loss, (M, P, 2): most near the predicted border, the rest anywhere."""
+    num_pairs, num_points = len(mask_logits), weights.num_points
+    num_uncertain = int(weights.importance_ratio * num_points)
+    candidates = torch.rand(
+        num_pairs, int(num_points * weights.oversample_ratio), 2, device=mask_logits.device
+    )
+    certainty = sample_at(mask_logits, candidates).abs()
+    nearest = certainty.topk(num_uncertain, dim=1, largest=False).indices
+    chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
+    rest = torch.rand(num_pairs, num_points - num_uncertain, 2, device=mask_logits.device)
+    return torch.cat([chosen, rest], dim=1)
+
+
+class Criterion:
+    """Match and compare: `Criterion(weights)(outputs, targets)` -> losses by name."""
+
+    def __init__(self, weights: LossWeights) -> None:
+        self.weights = weights
+
+    def __call__(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+        """Losses of a batch, weighted, and summed over the supervised layers.
+
+        Args:
+            outputs: of clips, in training mode: class_logits (B, T, Q, K + 1),
+                mask_logits (B, T, Q, h, w), and the same before each query block.
+            targets: truth of the clips, on the same device.
+
+        Returns:
+            Scalars `class`, `mask` and `dice`; the loss to minimise is their sum.
+        """
+        layers = (*outputs.auxiliary, outputs._replace(auxiliary=()))
+        first = first_visible(targets.masks) if len(targets.class_ids) else targets.class_ids
+        matches = self.match(layers, targets, first)
+        losses = [
+            self._layer(layer, targets, first, query_of)
+            for layer, query_of in zip(layers, matches, strict=True)
+        ]
+        return {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
+
+    @torch.no_grad()
+    def match(self, layers: tuple[Outputs, ...], targets: Targets, first: Tensor) -> Tensor:
+        """Query of each object in each layer, (L, N) int64, -1 without one.
+
+        All costs reach the host in one copy.
+        """
+        num_objects, num_frames = len(targets.class_ids), layers[0].mask_logits.shape[1]
+        device = targets.class_ids.device
+        if not num_objects:
+            return torch.zeros(len(layers), 0, dtype=torch.int64, device=device)
+        weights = self.weights
+        frame = first.clamp(max=num_frames - 1)
+        rows = torch.arange(num_objects, device=device)
+        points = torch.rand(num_objects, weights.num_points, 2, device=device)
+        truth = sample_at(targets.masks[rows, frame].float(), points)
+        costs = []
+        for layer in layers:
+            mask_logits = layer.mask_logits[targets.clip_of, frame].float()  # N, Q, h, w
+            grid = 2 * points[:, :, None] - 1
+            point_logits = F.grid_sample(mask_logits, grid, align_corners=False)[..., 0]
+            costs.append(
+                pair_costs(
+                    layer.class_logits[targets.clip_of, frame],
+                    point_logits,
+                    targets.class_ids,
+                    truth,
+                    (weights.class_weight, weights.mask_weight, weights.dice_weight),
+                )
+            )
+        header = torch.stack([targets.clip_of, first], dim=1).float()  # small integers: exact
+        packed = torch.cat([torch.cat(costs, dim=1), header], dim=1).cpu().numpy()
+        clip_of, first_host = packed[:, -2].astype('int64'), packed[:, -1].astype('int64')
+        num_queries = costs[0].shape[1]
+        queries = [
+            assign(
+                packed[:, i * num_queries : (i + 1) * num_queries], clip_of, first_host, num_frames
+            )
+            for i in range(len(layers))
+        ]
+        return torch.stack([torch.from_numpy(query_of) for query_of in queries]).to(device)
+
+    def _layer(
+        self, layer: Outputs, targets: Targets, first: Tensor, query_of: Tensor
+    ) -> dict[str, Tensor]:
+        weights = self.weights
+        class_logits = layer.class_logits.float()  # B, T, Q, K + 1
+        batch_size, num_frames, num_queries, num_outputs = class_logits.shape
+        # An object is expected from its first sight on, hidden or not: presence is the mask's
+        # matter. Before, nothing in the past could tell that it will come.
+        time = torch.arange(num_frames, device=class_logits.device)
+        expected = (time >= first[:, None]) & (query_of >= 0)[:, None]  # N, T
+        objects, frames = expected.nonzero(as_tuple=True)  # M, M
+        clips, queries = targets.clip_of[objects], query_of[objects]
+        labels = torch.full(
+            (batch_size, num_frames, num_queries), num_outputs - 1, device=class_logits.device
+        )
+        labels[clips, frames, queries] = targets.class_ids[objects]
+        label_weights = class_logits.new_ones(num_outputs)
+        label_weights[-1] = weights.no_object_weight
+        class_loss = F.cross_entropy(class_logits.flatten(0, 2), labels.flatten(), label_weights)
+        mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
+        if not len(objects):  # a batch without objects still needs a gradient of 0
+            nothing = mask_logits.sum() * 0
+            return {'class': weights.class_weight * class_loss, 'mask': nothing, 'dice': nothing}
+        with torch.no_grad():
+            points = uncertain_points(mask_logits, weights)
+            truth = sample_at(targets.masks[objects, frames].float(), points)  # M, P
+        logits = sample_at(mask_logits, points)
+        mask_loss = F.binary_cross_entropy_with_logits(logits, truth)
+        inside = logits.sigmoid()
+        overlap = (inside * truth).sum(dim=1)
+        dice_loss = 1 - (2 * overlap + 1) / (inside.sum(dim=1) + truth.sum(dim=1) + 1)
+        return {
+            'class': weights.class_weight * class_loss,
+            'mask': weights.mask_weight * mask_loss,
+            'dice': weights.dice_weight * dice_loss.mean(),
+        }
