@@ -45,7 +45,7 @@ def timm_name(config: VidEoMTConfig) -> str:
     return names.get(config.embed_dim, names[384])
 
 
-def build_vit(config: VidEoMTConfig) -> nn.Module:
+def build_vit(config: VidEoMTConfig) -> Any:
     """Build the timm network of a configuration, without weights and without a head."""
     arguments: dict[str, Any] = {
         'img_size': config.table_size,
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
                 block.attn.num_prefix_tokens += config.num_queries
 
     @property
-    def query_blocks(self) -> nn.ModuleList:
+    def query_blocks(self) -> Any:
         """The blocks that see queries."""
         return self.vit.blocks[self.num_encoder_blocks :]
 
