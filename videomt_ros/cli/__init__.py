@@ -1,0 +1,84 @@
+"""The verbs of `videomt`.
+
+A verb is a file in this folder that holds
+
+    HELP = 'one line'
+    def add_arguments(parser: ArgumentParser) -> None
+    def main(args: Namespace) -> int        # the exit code
+
+A verb imports torch and rclpy inside `main`, so that `videomt <verb> --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+
+def find_verbs(folder: Path = Path(__file__).parent) -> dict[str, str]:
+    """List the verbs without importing one.
+
+    Returns:
+        The HELP of each verb by name, in alphabetical order.
+    """
+    verbs = {}
+    for path in sorted(folder.glob('*.py')):
+        for statement in ast.parse(path.read_text(encoding='utf-8')).body:
+            match statement:
+                case ast.Assign([ast.Name('HELP')], ast.Constant(str(text))):
+                    verbs[path.stem] = text
+                case ast.AnnAssign(ast.Name('HELP'), _, ast.Constant(str(text))):
+                    verbs[path.stem] = text
+    return verbs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; only its module is imported.
+
+    Args:
+        argv: the verb and its arguments; those of the process if None.
+
+    Returns:
+        The exit code: the verb's own, 1 after an error that the user can mend, which ends in one
+        line on stderr, 2 for wrong arguments, 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser('videomt', description='Live video segmentation with ids.')
+    choices = parser.add_subparsers(metavar='verb', required=True)
+    run = None
+    for verb, text in find_verbs().items():
+        chosen = choices.add_parser(verb, help=text, description=text)
+        if argv[:1] == [verb]:
+            module = import_module(f'{__name__}.{verb}')
+            module.add_arguments(chosen)
+            run = module.main
+    args = parser.parse_args(argv)
+    assert run is not None, 'parse_args ends the process where no verb was named'
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has what it wanted. Python would complain once
+        # more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or '').startswith('videomt_ros') and error.name != 'videomt_ros.msg':
+            raise
+        return _fail(
+            argv[0],
+            f'needs the Python module {error.name}, which is not installed. '
+            'See "Install" in the README: extras of pip, or a sourced ROS workspace.',
+        )
+    except (ValueError, OSError) as error:
+        return _fail(argv[0], str(error))
+
+
+def _fail(verb: str, reason: str) -> int:
+    print(f'videomt {verb}: {" ".join(reason.split())}', file=sys.stderr)
+    return 1

@@ -1,0 +1,107 @@
+"""What several tests share: the tiny network, a domain of its own, and what machines may lack."""
+
+from __future__ import annotations
+
+import os
+import random
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch: tests stay small, and several may share the machine.
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+
+# Nodes of this run hear neither other machines nor other runs on this one. Set here and not in a
+# fixture, so that no test can forget it; child processes inherit it.
+os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 101))
+if os.environ.get('ROS_DISTRO') == 'humble':
+    os.environ['ROS_LOCALHOST_ONLY'] = '1'
+else:
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+ROS_TESTS = Path(__file__).parent / 'ros'
+"""Everything in there needs ROS, from its imports on."""
+
+
+def missing(marker: str) -> str | None:
+    """Say what a test with this marker lacks on this machine.
+
+    Returns:
+        The reason to skip it, or None if it can run.
+    """
+    if marker == 'gpu':
+        import torch
+
+        return None if torch.cuda.is_available() else 'no CUDA device'
+    if marker == 'ros':
+        for module in ('rclpy', 'videomt_ros.msg'):
+            if find_spec(module) is None:
+                return f'{module} cannot be imported: build the messages and source install/'
+        return None
+    if os.environ.get('VIDEOMT_WEIGHTS') and Path(os.environ['VIDEOMT_WEIGHTS']).is_dir():
+        return None
+    return 'VIDEOMT_WEIGHTS names no folder'
+
+
+def pytest_report_header() -> str | None:
+    """Say it once where a whole folder is left out."""
+    reason = missing('ros')
+    return f'tests/ros is left out: {reason}' if reason else None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Do not import tests of ROS where there is none."""
+    return True if collection_path == ROS_TESTS and missing('ros') else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason."""
+    for item in items:
+        if ROS_TESTS in item.path.parents:
+            item.add_marker('ros')
+    for marker in ('gpu', 'ros', 'weights'):
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        reason = missing(marker) if marked else None
+        for item in marked if reason else ():
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def ros_domain() -> int:
+    """The ROS_DOMAIN_ID of this run, 1..101, which this process and its children have set."""
+    return int(os.environ['ROS_DOMAIN_ID'])
+
+
+@pytest.fixture
+def tiny_config():
+    """Sizes of a network that takes milliseconds, with every part of a real one."""
+    from videomt_ros.model import VidEoMTConfig
+
+    return VidEoMTConfig(
+        num_classes=3,
+        embed_dim=32,
+        depth=3,
+        num_heads=2,
+        patch_size=16,
+        table_size=64,
+        num_queries=6,
+        num_query_blocks=2,
+        test_size=64,
+        size_divisor=16,
+        class_names=('circle', 'square', 'sky'),
+        thing_classes=(True, True, False),
+        name='tiny',
+    )
+
+
+@pytest.fixture
+def tiny_net(tiny_config):
+    """A network of these sizes with the same random weights each time, in eval mode."""
+    import torch
+
+    from videomt_ros.model import VidEoMT
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return VidEoMT(tiny_config).eval()
