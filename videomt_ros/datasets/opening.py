@@ -1,0 +1,66 @@
+"""What a user names -> the `Source` that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from videomt_ros.datasets.rosbag import BagImages, is_bag
+from videomt_ros.datasets.source import Source, SourceFrame
+from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.video import VideoFile, Webcam
+
+
+class SyntheticSource:
+    """A `Scene`, played as a camera of 480 x 384 pixels."""
+
+    is_live = False
+    topic = ''
+
+    def __init__(self, seed: int, num_frames: int, fps: float = 10.0) -> None:
+        """Make the scene; its truth is `self.scene.frame(number)[1]`."""
+        self.fps, self.num_frames = fps, num_frames
+        self.scene = Scene(seed, num_frames=num_frames)
+        self.notes: list[str] = []
+
+    @property
+    def description(self) -> str:
+        """What it is, for a person."""
+        scene = self.scene
+        return (
+            f'synthetic scene {scene.seed}, {scene.width} x {scene.height} pixels, '
+            f'{self.fps:.4g} frames a second'
+        )
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All frames of the scene."""
+        for number, (image, _) in enumerate(self.scene.frames()):
+            yield SourceFrame(round(number * 1e9 / self.fps), image)
+
+
+def open_source(name: str, topic: str = '', seed: int = 0, num_frames: int = 300) -> Source:
+    """Open what a user named.
+
+    Args:
+        name: 'synthetic', the index of a webcam, a bag (a folder, .mcap or .db3), or a video file.
+        topic: of the bag's images, where it has several.
+        seed: of the synthetic scene.
+        num_frames: of the synthetic scene.
+
+    Raises:
+        ValueError: it cannot be read; says what was expected, and what came.
+        OSError: as above, found by the system.
+    """
+    if name == 'synthetic':
+        return SyntheticSource(seed, num_frames)
+    if name.isdecimal():
+        return Webcam(int(name))
+    path = Path(name).expanduser()
+    if is_bag(path):
+        return BagImages(path, topic)
+    if path.is_dir():
+        raise ValueError(
+            f'Expected a video file or a rosbag2 folder, got the folder {path}, which holds '
+            'neither metadata.yaml nor .db3 nor .mcap files.'
+        )
+    return VideoFile(path)

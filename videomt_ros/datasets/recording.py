@@ -1,0 +1,128 @@
+"""What a subscriber of the segmenter keeps: the tracks, the id images, and the overlay.
+
+A folder holds `tracks.jsonl` (one line per frame), `ids/<stamp_ns>.png` (16 bits, the pixel is the
+track id), `overlay.mp4`, and `stills/<stamp_ns>.png`, some overlay images without loss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_STILLS = 48
+"""Beyond this many stills every second one is given up, and half as many are kept from then on."""
+
+
+class RecordingWriter:
+    """Writes a recording while it comes in; memory does not grow with its length."""
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        """Start a recording.
+
+        Args:
+            folder: new or empty.
+            fps: of `overlay.mp4`; a frame that is missing is shown as the one before it.
+        """
+        (folder / 'ids').mkdir(parents=True)
+        (folder / 'stills').mkdir()
+        self._folder, self._fps = folder, fps
+        self._tracks: TextIO = (folder / 'tracks.jsonl').open('w', encoding='utf-8')
+        self._video: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._first_ns = 0
+        self._last_image: NDArray[np.uint8] | None = None
+        self._num_shown = 0
+        self._num_overlays = 0
+        self._stills: list[Path] = []
+        self._still_stride = 1
+
+    def add_tracks(self, record: dict[str, Any]) -> None:
+        """Keep the list of tracks of one frame, a record that JSON can hold."""
+        self._tracks.write(json.dumps(record) + '\n')
+
+    def add_ids(self, stamp_ns: int, ids: NDArray[np.uint16]) -> None:
+        """Keep the id image of one frame, (H, W)."""
+        _write_png(self._folder / 'ids' / f'{stamp_ns}.png', ids)
+
+    def add_overlay(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
+        """Keep the overlay of one frame, RGB (H, W, 3)."""
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if self._num_overlays % self._still_stride == 0:
+            self._add_still(stamp_ns, image)
+        self._num_overlays += 1
+        if self._video is None or self._last_image is None:
+            self._open_video(image)
+            self._first_ns, self._last_image = stamp_ns, image
+        assert self._video is not None
+        if image.shape[:2] != self._size:
+            image = cv2.resize(image, self._size[::-1])
+        place = round((stamp_ns - self._first_ns) * 1e-9 * self._fps)
+        for _ in range(place - self._num_shown):
+            self._video.write(self._last_image)
+            self._num_shown += 1
+        self._video.write(image)
+        self._num_shown += 1
+        self._last_image = image
+
+    def close(self) -> None:
+        """Complete the files."""
+        self._tracks.close()
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+
+    def _open_video(self, image: NDArray[np.uint8]) -> None:
+        path = self._folder / 'overlay.mp4'
+        self._size = image.shape[:2]
+        code = cv2.VideoWriter.fourcc(*'mp4v')
+        self._video = cv2.VideoWriter(str(path), code, self._fps, self._size[::-1])
+        if not self._video.isOpened():
+            raise OSError(
+                f'OpenCV cannot write {path} as MPEG-4 at {self._fps:.4g} frames a second.'
+            )
+
+    def _add_still(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
+        path = self._folder / 'stills' / f'{stamp_ns}.png'
+        _write_png(path, image)
+        self._stills.append(path)
+        if len(self._stills) > MAX_STILLS:
+            for given_up in self._stills[1::2]:
+                given_up.unlink()
+            self._stills = self._stills[::2]
+            self._still_stride *= 2
+
+
+class Recording:
+    """Reads what `RecordingWriter` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.video = folder / 'overlay.mp4'
+
+    def tracks(self) -> Iterator[dict[str, Any]]:
+        """The records in the order of arrival."""
+        with (self.folder / 'tracks.jsonl').open(encoding='utf-8') as file:
+            for line in file:
+                yield json.loads(line)
+
+    def ids(self, stamp_ns: int) -> NDArray[np.uint16] | None:
+        """The id image of a frame, (H, W); None if it did not arrive."""
+        image = cv2.imread(str(self.folder / 'ids' / f'{stamp_ns}.png'), cv2.IMREAD_UNCHANGED)
+        return None if image is None else image.astype(np.uint16)
+
+    def stills(self) -> dict[int, Path]:
+        """Overlay images by stamp, in the order of time."""
+        paths = (self.folder / 'stills').glob('*.png')
+        return dict(sorted((int(path.stem), path) for path in paths))
+
+
+def _write_png(path: Path, image: NDArray[Any]) -> None:
+    # The lowest compression: a live recorder has other things to do.
+    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        raise OSError(f'Cannot write {path}. Is the disk full?')

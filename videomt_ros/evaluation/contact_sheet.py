@@ -1,0 +1,112 @@
+"""A few frames of a recording on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.recording import Recording
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_BACKGROUND, _TEXT, _FAINT = 255, (30, 30, 30), (110, 110, 110)
+_MARGIN = 12
+
+
+def write_contact_sheet(
+    recording: Recording, start_ns: int, title: str, path: Path, num_images: int = 8
+) -> None:
+    """Write the page of a recording: overlay images, evenly chosen, with time and objects.
+
+    Args:
+        recording: has at least one still.
+        start_ns: stamp from which time is counted.
+        title: one line above all.
+        path: a PNG file.
+        num_images: fewer if the recording has fewer.
+    """
+    stills = recording.stills()
+    num_images = min(num_images, len(stills))
+    # The middle of each of so many equal parts.
+    places = [int((i + 0.5) * len(stills) / num_images) for i in range(num_images)]
+    stamps = [list(stills)[place] for place in places]
+    num_seen = {
+        record['stamp_ns']: sum(track['area'] > 0 for track in record['tracks'])
+        for record in recording.tracks()
+    }
+    captions = [
+        f'{(stamp_ns - start_ns) / 1e9:.1f} s, {num_seen.get(stamp_ns, 0)} tracks'
+        for stamp_ns in stamps
+    ]
+    page = contact_sheet([cv2.imread(str(stills[stamp])) for stamp in stamps], captions, title)
+    if not cv2.imwrite(str(path), page):
+        raise OSError(f'Cannot write {path}. Is the disk full?')
+
+
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str],
+    title: str,
+    columns: int = 4,
+    tile_width: int = 480,
+) -> NDArray[np.uint8]:
+    """Lay images out row by row, each with its caption below.
+
+    Args:
+        images: (H, W, 3) uint8, any colour order, which the page keeps; at least one.
+        captions: one line for each.
+        title: one line above all.
+        columns: images in a row.
+        tile_width: width of an image on the page in pixels; larger ones shrink, smaller ones grow
+            by whole steps, so that their pixels stay sharp.
+
+    Returns:
+        The page, (H, W, 3) uint8.
+    """
+    tiles = [_tile(image, tile_width) for image in images]
+    height = max(tile.shape[0] for tile in tiles)
+    width = max(tile.shape[1] for tile in tiles)
+    head, below = 44, 34
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    page = np.full(
+        (
+            head + rows * (height + below + _MARGIN),
+            _MARGIN + columns * (width + _MARGIN),
+            3,
+        ),
+        _BACKGROUND,
+        np.uint8,
+    )
+    _write(page, title, (_MARGIN, 30), 0.7, _TEXT)
+    for place, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        row, column = divmod(place, columns)
+        y = head + row * (height + below + _MARGIN)
+        x = _MARGIN + column * (width + _MARGIN)
+        page[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        _write(page, caption, (x, y + tile.shape[0] + 23), 0.55, _FAINT)
+    return page
+
+
+def _tile(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    scale = width / image.shape[1]
+    if scale < 1:
+        size = (width, max(1, round(image.shape[0] * scale)))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    steps = int(scale)
+    return np.repeat(np.repeat(image, steps, axis=0), steps, axis=1)
+
+
+def _write(
+    page: NDArray[np.uint8],
+    text: str,
+    place: tuple[int, int],
+    scale: float,
+    colour: tuple[int, int, int],
+) -> None:
+    # OpenCV's font has ASCII alone.
+    text = text.encode('ascii', 'replace').decode()
+    cv2.putText(page, text, place, _FONT, scale, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,232 @@
+"""Camera, segmenter and recorder as three processes on a ROS domain of their own.
+
+Needs no rclpy itself: it starts processes, reads their events, and leaves none behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_STOP_TIMEOUT_S = 15.0
+"""After SIGINT; a segmenter ends after the image in work."""
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+_LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
+
+
+class ProcessError(ValueError):
+    """A process of the demo ended too early; the text holds the last errors it logged."""
+
+
+class Pipeline:
+    """Starts processes, and ends all of them when it is left, however it is left.
+
+    Every process has a session of its own, so that Ctrl-C reaches this one alone, which ends the
+    others in good order; should this process be killed, the system ends them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Choose a domain.
+
+        Args:
+            folder: for the logs of the processes.
+
+        Raises:
+            ModuleNotFoundError: rclpy or this package's messages cannot be imported.
+        """
+        for module in ('rclpy', 'videomt_ros.msg'):
+            if find_spec(module) is None:
+                raise ModuleNotFoundError(f'The demo needs {module}.', name=module)
+        self.domain_id = _free_domain()
+        self.namespace = f'/demo_{os.getpid()}'
+        self._folder = folder
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(
+        self,
+        name: str,
+        module: str,
+        args: Sequence[str] = (),
+        parameters: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Start a process; what it prints as events comes out of `next_event`.
+
+        Args:
+            name: for logs and errors.
+            module: as `python -m` takes it.
+            args: of its command line.
+            parameters: of its ROS node.
+        """
+        command = [sys.executable, '-m', module, *args, '--ros-args']
+        command += ['-r', f'__ns:={self.namespace}']
+        for key, value in (parameters or {}).items():
+            # JSON is YAML, and keeps a model named 1.0 from becoming a number.
+            command += ['-p', f'{key}:={json.dumps(value, ensure_ascii=False)}']
+        environment = {
+            **os.environ,
+            'ROS_DOMAIN_ID': str(self.domain_id),
+            'ROS_LOG_DIR': str(self._folder),
+            'RCUTILS_COLORIZED_OUTPUT': '0',
+        }
+        # Nothing leaves this machine. Humble knows only the older of the two names, and the
+        # releases after it complain about that one.
+        if environment.get('ROS_DISTRO') == 'humble':
+            environment['ROS_LOCALHOST_ONLY'] = '1'
+        else:
+            environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        with self._log(name).open('w', encoding='utf-8') as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                preexec_fn=_prepare_child,
+            )
+        self._processes[name] = process
+        reader = threading.Thread(target=self._read, args=(name, process), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def next_event(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
+        """Wait for an event of any process.
+
+        Returns:
+            Name of the process and the event, or None after the timeout.
+
+        Raises:
+            ProcessError: a process ended with an error.
+        """
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=timeout_s)
+        for name in self._processes:
+            self.check(name)
+        return None
+
+    def is_running(self, name: str) -> bool:
+        """True until a process has ended."""
+        return self._processes[name].poll() is None
+
+    def check(self, name: str) -> None:
+        """Raise a ProcessError if a process ended with an error."""
+        code = self._processes[name].poll()
+        if code:
+            how = f'exit code {code}' if code > 0 else f'signal {signal.Signals(-code).name}'
+            raise ProcessError(f'The {name} ended with {how}: {self.last_errors(name)}')
+
+    def last_errors(self, name: str) -> str:
+        """What a process logged last as an error; else its last lines."""
+        lines = self._log(name).read_text(encoding='utf-8', errors='replace').splitlines()
+        errors = [
+            line[match.end() :]
+            for line in lines
+            if (match := _LOG_PREFIX.match(line)) and match['level'] in ('ERROR', 'FATAL')
+        ]
+        return '\n'.join(errors[-3:] or lines[-10:]) or 'it logged nothing.'
+
+    def interrupt(self, name: str) -> None:
+        """Send SIGINT, as Ctrl-C in its terminal would."""
+        if self.is_running(name):
+            self._processes[name].send_signal(signal.SIGINT)
+
+    def finish(self, name: str) -> None:
+        """End a process in good order, and wait for it.
+
+        Raises:
+            ProcessError: it ended with an error, or not in time.
+        """
+        self.interrupt(name)
+        try:
+            self._processes[name].wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise ProcessError(
+                f'The {name} did not end within {_STOP_TIMEOUT_S:.0f} s of SIGINT: '
+                f'{self.last_errors(name)}'
+            ) from error
+        self.check(name)
+
+    def close(self) -> None:
+        """End every process; those that do not end by themselves, or at a Ctrl-C, are killed."""
+        for name in self._processes:
+            self.interrupt(name)
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        try:
+            for process in self._processes.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline_s - time.monotonic()))
+        finally:
+            for process in self._processes.values():
+                # Its whole session, so that nothing that it started stays either.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for reader in self._readers:
+                reader.join()
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f'{name}.log'
+
+    def _read(self, name: str, process: subprocess.Popen[str]) -> None:
+        """Turn a process's stdout into events, in a thread."""
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                with contextlib.suppress(json.JSONDecodeError):
+                    event = json.loads(line)
+                    if isinstance(event, dict) and 'event' in event:
+                        self._events.put((name, event))
+
+
+def _prepare_child() -> None:
+    """In a child before it starts: hear SIGINT, and be ended if the parent is killed."""
+    # A shell's background job ignores SIGINT, and would pass that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Linux has it; elsewhere only a killed parent, which can't clean up, leaves processes.
+    if sys.platform == 'linux':
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_domain() -> int:
+    """A domain id in which nothing runs on this machine; 0, that of most robots, is left out."""
+    candidates = random.sample(range(1, 102), 101)
+    for domain_id in candidates:
+        # The port at which the first participant of a domain listens (DDSI-RTPS, 9.6.1.1).
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', 7410 + 250 * domain_id))
+            except OSError:
+                continue
+            return domain_id
+    return candidates[0]

@@ -1,0 +1,162 @@
+"""The demo's recorder: subscribes to what the segmenter publishes, and keeps it.
+
+    python -m videomt_ros.ros.recorder --folder FOLDER [--fps 10]
+
+Until SIGINT it writes a `datasets.recording`, and prints events: `ready` once the segmenter is
+active and its topics are matched, `kept` for every frame of which all outputs arrived, and
+`health` for every report of the segmenter on /diagnostics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import Image
+
+from videomt_ros.datasets.recording import RecordingWriter
+from videomt_ros.msg import Track, TrackArray
+from videomt_ros.ros.conversions import stamp_from_msg
+from videomt_ros.ros.events import emit
+
+_OUTPUTS = {'tracks': TrackArray, 'instances': Image, 'overlay': Image}
+# Deep enough for the time that writing a frame takes.
+_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class RecorderNode(Node):
+    """Keeps tracks, id images and overlay of one segmenter."""
+
+    def __init__(self, writer: RecordingWriter) -> None:
+        super().__init__('recorder')
+        self._writer = writer
+        self._counts = dict.fromkeys(_OUTPUTS, 0)
+        self._num_kept = 0
+        self._reports_while_ready = 0
+        take: dict[str, Callable[..., None]] = {
+            'tracks': self._take_tracks,
+            'instances': self._take_instances,
+            'overlay': self._take_overlay,
+        }
+        self._outputs = [
+            self.create_subscription(kind, f'segmentation/{name}', take[name], _QOS)
+            for name, kind in _OUTPUTS.items()
+        ]
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
+
+    def _take_tracks(self, msg: TrackArray, info: dict[str, Any]) -> None:
+        # The middleware's own time of arrival, so that our writing of files is not in it.
+        received_ns = info.get('received_timestamp') or time.time_ns()
+        self._writer.add_tracks(
+            {
+                'stamp_ns': stamp_from_msg(msg.header.stamp),
+                'received_ns': received_ns,
+                'frame_id': msg.header.frame_id,
+                'model': msg.model,
+                'height': msg.height,
+                'width': msg.width,
+                'tracks': [track_to_record(track) for track in msg.tracks],
+            }
+        )
+        self._count('tracks')
+
+    def _take_instances(self, msg: Image) -> None:
+        order = '>u2' if msg.is_bigendian else '<u2'
+        ids = np.frombuffer(msg.data, order).reshape(msg.height, msg.step // 2)[:, : msg.width]
+        self._writer.add_ids(stamp_from_msg(msg.header.stamp), ids.astype(np.uint16))
+        self._count('instances')
+
+    def _take_overlay(self, msg: Image) -> None:
+        image = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.width, 3)
+        self._writer.add_overlay(stamp_from_msg(msg.header.stamp), image)
+        self._count('overlay')
+
+    def _count(self, name: str) -> None:
+        self._counts[name] += 1
+        num_kept = min(self._counts.values())
+        if num_kept > self._num_kept:
+            self._num_kept = num_kept
+            emit('kept', frames=num_kept)
+
+    def _take_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if not status.name.startswith('segmenter:'):
+                continue
+            health = {value.key: value.value for value in status.values}
+            emit('health', **health)
+            matched = all(self.count_publishers(output.topic_name) for output in self._outputs)
+            if self._reports_while_ready < 2 and matched and health.get('state') == 'active':
+                # The publisher may see us a moment after we see it, and we can't look into it:
+                # the second report is a second later.
+                self._reports_while_ready += 1
+                if self._reports_while_ready == 2:
+                    emit('ready')
+
+
+def track_to_record(track: Track) -> dict[str, Any]:
+    """All fields of a track, as JSON holds them; `mask` is what pycocotools takes, or None."""
+    mask = track.mask
+    return {
+        'id': track.id,
+        'class_id': track.class_id,
+        'class_name': track.class_name,
+        'is_thing': track.is_thing,
+        'score': round(track.score, 4),
+        'state': {Track.TENTATIVE: 'tentative', Track.CONFIRMED: 'confirmed', Track.LOST: 'lost'}[
+            track.state
+        ],
+        'age': track.age,
+        'last_seen_ns': stamp_from_msg(track.last_seen),
+        'box_xyxy': [
+            track.box.x_offset,
+            track.box.y_offset,
+            track.box.x_offset + track.box.width,
+            track.box.y_offset + track.box.height,
+        ],
+        'area': track.area,
+        'mask': {'size': [mask.height, mask.width], 'counts': mask.counts}
+        if mask.counts
+        else None,
+    }
+
+
+def main() -> int:
+    """Record until SIGINT or SIGTERM.
+
+    Returns:
+        0 if the files are complete; 1 if one could not be written.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0] if __doc__ else None)
+    parser.add_argument('--folder', type=Path, required=True, help='new or empty')
+    parser.add_argument('--fps', type=float, default=10.0, help='of overlay.mp4')
+    args = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    rclpy.init()
+    writer = RecordingWriter(args.folder, args.fps)
+    node = RecorderNode(writer)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except OSError as error:
+        node.get_logger().fatal(str(error))
+        return 1
+    finally:
+        writer.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
