@@ -1,0 +1,1 @@
+"""The ROS 2 node and what serves it; the home of rclpy."""

@@ -1,0 +1,255 @@
+"""A segmenter in its own process, and a peer in this one that plays its camera and its user."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
+from videomt_ros.msg import TrackArray
+
+PATIENCE_S = 60.0
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+KINDS = {'tracks': TrackArray, 'instances': Image, 'semantic': Image, 'overlay': Image}
+TRANSITIONS = {
+    'configure': Transition.TRANSITION_CONFIGURE,
+    'activate': Transition.TRANSITION_ACTIVATE,
+    'deactivate': Transition.TRANSITION_DEACTIVATE,
+    'cleanup': Transition.TRANSITION_CLEANUP,
+}
+
+
+def save_random_model(path: Path, **fields: Any) -> Path:
+    """Write a small network with random weights, which sees something in every image."""
+    torch.manual_seed(3)
+    settings = {
+        'num_classes': 4,
+        'embed_dim': 32,
+        'depth': 3,
+        'num_heads': 2,
+        'patch_size': 8,
+        'table_size': 64,
+        'num_queries': 6,
+        'num_query_blocks': 2,
+        'test_size': 64,
+        'size_divisor': 8,
+        'class_names': ('circle', 'square', 'star', 'cross'),
+        'name': 'random',
+    }
+    save_model(VidEoMT(VidEoMTConfig(**{**settings, **fields})).eval(), path)
+    return path
+
+
+def wait_for(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Return the condition's first true value; fail the test if it takes too long."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f'Waited {patience_s:.0f} s in vain for {what}.')
+
+
+class NodeProcess:
+    """`python -m videomt_ros.ros.node` with parameters, its output kept in a file."""
+
+    def __init__(self, log: Path, domain: int, *arguments: str, **parameters: Any) -> None:
+        words = list(arguments)
+        for name, value in parameters.items():
+            if isinstance(value, bool):
+                value = str(value).lower()
+            words += ['-p', f'{name}:={value}']
+        self._log = log
+        with log.open('w') as output:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'videomt_ros.ros.node', '--ros-args', *words],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'OMP_NUM_THREADS': '2'},
+            )
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def memory_mb(self) -> float:
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_for_log(self, text: str) -> None:
+        wait_for(lambda: text in self.log() or not self.is_alive(), f'{text!r} in the log')
+        assert text in self.log(), self.log()
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+class Peer:
+    """A node in this process: publishes images, keeps what comes back, calls services."""
+
+    def __init__(self, domain: int, image_qos: QoSProfile = RELIABLE) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node('peer', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+        self.images = self.node.create_publisher(Image, 'image_raw', image_qos)
+        self.received: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
+        self._subscriptions: dict[str, Any] = {}
+        self.health: dict[str, str] = {}
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_health, 10)
+        self._next_stamp_ns = 1_000_000_000_000
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def subscribe(self, *names: str, qos: QoSProfile = RELIABLE) -> None:
+        """Listen to outputs of the segmenter, and wait until they are connected."""
+        for name in names:
+            self._subscriptions[name] = self.node.create_subscription(
+                KINDS[name],
+                f'segmentation/{name}',
+                lambda msg, name=name: self._keep(name, msg),
+                qos,
+            )
+            wait_for(
+                lambda name=name: self.node.count_publishers(f'segmentation/{name}'),
+                f'a publisher of {name}',
+            )
+
+    def wait_until_heard(self) -> None:
+        """Wait until the segmenter listens to the images."""
+        wait_for(self.images.get_subscription_count, 'a subscriber of the images')
+
+    def send(
+        self, image: np.ndarray | Image, stamp_ns: int | None = None, encoding: str = 'rgb8'
+    ) -> int:
+        """Publish an image and return its stamp."""
+        if stamp_ns is None:
+            stamp_ns = self._next_stamp_ns
+        self._next_stamp_ns = stamp_ns + 33_000_000
+        msg = image
+        if not isinstance(image, Image):
+            height, width = image.shape[:2]
+            data = array.array('B', np.ascontiguousarray(image).tobytes())
+            msg = Image(height=height, width=width, encoding=encoding, data=data)
+            msg.step = len(data) // height
+        msg.header.stamp.sec, msg.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        msg.header.frame_id = 'camera_optical'
+        self.images.publish(msg)
+        return stamp_ns
+
+    def results(self, stamp_ns: int, *names: str) -> list[Any]:
+        """Wait for what the segmenter made of the image of this stamp."""
+        return [
+            wait_for(lambda name=name: self.received[name].get(stamp_ns), f'{name} of {stamp_ns}')
+            for name in names or self._subscriptions
+        ]
+
+    def ask(self, image: np.ndarray | Image, *names: str, **fields: Any) -> list[Any]:
+        """Publish an image and wait for the outputs, by default all that were subscribed."""
+        return self.results(self.send(image, **fields), *names)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service of the segmenter."""
+        client = self.node.create_client(kind, f'segmenter/{name}')
+        try:
+            assert client.wait_for_service(PATIENCE_S), name
+            future = client.call_async(request)
+            wait_for(future.done, f'the reply of {name}')
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def set_parameters(self, **values: Any) -> list[Any]:
+        """Set parameters; the results say what was refused, and why."""
+        parameters = [
+            Parameter(name, *(() if value != [] else (Parameter.Type.STRING_ARRAY,)), value=value)
+            for name, value in values.items()
+        ]
+        request = SetParameters.Request(parameters=[p.to_parameter_msg() for p in parameters])
+        return self.call(SetParameters, 'set_parameters', request).results
+
+    def change_state(self, transition: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        return self.call(ChangeState, 'change_state', request).success
+
+    def state(self) -> str:
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+    def wait_for_state(self, state: str) -> None:
+        wait_for(lambda: self.state() == state, f'the state {state}')
+
+    def reset(self) -> Trigger.Response:
+        return self.call(Trigger, 'reset', Trigger.Request())
+
+    def wait_for_counts(self, **counts: int) -> None:
+        """Wait until the diagnostics report at least these counts."""
+        wait_for(
+            lambda: all(int(self.health.get(k, -1)) >= n for k, n in counts.items()),
+            f'the counts {counts}',
+        )
+
+    def _keep(self, name: str, msg: Any) -> None:
+        stamp = msg.header.stamp
+        self.received[name][stamp.sec * 1_000_000_000 + stamp.nanosec] = msg
+
+    def _keep_health(self, msg: DiagnosticArray) -> None:
+        self.health = {item.key: item.value for item in msg.status[0].values}
+
+
+def pixels(msg: Image) -> np.ndarray:
+    """The array of a message that the segmenter published."""
+    dtype, channels = {
+        'rgb8': (np.uint8, 3),
+        'mono8': (np.uint8, 1),
+        'mono16': (np.dtype('>u2' if msg.is_bigendian else '<u2'), 1),
+    }[msg.encoding]
+    array_ = np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width, channels)
+    return array_[..., 0] if channels == 1 else array_
+
+
+def ids_of(tracks: TrackArray) -> Sequence[int]:
+    """Track ids in a message, in its order."""
+    return [track.id for track in tracks.tracks]

@@ -1,0 +1,240 @@
+"""The segmenter as a user meets it: its own process, real messages over DDS."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
+
+from pycocotools import mask as coco_mask
+
+from tests.ros.live import NodeProcess, Peer, ids_of, pixels, save_random_model
+from tests.ros.malformed import malformed_images
+
+pytestmark = pytest.mark.ros
+RNG = np.random.default_rng(5)
+HEIGHT, WIDTH = 90, 120
+# The random network is unsure of everything; with these it publishes what it sees at once.
+EAGER = {'score_threshold': 0.0, 'mask_threshold': 0.3, 'confirm_frames': 1, 'min_area': 1}
+
+
+def noise(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def live(tmp_path_factory, ros_domain):
+    """A segmenter that is up, and a peer that hears all of its outputs."""
+    folder = tmp_path_factory.mktemp('node')
+    model = save_random_model(folder / 'random.safetensors')
+    process = NodeProcess(folder / 'log', ros_domain, model=model, input_reliability='reliable')
+    peer = Peer(ros_domain)
+    try:
+        peer.wait_for_state('active')
+        peer.wait_until_heard()
+        peer.subscribe('tracks', 'instances', 'semantic', 'overlay')
+        yield process, peer
+        assert process.is_alive(), process.log()
+    finally:
+        peer.close()
+        process.process.kill()
+
+
+@pytest.fixture
+def peer(live):
+    """The peer; the segmenter is as new, but for its counts."""
+    _, peer = live
+    defaults = {'score_threshold': 0.5, 'mask_threshold': 0.5, 'confirm_frames': 3, 'min_area': 16}
+    for result in peer.set_parameters(**defaults, class_filter=[]):
+        assert result.successful, result.reason
+    assert peer.reset().success
+    return peer
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'mono8'])
+def test_outputs_carry_the_images_header_and_agree(peer, encoding):
+    peer.set_parameters(**EAGER)
+    image = noise() if encoding != 'mono8' else noise()[..., 0]
+    stamp_ns = 1_700_000_000_123_456_789
+    tracks, instances, semantic, overlay = peer.ask(image, stamp_ns=stamp_ns, encoding=encoding)
+    for msg in (tracks, instances, semantic, overlay):
+        assert (msg.header.stamp.sec, msg.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
+        assert msg.header.frame_id == 'camera_optical'
+        assert (msg.height, msg.width) == (HEIGHT, WIDTH)
+    assert [msg.encoding for msg in (instances, semantic, overlay)] == ['mono16', 'mono8', 'rgb8']
+    assert tracks.model == 'random'
+    assert tracks.tracks
+    ids, labels = pixels(instances), pixels(semantic)
+    assert set(np.unique(ids)) - {0} == set(ids_of(tracks))
+    assert (labels[ids == 0] == 255).all()
+    for track in tracks.tracks:
+        size = [track.mask.height, track.mask.width]
+        decoded = coco_mask.decode({'size': size, 'counts': track.mask.counts.encode()})
+        np.testing.assert_array_equal(decoded, ids == track.id)
+        assert (labels[ids == track.id] == track.class_id).all()
+        assert track.area == decoded.sum()
+        assert track.class_name == ('circle', 'square', 'star', 'cross')[track.class_id]
+        assert (track.state, track.age) == (track.CONFIRMED, 1)
+        rows, columns = np.nonzero(decoded)
+        box = track.box
+        assert (box.x_offset, box.y_offset) == (columns.min(), rows.min())
+        assert (box.width, box.height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
+
+
+def test_the_overlay_is_drawn_on_the_image_in_its_own_colours(peer):
+    peer.set_parameters(score_threshold=1.0)
+    image = noise()
+    (overlay,) = peer.ask(image[..., ::-1], 'overlay', encoding='bgr8')
+    np.testing.assert_array_equal(pixels(overlay), image)
+
+
+def test_nothing_in_view_is_an_empty_list_and_not_silence(peer):
+    peer.set_parameters(score_threshold=1.0)
+    tracks, instances, semantic, _ = peer.ask(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    assert ids_of(tracks) == []
+    assert not pixels(instances).any()
+    assert (pixels(semantic) == 255).all()
+
+
+def test_reset_starts_ids_and_ages_anew(peer):
+    peer.set_parameters(**EAGER)
+    image = noise()
+    first = peer.ask(image, 'tracks')[0]
+    for _ in range(3):
+        later = peer.ask(image, 'tracks')[0]
+    assert max(track.age for track in later.tracks) == 4
+    reply = peer.reset()
+    assert reply.success
+    assert reply.message
+    again = peer.ask(image, 'tracks')[0]
+    assert ids_of(again) == ids_of(first)
+    assert {track.age for track in again.tracks} == {1}
+
+
+def test_a_bag_that_starts_over_starts_a_new_stream(peer, live):
+    peer.set_parameters(**EAGER)
+    image = noise()
+    for second in range(3):
+        peer.ask(image, 'tracks', stamp_ns=(100 + second) * 10**9)
+    again = peer.ask(image, 'tracks', stamp_ns=99 * 10**9)[0]
+    assert {track.age for track in again.tracks} == {1}
+    live[0].wait_for_log('the stream starts anew')
+
+
+def test_malformed_images_are_counted_and_the_stream_goes_on(peer, live):
+    process, _ = live
+    peer.set_parameters(**EAGER)
+    images = malformed_images()
+    assert len(images) == 20
+    peer.wait_for_counts(received=1)
+    before = int(peer.health['rejected'])
+    for msg in images.values():
+        peer.send(msg)
+        time.sleep(0.05)  # or the next one takes its place in the mailbox
+    peer.wait_for_counts(rejected=before + 20)
+    assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
+    assert '32FC1' in peer.health['last_error']
+    assert 'Image rejected: Expected' in process.log()
+    assert peer.ask(noise(), 'tracks')[0].tracks
+    assert process.is_alive()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 500), (700, 2), (33, 47)])
+def test_odd_sizes_are_no_trouble(peer, size):
+    tracks, instances = peer.ask(noise(*size), 'tracks', 'instances')
+    assert (tracks.height, tracks.width) == size
+    assert pixels(instances).shape == size
+
+
+def test_a_padded_step_is_read_as_the_image_it_holds(peer):
+    peer.set_parameters(**EAGER)
+    image = noise()
+    plain = pixels(peer.ask(image, 'instances')[0])
+    peer.reset()
+    padded = np.concatenate((image, noise(HEIGHT, 3)), axis=1)
+    stamp_ns = peer.send(_with_width(padded, WIDTH))
+    np.testing.assert_array_equal(pixels(peer.results(stamp_ns, 'instances')[0]), plain)
+
+
+def test_every_image_is_accounted_for(peer):
+    peer.wait_for_counts(received=0)
+    before = {key: int(peer.health[key]) for key in ('received', 'processed', 'dropped')}
+    image = noise(480, 640)
+    for _ in range(60):
+        last = peer.send(image)
+    peer.results(last, 'tracks')
+    peer.wait_for_counts(received=before['received'] + 60)
+
+    def settled() -> bool:
+        counts = {key: int(peer.health[key]) for key in before}
+        rise = {key: counts[key] - before[key] for key in before}
+        return rise['received'] == 60 == rise['processed'] + rise['dropped']
+
+    deadline = time.monotonic() + 10
+    while not settled():
+        assert time.monotonic() < deadline, peer.health
+        time.sleep(0.1)
+    assert int(peer.health['dropped']) > before['dropped']
+    assert float(peer.health['latency_p95_ms']) >= float(peer.health['latency_p50_ms']) > 0
+    assert peer.health['failed'] == '0'
+    assert peer.health['state'] == 'active'
+
+
+def test_thresholds_and_filter_change_while_running(peer):
+    peer.set_parameters(**EAGER)
+    image = noise()
+    before = peer.ask(image, 'tracks')[0]
+    name = before.tracks[0].class_name
+    assert peer.set_parameters(class_filter=[name])[0].successful
+    filtered = peer.ask(image, 'tracks')[0]
+    assert {track.class_name for track in filtered.tracks} == {name}
+    assert peer.set_parameters(class_filter=[])[0].successful
+    # The change restarted nothing: ids and ages go on.
+    after = peer.ask(image, 'tracks')[0]
+    assert max(track.age for track in after.tracks) == 3
+
+
+def test_an_output_can_be_switched_off(peer):
+    assert peer.set_parameters(publish_overlay=False)[0].successful
+    stamp_ns = peer.send(noise())
+    peer.results(stamp_ns, 'tracks', 'semantic')
+    peer.set_parameters(publish_overlay=True)
+    peer.ask(noise(), 'overlay')
+    assert stamp_ns not in peer.received['overlay']
+
+
+@pytest.mark.parametrize(
+    ('values', 'reason'),
+    [
+        ({'score_threshold': 1.5}, '1.5'),
+        ({'gap_s': 1}, 'DOUBLE'),
+        ({'confirm_frames': 0}, 'confirm_frames'),
+        ({'track_states': ['confirmed', 'asleep']}, 'asleep'),
+        ({'class_filter': ['circel']}, "nearest is 'circle'"),
+        ({'class_filter': [1, 2]}, 'list of strings'),
+        ({'model': 'demo'}, 'clean it up first'),
+        ({'device': 'cuda'}, 'clean it up first'),
+        ({'device': 'gpu'}, 'gpu'),
+        ({'precision': 'fp8'}, 'fp32, fp16, bf16'),
+        ({'autostart': False}, 'read-only'),
+    ],
+)
+def test_wrong_parameters_are_refused_with_a_reason(peer, values, reason):
+    (result,) = peer.set_parameters(**values)
+    assert not result.successful
+    assert reason in result.reason
+
+
+def _with_width(pixels_: np.ndarray, width: int):
+    """A message that shows the first columns of these pixels, and has the rest as padding."""
+    import array
+
+    from sensor_msgs.msg import Image
+
+    data = array.array('B', pixels_.tobytes())
+    return Image(
+        height=len(pixels_), width=width, step=3 * pixels_.shape[1], encoding='rgb8', data=data
+    )

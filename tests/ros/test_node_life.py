@@ -1,0 +1,167 @@
+"""The segmenter's life: start, transitions, what it needs, and its end."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
+
+from tests.ros.live import (
+    BEST_EFFORT,
+    RELIABLE,
+    NodeProcess,
+    Peer,
+    save_random_model,
+    wait_for,
+)
+
+pytestmark = pytest.mark.ros
+IMAGE = np.random.default_rng(6).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+@pytest.fixture
+def start(tmp_path, ros_domain):
+    """Starts segmenters, and ends them with the test."""
+    processes = []
+
+    def start_(*arguments: str, **parameters: object) -> NodeProcess:
+        process = NodeProcess(
+            tmp_path / f'log{len(processes)}', ros_domain, *arguments, **parameters
+        )
+        processes.append(process)
+        return process
+
+    yield start_
+    for process in processes:
+        process.process.kill()
+
+
+@pytest.fixture
+def make_peer(ros_domain):
+    """Makes peers, and closes them with the test."""
+    peers = []
+
+    def make(*arguments: object) -> Peer:
+        peers.append(Peer(ros_domain, *arguments))
+        return peers[-1]
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return save_random_model(tmp_path_factory.mktemp('model') / 'random.safetensors')
+
+
+def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
+    # 110 MB of weights: one copy that stayed behind would show.
+    large = save_random_model(tmp_path / 'large.safetensors', embed_dim=768, depth=4, num_heads=12)
+    process = start(autostart=False, model='no/such/model.pth', input_reliability='reliable')
+    peer = make_peer()
+    assert peer.state() == 'unconfigured'
+
+    # A model that is not there leaves the node as it was, with one line that says why.
+    assert not peer.change_state('configure')
+    assert peer.state() == 'unconfigured'
+    (line,) = [line for line in process.log().splitlines() if 'Not configured' in line]
+    assert 'no/such/model.pth' in line
+    assert peer.set_parameters(model=str(large))[0].successful
+
+    memory_mb = []
+    for cycle in range(5):
+        assert peer.change_state('configure')
+        assert peer.state() == 'inactive'
+        if cycle == 0:
+            peer.subscribe('tracks')
+        assert peer.change_state('activate')
+        peer.wait_until_heard()
+        wait_for(
+            lambda: peer.node.count_publishers('segmentation/tracks') == 1, 'the tracks topic'
+        )
+        peer.ask(IMAGE)
+        assert peer.change_state('deactivate')
+        wait_for(lambda: not peer.images.get_subscription_count(), 'the end of the subscription')
+        assert peer.change_state('cleanup')
+        memory_mb.append(process.memory_mb())
+    assert memory_mb[-1] < memory_mb[0] + 40, memory_mb
+    assert process.end() == 0
+    assert 'Traceback' not in process.log()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(start, make_peer, model, number):
+    process = start(model=model)
+    peer = make_peer()
+    peer.wait_for_state('active')
+    peer.wait_until_heard()
+    # In the middle of work, and twice, as a terminal and a launch file do it.
+    for _ in range(5):
+        peer.send(IMAGE)
+    process.process.send_signal(number)
+    assert process.end(number) == 0
+    assert 'Traceback' not in process.log()
+
+
+def test_a_signal_ends_a_load(start, model):
+    process = start(model=model)
+    process.wait_for_log('Loading')
+    assert process.end() == 0
+    assert 'Traceback' not in process.log()
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'reason'),
+    [
+        ({}, 'Expected a model'),
+        ({'model': '/no/such/model.pth'}, '/no/such/model.pth'),
+        ({'score_threshold': 2.0}, 'score_threshold'),
+        ({'class_filter': '[zebra]'}, 'zebra'),
+    ],
+)
+def test_what_it_cannot_do_ends_it_with_one_line(start, model, parameters, reason):
+    if parameters.keys() == {'class_filter'}:
+        parameters = {**parameters, 'model': model}
+    process = start(**parameters)
+    assert process.exit_code() == 1
+    log = process.log()
+    assert 'Traceback' not in log
+    (line,) = [line for line in log.splitlines() if 'ERROR' in line or 'FATAL' in line]
+    assert reason in line
+
+
+def test_names_namespaces_and_remappings(start, make_peer, model):
+    start('-r', '__ns:=/robot', '-r', 'image_raw:=/image_raw', model=model)
+    peer = make_peer()
+    peer.wait_until_heard()
+    topics = dict(peer.node.get_topic_names_and_types())
+    assert '/robot/segmentation/tracks' in topics
+    services = dict(peer.node.get_service_names_and_types())
+    assert services['/robot/segmenter/reset'] == ['std_srvs/srv/Trigger']
+
+
+def test_any_reliability_is_heard_and_a_mismatch_is_not_silent(start, make_peer, model):
+    process = start(model=model)
+    for qos in (RELIABLE, BEST_EFFORT):
+        peer = make_peer(qos)
+        peer.wait_for_state('active')
+        peer.wait_until_heard()
+        peer.subscribe('tracks', qos=qos)
+        # Best effort may lose an image, so the camera goes on until one has come through.
+        wait_for(
+            lambda peer=peer: peer.send(IMAGE) and peer.received['tracks'],
+            f'tracks of a camera with {qos.reliability}',
+        )
+        peer.close()
+    process.end()
+
+    picky = start(model=model, input_reliability='reliable')
+    peer = make_peer(BEST_EFFORT)
+    peer.wait_for_state('active')
+    picky.wait_for_log('incompatible QoS')
+    picky.wait_for_log('No image for 5 s on /image_raw')
+    assert 'best_effort' in picky.log()

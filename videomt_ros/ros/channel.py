@@ -1,0 +1,177 @@
+"""One image topic: subscription -> mailbox -> VideoStream -> publishers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+
+from videomt_ros.inference import VideoStream
+from videomt_ros.model import VidEoMT
+from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
+from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.outputs import Outputs
+from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.worker import Worker
+
+SILENCE_S = 5.0
+"""Without an image for so long, a line in the log says where the node listens."""
+
+
+@dataclass(frozen=True)
+class _Received:
+    """An image, and when it came."""
+
+    msg: Image
+    clock_ns: int
+    """By the node's clock, which is the simulation's under use_sim_time."""
+    monotonic_s: float
+    resets: int
+    """How often a reset had been asked for by then."""
+
+
+class Channel:
+    """One camera of the node.
+
+    The stream belongs to the worker's thread. The executor's thread never touches it: it leaves
+    new parameters and requests to reset, which the worker obeys before its next image.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, net: VidEoMT, parameters: NodeParameters, health: Health
+    ) -> None:
+        """Create the stream and its publishers.
+
+        Args:
+            node: whose clock, logger and life cycle it follows.
+            net: may be shared with other channels.
+            parameters: as they are now; see `update`.
+            health: hears what became of each image.
+        """
+        self._node = node
+        self._logger = node.get_logger()
+        self._parameters = parameters
+        self._applied = parameters
+        self._stream = VideoStream(
+            net,
+            None if parameters.task == 'auto' else parameters.task,
+            **parameters.stream_settings(),
+        )
+        self._outputs = Outputs(node, net.config.name)
+        self._health = health
+        self._subscription: Subscription | None = None
+        self._worker: Worker[_Received] | None = None
+        self._active_since_s = 0.0
+        # Results go out under this lock, so that none of the old stream follows a reset's reply.
+        self._publishing = threading.Lock()
+        self._resets = 0
+        self._resets_done = 0
+
+    def activate(self) -> None:
+        """Subscribe, and process what comes."""
+        self._active_since_s = time.monotonic()
+        self._worker = Worker(self._process, self._failed, name='inference')
+        reliability = {
+            'best_effort': ReliabilityPolicy.BEST_EFFORT,
+            'reliable': ReliabilityPolicy.RELIABLE,
+        }[self._parameters.input_reliability]
+        self._subscription = self._node.create_subscription(
+            Image,
+            'image_raw',
+            self._receive,
+            QoSProfile(depth=self._parameters.input_depth, reliability=reliability),
+        )
+
+    def deactivate(self) -> None:
+        """Unsubscribe, and wait for the image that is being processed."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        if self._worker is not None:
+            if self._worker.stop() is not None:
+                self._health.drop()
+            self._worker = None
+
+    def destroy(self) -> None:
+        """Deactivate, and remove the publishers from the node."""
+        self.deactivate()
+        self._outputs.destroy()
+
+    def update(self, parameters: NodeParameters) -> None:
+        """Use these parameters from the next image on; tracks go on."""
+        self._parameters = parameters
+
+    def reset(self) -> None:
+        """Start afresh with the next image; nothing of the stream before is published any more."""
+        with self._publishing:
+            self._resets += 1
+        if self._worker is not None and self._worker.clear() is not None:
+            self._health.drop()
+
+    def warn_if_silent(self) -> None:
+        """Say where the channel listens if no image has come for a while."""
+        if self._subscription is None:
+            return
+        silent_s = time.monotonic() - self._active_since_s
+        since_image = self._health.seconds_since_image()
+        if since_image is not None:
+            silent_s = min(silent_s, since_image)
+        if silent_s < SILENCE_S:
+            return
+        topic = self._subscription.topic_name
+        publishers = ', '.join(
+            f'{info.node_name} ({info.topic_type}, {info.qos_profile.reliability.name.lower()})'
+            for info in self._node.get_publishers_info_by_topic(topic)
+        )
+        self._logger.warning(
+            f'No image for {silent_s:.0f} s on {topic}, whose publishers are: '
+            f'{publishers or "none. Is the topic remapped, and the camera running?"}',
+            throttle_duration_sec=10.0,
+        )
+
+    def _receive(self, msg: Image) -> None:
+        self._health.receive()
+        clock_ns = self._node.get_clock().now().nanoseconds
+        received = _Received(msg, clock_ns, time.monotonic(), self._resets)
+        if self._worker is None or self._worker.put(received) is not None:
+            self._health.drop()
+
+    def _process(self, received: _Received) -> None:
+        """One image, in the worker's thread."""
+        if received.resets != self._resets_done:
+            self._stream.reset()
+            self._resets_done = received.resets
+        parameters = self._parameters
+        if parameters is not self._applied:
+            self._stream.update(**parameters.stream_settings())
+            self._applied = parameters
+
+        image = image_from_msg(received.msg)
+        # A driver that sets no stamp must not freeze the clock by which tracks are given up.
+        stamp_ns = stamp_from_msg(received.msg.header.stamp) or received.clock_ns
+        segments = self._stream.push(image, stamp_ns)
+        messages = self._outputs.build(image, received.msg.header, segments, parameters)
+        with self._publishing:
+            if received.resets != self._resets:
+                self._health.drop()
+                return
+            for publisher, message in messages:
+                publisher.publish(message)
+        self._health.process((time.monotonic() - received.monotonic_s) * 1e3)
+
+    def _failed(self, received: _Received, error: Exception) -> None:
+        """An image that could not be processed, in the worker's thread."""
+        if not self._node.context.ok():
+            return  # the process is being ended, and publishing with it
+        if isinstance(error, FrameError):
+            self._health.reject(str(error))
+            self._logger.warning(f'Image rejected: {error}', throttle_duration_sec=5.0)
+        else:
+            reason = f'{type(error).__name__}: {error}'
+            self._health.fail(reason)
+            self._logger.error(f'Image not processed: {reason}', throttle_duration_sec=5.0)

@@ -1,0 +1,218 @@
+"""Image message <-> array, and Segments -> TrackArray.
+
+The path that every frame takes copies nothing it need not: `rgb8` is a view of the message, the
+other common encodings are one OpenCV pass, and what is published is handed to rclpy as an
+`array.array`, the one type that it takes without looking at every element. Encodings beyond these
+go through `cv_bridge`, where it is installed.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from videomt_ros.msg import Mask, Track, TrackArray
+from videomt_ros.structures import Segment, Segments, TrackState
+
+_CHANNELS_AND_CODE: dict[str, tuple[int, int | None]] = {
+    'rgb8': (3, None),
+    'bgr8': (3, cv2.COLOR_BGR2RGB),
+    'mono8': (1, cv2.COLOR_GRAY2RGB),
+    'rgba8': (4, cv2.COLOR_RGBA2RGB),
+    'bgra8': (4, cv2.COLOR_BGRA2RGB),
+}
+ENCODINGS = tuple(_CHANNELS_AND_CODE)
+"""Encodings that are read without `cv_bridge`."""
+
+
+class FrameError(ValueError):
+    """An image message that cannot be used; the text says why."""
+
+
+def image_from_msg(msg: Image) -> NDArray[np.uint8]:
+    """Read an image message.
+
+    Rows may be padded (`step` larger than a row), and bytes after the last row are ignored.
+
+    Args:
+        msg: an image of one of `ENCODINGS`, or of any that `cv_bridge` turns into `rgb8`.
+
+    Returns:
+        RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
+
+    Raises:
+        FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
+            encoding is not known.
+    """
+    height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
+    if not height or not width:
+        raise FrameError(f'Expected an image with pixels, got {width} x {height} pixels.')
+    if size < step * height:
+        raise FrameError(
+            f'Expected at least step x height = {step} x {height} = {step * height} bytes of '
+            f'data, got {size}.'
+        )
+    if msg.encoding not in _CHANNELS_AND_CODE:
+        return _image_from_cv_bridge(msg)
+    channels, code = _CHANNELS_AND_CODE[msg.encoding]
+    if step < width * channels:
+        raise FrameError(
+            f'Expected a step of at least {width * channels} bytes for {width} pixels of '
+            f'{msg.encoding}, got {step}.'
+        )
+    rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
+    image = rows[:, : width * channels].reshape(height, width, channels)
+    return image if code is None else cv2.cvtColor(image, code)  # type: ignore[return-value]
+
+
+def image_to_msg(
+    image: NDArray[np.uint8] | NDArray[np.uint16], encoding: str, header: Header
+) -> Image:
+    """Write an image message.
+
+    Args:
+        image: (H, W, 3) uint8 for `rgb8`, (H, W) uint8 for `mono8`, (H, W) uint16 for `mono16`.
+        encoding: one of these three.
+        header: used as it is.
+    """
+    expected = {'rgb8': (3, np.uint8), 'mono8': (2, np.uint8), 'mono16': (2, np.uint16)}[encoding]
+    assert (image.ndim, image.dtype.type) == expected, (encoding, image.shape, image.dtype)
+    data = array.array('B')
+    data.frombytes(np.ascontiguousarray(image).reshape(-1).view(np.uint8).data)
+    msg = Image(encoding=encoding, header=header)
+    msg.height, msg.width = image.shape[:2]
+    msg.step = len(data) // msg.height
+    msg.is_bigendian = int(sys.byteorder == 'big')
+    msg.data = data
+    return msg
+
+
+def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArray:
+    """Write the list of tracks of one frame.
+
+    Args:
+        segments: the result of the frame.
+        header: that of the image, used as it is.
+        model: name of the checkpoint.
+    """
+    height, width = segments.ids.shape
+    masks = encode_masks(segments.ids)
+    return TrackArray(
+        header=header,
+        model=model,
+        height=height,
+        width=width,
+        tracks=[
+            _track_to_msg(segment, height, width, masks.get(segment.track_id))
+            for segment in segments.segments
+        ],
+    )
+
+
+def encode_masks(ids: NDArray[np.uint16]) -> dict[int, str]:
+    """Encode every track of an image in one pass over its pixels.
+
+    The result is byte by byte that of `pycocotools.mask.encode` on each mask alone, which would
+    read the whole image once per track.
+
+    Args:
+        ids: (H, W), the pixel is a track id, 0 is nothing.
+
+    Returns:
+        COCO compressed run-length code of each id in the image.
+    """
+    height, width = ids.shape
+    # COCO counts pixels column by column; OpenCV transposes several times faster than numpy.
+    column_major = cv2.transpose(ids).reshape(-1)
+    starts = np.flatnonzero(column_major[1:] != column_major[:-1]) + 1
+    starts = np.concatenate(([0], starts))
+    ends = np.concatenate((starts[1:], [column_major.size]))
+    values = column_major[starts]
+    # A stable sort keeps each id's runs in the order of the pixels.
+    order = np.argsort(values, kind='stable')
+    values, starts, ends = values[order], starts[order], ends[order]
+    track_ids, firsts = np.unique(values, return_index=True)
+    lasts = np.append(firsts[1:], values.size)
+
+    found, codes = [], []
+    for track_id, first, last in zip(track_ids.tolist(), firsts, lasts, strict=True):
+        if track_id == 0:
+            continue
+        # Borders background|track|background|...; their differences are COCO's counts, which
+        # open with background (0 pixels if the track covers the first) and leave out a last 0.
+        borders = np.stack((starts[first:last], ends[first:last]), axis=1).reshape(-1)
+        if borders[-1] != column_major.size:
+            borders = np.append(borders, column_major.size)
+        counts = np.diff(borders, prepend=0).tolist()
+        found.append(track_id)
+        codes.append({'size': [height, width], 'counts': counts})
+    if not found:
+        return {}
+    compressed = coco_mask.frPyObjects(codes, height, width)
+    return {i: code['counts'].decode() for i, code in zip(found, compressed, strict=True)}
+
+
+def _track_to_msg(segment: Segment, height: int, width: int, counts: str | None) -> Track:
+    x0, y0, x1, y1 = segment.box
+    track = Track(
+        id=segment.track_id,
+        class_id=segment.class_id,
+        class_name=segment.class_name,
+        is_thing=segment.is_thing,
+        score=float(segment.score),
+        state=int(segment.state),
+        age=segment.age,
+        last_seen=stamp_to_msg(segment.last_seen_ns),
+        box=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
+        area=segment.area,
+    )
+    if counts is not None and segment.state != TrackState.LOST:
+        track.mask = Mask(height=height, width=width, counts=counts)
+    return track
+
+
+def stamp_from_msg(stamp: Time) -> int:
+    """Nanoseconds of a stamp."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def stamp_to_msg(stamp_ns: int) -> Time:
+    """The stamp of so many nanoseconds."""
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def _image_from_cv_bridge(msg: Image) -> NDArray[np.uint8]:
+    bridge = _cv_bridge()
+    if bridge is None:
+        raise FrameError(
+            f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}. '
+            'Others need cv_bridge: install it (ros-<distro>-cv-bridge), or convert the images.'
+        )
+    try:
+        return bridge.imgmsg_to_cv2(msg, 'rgb8')
+    except Exception as error:  # cv_bridge raises its own error, cv2's, or numpy's
+        reason = ' '.join(str(error).split())
+        raise FrameError(
+            f'cv_bridge found no way from {msg.encoding!r} to rgb8: {reason}'
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _cv_bridge() -> Any | None:
+    """The bridge, or None where it is not installed or was built for another numpy."""
+    try:
+        from cv_bridge import CvBridge
+    except (ImportError, AttributeError):
+        return None
+    return CvBridge()

@@ -1,0 +1,58 @@
+"""The network as the node's parameters ask for it: loaded, on its device, tried once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from videomt_ros.inference import VideoStream
+from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.ros.parameters import NodeParameters
+
+_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+def load_network(parameters: NodeParameters) -> VidEoMT:
+    """Load the model and put one blank image through it.
+
+    The blank image finds a device without memory, and a precision that the device can't compute,
+    before the camera's first image does, and takes a GPU's start-up time out of that image.
+
+    Raises:
+        ValueError: the model, device or precision is not to be had; says which and what to do.
+        OSError: a file of the model cannot be read.
+    """
+    if not parameters.model:
+        raise ValueError(
+            'Expected a model, got none. Set the parameter model to a file, a folder, a hub name '
+            'or a name that `videomt models` lists.'
+        )
+    device = _device(parameters.device)
+    precision = parameters.precision
+    if precision == 'auto':
+        precision = 'fp16' if device.type == 'cuda' else 'fp32'
+    # The network must not be seen with weights cast twice: from disk to fp32 to the precision.
+    net = load_model(parameters.model).to(device, _DTYPES[precision])
+    try:
+        stream = VideoStream(net, None if parameters.task == 'auto' else parameters.task)
+        stream.push(np.zeros((480, 640, 3), np.uint8), 0)
+    except RuntimeError as error:  # torch's own, out of memory among them
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f'The model does not run on {device} in {precision}: {reason} '
+            'Choose another device or precision.'
+        ) from error
+    return net
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == 'auto':
+        return torch.device('cuda' if available else 'cpu')
+    device = torch.device(name)
+    if device.type == 'cuda' and (device.index or 0) >= available:
+        raise ValueError(
+            f'Expected device {name} of {available} CUDA devices that torch {torch.__version__} '
+            'sees. Set the parameter device to cpu or auto, or install a torch for this GPU.'
+        )
+    return device

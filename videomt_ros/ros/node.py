@@ -1,0 +1,212 @@
+"""The segmenter: images in, tracks and label images out, as a lifecycle node.
+
+    unconfigured -- configure: load the model -- inactive -- activate: subscribe -- active
+    unconfigured <- cleanup: free the model --- inactive <- deactivate: unsubscribe - active
+
+The node holds wiring alone. Its callbacks are short, and inference runs in the thread of each
+`Channel`, so that services, parameters and transitions answer while the network computes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.parameter import Parameter
+from rclpy.service import Service
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from videomt_ros.model import VidEoMT
+from videomt_ros.ros.channel import Channel
+from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.loading import load_network
+from videomt_ros.ros.logs import RosHandler
+from videomt_ros.ros.parameters import changed_parameters, declare_parameters
+
+REPORT_PERIOD_S = 1.0
+
+
+class SegmenterNode(LifecycleNode):
+    """Segments and tracks what one camera sees."""
+
+    def __init__(self) -> None:
+        """Declare the parameters; with `autostart`, come up as soon as the node spins.
+
+        Raises:
+            ValueError: a parameter's initial value is wrong.
+            rclpy.exceptions.ParameterException: as above, found by rclpy.
+        """
+        super().__init__('segmenter')
+        self._log_handler = RosHandler(self.get_logger())
+        logging.getLogger('videomt_ros').addHandler(self._log_handler)
+        logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # ROS decides what is shown
+        self.failure: Future = Future()
+        """Done if the node could not come up by itself."""
+        self._parameters = declare_parameters(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._net: VidEoMT | None = None
+        self._channel: Channel | None = None
+        self._health = Health()
+        self._reset_service: Service | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # On the steady clock a node reports even while a simulation is paused.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
+        if self._parameters.autostart:
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
+        del state
+        self.get_logger().info(f'Loading {self._parameters.model!r}.')
+        try:
+            self._net = load_network(self._parameters)
+            # The class filter could not be checked before the model told its classes.
+            self._parameters.check_classes(self._net.config.class_names)
+            self._channel = Channel(self, self._net, self._parameters, self._health)
+            self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().error(f'Not configured: {error}')
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        weight = next(self._net.parameters())
+        self.get_logger().info(
+            f'Loaded {self._net.config.name or self._parameters.model!r}: '
+            f'{self._net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and publish; leads to active."""
+        assert self._channel is not None
+        self._channel.activate()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, let the image in work end; leads to inactive."""
+        assert self._channel is not None
+        self._channel.deactivate()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and its memory; leads to unconfigured."""
+        del state
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, from any state; leads to finalized."""
+        del state
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a transition that raised; leads to unconfigured."""
+        self.get_logger().error(f'A transition from {state.label} raised an error.')
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """End the worker and free everything, without a transition: the process is ending."""
+        self._release()
+        logging.getLogger('videomt_ros').removeHandler(self._log_handler)
+        self.destroy_node()
+
+    def _autostart(self) -> None:
+        self._autostart_timer.cancel()
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                self.failure.set_result(None)
+                return
+
+    def _release(self) -> None:
+        if self._reset_service is not None:
+            self.destroy_service(self._reset_service)
+            self._reset_service = None
+        if self._channel is not None:
+            self._channel.destroy()
+            self._channel = None
+        self._net = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            class_names = None if self._net is None else self._net.config.class_names
+            parameters = changed_parameters(self._parameters, changes, class_names)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._parameters = parameters
+        if self._channel is not None:
+            self._channel.update(parameters)
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        del request
+        assert self._channel is not None
+        self._channel.reset()
+        self.get_logger().info('Reset: the stream starts afresh with the next image.')
+        response.success = True
+        response.message = 'The stream starts afresh with the next image; ids start again at 1.'
+        return response
+
+    def _report(self) -> None:
+        if self._channel is not None:
+            self._channel.warn_if_silent()
+        device = '' if self._net is None else str(next(self._net.parameters()).device)
+        state = self._state_machine.current_state[1]
+        array = DiagnosticArray(
+            status=[self._health.to_msg(f'{self.get_name()}: frames', device, state)]
+        )
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+        self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to end.
+
+    Returns:
+        0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not come up by itself, which
+        its log explains.
+    """
+    # SIGTERM then interrupts a long load as SIGINT does, and SIGINT is heard where a shell started
+    # the node in the background with that signal ignored. rclpy calls these before its own.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    node = None
+    try:
+        try:
+            rclpy.init(args=args)
+            node = SegmenterNode()
+        except (ValueError, RuntimeError, ParameterException) as error:
+            get_logger('segmenter').fatal(f'Not started: {error}')
+            return 1
+        rclpy.spin_until_future_complete(node, node.failure)
+        return int(node.failure.done())
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        # Under a launch file a terminal's Ctrl-C comes twice; the second must not cut this off.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

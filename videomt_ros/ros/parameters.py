@@ -1,0 +1,274 @@
+"""The node's parameters: each one's name, type, default, range and meaning, once.
+
+`config/segmenter.yaml` and the arguments of `launch/segmenter.launch.py` are checked against this
+table by a test. What belongs to the stream is taken from `inference.StreamSettings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from videomt_ros.inference.settings import StreamSettings
+
+
+def _parameter(
+    default: Any,
+    meaning: str,
+    *,
+    range: tuple[float, float] | None = None,
+    choices: Sequence[str] = (),
+    pattern: str = '',
+    live: bool = False,
+    read_only: bool = False,
+) -> Any:
+    """One entry of the table.
+
+    Args:
+        default: its type is the parameter's; a tuple stands for an array of strings.
+        meaning: shown by `ros2 param describe`.
+        range: least and largest value, both allowed.
+        choices: the words allowed, in a string or in each entry of an array.
+        pattern: what a string must match.
+        live: may change while a model is loaded, and acts from the next image on.
+        read_only: is what it was when the node started.
+    """
+    metadata = {
+        'meaning': meaning,
+        'range': range,
+        'choices': tuple(choices),
+        'pattern': pattern,
+        'live': live,
+        'read_only': read_only,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def _setting(name: str) -> Any:
+    """The entry of a setting of the stream, which has its own record of all this."""
+    (setting,) = (entry for entry in fields(StreamSettings) if entry.name == name)
+    return _parameter(setting.default, live=True, **setting.metadata)
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """The values of all parameters; building one checks each."""
+
+    model: str = _parameter(
+        '',
+        'What to load: a .pth or .safetensors file, a Hugging Face folder or hub name, or a name '
+        'that `videomt models` lists. There is no default.',
+    )
+    device: str = _parameter(
+        'auto',
+        'Where the network runs: auto (a GPU if there is one), cpu, cuda, cuda:0, cuda:1, ...',
+        pattern=r'auto|cpu|cuda(:\d+)?',
+    )
+    precision: str = _parameter(
+        'auto',
+        'Number format of the network; auto is fp16 on a GPU and fp32 on a CPU.',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+    )
+    task: str = _parameter(
+        'auto',
+        'What to make of the network; auto is what the model was trained for.',
+        choices=('auto', 'instance', 'panoptic', 'semantic'),
+    )
+    input_reliability: str = _parameter(
+        'best_effort',
+        'QoS of the image subscription. best_effort hears every camera; reliable asks again for '
+        'lost images, and hears reliable cameras alone.',
+        choices=('best_effort', 'reliable'),
+    )
+    input_depth: int = _parameter(
+        5,
+        'QoS of the image subscription: how many images may wait in the middleware.',
+        range=(1, 100),
+    )
+    score_threshold: float = _setting('score_threshold')
+    mask_threshold: float = _setting('mask_threshold')
+    overlap_threshold: float = _setting('overlap_threshold')
+    min_area: int = _setting('min_area')
+    gap_s: float = _setting('gap_s')
+    confirm_frames: int = _setting('confirm_frames')
+    class_filter: tuple[str, ...] = _setting('class_filter')
+    track_states: tuple[str, ...] = _setting('track_states')
+    publish_tracks: bool = _parameter(
+        True, 'Publish segmentation/tracks if somebody listens.', live=True
+    )
+    publish_instances: bool = _parameter(
+        True, 'Publish segmentation/instances if somebody listens.', live=True
+    )
+    publish_semantic: bool = _parameter(
+        True, 'Publish segmentation/semantic if somebody listens.', live=True
+    )
+    publish_overlay: bool = _parameter(
+        True, 'Publish segmentation/overlay if somebody listens.', live=True
+    )
+    autostart: bool = _parameter(
+        True,
+        'Configure and activate without being told; end with exit code 1 if that fails.',
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            _check(entry, getattr(self, entry.name))
+
+    def stream_settings(self) -> dict[str, Any]:
+        """The settings of the stream among them, by name."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(StreamSettings)}
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Check the class filter against the model's classes.
+
+        Raises:
+            ValueError: names the classes that the model does not know, and the nearest it does.
+        """
+        for name in self.class_filter:
+            if name not in class_names:
+                nearest = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
+                raise ValueError(
+                    f'Expected in class_filter a class of the model, got {name!r}. '
+                    f'The nearest is {nearest[0]!r}.'
+                )
+
+
+def constraint(entry: Field[Any]) -> str:
+    """In words, the values that an entry of the table takes, and when; may be empty."""
+    limits = entry.metadata
+    words = []
+    if limits['range']:
+        words.append(f'From {limits["range"][0]} to {limits["range"][1]}.')
+    if limits['choices']:
+        words.append(f'Of {", ".join(limits["choices"])}.')
+    if limits['read_only']:
+        words.append('Fixed at the start.')
+    elif not limits['live']:
+        words.append('Takes effect when the node is configured.')
+    return ' '.join(words)
+
+
+def declare_parameters(node: Node) -> NodeParameters:
+    """Declare every parameter of the table, and read what the user set.
+
+    Raises:
+        ValueError: a value is of the wrong type or out of range.
+    """
+    values = {}
+    for entry in fields(NodeParameters):
+        default = _to_ros(entry.default)
+        # rclpy takes an empty list for an array of bytes, and `[]` of a YAML file for no value,
+        # so an array's type is checked here instead of there.
+        is_array = isinstance(default, list)
+        try:
+            declared = node.declare_parameter(
+                entry.name, default, _descriptor(entry, dynamic_typing=is_array)
+            )
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            hint = ' A whole number needs a point too: 1.0.' if type(default) is float else ''
+            raise ValueError(f'{error}.{hint}') from error
+        value = declared.value
+        if is_array and not value:
+            value = []
+            node.set_parameters([Parameter(entry.name, Parameter.Type.STRING_ARRAY, value)])
+        values[entry.name] = _from_ros(entry, value)
+    return NodeParameters(**values)
+
+
+def changed_parameters(
+    current: NodeParameters, changes: Sequence[Parameter], class_names: Sequence[str] | None
+) -> NodeParameters:
+    """Apply changes that a user asks for while the node runs.
+
+    Args:
+        current: the values before.
+        changes: those of other names (such as use_sim_time) are let through.
+        class_names: of the model if the node is configured, else None.
+
+    Raises:
+        ValueError: a value is wrong, or cannot change now; says why.
+    """
+    entries = {entry.name: entry for entry in fields(NodeParameters)}
+    values = {}
+    for change in changes:
+        entry = entries.get(change.name)
+        if entry is None:
+            continue
+        value = _from_ros(entry, change.value)
+        if value == getattr(current, entry.name):
+            continue
+        if class_names is not None and not entry.metadata['live']:
+            raise ValueError(
+                f'{entry.name} cannot change while a model is loaded: deactivate the node and '
+                'clean it up first.'
+            )
+        values[entry.name] = value
+    changed = replace(current, **values)
+    if class_names is not None:
+        changed.check_classes(class_names)
+    return changed
+
+
+def _check(entry: Field[Any], value: Any) -> None:
+    """Raise a ValueError unless the value is of the entry's type and in its range."""
+    limits = entry.metadata
+    wanted: type = type(entry.default)
+    # bool is an int to Python, but not to a user.
+    fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+    if wanted is tuple:
+        fits = fits and all(isinstance(word, str) for word in value)
+    if not fits:
+        kind = 'list of strings' if wanted is tuple else wanted.__name__
+        raise ValueError(f'Expected {entry.name} to be a {kind}, got {value!r}.')
+    if limits['range'] and not limits['range'][0] <= value <= limits['range'][1]:
+        low, high = limits['range']
+        raise ValueError(f'Expected {entry.name} from {low} to {high}, got {value}.')
+    if limits['choices']:
+        for word in value if wanted is tuple else (value,):
+            if word not in limits['choices']:
+                raise ValueError(
+                    f'Expected {entry.name} of {", ".join(limits["choices"])}, got {word!r}.'
+                )
+    if limits['pattern'] and not re.fullmatch(limits['pattern'], value):
+        raise ValueError(f'Expected {entry.name} of the form {limits["pattern"]}, got {value!r}.')
+
+
+def _descriptor(entry: Field[Any], *, dynamic_typing: bool) -> ParameterDescriptor:
+    limits = entry.metadata
+    descriptor = ParameterDescriptor(
+        description=limits['meaning'],
+        read_only=limits['read_only'],
+        dynamic_typing=dynamic_typing,
+    )
+    descriptor.additional_constraints = constraint(entry)
+    if limits['range']:
+        low, high = limits['range']
+        if isinstance(entry.default, float):
+            limit = FloatingPointRange(from_value=low, to_value=high)
+            descriptor.floating_point_range = [limit]
+        else:
+            limit = IntegerRange(from_value=low, to_value=high, step=1)
+            descriptor.integer_range = [limit]
+    return descriptor
+
+
+def _to_ros(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_ros(entry: Field[Any], value: Any) -> Any:
+    """A parameter's value as the table holds it; empty words in arrays are left out."""
+    if not isinstance(entry.default, tuple):
+        return value
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return value
+    return tuple(word for word in value if word != '')
