@@ -190,7 +190,7 @@ class Scene:
             colours = self._draw_colours(saturation=(110, 255), value=(110, 255))
         return _Object(
             class_id=int(rng.integers(len(CLASS_NAMES))),
-            radius=rng.uniform(0.09, 0.19),
+            radius=rng.uniform(0.11, 0.20),
             centre=centre,
             sway=sway,
             frequency=frequency,

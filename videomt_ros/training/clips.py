@@ -69,7 +69,13 @@ class SyntheticClips(Dataset[Batch]):
     def _clip(
         self, rng: np.random.Generator, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], dict[int, int]]:
-        scene = Scene(int(rng.integers(FIRST_TRAINING_SEED, 2**31)), height, width, num_frames=60)
+        scene = Scene(
+            int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
+            height,
+            width,
+            num_frames=60,
+            num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+        )
         stride = int(rng.integers(1, self.max_stride + 1))
         last = len(scene) - 1 - stride * (self.clip_frames - 1)
         start = int(rng.integers(0, max(1, last + 1)))
