@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.source import SourceFrame
 
+# OpenCV reads it when it opens its first video. -8 is quiet: our errors say what went wrong.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+
 _USUAL_FPS = 30.0
 """Assumed where a file or a camera names no rate, or one that cannot be."""
 
@@ -121,8 +124,7 @@ class Webcam:
 
 @contextmanager
 def _opened(source: str | int) -> Iterator[cv2.VideoCapture]:
-    """OpenCV's reader, quiet: what it and FFmpeg print is said by our errors."""
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    """OpenCV's reader, which logs nothing."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)

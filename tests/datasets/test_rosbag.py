@@ -1,0 +1,235 @@
+"""Bags are written here, read back, and broken on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
+
+from tests.datasets.bags import (
+    PERIOD_NS,
+    START_NS,
+    compressed_message,
+    header_of,
+    image_message,
+    image_of,
+    write_bag,
+)
+from videomt_ros.datasets.opening import open_source
+from videomt_ros.datasets.rosbag import BagError, BagImages, is_bag
+
+STORAGES = pytest.mark.parametrize('storage', list(StoragePlugin), ids=lambda s: s.name.lower())
+
+
+def images(count: int, **fields: object) -> list[object]:
+    return [image_message(number, **fields) for number in range(count)]
+
+
+def only_file(folder: Path) -> Path:
+    (file,) = (path for path in folder.iterdir() if path.suffix in ('.db3', '.mcap'))
+    return file
+
+
+def cut(file: Path, share: float) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+
+
+@STORAGES
+@pytest.mark.parametrize('as_file', [False, True], ids=['folder', 'file'])
+def test_images_stamps_and_times(tmp_path, storage, as_file):
+    path = write_bag(tmp_path / 'bag', {'/camera/image_raw': images(5)}, storage)
+    path = only_file(path) if as_file else path
+    assert is_bag(path)
+    source = BagImages(path)
+    assert (source.topic, source.num_frames) == ('/camera/image_raw', 5)
+    assert source.fps == pytest.approx(10)
+    frames = list(source.frames())
+    assert [frame.time_ns for frame in frames] == [START_NS + i * PERIOD_NS for i in range(5)]
+    for number, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, image_of(number))
+        assert frame.stamp_ns == START_NS + number * PERIOD_NS - 7_000_000
+        assert frame.frame_id == 'front'
+    assert source.notes == []
+
+
+@pytest.mark.parametrize(
+    ('storage', 'mode'),
+    [
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.FILE),
+        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+    ],
+)
+def test_zstd(tmp_path, storage, mode):
+    source = BagImages(write_bag(tmp_path / 'bag', {'/image': images(3)}, storage, mode))
+    for number, frame in enumerate(source.frames()):
+        np.testing.assert_array_equal(frame.image, image_of(number))
+    assert number == 2
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'mono8'])
+def test_encodings_and_padded_rows(tmp_path, encoding):
+    path = write_bag(tmp_path / 'bag', {'/image': images(1, encoding=encoding, padding=5)})
+    (frame,) = BagImages(path).frames()
+    expected = image_of(0)
+    if encoding == 'mono8':
+        expected = np.repeat(expected[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(frame.image, expected)
+
+
+def test_compressed_images(tmp_path):
+    messages = [compressed_message(0), compressed_message(1, '.jpg')]
+    png, jpeg = BagImages(write_bag(tmp_path / 'bag', {'/image/compressed': messages})).frames()
+    np.testing.assert_array_equal(png.image, image_of(0))
+    # JPEG changes pixels, but neither the order of colours nor the place of the square.
+    assert np.abs(jpeg.image.astype(int) - image_of(1)).mean() < 25
+    assert jpeg.image[15, 6, 0] > 200 > jpeg.image[15, 6, 2]
+
+
+def test_the_topic_must_be_named_where_there_are_several(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/left': images(2), '/right': [compressed_message(7)]})
+    with pytest.raises(BagError, match=r'/left \(sensor_msgs/msg/Image\), /right \(.*Compressed'):
+        BagImages(path)
+    with pytest.raises(BagError, match=r"got '/up'. It has: /left"):
+        BagImages(path, '/up')
+    assert BagImages(path, '/left').num_frames == 2
+    (frame,) = BagImages(path, 'right').frames()  # the slash may be left out
+    np.testing.assert_array_equal(frame.image, image_of(7))
+
+
+def test_other_topics_are_not_in_the_way(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/odometry': [header_of(0)] * 4, '/image': images(2)})
+    assert BagImages(path).topic == '/image'
+
+
+def test_bag_without_images(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/odometry': [header_of(0)]})
+    with pytest.raises(BagError, match=r'got these topics: /odometry \(std_msgs/msg/Header\)'):
+        BagImages(path)
+
+
+def test_topic_without_messages(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/image': images(1), '/odometry': [header_of(0)]})
+    import sqlite3
+
+    with sqlite3.connect(only_file(path)) as connection:
+        connection.execute('DELETE FROM messages WHERE topic_id = 1')
+    with pytest.raises(BagError, match='got none to be read'):
+        BagImages(path)
+
+
+@STORAGES
+def test_killed_recorder_leaves_no_metadata(tmp_path, storage):
+    path = write_bag(tmp_path / 'bag', {'/image': images(4)}, storage)
+    (path / 'metadata.yaml').unlink()
+    source = BagImages(path)
+    assert len(list(source.frames())) == 4
+    assert 'damaged or was cut off: 4 images' in source.notes[0]
+
+
+@STORAGES
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_cut_off_bag_is_read_up_to_the_cut(tmp_path, storage, with_metadata):
+    # More than one mcap chunk of 1 MiB.
+    path = write_bag(tmp_path / 'bag', {'/image': images(300)}, storage)
+    cut(only_file(path), 0.7)
+    if not with_metadata:
+        (path / 'metadata.yaml').unlink()
+    source = BagImages(path)
+    frames = list(source.frames())
+    assert 100 < len(frames) < 220
+    for number in (0, 50, len(frames) - 1):
+        np.testing.assert_array_equal(frames[number].image, image_of(number))
+    (note,) = source.notes
+    assert 'damaged or was cut off' in note and str(len(frames)) in note
+
+
+@STORAGES
+def test_the_file_that_was_cut_off_stays_as_it_is(tmp_path, storage):
+    path = write_bag(tmp_path / 'bag', {'/image': images(200)}, storage)
+    file = only_file(path)
+    cut(file, 0.8)
+    before = file.read_bytes(), sorted(path.iterdir())
+    list(BagImages(file).frames())
+    assert (file.read_bytes(), sorted(path.iterdir())) == before
+
+
+@STORAGES
+@pytest.mark.parametrize('content', [b'', b'hello', b'SQLite format 3\0' + bytes(90)])
+def test_files_that_are_no_bags(tmp_path, storage, content):
+    file = tmp_path / ('bag.db3' if storage is StoragePlugin.SQLITE3 else 'bag.mcap')
+    file.write_bytes(content)
+    with pytest.raises(BagError, match='Expected a bag, but .* cannot be read'):
+        BagImages(file)
+
+
+def test_missing_bag(tmp_path):
+    with pytest.raises(BagError, match=r'there is no .*nothing.mcap'):
+        BagImages(tmp_path / 'nothing.mcap')
+
+
+def test_folder_without_a_bag(tmp_path):
+    assert not is_bag(tmp_path)
+    with pytest.raises(ValueError, match='neither metadata.yaml nor'):
+        open_source(str(tmp_path))
+
+
+def test_unknown_encoding_is_found_at_once(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/depth': images(2, encoding='32FC1')})
+    with pytest.raises(BagError, match="/depth of .*bag: Expected an encoding of .*got '32FC1'"):
+        BagImages(path)
+
+
+def test_single_bad_images_are_left_out_and_noted(tmp_path):
+    messages = images(5)
+    messages[2] = image_message(2, data=np.zeros(9, np.uint8))
+    source = BagImages(write_bag(tmp_path / 'bag', {'/image': messages}))
+    assert len(list(source.frames())) == 4
+    assert source.notes == [
+        '1 of 5 images are unreadable: Expected at least step x height = 192 x 48 = 9216 bytes '
+        'of data, got 9.'
+    ]
+
+
+def test_messages_of_another_type_than_announced(tmp_path):
+    path = write_bag(tmp_path / 'bag', {'/image': images(1)})
+    import sqlite3
+
+    with sqlite3.connect(only_file(path)) as connection:
+        connection.execute("UPDATE messages SET data = x'00010000'")
+    with pytest.raises(BagError, match='Cannot read the images on /image'):
+        BagImages(path)
+
+
+def test_bag_in_several_files(tmp_path):
+    """As `ros2 bag record --max-bag-size` splits it, its recorder killed."""
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for part, number in ((0, 0), (2, 1), (10, 2)):
+        bag = tmp_path / f'part_{part}'
+        write_bag(bag, {'/image': [image_message(number)]})
+        only_file(bag).rename(folder / f'bag_{part}.db3')
+    assert sum(1 for _ in BagImages(folder).frames()) == 3
+
+
+def test_rosbag1(tmp_path):
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    path = tmp_path / 'old.bag'
+    with Writer(path) as writer:
+        kind = 'sensor_msgs/msg/Image'
+        connection = writer.add_connection('/image', kind, typestore=store)
+        stamp = store.types['builtin_interfaces/msg/Time'](5, 0)
+        header = store.types['std_msgs/msg/Header'](0, stamp, 'front')
+        data = image_of(3).reshape(-1)
+        message = store.types[kind](header, 48, 64, 'rgb8', 0, 192, data)
+        writer.write(connection, START_NS, store.serialize_ros1(message, kind))
+    (frame,) = BagImages(path).frames()
+    np.testing.assert_array_equal(frame.image, image_of(3))
