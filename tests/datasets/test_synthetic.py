@@ -38,7 +38,10 @@ def test_a_scene_looks_alike_at_every_size():
     assert small.class_of == large.class_of
     for t in (0, 20, 40):
         a, b = small.frame(t)[1], large.frame(t)[1][2::4, 2::4]
-        assert (a == b).mean() > 0.97
+        for identity in small.class_of:  # but for pixels on the border
+            one, other = a == identity, b == identity
+            if one.sum() > 100:
+                assert (one & other).sum() / (one | other).sum() > 0.75
 
 
 def test_truth_is_where_the_paint_is():
