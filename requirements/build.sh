@@ -7,7 +7,10 @@ cd "$(dirname "$0")/.."
 root=$(pwd)
 stamp=install/built
 
-key=$({ cat .venv/installed msg/*.msg CMakeLists.txt package.xml; } | cksum)
+# Built against these: other ones need a build from nothing, new messages do not.
+against=$({ echo "$root"; .venv/bin/python --version; cat requirements/ros.txt \
+  requirements/prepare_ros.py; } | cksum)
+key="$against $(cat msg/*.msg CMakeLists.txt package.xml | cksum)"
 if [ "$(cat $stamp 2>/dev/null)" = "$key" ]; then
   exit 0
 fi
@@ -16,7 +19,11 @@ if ! command -v c++ >/dev/null || ! command -v make >/dev/null; then
   exit 1
 fi
 echo "Building the messages"
-rm -rf build install
+case $(cat $stamp 2>/dev/null) in
+  "$against "*) ;;
+  *) rm -rf build install ;;
+esac
+rm -f $stamp
 . .venv/local_setup.sh
 export VIRTUAL_ENV="$root/.venv"
 .venv/bin/python -m colcon --log-base build/log build --base-paths . --symlink-install \
