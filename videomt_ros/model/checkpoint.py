@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,8 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
             settings.pop(key, None)
     merged = settings | overrides
     patch_size = merged.get('patch_size', 16)
-    if 'size_divisor' not in merged and isinstance(patch_size, int) and 32 % patch_size:
-        merged['size_divisor'] = patch_size
+    if 'size_divisor' not in merged and patch_size in range(1, 1024) and 32 % patch_size:
+        merged['size_divisor'] = patch_size  # 32, as published, holds no whole patches
     merged.setdefault('num_classes', 1)  # its tensor is missing, which fit_tensors will say
     try:
         return VidEoMTConfig(**merged)
@@ -136,14 +136,15 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
 def _add_preset(checkpoint: Checkpoint, settings: dict[str, Any], preset: Preset) -> None:
     """Add a preset to settings, which come from the tensors."""
     claims = preset.settings
-    count = settings.get('num_classes', claims['num_classes'])
-    if (settings['family'], count) != (claims['family'], claims['num_classes']):
+    sure = ('family', 'embed_dim', 'num_classes')
+    wrong = [key for key in sure if settings.get(key, claims[key]) != claims[key]]
+    if wrong:
         raise CheckpointError(
-            f'{checkpoint.origin}: expected the weights of {preset.name} ({claims["family"]}, '
-            f'{claims["num_classes"]} classes), got {settings["family"]} with {count} classes. '
-            'Give the file a name of its own if it is another model.'
+            f'{checkpoint.origin}: expected the weights of {preset.name}, with '
+            f'{_list(wrong, claims)}, got {_list(wrong, settings)}. If it is another model, give '
+            'it a name of its own.'
         )
-    known = ('embed_dim', 'depth', 'num_queries', 'num_query_blocks', 'table_size', 'propagation')
+    known = ('depth', 'num_queries', 'num_query_blocks', 'table_size', 'propagation')
     for key in known:
         if key in claims and settings.get(key, claims[key]) != claims[key]:
             logger.warning(
@@ -156,6 +157,10 @@ def _add_preset(checkpoint: Checkpoint, settings: dict[str, Any], preset: Preset
             )
     told = set(settings) - {'class_names'}
     settings.update((key, value) for key, value in claims.items() if key not in told)
+
+
+def _list(keys: Iterable[str], settings: Mapping[str, Any]) -> str:
+    return ', '.join(f'{key} = {settings[key]}' for key in keys)
 
 
 def _add_defaults(

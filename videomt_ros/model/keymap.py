@@ -184,8 +184,8 @@ def read_sizes(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         sizes['patch_size'] = patch[-1]
     if layout.family == 'dinov2':
         table = shape(VIT + 'pos_embed', 2 if layout.flat_positions else 3)
-        if table and patch:
-            sizes['table_size'] = isqrt(table[-2]) * patch[-1]
+        if table:
+            sizes['table_size'] = isqrt(table[-2]) * sizes.get('patch_size', 16)
     blocks_seen = tensors.get(layout.query_blocks)
     if blocks_seen is not None and blocks_seen.ndim == 1:
         sizes['num_query_blocks'] = len(blocks_seen)

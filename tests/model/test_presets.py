@@ -1,0 +1,246 @@
+"""The shipped presets, and weights that load by their names out of a cache laid out here."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from videomt_ros.cli import main as command
+from videomt_ros.model import (
+    CheckpointError,
+    VidEoMT,
+    VidEoMTConfig,
+    load_model,
+    presets,
+    save_model,
+)
+from videomt_ros.model.checkpoint import build_config, fit_tensors
+from videomt_ros.model.keymap import DINOV2, DINOV3, TRANSFORMERS
+from videomt_ros.model.presets import (
+    SHIPPED,
+    PresetError,
+    find_preset,
+    load_preset,
+    preset_names,
+    read_preset,
+)
+from videomt_ros.model.sources import Checkpoint, read_checkpoint
+from videomt_ros.resources import resource
+
+PUBLISHED = [name for name in preset_names() if load_preset(name).source != SHIPPED]
+COMMIT = '0' * 40
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The hub's cache, empty, and the hub out of reach; gives the folder of a repository."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+
+    def repository(name: str) -> Path:
+        home = tmp_path / f'models--{name.replace("/", "--")}'
+        (home / 'refs').mkdir(parents=True)
+        (home / 'refs' / 'main').write_text(COMMIT)
+        folder = home / 'snapshots' / COMMIT
+        folder.mkdir(parents=True)
+        return folder
+
+    return repository
+
+
+def write_original(path: Path, config: VidEoMTConfig) -> None:
+    """A file of the original's layout, zeros in every tensor, small whatever the sizes."""
+    layout = DINOV2 if config.family == 'dinov2' else DINOV3
+    with torch.device('meta'):
+        targets = VidEoMT(config).state_dict()
+    state = {}
+    for key, value in targets.items():
+        names = layout.file_keys(key)
+        first, *rest = value.shape
+        for name in names:
+            # One number seen as a whole tensor: only that one is written.
+            state[name] = torch.zeros(1).expand(first // len(names), *rest)
+    state['backbone.attn_mask_probs'] = torch.ones(config.num_query_blocks)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'model': state}, path)
+
+
+def test_every_published_checkpoint_has_a_preset():
+    vis = ['ytvis2019', 'ytvis2021', 'ytvis2022']
+    large = [f'videomt-dinov2-large-{name}' for name in (*vis, 'ovis', 'vipseg', 'vspw')]
+    small = [f'videomt-dinov2-{size}-ytvis2019' for size in ('small', 'base')]
+    third = [f'videomt-dinov3-large-{name}' for name in (*vis, 'vipseg', 'vspw')]
+    assert sorted(PUBLISHED) == sorted(large + small + third)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_a_published_checkpoint_loads_by_name(cache, name):
+    preset = load_preset(name)
+    told = preset.config()
+    assert told.num_query_blocks == (4 if 'large' in name else 3)
+    # Two blocks stand for all, which the file then tells.
+    config = replace(told, depth=2, num_query_blocks=1)
+    write_original(cache(preset.source) / preset.file, config)
+    checkpoint = read_checkpoint(name)
+    loaded = build_config(checkpoint, {})
+    assert loaded == config
+    with torch.device('meta'):  # the large ones take seconds to build for real
+        fit_tensors(checkpoint, VidEoMT(loaded))
+    assert loaded.name == name
+    assert loaded.norm_queries == (name.endswith(('vipseg', 'vspw')) and 'dinov3' in name)
+
+
+def test_a_full_vit_s_loads_by_name(cache, caplog):
+    name = 'videomt-dinov2-small-ytvis2019'
+    preset = load_preset(name)
+    write_original(cache(preset.source) / preset.file, preset.config())
+    assert load_model(name).config == preset.config()
+    assert not caplog.text
+
+
+def test_a_file_downloaded_by_hand_is_known_by_its_name(tmp_path):
+    preset = load_preset('videomt-dinov3-large-vspw')
+    config = replace(preset.config(), depth=2, num_query_blocks=1)
+    path = tmp_path / Path(preset.file).name
+    write_original(path, config)
+    assert load_model(path).config == config
+    other = replace(config, num_classes=7, class_names=(), thing_classes=())
+    write_original(path, other)
+    with pytest.raises(CheckpointError, match='num_classes = 124, got num_classes = 7') as caught:
+        load_model(path)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_preset_gives_way_to_the_tensors_and_says_so(cache, caplog):
+    preset = load_preset('videomt-dinov2-small-ytvis2019')
+    config = replace(preset.config(), depth=4, table_size=320)
+    write_original(cache(preset.source) / preset.file, config)
+    assert load_model(preset.name).config.table_size == 320
+    assert (
+        'table_size of videomt-dinov2-small-ytvis2019 is 640, the weights say 320' in caplog.text
+    )
+
+
+def test_a_converted_repository_loads_by_its_hub_name(cache):
+    from transformers import VideomtConfig, VideomtForUniversalSegmentation
+
+    preset = load_preset('videomt-dinov2-small-ytvis2019')
+    port = VideomtForUniversalSegmentation(
+        VideomtConfig(
+            hidden_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_blocks=3,
+            num_queries=200,
+            num_labels=40,
+        )
+    )
+    port.save_pretrained(cache(preset.converted))
+    config = load_model(preset.converted).config
+    assert config == replace(preset.config(), depth=4)
+
+
+def test_the_classes_of_converted_vipseg_weights_come_from_the_preset():
+    """Their config.json lists the names by data set id, the head has things first."""
+    preset = load_preset('videomt-dinov2-large-vipseg')
+    settings = {**preset.settings, 'class_names': load_preset_classes('vspw')}
+    del settings['thing_classes']
+    checkpoint = Checkpoint('here', preset.name, {}, TRANSFORMERS, settings, preset)
+    config = build_config(checkpoint, {})
+    assert config.class_names == load_preset_classes('vipseg')
+    assert config.thing_classes == (True,) * 58 + (False,) * 66
+
+
+def load_preset_classes(benchmark):
+    return load_preset(f'videomt-dinov2-large-{benchmark}').settings['class_names']
+
+
+def test_a_half_cached_repository_is_not_taken_for_whole(cache):
+    folder = cache('owner/name')
+    (folder / 'config.json').write_text('{}')
+    with pytest.raises(CheckpointError, match='beside config.json, missing: model.safetensors'):
+        load_model('owner/name')
+
+
+@pytest.mark.parametrize('source', [PUBLISHED[0], 'tue-mps/VidEoMT', 'nobody/nothing'])
+def test_without_a_network_one_line_says_so(cache, source):
+    with pytest.raises(CheckpointError) as caught:
+        load_model(source)
+    message = str(caught.value)
+    assert 'not in the cache and the hub is out of reach' in message
+    assert '\n' not in message
+
+
+def test_the_demo_model_is_a_shipped_file(tmp_path, monkeypatch, tiny_net):
+    assert load_preset('demo').file == 'demo/demo.safetensors'
+    models = tmp_path / 'models'
+    (models / 'demo').mkdir(parents=True)
+    shutil.copy(resource('models', 'demo.yaml'), models)
+    monkeypatch.setattr(presets, 'resource', tmp_path.joinpath)
+    assert load_preset('demo').source == SHIPPED
+    with pytest.raises(CheckpointError, match='the weights of demo are missing') as caught:
+        load_model('demo')
+    assert '\n' not in str(caught.value)
+    save_model(tiny_net, models / 'demo' / 'demo.safetensors', torch.float16)
+    assert load_model('demo').config == tiny_net.config
+
+
+def test_a_preset_is_found_by_the_last_part_of_a_name():
+    assert find_preset(file='/tmp/ovis_vit_large_52.5.pth').name == 'videomt-dinov2-large-ovis'
+    found = find_preset(converted='videomt-dinov2-large-vspw')
+    assert found.name == 'videomt-dinov2-large-vspw'
+    assert find_preset(file='mine.pth') is None
+    assert find_preset(converted='mine') is None
+
+
+@pytest.mark.parametrize(
+    ('text', 'fault'),
+    [
+        ('[', "can't be read as YAML"),
+        ('- a', 'expected fields and values, got list'),
+        (
+            'source: shipped\nfile: a\nlicense: b',
+            'missing fields: licence; unknown fields: license',
+        ),
+        ('source: a/b\nfile: c\nlicence: d', 'missing fields: classes, family, size, task'),
+        ('SIZE huge', "expected size to be one of small, base, large, got 'huge'"),
+        ('CLASSES coco', "got 'coco'"),
+        ('FAMILY vgg', "got 'vgg'"),
+    ],
+)
+def test_a_damaged_preset_says_what_is_wrong(tmp_path, text, fault):
+    path = tmp_path / 'mine.yaml'
+    if text[:1].isupper():
+        key, value = text.split()
+        values = {'size': 'small', 'classes': 'ovis', 'family': 'dinov2', key.lower(): value}
+        text = 'source: a/b\nfile: c\nlicence: d\ntask: instance\n'
+        text += ''.join(f'{key}: {value}\n' for key, value in values.items())
+    path.write_text(text)
+    with pytest.raises(PresetError) as caught:
+        read_preset(path)
+    assert fault in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_command_lists_all_and_shows_one(capsys, cache):
+    preset = load_preset('videomt-dinov2-large-ovis')
+    write_original(cache(preset.source) / preset.file, replace(preset.config(), depth=5))
+    assert command(['models']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ['name', *preset_names()]
+    row = next(line for line in lines if line.startswith(preset.name))
+    for cell in ('dinov2 large', 'instance', '25', '544', 'AP 52.5', 'tue-mps/VidEoMT', 'yes'):
+        assert cell in row
+    assert command(['models', 'videomt-dinov2-large-vspw']) == 0
+    text = capsys.readouterr().out
+    assert 'published: mVC16 95.0, mIoU 64.9 (VSPW val)' in text
+    assert 'class_names: wall (stuff), ceiling (stuff), door,' in text
+    assert command(['models', 'resnet']) == 1
+    assert '`videomt models` lists them all' in capsys.readouterr().err
