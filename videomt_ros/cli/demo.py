@@ -200,8 +200,9 @@ class _LiveRun:
             patience_s = _IDLE_S if settled == received and self._is_over else _BUSY_S
             if now_s - changed_s > patience_s:
                 self.notes.append(
-                    f'Went on without {sent - received + received - settled} frames for which '
-                    'no result came.'
+                    f'Stopped waiting: of {sent} frames {sent - received} did not reach the '
+                    f'segmenter, {received - settled} are still in work, and the results of '
+                    f'{int(self.health["processed"]) - kept} did not reach the recorder whole.'
                 )
                 break
         progress.end()

@@ -113,13 +113,21 @@ class Recording:
 
     def ids(self, stamp_ns: int) -> NDArray[np.uint16] | None:
         """The id image of a frame, (H, W); None if it did not arrive."""
-        image = cv2.imread(str(self.folder / 'ids' / f'{stamp_ns}.png'), cv2.IMREAD_UNCHANGED)
-        return None if image is None else image.astype(np.uint16)
+        path = self.folder / 'ids' / f'{stamp_ns}.png'
+        if not path.exists():
+            return None
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert image is not None, path
+        return image.astype(np.uint16)
 
-    def stills(self) -> dict[int, Path]:
-        """Overlay images by stamp, in the order of time."""
-        paths = (self.folder / 'stills').glob('*.png')
-        return dict(sorted((int(path.stem), path) for path in paths))
+    def stills(self) -> list[int]:
+        """Stamps of the overlay images that were kept without loss, in the order of time."""
+        return sorted(int(path.stem) for path in (self.folder / 'stills').glob('*.png'))
+
+    def still(self, stamp_ns: int) -> NDArray[np.uint8]:
+        """One of these images, RGB (H, W, 3)."""
+        image = cv2.imread(str(self.folder / 'stills' / f'{stamp_ns}.png'))
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _write_png(path: Path, image: NDArray[Any]) -> None:

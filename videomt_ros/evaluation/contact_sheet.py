@@ -31,8 +31,7 @@ def write_contact_sheet(
     stills = recording.stills()
     num_images = min(num_images, len(stills))
     # The middle of each of so many equal parts.
-    places = [int((i + 0.5) * len(stills) / num_images) for i in range(num_images)]
-    stamps = [list(stills)[place] for place in places]
+    stamps = [stills[int((i + 0.5) * len(stills) / num_images)] for i in range(num_images)]
     num_seen = {
         record['stamp_ns']: sum(track['area'] > 0 for track in record['tracks'])
         for record in recording.tracks()
@@ -41,8 +40,9 @@ def write_contact_sheet(
         f'{(stamp_ns - start_ns) / 1e9:.1f} s, {num_seen.get(stamp_ns, 0)} tracks'
         for stamp_ns in stamps
     ]
-    page = contact_sheet([cv2.imread(str(stills[stamp])) for stamp in stamps], captions, title)
-    if not cv2.imwrite(str(path), page):
+    images = [recording.still(stamp_ns) for stamp_ns in stamps]
+    page = contact_sheet(images, captions, title)
+    if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
         raise OSError(f'Cannot write {path}. Is the disk full?')
 
 
@@ -56,7 +56,7 @@ def contact_sheet(
     """Lay images out row by row, each with its caption below.
 
     Args:
-        images: (H, W, 3) uint8, any colour order, which the page keeps; at least one.
+        images: (H, W, 3) uint8 RGB; at least one.
         captions: one line for each.
         title: one line above all.
         columns: images in a row.
@@ -64,7 +64,7 @@ def contact_sheet(
             by whole steps, so that their pixels stay sharp.
 
     Returns:
-        The page, (H, W, 3) uint8.
+        The page, (H, W, 3) uint8 RGB.
     """
     tiles = [_tile(image, tile_width) for image in images]
     height = max(tile.shape[0] for tile in tiles)

@@ -64,7 +64,10 @@ class LiveReport:
                 ),
                 ('classes right', f'{scores.classes_right:.0%}', 'of the objects found'),
             ]
-        return '\n'.join(f'  {name:<14}{value:>8}   {note}'.rstrip() for name, value, note in rows)
+        return '\n'.join(
+            f'  {name:<14}{value.replace("nan%", "-"):>8}   {note}'.rstrip()
+            for name, value, note in rows
+        )
 
 
 def build_report(
@@ -81,7 +84,8 @@ def build_report(
         health: the segmenter's last report on /diagnostics.
         scene: where the source was one, for the truth.
     """
-    latencies_ms, track_ids = [], set()
+    latencies_ms: list[float] = []
+    track_ids: set[int] = set()
     quality = TrackQuality()
     for record in recording.tracks():
         stamp_ns = record['stamp_ns']

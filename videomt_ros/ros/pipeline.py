@@ -129,10 +129,10 @@ class Pipeline:
         Raises:
             ProcessError: a process ended with an error.
         """
-        with contextlib.suppress(queue.Empty):
-            return self._events.get(timeout=timeout_s)
         for name in self._processes:
             self.check(name)
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=timeout_s)
         return None
 
     def is_running(self, name: str) -> bool:

@@ -10,7 +10,10 @@ active and its topics are matched, `kept` for every frame of which all outputs a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
@@ -31,19 +35,29 @@ from videomt_ros.ros.conversions import stamp_from_msg
 from videomt_ros.ros.events import emit
 
 _OUTPUTS = {'tracks': TrackArray, 'instances': Image, 'overlay': Image}
-# Deep enough for the time that writing a frame takes.
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+_MAX_WAITING = 100
+"""Messages that wait to be written; beyond these the middleware holds back, and then drops."""
 
 
 class RecorderNode(Node):
-    """Keeps tracks, id images and overlay of one segmenter."""
+    """Keeps tracks, id images and overlay of one segmenter.
+
+    Callbacks only queue what came; a thread writes it, so that a slow disk or a busy processor
+    does not fill the middleware's own short queue.
+    """
 
     def __init__(self, writer: RecordingWriter) -> None:
         super().__init__('recorder')
+        self.failure: Future = Future()
+        """Done with the error if a file could not be written."""
         self._writer = writer
         self._counts = dict.fromkeys(_OUTPUTS, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
+        self._thread.start()
         take: dict[str, Callable[..., None]] = {
             'tracks': self._take_tracks,
             'instances': self._take_instances,
@@ -55,9 +69,35 @@ class RecorderNode(Node):
         ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
 
+    def close(self) -> None:
+        """Write what waits, complete the files, and end."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._writer.close()
+        self.destroy_node()
+
+    def _write(self) -> None:
+        """In a thread: write what waits. After a failure, only take it."""
+        while (task := self._waiting.get()) is not None:
+            if self.failure.done():
+                continue
+            try:
+                task()
+            except OSError as error:
+                self.failure.set_exception(error)
+
     def _take_tracks(self, msg: TrackArray, info: dict[str, Any]) -> None:
         # The middleware's own time of arrival, so that our writing of files is not in it.
         received_ns = info.get('received_timestamp') or time.time_ns()
+        self._waiting.put(lambda: self._write_tracks(msg, received_ns))
+
+    def _take_instances(self, msg: Image) -> None:
+        self._waiting.put(lambda: self._write_instances(msg))
+
+    def _take_overlay(self, msg: Image) -> None:
+        self._waiting.put(lambda: self._write_overlay(msg))
+
+    def _write_tracks(self, msg: TrackArray, received_ns: int) -> None:
         self._writer.add_tracks(
             {
                 'stamp_ns': stamp_from_msg(msg.header.stamp),
@@ -71,13 +111,13 @@ class RecorderNode(Node):
         )
         self._count('tracks')
 
-    def _take_instances(self, msg: Image) -> None:
+    def _write_instances(self, msg: Image) -> None:
         order = '>u2' if msg.is_bigendian else '<u2'
         ids = np.frombuffer(msg.data, order).reshape(msg.height, msg.step // 2)[:, : msg.width]
         self._writer.add_ids(stamp_from_msg(msg.header.stamp), ids.astype(np.uint16))
         self._count('instances')
 
-    def _take_overlay(self, msg: Image) -> None:
+    def _write_overlay(self, msg: Image) -> None:
         image = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.width, 3)
         self._writer.add_overlay(stamp_from_msg(msg.header.stamp), image)
         self._count('overlay')
@@ -142,19 +182,14 @@ def main() -> int:
     parser.add_argument('--fps', type=float, default=10.0, help='of overlay.mp4')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init()
-    writer = RecordingWriter(args.folder, args.fps)
-    node = RecorderNode(writer)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except OSError as error:
-        node.get_logger().fatal(str(error))
+    node = RecorderNode(RecordingWriter(args.folder, args.fps))
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin_until_future_complete(node, node.failure)
+    node.close()
+    rclpy.try_shutdown()
+    if node.failure.done():
+        print(f'recorder: {node.failure.exception()}', file=sys.stderr)
         return 1
-    finally:
-        writer.close()
-        node.destroy_node()
-        rclpy.try_shutdown()
     return 0
 
 
