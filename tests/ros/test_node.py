@@ -11,7 +11,14 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 
 from pycocotools import mask as coco_mask
 
-from tests.ros.live import NodeProcess, Peer, ids_of, pixels, save_random_model
+from tests.ros.live import (
+    NodeProcess,
+    Peer,
+    ids_of,
+    new_domain,
+    pixels,
+    save_random_model,
+)
 from tests.ros.malformed import malformed_images
 
 pytestmark = pytest.mark.ros
@@ -26,12 +33,14 @@ def noise(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 
 @pytest.fixture(scope='module')
-def live(tmp_path_factory, ros_domain):
+def live(tmp_path_factory):
     """A segmenter that is up, and a peer that hears all of its outputs."""
-    folder = tmp_path_factory.mktemp('node')
+    folder, domain = tmp_path_factory.mktemp('node'), new_domain()
     model = save_random_model(folder / 'random.safetensors')
-    process = NodeProcess(folder / 'log', ros_domain, model=model, input_reliability='reliable')
-    peer = Peer(ros_domain)
+    # So that every image reaches the node, and what it drops are its own drops.
+    qos = {'input_reliability': 'reliable', 'input_depth': 100}
+    process = NodeProcess(folder / 'log', domain, model=model, **qos)
+    peer = Peer(domain)
     try:
         peer.wait_for_state('active')
         peer.wait_until_heard()
@@ -40,7 +49,7 @@ def live(tmp_path_factory, ros_domain):
         assert process.is_alive(), process.log()
     finally:
         peer.close()
-        process.process.kill()
+        process.kill()
 
 
 @pytest.fixture
@@ -129,12 +138,11 @@ def test_malformed_images_are_counted_and_the_stream_goes_on(peer, live):
     peer.set_parameters(**EAGER)
     images = malformed_images()
     assert len(images) == 20
-    peer.wait_for_counts(received=1)
-    before = int(peer.health['rejected'])
+    before = peer.counts()
     for msg in images.values():
         peer.send(msg)
         time.sleep(0.05)  # or the next one takes its place in the mailbox
-    peer.wait_for_counts(rejected=before + 20)
+    peer.wait_for_rise(before, 20, rejected=20)
     assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
     assert '32FC1' in peer.health['last_error']
     assert 'Image rejected: Expected' in process.log()
@@ -160,26 +168,14 @@ def test_a_padded_step_is_read_as_the_image_it_holds(peer):
 
 
 def test_every_image_is_accounted_for(peer):
-    peer.wait_for_counts(received=0)
-    before = {key: int(peer.health[key]) for key in ('received', 'processed', 'dropped')}
-    image = noise(480, 640)
+    before = peer.counts()
+    image = noise(240, 320)
     for _ in range(60):
         last = peer.send(image)
     peer.results(last, 'tracks')
-    peer.wait_for_counts(received=before['received'] + 60)
-
-    def settled() -> bool:
-        counts = {key: int(peer.health[key]) for key in before}
-        rise = {key: counts[key] - before[key] for key in before}
-        return rise['received'] == 60 == rise['processed'] + rise['dropped']
-
-    deadline = time.monotonic() + 10
-    while not settled():
-        assert time.monotonic() < deadline, peer.health
-        time.sleep(0.1)
-    assert int(peer.health['dropped']) > before['dropped']
+    rise = peer.wait_for_rise(before, 60, rejected=0, failed=0)
+    assert rise['dropped'] > 0
     assert float(peer.health['latency_p95_ms']) >= float(peer.health['latency_p50_ms']) > 0
-    assert peer.health['failed'] == '0'
     assert peer.health['state'] == 'active'
 
 
@@ -217,8 +213,7 @@ def test_an_output_can_be_switched_off(peer):
         ({'class_filter': [1, 2]}, 'list of strings'),
         ({'model': 'demo'}, 'clean it up first'),
         ({'device': 'cuda'}, 'clean it up first'),
-        ({'device': 'gpu'}, 'gpu'),
-        ({'precision': 'fp8'}, 'fp32, fp16, bf16'),
+        ({'precision': 'fp16'}, 'clean it up first'),
         ({'autostart': False}, 'read-only'),
     ],
 )

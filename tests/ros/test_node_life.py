@@ -14,6 +14,7 @@ from tests.ros.live import (
     RELIABLE,
     NodeProcess,
     Peer,
+    new_domain,
     save_random_model,
     wait_for,
 )
@@ -23,29 +24,32 @@ IMAGE = np.random.default_rng(6).integers(0, 256, (60, 80, 3), np.uint8)
 
 
 @pytest.fixture
-def start(tmp_path, ros_domain):
+def domain():
+    return new_domain()
+
+
+@pytest.fixture
+def start(tmp_path, domain):
     """Starts segmenters, and ends them with the test."""
     processes = []
 
     def start_(*arguments: str, **parameters: object) -> NodeProcess:
-        process = NodeProcess(
-            tmp_path / f'log{len(processes)}', ros_domain, *arguments, **parameters
-        )
+        process = NodeProcess(tmp_path / f'log{len(processes)}', domain, *arguments, **parameters)
         processes.append(process)
         return process
 
     yield start_
     for process in processes:
-        process.process.kill()
+        process.kill()
 
 
 @pytest.fixture
-def make_peer(ros_domain):
+def make_peer(domain):
     """Makes peers, and closes them with the test."""
     peers = []
 
     def make(*arguments: object) -> Peer:
-        peers.append(Peer(ros_domain, *arguments))
+        peers.append(Peer(domain, *arguments))
         return peers[-1]
 
     yield make

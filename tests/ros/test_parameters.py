@@ -107,7 +107,6 @@ def test_empty_words_and_empty_lists_mean_every_class():
         {'precision': 'fp8'},
         {'task': ''},
         {'input_depth': 0},
-        {'publish_tracks': 1},
         {'input_depth': True},
         {'class_filter': 'cat'},
         {'class_filter': [1]},

@@ -57,11 +57,7 @@ class Channel:
         self._logger = node.get_logger()
         self._parameters = parameters
         self._applied = parameters
-        self._stream = VideoStream(
-            net,
-            None if parameters.task == 'auto' else parameters.task,
-            **parameters.stream_settings(),
-        )
+        self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         self._outputs = Outputs(node, net.config.name)
         self._health = health
         self._subscription: Subscription | None = None

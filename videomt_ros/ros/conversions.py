@@ -72,7 +72,7 @@ def image_from_msg(msg: Image) -> NDArray[np.uint8]:
         )
     rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
     image = rows[:, : width * channels].reshape(height, width, channels)
-    return image if code is None else cv2.cvtColor(image, code)  # type: ignore[return-value]
+    return image if code is None else cv2.cvtColor(image, code)
 
 
 def image_to_msg(

@@ -31,10 +31,9 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
     precision = parameters.precision
     if precision == 'auto':
         precision = 'fp16' if device.type == 'cuda' else 'fp32'
-    # The network must not be seen with weights cast twice: from disk to fp32 to the precision.
     net = load_model(parameters.model).to(device, _DTYPES[precision])
     try:
-        stream = VideoStream(net, None if parameters.task == 'auto' else parameters.task)
+        stream = VideoStream(net, parameters.stream_task())
         stream.push(np.zeros((480, 640, 3), np.uint8), 0)
     except RuntimeError as error:  # torch's own, out of memory among them
         reason = str(error).splitlines()[0]

@@ -54,7 +54,7 @@ class SegmenterNode(LifecycleNode):
         logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # ROS decides what is shown
         self.failure: Future = Future()
         """Done if the node could not come up by itself."""
-        self._parameters = declare_parameters(self)
+        self._settings = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._net: VidEoMT | None = None
         self._channel: Channel | None = None
@@ -64,18 +64,18 @@ class SegmenterNode(LifecycleNode):
         # On the steady clock a node reports even while a simulation is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
-        if self._parameters.autostart:
+        if self._settings.autostart:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
         del state
-        self.get_logger().info(f'Loading {self._parameters.model!r}.')
+        self.get_logger().info(f'Loading {self._settings.model!r}.')
         try:
-            self._net = load_network(self._parameters)
+            self._net = load_network(self._settings)
             # The class filter could not be checked before the model told its classes.
-            self._parameters.check_classes(self._net.config.class_names)
-            self._channel = Channel(self, self._net, self._parameters, self._health)
+            self._settings.check_classes(self._net.config.class_names)
+            self._channel = Channel(self, self._net, self._settings, self._health)
             self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
         except Exception as error:  # rclpy would swallow it without a word
             self.get_logger().error(f'Not configured: {error}')
@@ -83,7 +83,7 @@ class SegmenterNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         weight = next(self._net.parameters())
         self.get_logger().info(
-            f'Loaded {self._net.config.name or self._parameters.model!r}: '
+            f'Loaded {self._net.config.name or self._settings.model!r}: '
             f'{self._net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
         )
         return TransitionCallbackReturn.SUCCESS
@@ -146,10 +146,10 @@ class SegmenterNode(LifecycleNode):
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             class_names = None if self._net is None else self._net.config.class_names
-            parameters = changed_parameters(self._parameters, changes, class_names)
+            parameters = changed_parameters(self._settings, changes, class_names)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._parameters = parameters
+        self._settings = parameters
         if self._channel is not None:
             self._channel.update(parameters)
         return SetParametersResult(successful=True)

@@ -10,14 +10,15 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference import StreamSettings
+from videomt_ros.model.config import Task
 
 
 def _parameter(
@@ -122,6 +123,10 @@ class NodeParameters:
     def __post_init__(self) -> None:
         for entry in fields(self):
             _check(entry, getattr(self, entry.name))
+
+    def stream_task(self) -> Task | None:
+        """The task as VideoStream takes it."""
+        return None if self.task == 'auto' else cast(Task, self.task)
 
     def stream_settings(self) -> dict[str, Any]:
         """The settings of the stream among them, by name."""
