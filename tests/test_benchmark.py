@@ -1,0 +1,182 @@
+"""`videomt benchmark model`: what it compares, and what it prints. No timing is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from videomt_ros.cli import main
+from videomt_ros.cli.benchmark import cpu_name, table
+from videomt_ros.evaluation.benchmark import (
+    Comparison,
+    Side,
+    Stopwatch,
+    compare,
+    matching_test_size,
+)
+from videomt_ros.evaluation.port import distinct_queries, port_sizes
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.model import VidEoMTConfig
+
+SIZES = {
+    'hidden_size': 32,
+    'num_hidden_layers': 4,
+    'num_attention_heads': 2,
+    'num_blocks': 2,
+    'num_queries': 24,
+}
+TINY = {'image_size': 64, 'frame': (72, 128), 'num_classes': 5, 'repeats': 2}
+
+
+@pytest.fixture
+def transformers():
+    return pytest.importorskip('transformers', minversion='5.8')
+
+
+def test_both_sides_draw_the_segments_that_were_asked_for(transformers):
+    for num_segments in (1, 3):
+        comparison = compare(SIZES, num_segments=num_segments, **TINY)
+        assert comparison.ours.num_segments == num_segments
+        assert comparison.port.num_segments == num_segments
+
+
+def test_both_sides_have_the_same_weights(transformers):
+    comparison = compare(SIZES, num_segments=2, **TINY)
+    assert comparison.difference < 1e-4
+    assert comparison.port.input_size == (64, 64)
+    height, width = comparison.ours.input_size
+    assert height * width >= 64 * 64
+    assert comparison.config.num_queries == SIZES['num_queries']
+    for side in (comparison.ours, comparison.port):
+        parts = (side.prepare_ms, side.network_ms, side.finish_ms)
+        assert all(part > 0 for part in (side.step_ms, side.frame_ms, *parts))
+
+
+def test_half_precision_runs_on_both_sides(transformers):
+    comparison = compare(SIZES, num_segments=2, dtype=torch.bfloat16, **TINY)
+    assert comparison.difference < 1
+    assert comparison.ours.num_segments == comparison.port.num_segments == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_a_gpu_gives_the_same_segments(transformers, dtype):
+    comparison = compare(SIZES, num_segments=2, device=torch.device('cuda'), dtype=dtype, **TINY)
+    assert comparison.difference < 0.1
+    assert comparison.ours.num_segments == comparison.port.num_segments == 2
+
+
+@pytest.mark.gpu
+def test_marks_on_a_gpu_divide_the_whole():
+    watch = Stopwatch(torch.device('cuda'))
+    matrix = torch.randn(2048, 2048, device='cuda')
+
+    def work():
+        for _ in range(20):
+            matrix @ matrix
+        watch.mark()
+        torch.ones(1, device='cuda')
+
+    whole_ms, parts_ms = watch.time(work)
+    assert len(parts_ms) == 2
+    assert sum(parts_ms) <= whole_ms
+    assert parts_ms[0] > parts_ms[1]
+
+
+def test_the_input_has_as_many_patches_as_the_square():
+    config = VidEoMTConfig(num_classes=1)
+    for image_size in (640, 1280, 448):
+        size = matching_test_size(config, image_size, (720, 1280))
+        areas = [
+            np.prod(Geometry.of((720, 1280), VidEoMTConfig(1, test_size=side)).padded_size)
+            for side in (size - 32, size)
+        ]
+        assert areas[0] < image_size**2 <= areas[1]
+    assert matching_test_size(config, 640, (720, 1280)) == 480
+
+
+def test_sizes_are_those_of_the_published_models():
+    assert port_sizes('S') == {
+        'hidden_size': 384,
+        'num_hidden_layers': 12,
+        'num_attention_heads': 6,
+        'num_blocks': 3,
+    }
+    assert port_sizes('L')['num_blocks'] == 4
+
+
+def test_queries_with_the_same_mask_are_left_out():
+    masks = np.zeros((4, 8, 8), bool)
+    masks[0, :4] = masks[1, :4] = masks[3, 4:] = True  # 2 is empty
+    assert distinct_queries(masks, 2) == [0, 3]
+    with pytest.raises(ValueError, match='Expected 3 queries .* have 2'):
+        distinct_queries(masks, 3)
+
+
+def test_the_table_shows_both_sides_and_their_ratio():
+    ours = Side(80.0, 100.0, 10.0, 80.0, 10.04, 2, (480, 864))
+    port = Side(88.0, 1250.4, 8.0, 88.0, 1154.4, 2, (640, 640))
+    rows = table(Comparison(ours, port, 0.0, VidEoMTConfig(2)), repeats=7)
+    cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in rows]
+    assert cells[0] == ['median of 7, ms', 'videomt_ros', 'transformers', 'ratio']
+    assert cells[2][1:] == ['80.0', '88.0', '1.10']
+    assert cells[3] == ['whole frame to 1280 x 720 masks', '100', '1250', '12.50']
+    assert len(set(map(len, rows))) == 1
+
+
+def test_the_processor_has_a_name(tmp_path):
+    file = tmp_path / 'cpuinfo'
+    file.write_text('processor\t: 0\nmodel name\t: A CPU: the fast one\n')
+    assert cpu_name(file) == 'A CPU: the fast one'
+    assert cpu_name(tmp_path / 'absent')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--image-size', '448', '800'], 'Expected a square --image-size, got 448 x 800'),
+        (['--device', 'toaster'], 'Expected the device auto, cpu or cuda[:n], got toaster'),
+        (['--device', 'cuda:64'], 'got cuda:64'),
+    ],
+)
+def test_what_cannot_be_measured_ends_in_one_line(capsys, arguments, message):
+    assert main(['benchmark', 'model', *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize('arguments', [['--repeats', '0'], ['--size', 'XL'], ['--threads', 'two']])
+def test_wrong_arguments_are_refused(capsys, arguments):
+    with pytest.raises(SystemExit) as error:
+        main(['benchmark', 'model', *arguments])
+    assert error.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_it_runs_without_ros(transformers):
+    """In a process of its own: other tests of this one may have imported rclpy."""
+    program = f"""
+import json, sys
+sys.modules.update(rclpy=None, cv_bridge=None, pycocotools=None)  # importing these now fails
+from videomt_ros.cli.benchmark import about, hardware, table, versions
+from videomt_ros.evaluation.benchmark import compare
+comparison = compare({SIZES!r}, num_segments=2, **{TINY!r})
+import torch
+print(hardware(torch.device('cpu')), versions(), about(comparison), sep='\\n')
+print(*table(comparison, 2), sep='\\n')
+loaded = [name for name in sys.modules if name.startswith(('rclpy', 'videomt_ros.ros'))]
+print(json.dumps([loaded, 'videomt_ros.msg' in sys.modules]))
+"""
+    output = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(output.splitlines()[-1]) == [['rclpy'], False]
+    assert 'videomt_ros 2, transformers 2' in output
+    assert f'torch {torch.__version__}' in output
+    assert '| whole frame to 1280 x 720 masks' in output

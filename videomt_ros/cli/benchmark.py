@@ -1,0 +1,224 @@
+"""`videomt benchmark`: figures of this machine. It needs no ROS.
+
+`benchmark model` times the network and a whole frame, beside the port in `transformers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from videomt_ros.evaluation.benchmark import Comparison
+
+HELP = 'measure speed on this machine, beside transformers'
+
+FRAME = (720, 1280)
+"""(height, width) of the camera's images."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what can be measured, and the options of each."""
+    text = 'time a step of the network and a whole frame to 1280 x 720 masks'
+    model = parser.add_subparsers(metavar='what', required=True).add_parser(
+        'model', help=text, description=text
+    )
+    model.set_defaults(run=benchmark_model)
+    model.add_argument('--size', choices=('S', 'B', 'L'), default='S', help='ViT; default: S')
+    model.add_argument(
+        '--image-size',
+        type=positive,
+        nargs=2,
+        default=(640, 640),
+        metavar=('HEIGHT', 'WIDTH'),
+        help="the network's input; equal, since transformers takes squares; default: 640 640",
+    )
+    model.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
+    model.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
+    )
+    model.add_argument('--threads', type=positive, help='of the CPU; default: as torch chooses')
+    model.add_argument(
+        '--segments',
+        type=positive,
+        default=10,
+        help='queries that pass the score threshold, on both sides; default: 10',
+    )
+    model.add_argument(
+        '--repeats', type=positive, default=10, help='timed frames on each side; default: 10'
+    )
+
+
+def positive(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
+    return int(text)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure what was asked for."""
+    return args.run(args)
+
+
+def benchmark_model(args: argparse.Namespace) -> int:
+    """Time the network beside transformers and print the table."""
+    import torch
+
+    from videomt_ros.evaluation.benchmark import compare
+    from videomt_ros.evaluation.port import port_sizes
+
+    height, width = args.image_size
+    if height != width:
+        raise ValueError(
+            f"Expected a square --image-size, got {height} x {width}: transformers' port takes "
+            'squares alone.'
+        )
+    device = choose_device(args.device)
+    precision = args.precision
+    if precision == 'auto':
+        precision = 'fp16' if device.type == 'cuda' else 'fp32'
+    dtypes = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        comparison = compare(
+            port_sizes(args.size),
+            image_size=height,
+            frame=FRAME,
+            num_segments=args.segments,
+            device=device,
+            dtype=dtypes[precision],
+            repeats=args.repeats,
+        )
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f'{device} has too little memory for ViT-{args.size} at {height} x {width} in '
+            f'{precision}. Choose a smaller --size or --image-size.'
+        ) from error
+    print(f'hardware: {hardware(device)}')
+    print(f'versions: {versions()}')
+    print(f'network: ViT-{args.size}, {precision}, batch 1; {about(comparison)}')
+    print()
+    for row in table(comparison, args.repeats):
+        print(row)
+    print()
+    ours, port = comparison.ours.frame_ms, comparison.port.frame_ms
+    print(
+        f'A frame takes {ours:.{digits(ours)}f} ms here and {port:.{digits(port)}f} ms with '
+        f'transformers, {port / ours:.2f} times as long.'
+    )
+    return 0
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of this name; 'auto' is a GPU where there is one.
+
+    Raises:
+        ValueError: no such device.
+    """
+    import torch
+
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == 'auto':
+        return torch.device('cuda' if available else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ('cpu', 'cuda'):
+        raise ValueError(f'Expected the device auto, cpu or cuda[:n], got {name}.')
+    if device.type == 'cuda' and (device.index or 0) >= available:
+        raise ValueError(
+            f'Expected one of {available} CUDA devices that torch {torch.__version__} sees, '
+            f'got {name}.'
+        )
+    return device
+
+
+def hardware(device: torch.device) -> str:
+    """What the figures were measured on."""
+    import torch
+
+    cpu = f'{cpu_name()}, {torch.get_num_threads()} threads'
+    return f'{torch.cuda.get_device_name(device)}; {cpu}' if device.type == 'cuda' else cpu
+
+
+def cpu_name(cpuinfo: Path = Path('/proc/cpuinfo')) -> str:
+    """Name of the processor; its architecture where the system does not tell."""
+    lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> str:
+    """Libraries that decide the figures."""
+    import timm
+    import torch
+    import transformers
+
+    modules = ', '.join(f'{m.__name__} {m.__version__}' for m in (torch, timm, transformers))
+    return f'{modules}, Python {platform.python_version()}'
+
+
+def about(comparison: Comparison) -> str:
+    """The conditions of a comparison, in one paragraph."""
+    config, ours, port = comparison.config, comparison.ours, comparison.port
+    patches = [
+        side.input_size[0] * side.input_size[1] // config.patch_size**2 for side in (ours, port)
+    ]
+    return (
+        f'{config.num_queries} queries, {config.num_classes} classes; the same random weights on '
+        f'both sides (on one input the mask logits differ by {comparison.difference:.1g} at '
+        f'most).\n'
+        f'frames: random, {FRAME[1]} x {FRAME[0]} (width x height), host to host. Input of the '
+        f'network, height x width: transformers {_size(port.input_size)}, squeezed '
+        f'({patches[1]} patches); videomt_ros {_size(ours.input_size)}, aspect kept '
+        f'({patches[0]} patches).\n'
+        f'segments: videomt_ros {ours.num_segments}, transformers {port.num_segments}, by a class '
+        f'head fitted to let that many queries pass. videomt_ros tracks them, settles overlaps '
+        f'per pixel and resizes masks twice, as published; transformers paints one mask over the '
+        f'other.'
+    )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f'{size[0]} x {size[1]}'
+
+
+def table(comparison: Comparison, repeats: int) -> list[str]:
+    """Markdown rows: each part on both sides and their ratio."""
+    ours, port = comparison.ours, comparison.port
+    cells = [(f'median of {repeats}, ms', 'videomt_ros', 'transformers', 'ratio')]
+    for name, field in (
+        (f'step of the network, {_size(port.input_size)} on both sides', 'step_ms'),
+        (f'whole frame to {FRAME[1]} x {FRAME[0]} masks', 'frame_ms'),
+        ('- image to input', 'prepare_ms'),
+        ('- network', 'network_ms'),
+        ('- masks to segments', 'finish_ms'),
+    ):
+        a, b = getattr(ours, field), getattr(port, field)
+        cells.append((name, f'{a:.{digits(a)}f}', f'{b:.{digits(b)}f}', f'{b / a:.2f}'))
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    rows = [
+        f'| {row[0]:<{widths[0]}} | '
+        + ' | '.join(f'{cell:>{width}}' for cell, width in zip(row[1:], widths[1:], strict=True))
+        + ' |'
+        for row in cells
+    ]
+    rule = '|' + '|'.join(
+        '-' * (width + 1) + ('-' if column == 0 else ':') for column, width in enumerate(widths)
+    )
+    return [rows[0], f'{rule}|', *rows[1:]]
+
+
+def digits(milliseconds: float) -> int:
+    """Decimals that three significant figures need."""
+    return 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2

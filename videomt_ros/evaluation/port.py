@@ -1,0 +1,196 @@
+"""The port of VidEoMT in `transformers` beside our network, both with the same random weights.
+
+The port (class VideomtForUniversalSegmentation, transformers 5.8 or later) squeezes each image to
+a square and keeps nothing from one call to the next; it is run here as its own documentation
+does: its video processor, the network, its video processor again.
+
+Letters: Q queries, C channels, K classes, h w mask grid, S samples of all queries.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from videomt_ros.inference.association import ious
+from videomt_ros.inference.preprocess import Preprocessor
+from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model.presets import SIZES
+
+SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
+DISTINCT_IOU = 0.5
+"""Queries made to pass overlap less than this, or the stream would join two of them as one."""
+UPDATER_SCALE = 0.1
+"""Keeps propagated queries near the learned ones, so that one linear class head can tell in every
+frame which query is which."""
+CERTAIN = 20.0
+"""Logit of a class that is certain, the others being at 0."""
+SETTLING_FRAMES = 3
+"""Frames of a video from which the class head is fitted."""
+
+
+def port_sizes(size: str) -> dict[str, int]:
+    """Sizes of ViT-S, B or L in the port's own names."""
+    sizes = SIZES[SIZE_NAMES[size]]
+    return {
+        'hidden_size': sizes['embed_dim'],
+        'num_hidden_layers': sizes['depth'],
+        'num_attention_heads': sizes['num_heads'],
+        'num_blocks': 4 if sizes['depth'] == 24 else 3,
+    }
+
+
+def build_pair(
+    sizes: dict[str, int], image_size: int, num_classes: int, seed: int = 0
+) -> tuple[VidEoMT, Any]:
+    """Our network and the port with the same random weights, on the CPU in float32.
+
+    Args:
+        sizes: fields of the port's configuration, see `port_sizes`.
+        image_size: side of the square for which the port is built.
+        num_classes: K.
+        seed: decides the weights.
+
+    Raises:
+        ValueError: this transformers has no VidEoMT.
+    """
+    import transformers
+
+    try:
+        config_class = transformers.VideomtConfig
+        port_class = transformers.VideomtForUniversalSegmentation
+    except AttributeError as error:
+        raise ValueError(
+            'Expected transformers 5.8 or later, which has VidEoMT, '
+            f'got {transformers.__version__}.'
+        ) from error
+    names = {k: f'class {k}' for k in range(num_classes)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        port = port_class(config_class(**sizes, image_size=image_size, id2label=names)).eval()
+    with torch.no_grad():
+        port.query_updater.weight.mul_(UPDATER_SCALE)
+    logging.getLogger('transformers').setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        port.save_pretrained(folder)
+        net = load_model(folder)
+    return net, port
+
+
+@torch.inference_mode()
+def let_pass(
+    net: VidEoMT, port: Any, square: Tensor, images: Sequence[NDArray[np.uint8]], num: int
+) -> None:
+    """Make `num` queries pass in every frame, the same in both networks, and no others.
+
+    Random weights give every query and class about the same probability and every query about
+    the same mask: nothing would be left to draw. The mask head's last bias is set so that the
+    masks differ, and the class head is fitted to the query tokens of a still square and of the
+    first frames of a video, by least squares.
+
+    Args:
+        net: our network in float32.
+        port: the same weights, on the same device.
+        square: (1, 3, side, side), an input as the port takes it.
+        images: a video, each (H, W, 3) uint8.
+        num: how many queries pass; each has a class of its own as long as there are K.
+
+    Raises:
+        ValueError: fewer queries than that have masks of their own.
+    """
+    weight = net.class_head.weight
+    prepare = Preprocessor(net.config, weight.device, weight.dtype)
+    centres: list[Tensor] = []
+    samples: list[Tensor] = []
+
+    def keep_centre(_: nn.Module, __: object, embeddings: Tensor) -> None:
+        centres.append(embeddings.mean((0, 1)))
+
+    def keep_tokens(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        samples.append(inputs[0][0])
+
+    with net.mask_head.register_forward_hook(keep_centre):
+        net.step(square, net.initial_state(1))
+    last_layers: tuple[Any, ...] = (net.mask_head[-1], port.mask_head.fc3)
+    for layer in last_layers:
+        layer.bias.sub_(centres[0])
+
+    with net.class_head.register_forward_pre_hook(keep_tokens):
+        net.step(square, net.initial_state(1))
+        state = net.initial_state(1)
+        for n in range(SETTLING_FRAMES):
+            outputs, state = net.step(prepare(images[n % len(images)])[0], state)
+    passing = distinct_queries((outputs.mask_logits[0] > 0).cpu().numpy(), num)
+    targets = torch.zeros(net.config.num_queries, net.config.num_classes + 1)
+    targets[:, -1] = CERTAIN
+    for n, query in enumerate(passing):
+        targets[query, -1] = 0.0
+        targets[query, n % net.config.num_classes] = CERTAIN
+    head = fit_linear(torch.stack(samples).cpu(), targets)
+    for linear in (net.class_head, port.class_predictor):
+        linear.load_state_dict(head)
+
+
+def fit_linear(samples: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Weight and bias that come closest to giving targets (Q, K + 1) for samples (S, Q, C)."""
+    tokens = torch.nn.functional.pad(samples.flatten(0, 1).double(), (0, 1), value=1.0)
+    # A ridge of 1 is little beside S * Q and keeps the weights small enough for half precision.
+    ridge = torch.eye(tokens.shape[1], dtype=torch.float64)
+    answers = tokens.T @ targets.double().repeat(len(samples), 1)
+    solution = torch.linalg.solve(tokens.T @ tokens + ridge, answers)  # C + 1, K + 1
+    return {'weight': solution[:-1].T, 'bias': solution[-1]}
+
+
+def distinct_queries(masks: NDArray[np.bool_], num: int) -> list[int]:
+    """The first `num` queries whose masks (Q, h, w) are neither empty nor nearly the same.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    overlaps = ious(masks, masks)
+    chosen: list[int] = []
+    for query in np.flatnonzero(masks.any((1, 2))):
+        if len(chosen) < num and not (overlaps[query, chosen] >= DISTINCT_IOU).any():
+            chosen.append(int(query))
+    if len(chosen) < num:
+        raise ValueError(
+            f'Expected {num} queries with masks of their own, these weights have {len(chosen)}. '
+            'Ask for fewer segments.'
+        )
+    return chosen
+
+
+class Port:
+    """Runs the port on images, one at a time."""
+
+    def __init__(self, port: Any, image_size: int) -> None:
+        from transformers import VideomtVideoProcessor
+
+        self.network = port
+        self.processor = VideomtVideoProcessor(size={'height': image_size, 'width': image_size})
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """Squeeze an image (H, W, 3) uint8 to the network's input (1, 3, side, side)."""
+        weight = self.network.class_predictor.weight
+        # One clip of one frame. The processor resizes on the device it is given.
+        batch = self.processor(videos=[image[None]], return_tensors='pt', device=weight.device)
+        return batch['pixel_values_videos'][0].to(weight.dtype)
+
+    def step(self, frames: Tensor) -> Any:
+        """The network's outputs for frames (1, 3, side, side)."""
+        return self.network(pixel_values_videos=frames[None])
+
+    def finish(
+        self, outputs: Any, image_size: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+        """Map of segment ids (H, W) with -1 for none, on the host, and what each segment is."""
+        result = self.processor.post_process_instance_segmentation(outputs, [image_size])[0]
+        return result['segmentation'].cpu().numpy(), result['segments_info']
