@@ -40,17 +40,17 @@ def test_a_scene_looks_alike_at_every_size():
         a, b = small.frame(t)[1], large.frame(t)[1][2::4, 2::4]
         for identity in small.class_of:  # but for pixels on the border
             one, other = a == identity, b == identity
-            if one.sum() > 100:
-                assert (one & other).sum() / (one | other).sum() > 0.75
+            if one.sum() > 300:
+                assert (one & other).sum() / (one | other).sum() > 0.8
 
 
 def test_truth_is_where_the_paint_is():
     """Without one shape the picture changes in its pixels and, blur apart, only there."""
-    scene = Scene(11, 96, 120, num_objects=4)
+    identity = 4  # the last shape covers the others
+    scenes = (Scene(seed, 96, 120, num_objects=identity) for seed in range(20))
+    scene = next(item for item in scenes if (item.frame(10)[1] == identity).sum() > 300)
     scene._blur = scene._noise = 0.0
     image, ids = scene.frame(10)
-    identity = 4  # the last shape covers the others
-    assert (ids == identity).sum() > 50
     del scene._objects[identity - 1]
     bare, _ = scene.frame(10)
     changed = (image != bare).any(axis=2)

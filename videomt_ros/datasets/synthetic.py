@@ -1,7 +1,8 @@
 """Endless videos of drawn shapes with exact truth: the demo's camera, and data to train and test.
 
-Six classes of textured shapes move over a textured background under a moving camera. They overlap,
-leave the view and return, or are born late; light, noise and blur vary. A scene is decided by its
+Six classes of shapes, each with its own texture and in any colour, move over a textured background
+under a moving camera. They overlap, leave the view and return, or are born late; light, noise and
+blur vary. A scene is decided by its
 seed and its size alone, any frame of it can be drawn on its own, and lengths are fractions of the
 image's short side, so that a scene looks alike at every size.
 """
@@ -41,8 +42,6 @@ class _Object:
     """First frame in which it exists; it grows to its size within `GROWTH` frames."""
     colours: NDArray[np.float64]
     """(2, 3) RGB, 0..255: two tones of its texture."""
-    pattern: int
-    """0 plain, 1 stripes, 2 checks, 3 shading."""
     pitch: float
     """Length of one period of the texture, in radii."""
 
@@ -75,6 +74,26 @@ def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
     corners = [(arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1), (-arm, -1)]
     corners += [(-x, -y) for x, y in corners]
     return [np.array(corners, dtype=np.float64)]
+
+
+def _texture(
+    class_id: int, u: NDArray[np.float64], v: NDArray[np.float64], pitch: float
+) -> NDArray[np.float64]:
+    """Share of the second tone, 0 or 1, at places in the unit shape: each class has its pattern."""
+    name = CLASS_NAMES[class_id]
+    if name == 'circle':  # rings around the middle
+        second = np.sin(2 * np.pi * np.hypot(u, v) / pitch) > 0
+    elif name == 'square':  # checks
+        second = (np.floor(2 * u / pitch) + np.floor(2 * v / pitch)) % 2 > 0
+    elif name == 'triangle':  # stripes
+        second = np.sin(2 * np.pi * u / pitch) > 0
+    elif name == 'ring':  # sectors
+        second = np.sin(8 * np.arctan2(v, u)) > 0
+    elif name == 'cross':  # spots
+        second = np.sin(2 * np.pi * u / pitch) * np.sin(2 * np.pi * v / pitch) > 0.35
+    else:  # a star is plain
+        second = np.zeros_like(u, bool)
+    return second.astype(np.float64)
 
 
 class Scene:
@@ -185,9 +204,11 @@ class Scene:
         # A frame later, a shape is never farther than this; faster ones are slowed down.
         speed = np.abs(sway * frequency).sum()
         frequency *= min(1.0, 0.05 / speed)
-        colours = self._draw_colours(saturation=(110, 255), value=(110, 255))
-        while np.abs(colours.mean(0) - self._background_colours.mean(0)).sum() < 110:
-            colours = self._draw_colours(saturation=(110, 255), value=(110, 255))
+        away = 0.0  # from the background, that the shape can be seen
+        while away < 110:
+            bright = self._draw_colours(saturation=(110, 255), value=(190, 255))[:1]
+            colours = np.concatenate([bright, bright * rng.uniform(0.3, 0.55)])
+            away = np.abs(colours - self._background_colours.mean(0)).sum(axis=1).min()
         return _Object(
             class_id=int(rng.integers(len(CLASS_NAMES))),
             radius=rng.uniform(0.11, 0.20),
@@ -198,8 +219,7 @@ class Scene:
             spin=(rng.uniform(0, 2 * np.pi), rng.uniform(-0.06, 0.06)),
             birth=int(rng.integers(1, max(2, self.num_frames // 2))) if kind == 'late' else 0,
             colours=colours,
-            pattern=int(rng.integers(4)),
-            pitch=rng.uniform(0.5, 1.1),
+            pitch=rng.uniform(0.4, 0.6),
         )
 
     def _draw_background(self) -> NDArray[np.uint8]:
@@ -280,15 +300,8 @@ class Scene:
         # Truth and paint agree: a pixel belongs to the shape that covers more than half of it.
         ids[y0:y1, x0:x1][cover > 127] = identity
         grid = np.mgrid[y0:y1, x0:x1].astype(np.float64)[::-1] - middle[:, None, None]
-        u, v = np.tensordot(np.linalg.inv(to_image), grid, axes=1) / item.pitch
-        if item.pattern == 0:
-            blend = np.zeros_like(u)
-        elif item.pattern == 1:
-            blend = (np.sin(2 * np.pi * u) > 0).astype(np.float64)
-        elif item.pattern == 2:
-            blend = (np.floor(u) + np.floor(v)) % 2
-        else:
-            blend = np.clip(0.5 + 0.4 * u * item.pitch, 0, 1)
+        u, v = np.tensordot(np.linalg.inv(to_image), grid, axes=1)
+        blend = _texture(item.class_id, u, v, item.pitch)
         first, second = item.colours
         colour = first + blend[..., None] * (second - first)
         alpha = cover[..., None] / 255.0

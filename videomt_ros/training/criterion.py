@@ -38,11 +38,18 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses and of the matching costs, and how points are drawn."""
+    """Weights of the losses and of the matching costs, and how points are drawn.
+
+    Masks and Dice weigh as much in the matching as in the loss.
+    """
 
     class_weight: float = 2.0
     mask_weight: float = 5.0
     dice_weight: float = 5.0
+    class_match_weight: float = 2.0
+    """Of the class in the matching cost. The more it counts, the more several queries on one
+    object may each guess a class of their own and leave it to the matching to pick the right one.
+    """
     no_object_weight: float = 0.1
     """Weight of the class no object in the cross entropy."""
     num_points: int = 12544
@@ -125,7 +132,7 @@ class Criterion:
                     point_logits,
                     targets.class_ids,
                     truth,
-                    (weights.class_weight, weights.mask_weight, weights.dice_weight),
+                    (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
                 )
             )
         header = torch.stack([targets.clip_of, first], dim=1).float()  # small integers: exact

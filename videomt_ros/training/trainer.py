@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -200,9 +201,17 @@ class Trainer:
 def start_from_scratch(net: VidEoMT) -> None:
     """Set what a pretrained backbone would bring otherwise.
 
-    DINOv2 starts its layer scales at 1e-5, which lets nothing through for thousands of steps; and
-    an updater that starts as the identity hands a query on as it is, rather than scrambled.
+    DINOv2 starts its layer scales at 1e-5, which lets nothing through for thousands of steps. A
+    random table of positions has to learn which patches are neighbours; one of sines and cosines
+    (Beyer et al., arXiv 2205.01580) knows. And an updater that starts as the identity hands a
+    query on as it is, rather than scrambled.
     """
+    table = getattr(net.backbone.vit, 'pos_embed', None)
+    if table is not None:
+        side = net.config.table_size // net.config.patch_size
+        positions = build_sincos2d_pos_embed([side, side], dim=net.config.embed_dim)
+        with torch.no_grad():
+            table[:, -side * side :] = positions
     for name, parameter in net.backbone.named_parameters():
         if name.endswith(('.gamma', '.gamma_1', '.gamma_2')):
             nn.init.ones_(parameter)
