@@ -79,7 +79,7 @@ def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
 def _texture(
     class_id: int, u: NDArray[np.float64], v: NDArray[np.float64], pitch: float
 ) -> NDArray[np.float64]:
-    """Share of the second tone, 0 or 1, at places in the unit shape: each class has its pattern."""
+    """Share of the second tone, 0 or 1, at places in the unit shape; one pattern per class."""
     name = CLASS_NAMES[class_id]
     if name == 'circle':  # rings around the middle
         second = np.sin(2 * np.pi * np.hypot(u, v) / pitch) > 0

@@ -23,7 +23,8 @@ def measure_scenes(
 
     Args:
         net: trained on the classes of `videomt_ros.datasets.synthetic`.
-        seeds: of the scenes; those below `training.clips.FIRST_TRAINING_SEED` are never trained on.
+        seeds: of the scenes; those below FIRST_TRAINING_SEED (training.clips) are never
+            trained on.
         num_frames: length of each scene.
         image_size: (height, width) of the frames in pixels.
         frame_rate: frames per second by their stamps; counts for gaps in tracks.
