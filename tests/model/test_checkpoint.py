@@ -8,6 +8,7 @@ import pickle
 import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -250,6 +251,13 @@ def test_overrides_replace_settings(folder):
     config = net.config
     assert (config.test_size, config.class_names, config.size_divisor) == (640, names, 64)
     assert config.name == 'x'
+
+
+def test_new_class_names_keep_the_split_into_things_and_stuff(tmp_path, net):
+    save_model(net, tmp_path / 'mine.safetensors')
+    config = load_model(tmp_path / 'mine.safetensors', class_names=('a', 'b', 'c')).config
+    assert config.class_names == ('a', 'b', 'c')
+    assert config.thing_classes == net.config.thing_classes == (True, True, False)
 
 
 def test_an_unknown_override_is_named(folder):
@@ -583,6 +591,7 @@ def test_an_own_file_with_a_bad_record_says_what_is_wrong(tmp_path, net, metadat
         ('./no/such.pth', 'no such file or folder'),
         ('such.safetensors', 'no such file or folder'),
         ('a/b/c', 'no such file or folder'),
+        (Path('demo'), 'no such file or folder'),
         ('videomt-dinov2-smal-ytvis2019', 'Nearest: videomt-dinov2-small-ytvis2019'),
         ('resnet', '`videomt models` lists them all'),
     ],

@@ -116,8 +116,8 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
     elif checkpoint.layout is not OWN:
         _add_defaults(checkpoint, settings, overrides)
     settings['name'] = checkpoint.name
-    if 'num_classes' in overrides or 'class_names' in overrides:
-        # Names and things describe the classes that were replaced.
+    if 'num_classes' in overrides:
+        # They describe the classes that were replaced.
         for key in ('class_names', 'thing_classes'):
             settings.pop(key, None)
     merged = settings | overrides
@@ -259,11 +259,7 @@ def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
             f'{layout.query_blocks} (expected {net.config.num_query_blocks}, '
             f'got {_size(blocks.shape)})'
         )
-    not_real = [
-        key
-        for key in shapes
-        if key in found and not (found[key].is_floating_point() and found[key].isfinite().all())
-    ]
+    not_real = [key for key in shapes if key in found and not _is_finite(found[key])]
     faults = [
         f'{what} ({len(keys)}): {", ".join(keys)}'
         for what, keys in (
@@ -283,6 +279,14 @@ def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
         key: torch.cat([tensors[part].float() for part in parts]).reshape(targets[key].shape)
         for key, parts in sources.items()
     }
+
+
+def _is_finite(values: Tensor) -> bool:
+    """True for real numbers without NaN and infinity; the sum shows both, and is quick."""
+    if not values.is_floating_point():
+        return False
+    total = values.sum(dtype=torch.float32)
+    return bool(total.isfinite()) or bool(values.isfinite().all())
 
 
 def _size(shape: tuple[int, ...] | torch.Size) -> str:

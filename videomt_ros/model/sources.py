@@ -76,12 +76,8 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         CheckpointError: the weights can't be found or read.
     """
     text = str(source)
-    if text in preset_names():
-        preset = load_preset(text)
-        path = preset.path or hub.fetch_file(preset.source, preset.file)
-        if not path.is_file():
-            raise CheckpointError(f'{path}: the weights of {text} are missing.')
-        return _read_file(path, preset)
+    if isinstance(source, str) and text in preset_names():
+        return _read_preset(load_preset(text))
     path = Path(text).expanduser()
     if path.is_dir():
         return _read_folder(path, path.resolve().name)
@@ -89,13 +85,20 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         return _read_file(path, find_preset(file=path.name))
     if isinstance(source, str) and hub.is_hub_name(text):
         return _read_hub(text)
-    if len(path.parts) > 1 or path.suffix in ('.pth', '.pt', '.bin', '.safetensors'):
+    suffixes = ('.pth', '.pt', '.bin', '.safetensors')
+    if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
         raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
     try:
-        load_preset(text)
+        return _read_preset(load_preset(text))
     except PresetError as error:
         raise CheckpointError(str(error)) from None
-    raise AssertionError(text)
+
+
+def _read_preset(preset: Preset) -> Checkpoint:
+    path = preset.path or hub.fetch_file(preset.source, preset.file)
+    if not path.is_file():
+        raise CheckpointError(f'{path}: the weights of {preset.name} are missing.')
+    return _read_file(path, preset)
 
 
 def _read_hub(repository: str) -> Checkpoint:
