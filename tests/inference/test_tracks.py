@@ -408,19 +408,19 @@ def test_ids_follow_one_another_and_start_again_after_the_last():
 
 def test_memory_does_not_grow_with_the_stream():
     rng = np.random.default_rng(0)
-    tracker = Tracker(num_queries=6, merged_classes={3})
+    tracker = Tracker(num_queries=3, merged_classes={3})
 
     def run(start: int, stop: int) -> int:
         """Frames of boxes anywhere, of any class, seen or not; returns the newest id."""
         for t in range(start, stop):
             tracker.begin(t * STEP_NS, gap_s=0.3)
-            number = int(rng.integers(1, 7))
+            number = int(rng.integers(1, 4))
             masks = np.zeros((number, 10, 12), bool)
             for mask in masks:
                 row, column = rng.integers((0, 0), (8, 10))
                 mask[row : row + 3, column : column + 3] = True
             detections = build_detections(
-                rng.permutation(6)[:number],
+                rng.permutation(3)[:number],
                 rng.normal(0.0, 3.0, (number, 5)),
                 rng.uniform(0.3, 1.0, number),
                 masks,
@@ -429,7 +429,7 @@ def test_memory_does_not_grow_with_the_stream():
             seen = {track for track, _ in matches if rng.random() < 0.9}
             sights = {tracker.identity(t): Sight(t.class_id, 0.9, 9, (0, 0, 3, 3)) for t in seen}
             tracker.settle(sights, seen, confirm_frames=2)
-            assert len(tracker.tracks) <= 4 * 6
+            assert len(tracker.tracks) <= 4 * 3
         return max(identity.track_id or 0 for identity in tracker.identities())
 
     run(0, 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -32,7 +33,7 @@ class StreamSettings:
     )
     mask_threshold: float = _setting(
         0.5,
-        'Lowest mask probability with which a pixel belongs to a segment. '
+        'Mask probability above which a pixel belongs to a segment. '
         'Not used by semantic segmentation.',
         range=(0.0, 1.0),
     )
@@ -78,7 +79,8 @@ def _checked(item: Field[Any], value: Any) -> Any:
     """
     limits = item.metadata
     if isinstance(item.default, tuple):
-        if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        is_list = isinstance(value, Iterable) and not isinstance(value, str)
+        if not is_list or not all(isinstance(name, str) for name in value):
             raise ValueError(f'Expected {item.name} to be a list of names, got {value!r}.')
         unknown = [name for name in value if name not in limits.get('choices', value)]
         if unknown:

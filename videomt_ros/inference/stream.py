@@ -175,12 +175,12 @@ class VideoStream:
         settings, tracker = self.settings, self._tracker
         rows, columns = geometry.grid_inside((mask_logits.shape[1], mask_logits.shape[2]))
         inside = mask_logits[:, :rows, :columns]
-        logits, areas = postprocess.read_queries(class_logits, inside, settings.mask_threshold)
+        logits, present = postprocess.read_queries(class_logits, inside, settings.mask_threshold)
         scores = self._scores(softmax(logits))
         able = scores >= settings.score_threshold
         able[tracker.owned_queries()] = True
-        # A score that is no number compares as False, and so does an area.
-        able &= (areas > 0) & np.isfinite(logits).all(1)
+        # Logits that are no numbers, as half precision may give, are no candidates either.
+        able &= present & np.isfinite(logits).all(1)
         queries = np.flatnonzero(able)
         masks = postprocess.read_masks(inside, queries, settings.mask_threshold)
         detections = build_detections(queries, logits[queries], scores[queries], masks)

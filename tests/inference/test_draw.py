@@ -1,0 +1,87 @@
+"""Drawing: what is painted where, and that it can be read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from videomt_ros.inference import draw
+from videomt_ros.inference.draw import track_color
+from videomt_ros.structures import Segment, Segments, TrackState
+
+
+def segment(track_id, box, area, is_thing=True, state=TrackState.CONFIRMED):
+    return Segment(track_id, 0, 'cat', is_thing, 0.9, state, 5, 0, box, area)
+
+
+def result(*boxes, size=(120, 160), **kwargs):
+    ids = np.zeros(size, np.uint16)
+    segments = []
+    for number, (x0, y0, x1, y1) in enumerate(boxes, start=1):
+        ids[y0:y1, x0:x1] = number
+        segments.append(segment(number, (x0, y0, x1, y1), (y1 - y0) * (x1 - x0), **kwargs))
+    return Segments(0, ids, tuple(segments), 3)
+
+
+def test_nothing_is_painted_without_segments():
+    image = np.full((120, 160, 3), 50, np.uint8)
+    drawn = draw(image, result())
+    assert (drawn == image).all()
+    assert drawn is not image
+    assert not np.shares_memory(drawn, image)
+
+
+def test_masks_are_blended_inside_and_the_rest_stays():
+    image = np.full((120, 160, 3), 50, np.uint8)
+    image.flags.writeable = False
+    drawn = draw(image, result((40, 60, 80, 100)), alpha=0.5, labels=False, boxes=False)
+    expected = (0.5 * 50 + 0.5 * np.array(track_color(1))).round()
+    assert np.abs(drawn[80, 60] - expected).max() <= 1
+    assert tuple(drawn[60, 60]) == track_color(1)  # outline
+    outside = np.ones((120, 160), bool)
+    outside[60:100, 40:80] = False
+    assert (drawn[outside] == 50).all()
+
+
+def test_colours_belong_to_ids():
+    colors = [track_color(i) for i in range(1, 13)]
+    assert colors == [track_color(i) for i in range(1, 13)]
+    for i, a in enumerate(colors):
+        for b in colors[:i]:
+            assert np.abs(np.subtract(a, b)).max() > 20
+    assert all(len(track_color(i)) == 3 for i in (1, 65535))
+
+
+def test_things_have_boxes_and_stuff_has_none():
+    image = np.zeros((120, 160, 3), np.uint8)
+    hollow = result((40, 60, 80, 100))
+    hollow.ids[60:100, 40:80] = 0
+    hollow.ids[80, 60] = 1
+    assert tuple(draw(image, hollow, labels=False)[60, 50]) == track_color(1)
+    stuff = Segments(0, hollow.ids, (segment(1, (40, 60, 80, 100), 1, is_thing=False),), 3)
+    assert not draw(image, stuff, labels=False)[60, 50].any()
+
+
+def test_lost_tracks_are_not_drawn():
+    image = np.zeros((120, 160, 3), np.uint8)
+    lost = segment(1, (40, 60, 80, 100), 0, state=TrackState.LOST)
+    assert not draw(image, Segments(0, np.zeros((120, 160), np.uint16), (lost,), 3)).any()
+
+
+@pytest.mark.parametrize('size', [(120, 160), (40, 60), (720, 1280), (1, 1), (5, 300)])
+def test_labels_stay_inside_the_image(size):
+    image = np.zeros((*size, 3), np.uint8)
+    height, width = size
+    box = (width - 1, height - 1, width, height)
+    drawn = draw(image, result(box, size=size))
+    assert drawn.shape == image.shape
+    if height >= 40:
+        written = np.nonzero(draw(image, result(box, size=size), boxes=False).any(2))
+        assert written[0].max() - written[0].min() >= 8  # legible height in pixels
+
+
+def test_sizes_must_agree():
+    with pytest.raises(ValueError, match='Expected an RGB image'):
+        draw(np.zeros((10, 10, 3), np.uint8), result())
+    with pytest.raises(ValueError, match='Expected an RGB image'):
+        draw(np.zeros((120, 160), np.uint8), result())

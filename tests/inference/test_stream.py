@@ -1,0 +1,213 @@
+"""VideoStream on the real network."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.scripted import CAT, IMAGE, Obj, scripted_stream, summary
+from videomt_ros.inference import StreamSettings, VideoStream
+
+OPEN = {
+    'score_threshold': 0.1,
+    'min_area': 1,
+    'confirm_frames': 2,
+    'track_states': ('tentative', 'confirmed', 'lost'),
+}
+"""Random weights are sure of nothing."""
+
+
+def video(seed, length=6, size=(70, 90)):
+    rng = np.random.default_rng(seed)
+    scene = rng.integers(0, 256, (size[0] + 40, size[1] + 40, 3), dtype=np.uint8)
+    return [scene[3 * t : size[0] + 3 * t, 2 * t : size[1] + 2 * t] for t in range(length)]
+
+
+def run(stream, images, start=0):
+    return [stream.push(image, (start + t) * 10**8) for t, image in enumerate(images)]
+
+
+def equal(a, b):
+    return [summary(x) for x in a] == [summary(x) for x in b]
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_results_of_the_real_network(tiny_net, task):
+    results = run(VideoStream(tiny_net, task, **OPEN), video(0))
+    assert any(r.segments for r in results)
+    for result in results:
+        assert result.ids.shape == (70, 90)
+        assert result.num_classes == 3
+
+
+def test_the_task_is_the_networks_own_unless_told(tiny_net):
+    assert VideoStream(tiny_net).task == 'instance'
+    with pytest.raises(ValueError, match="instance, panoptic, semantic, got 'depth'"):
+        VideoStream(tiny_net, 'depth')
+
+
+def test_reset_equals_a_new_stream(tiny_net):
+    stream = VideoStream(tiny_net, **OPEN)
+    first = run(stream, video(0))
+    run(stream, video(1), start=6)
+    stream.reset()
+    assert stream.outputs is None
+    assert equal(run(stream, video(0)), first)
+    assert any(r.segments for r in first)
+
+
+def test_two_streams_that_alternate_give_what_each_gives_alone(tiny_net):
+    videos = video(0), video(1)
+    alone = [run(VideoStream(tiny_net, **OPEN), images) for images in videos]
+    streams = [VideoStream(tiny_net, **OPEN) for _ in videos]
+    together = [[], []]
+    for t in range(6):
+        for k in range(2):
+            together[k].append(streams[k].push(videos[k][t], t * 10**8))
+    assert equal(together[0], alone[0])
+    assert equal(together[1], alone[1])
+    assert not equal(alone[0], alone[1])
+
+
+def test_results_depend_on_the_past_alone(tiny_net):
+    past, future = video(0), video(1)
+    whole = run(VideoStream(tiny_net, **OPEN), past + future)
+    other = run(VideoStream(tiny_net, **OPEN), past + video(2))
+    assert equal(whole[:6], other[:6])
+    assert not equal(whole[6:], other[6:])
+
+
+def test_outputs_are_the_networks(tiny_net):
+    stream = VideoStream(tiny_net)
+    state = tiny_net.initial_state(1)
+    for t, image in enumerate(video(0, 3, (64, 80))):
+        stream.push(image, t)
+        frame, _ = stream._prepare(image)
+        with torch.inference_mode():
+            expected, state = tiny_net.step(frame, state)
+        assert torch.equal(stream.outputs.class_logits, expected.class_logits)
+        assert torch.equal(stream.outputs.mask_logits, expected.mask_logits)
+
+
+def test_time_that_goes_back_starts_anew(tiny_net, caplog):
+    stream = VideoStream(tiny_net, **OPEN)
+    images = video(0)
+    first = run(stream, images)
+    with caplog.at_level(logging.WARNING):
+        assert equal(run(stream, images), first)  # a bag in a loop
+    assert 'went back by 0.500 s' in caplog.text
+
+
+def test_another_size_starts_anew(tiny_net, caplog):
+    stream = VideoStream(tiny_net, **OPEN)
+    run(stream, video(0))
+    with caplog.at_level(logging.WARNING):
+        result = stream.push(video(0, 1, (90, 70))[0], 10**9)
+    assert 'Image size changed from (70, 90) to (90, 70)' in caplog.text
+    assert summary(result) == summary(
+        VideoStream(tiny_net, **OPEN).push(video(0, 1, (90, 70))[0], 10**9)
+    )
+
+
+def test_a_bad_image_leaves_the_stream_as_it_was(tiny_net):
+    images = video(0)
+    expected = run(VideoStream(tiny_net, **OPEN), images)
+    stream = VideoStream(tiny_net, **OPEN)
+    results = run(stream, images[:3])
+    with pytest.raises(ValueError, match='Expected an RGB image'):
+        stream.push(np.zeros((4, 4), np.uint8), 3 * 10**8)
+    results += run(stream, images[3:], start=3)
+    assert equal(results, expected)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 2000), (2000, 3), (17, 5)])
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_odd_images(tiny_net, size, task):
+    stream = VideoStream(tiny_net, task, **OPEN)
+    for t in range(2):
+        assert stream.push(np.full((*size, 3), 99, np.uint8), t).ids.shape == size
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_reduced_precision(tiny_net, dtype):
+    stream = VideoStream(tiny_net.to(dtype), **OPEN)
+    run(stream, video(0))
+    assert stream.outputs.mask_logits.dtype == dtype
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_picture(tiny_net):
+    images = video(0)
+    expected = run(VideoStream(tiny_net, **OPEN), images)
+    for result, truth in zip(
+        run(VideoStream(tiny_net.cuda(), **OPEN), images), expected, strict=True
+    ):
+        assert (result.ids == truth.ids).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'score_threshold': 1.5}, 'score_threshold from 0.0 to 1.0, got 1.5'),
+        ({'mask_threshold': -0.1}, 'mask_threshold from 0.0 to 1.0'),
+        ({'overlap_threshold': float('nan')}, 'overlap_threshold from 0.0 to 1.0, got nan'),
+        ({'score_threshold': '0.5'}, "score_threshold from 0.0 to 1.0, got '0.5'"),
+        ({'score_threshold': True}, 'score_threshold from 0.0 to 1.0, got True'),
+        ({'min_area': -1}, 'min_area from 0'),
+        ({'min_area': 1.5}, 'min_area to be a whole number, got 1.5'),
+        ({'gap_s': -1.0}, 'gap_s from 0.0'),
+        ({'confirm_frames': 0}, 'confirm_frames from 1'),
+        ({'class_filter': 'circle'}, 'class_filter to be a list of names'),
+        ({'class_filter': 3}, 'class_filter to be a list of names'),
+        ({'class_filter': ('dragon',)}, 'no class dragon. It knows: circle, square, sky'),
+        ({'track_states': ('gone',)}, 'from tentative, confirmed, lost, got gone'),
+        ({'colour': 1}, 'Unknown settings: colour. Expected some of: score_threshold'),
+    ],
+)
+def test_bad_settings_name_the_range_and_change_nothing(tiny_net, settings, message):
+    with pytest.raises(ValueError, match=message):
+        VideoStream(tiny_net, **settings)
+    stream = VideoStream(tiny_net, **OPEN)
+    before = stream.settings
+    with pytest.raises(ValueError, match=message):
+        stream.update(**{'gap_s': 5.0, **settings})
+    assert stream.settings == before
+
+
+def test_settings_take_numbers_of_any_kind():
+    settings = StreamSettings(
+        score_threshold=np.float32(0.25), min_area=np.int64(3), gap_s=2, class_filter=['cat']
+    )
+    assert settings == StreamSettings(
+        score_threshold=0.25, min_area=3, gap_s=2.0, class_filter=('cat',)
+    )
+    assert type(settings.min_area) is int
+    assert type(settings.gap_s) is float
+
+
+def test_each_setting_says_its_meaning_and_limits():
+    for item in fields(StreamSettings):
+        assert item.metadata['meaning'].endswith('.')
+        if not isinstance(item.default, tuple):
+            lowest, highest = item.metadata['range']
+            assert lowest <= item.default <= highest
+
+
+def test_pushing_leaves_no_graph_and_no_gradient(tiny_net):
+    stream = VideoStream(tiny_net, **OPEN)
+    run(stream, video(0, 2))
+    assert not stream.outputs.mask_logits.requires_grad
+    assert all(weight.grad is None for weight in tiny_net.parameters())
+
+
+def test_the_image_and_results_are_the_callers_own():
+    stream = scripted_stream([[Obj(0, CAT, 4, 4)]] * 3)
+    image = IMAGE.copy()
+    first = stream.push(image, 0)
+    first.ids[:] = 9
+    assert (stream.push(image, 1).ids <= 1).all()
+    assert (image == IMAGE).all()
