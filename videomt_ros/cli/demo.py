@@ -139,7 +139,6 @@ class _LiveRun:
             print(f'Playing {self._what_is_played()}', flush=True)
             pipeline.start('camera', 'videomt_ros.ros.camera', self._camera_args())
             self._wait_for_results(pipeline)
-            pipeline.finish('segmenter')
             pipeline.finish('recorder')
         if not self._kept:
             reason = self.health.get('last_error') or 'it reports no error.'

@@ -1,7 +1,7 @@
 """What a subscriber of the segmenter keeps: the tracks, the id images, and the overlay.
 
 A folder holds `tracks.jsonl` (one line per frame), `ids/<stamp_ns>.png` (16 bits, the pixel is the
-track id), `overlay.mp4`, and `stills/<stamp_ns>.png`, some overlay images without loss.
+track id), `overlay.mp4`, and `stills/<stamp_ns>.npy`, some overlay images without loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_STILLS = 48
+MAX_STILLS = 32
 """Beyond this many stills every second one is given up, and half as many are kept from then on."""
 
 
@@ -48,14 +48,17 @@ class RecordingWriter:
 
     def add_ids(self, stamp_ns: int, ids: NDArray[np.uint16]) -> None:
         """Keep the id image of one frame, (H, W)."""
-        _write_png(self._folder / 'ids' / f'{stamp_ns}.png', ids)
+        path = self._folder / 'ids' / f'{stamp_ns}.png'
+        # The lowest compression: a live recorder has other things to do.
+        if not cv2.imwrite(str(path), ids, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise OSError(f'Cannot write {path}. Is the disk full?')
 
     def add_overlay(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
         """Keep the overlay of one frame, RGB (H, W, 3)."""
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if self._num_overlays % self._still_stride == 0:
             self._add_still(stamp_ns, image)
         self._num_overlays += 1
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if self._video is None or self._last_image is None:
             self._open_video(image)
             self._first_ns, self._last_image = stamp_ns, image
@@ -88,8 +91,9 @@ class RecordingWriter:
             )
 
     def _add_still(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
-        path = self._folder / 'stills' / f'{stamp_ns}.png'
-        _write_png(path, image)
+        # As it is: a PNG of a noisy image takes longer than everything else here together.
+        path = self._folder / 'stills' / f'{stamp_ns}.npy'
+        np.save(path, image)
         self._stills.append(path)
         if len(self._stills) > MAX_STILLS:
             for given_up in self._stills[1::2]:
@@ -122,15 +126,8 @@ class Recording:
 
     def stills(self) -> list[int]:
         """Stamps of the overlay images that were kept without loss, in the order of time."""
-        return sorted(int(path.stem) for path in (self.folder / 'stills').glob('*.png'))
+        return sorted(int(path.stem) for path in (self.folder / 'stills').glob('*.npy'))
 
     def still(self, stamp_ns: int) -> NDArray[np.uint8]:
         """One of these images, RGB (H, W, 3)."""
-        image = cv2.imread(str(self.folder / 'stills' / f'{stamp_ns}.png'))
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _write_png(path: Path, image: NDArray[Any]) -> None:
-    # The lowest compression: a live recorder has other things to do.
-    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-        raise OSError(f'Cannot write {path}. Is the disk full?')
+        return np.load(self.folder / 'stills' / f'{stamp_ns}.npy')

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from videomt_ros.resources import resource
+
 _STOP_TIMEOUT_S = 15.0
 """After SIGINT; a segmenter ends after the image in work."""
 _LIBC = ctypes.CDLL(None)
@@ -98,6 +100,9 @@ class Pipeline:
             'ROS_LOG_DIR': str(self._folder),
             'RCUTILS_COLORIZED_OUTPUT': '0',
         }
+        # Fast DDS before 3 (Kilted) reads the first of the two.
+        for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+            environment.setdefault(variable, str(resource('config', 'fastdds_images.xml')))
         # Nothing leaves this machine. Humble knows only the older of the two names, and the
         # releases after it complain about that one.
         if environment.get('ROS_DISTRO') == 'humble':
@@ -154,7 +159,7 @@ class Pipeline:
             for line in lines
             if (match := _LOG_PREFIX.match(line)) and match['level'] in ('ERROR', 'FATAL')
         ]
-        return '\n'.join(errors[-3:] or lines[-10:]) or 'it logged nothing.'
+        return '\n'.join(errors[-3:] or lines[-3:]) or 'it logged nothing.'
 
     def interrupt(self, name: str) -> None:
         """Send SIGINT, as Ctrl-C in its terminal would."""
