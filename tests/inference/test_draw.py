@@ -85,3 +85,19 @@ def test_sizes_must_agree():
         draw(np.zeros((10, 10, 3), np.uint8), result())
     with pytest.raises(ValueError, match='Expected an RGB image'):
         draw(np.zeros((120, 160), np.uint8), result())
+
+
+def test_labels_give_way_to_one_another():
+    image = np.zeros((120, 160, 3), np.uint8)
+    boxes = (20, 50, 60, 70), (25, 52, 65, 72)
+    plate = (24, 24, 24)
+    alone = [
+        (
+            draw(image, Segments(0, np.zeros((120, 160), np.uint16), (one,), 3), boxes=False)
+            == plate
+        )
+        for one in result(*boxes).segments
+    ]
+    both = draw(image, result(*boxes), boxes=False) == plate
+    # Letters cover a part of the plates, the same part wherever they are.
+    assert both.all(2).sum() == sum(part.all(2).sum() for part in alone)

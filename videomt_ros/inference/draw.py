@@ -70,8 +70,9 @@ def draw(
             corners = (x0, y0), (x1 - 1, y1 - 1)
             cv2.rectangle(canvas, *corners, track_color(segment.track_id), unit)
     if labels:
-        for segment in reversed(shown):
-            _write_label(canvas, segment)
+        plates: list[tuple[int, int, int, int]] = []
+        for segment in shown:  # by falling score, so that the surest has the first choice
+            plates.append(_write_label(canvas, segment, plates))
     return canvas
 
 
@@ -87,8 +88,19 @@ def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
     return edges & (ids > 0)
 
 
-def _write_label(canvas: NDArray[np.uint8], segment: Segment) -> None:
-    """Write 'id name score' on a dark plate at the top left of the box, inside the image."""
+def _write_label(
+    canvas: NDArray[np.uint8], segment: Segment, plates: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Write 'id name score' on a dark plate inside the image, at the segment's box.
+
+    Args:
+        canvas: image to write on.
+        segment: what to name.
+        plates: boxes of the labels written so far, which are kept free if there is room.
+
+    Returns:
+        Box of the plate, (x0, y0, x1, y1), exclusive.
+    """
     height, width = canvas.shape[:2]
     text = f'{segment.track_id} {segment.class_name} {segment.score:.2f}'
     if segment.state is TrackState.TENTATIVE:
@@ -98,13 +110,26 @@ def _write_label(canvas: NDArray[np.uint8], segment: Segment) -> None:
     thickness = max(1, round(scale * 1.5))
     font = cv2.FONT_HERSHEY_SIMPLEX
     (text_width, text_height), below = cv2.getTextSize(text, font, scale, thickness)
+    plate_width, plate_height = text_width + 2, text_height + below + 2
     x0, y0, x1, y1 = segment.box
-    if not segment.is_thing:
-        x0, y0 = (x0 + x1 - text_width) // 2, (y0 + y1) // 2
-    x = int(np.clip(x0, 0, max(0, width - text_width - 2)))
-    y = int(np.clip(y0 - below - 1, text_height + 2, max(text_height + 2, height - below - 1)))
-    cv2.rectangle(
-        canvas, (x, y - text_height - 2), (x + text_width + 1, y + below), (24, 24, 24), -1
-    )
+    above, under = (x0, y0 - plate_height), (x0, y1)
+    middle = ((x0 + x1 - plate_width) // 2, (y0 + y1 - plate_height) // 2)
+    places = (above, under, middle) if segment.is_thing else (middle, above, under)
+    boxes = []
+    for left, top in places:
+        left = max(0, min(left, width - plate_width))
+        top = max(0, min(top, height - plate_height))
+        boxes.append((left, top, left + plate_width, top + plate_height))
+    plate = min(boxes, key=lambda box: sum(_overlap(box, other) for other in plates))
+    left, top, right, bottom = plate
+    cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), (24, 24, 24), -1)
     color = tuple(int(0.5 * part + 127) for part in track_color(segment.track_id))
-    cv2.putText(canvas, text, (x + 1, y - 1), font, scale, color, thickness, cv2.LINE_AA)
+    baseline = (left + 1, bottom - below - 1)
+    cv2.putText(canvas, text, baseline, font, scale, color, thickness, cv2.LINE_AA)
+    return plate
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    """Pixels that two boxes share."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    return max(0, width) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
