@@ -68,6 +68,11 @@ class Channel:
         self._resets = 0
         self._resets_done = 0
 
+    @property
+    def is_active(self) -> bool:
+        """Whether images are processed."""
+        return self._subscription is not None
+
     def activate(self) -> None:
         """Subscribe, and process what comes."""
         self._active_since_s = time.monotonic()

@@ -1,6 +1,10 @@
-"""The network as the node's parameters ask for it: loaded, on its device, tried once."""
+"""The network as the node's parameters ask for it, loaded and tried; and its memory back."""
 
 from __future__ import annotations
+
+import ctypes
+import gc
+import sys
 
 import numpy as np
 import torch
@@ -42,6 +46,18 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
             'Choose another device or precision.'
         ) from error
     return net
+
+
+def return_memory() -> None:
+    """Give the memory of a network that nothing refers to any more back to device and system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == 'linux':
+        # glibc keeps what was freed for itself: without this, all of the weights.
+        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+        if trim is not None:
+            trim(0)
 
 
 def _device(name: str) -> torch.device:

@@ -9,13 +9,11 @@ The node holds wiring alone. Its callbacks are short, and inference runs in the 
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
 
 import rclpy
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -31,7 +29,7 @@ from std_srvs.srv import Trigger
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.channel import Channel
 from videomt_ros.ros.diagnostics import Health
-from videomt_ros.ros.loading import load_network
+from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
 
@@ -139,9 +137,7 @@ class SegmenterNode(LifecycleNode):
             self._channel.destroy()
             self._channel = None
         self._net = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        return_memory()
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
@@ -173,7 +169,8 @@ class SegmenterNode(LifecycleNode):
         )
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
-        self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
+        if self._channel is not None and self._channel.is_active:
+            self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
 
 
 def main(args: list[str] | None = None) -> int:
