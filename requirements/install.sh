@@ -37,7 +37,7 @@ rm -f $stamp
 
 # An environment of another Python, of another folder or that does not start is made anew.
 if [ -e .venv ] && ! { [ -x $venv ] && $venv -m pip --version >/dev/null 2>&1 &&
-  [ "$($venv -c 'import sys; print(sys.prefix)')" = "$root/.venv" ] &&
+  grep -qF "$root/.venv" .venv/bin/activate &&
   { [ -z "$wanted" ] || [ "$(version "$wanted")" = "$(version $venv)" ]; }; }; then
   echo "Removing the unusable .venv"
   rm -rf .venv
