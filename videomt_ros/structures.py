@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +52,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if not 1 <= self.track_id <= MAX_TRACK_ID:
-            raise ValueError(
-                f'Expected a track id from 1 to {MAX_TRACK_ID}, got {self.track_id}.'
-            )
+            raise ValueError(f'Expected a track id from 1 to {MAX_TRACK_ID}, got {self.track_id}.')
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Segments:
             uint8 with 255 for unlabelled pixels; with more than 254 classes uint16 with 65535.
         """
         dtype = np.uint8 if self.num_classes <= 254 else np.uint16
-        table = np.full(MAX_TRACK_ID + 1, np.iinfo(dtype).max, dtype)
+        table: NDArray[Any] = np.full(MAX_TRACK_ID + 1, np.iinfo(dtype).max, dtype)
         for segment in self.segments:
             table[segment.track_id] = segment.class_id
         return table[self.ids]
