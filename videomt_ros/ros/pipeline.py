@@ -21,7 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from videomt_ros.resources import resource
@@ -60,10 +60,14 @@ class Pipeline:
         self.namespace = f'/demo_{os.getpid()}'
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._handlers: dict[int, Any] = {}
+        self._is_interrupted = False
         self._readers: list[threading.Thread] = []
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
     def __enter__(self) -> Pipeline:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._note_interrupt)
         return self
 
     def __exit__(
@@ -72,7 +76,11 @@ class Pipeline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
 
     def start(
         self,
@@ -133,7 +141,11 @@ class Pipeline:
 
         Raises:
             ProcessError: a process ended with an error.
+            KeyboardInterrupt: this process got SIGINT or SIGTERM.
         """
+        if self._is_interrupted:
+            self._is_interrupted = False
+            raise KeyboardInterrupt
         for name in self._processes:
             self.check(name)
         with contextlib.suppress(queue.Empty):
@@ -199,6 +211,13 @@ class Pipeline:
                 process.wait()
             for reader in self._readers:
                 reader.join()
+
+    def _note_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the first is obeyed at the next event, where nothing is half done."""
+        del number, frame
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+        self._is_interrupted = True
 
     def _log(self, name: str) -> Path:
         return self._folder / f'{name}.log'

@@ -10,7 +10,6 @@ active and its topics are matched, `kept` for every frame of which all outputs a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import queue
 import sys
 import threading
@@ -47,17 +46,14 @@ class RecorderNode(Node):
     does not fill the middleware's own short queue.
     """
 
-    def __init__(self, writer: RecordingWriter) -> None:
+    def __init__(self, folder: Path, fps: float) -> None:
         super().__init__('recorder')
         self.failure: Future = Future()
         """Done with the error if a file could not be written."""
-        self._writer = writer
         self._counts = dict.fromkeys(_OUTPUTS, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
-        self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
-        self._thread.start()
         take: dict[str, Callable[..., None]] = {
             'tracks': self._take_tracks,
             'instances': self._take_instances,
@@ -68,6 +64,10 @@ class RecorderNode(Node):
             for name, kind in _OUTPUTS.items()
         ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
+        # Last, so that its files are there once everything is.
+        self._writer = RecordingWriter(folder, fps)
+        self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Write what waits, complete the files, and end."""
@@ -181,13 +181,18 @@ def main() -> int:
     parser.add_argument('--folder', type=Path, required=True, help='new or empty')
     parser.add_argument('--fps', type=float, default=10.0, help='of overlay.mp4')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    rclpy.init()
-    node = RecorderNode(RecordingWriter(args.folder, args.fps))
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    node = None
+    try:
+        rclpy.init()
+        node = RecorderNode(args.folder, args.fps)
         rclpy.spin_until_future_complete(node, node.failure)
-    node.close()
-    rclpy.try_shutdown()
-    if node.failure.done():
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # its usual end
+    finally:
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    if node is not None and node.failure.done():
         print(f'recorder: {node.failure.exception()}', file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,106 @@
+"""The demo's processes: they end with the one that started them, and it hears when one ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from videomt_ros.ros.pipeline import Pipeline, ProcessError
+
+# Needs no network to load: it starts in a second.
+RECORDER = 'videomt_ros.ros.recorder'
+PARENT = f"""
+import sys
+from pathlib import Path
+from videomt_ros.ros.pipeline import Pipeline
+folder = Path(sys.argv[1])
+with Pipeline(folder) as pipeline:
+    pipeline.start('recorder', '{RECORDER}', ['--folder', str(folder / 'recording')])
+    print(pipeline._processes['recorder'].pid, flush=True)
+    while True:
+        pipeline.next_event(0.1)
+"""
+
+
+def start(pipeline: Pipeline, folder: Path) -> psutil.Process:
+    pipeline.start('recorder', RECORDER, ['--folder', str(folder / 'recording')])
+    wait_until_running(folder)
+    return psutil.Process(pipeline._processes['recorder'].pid)
+
+
+def wait_until_running(folder: Path) -> None:
+    deadline_s = time.monotonic() + 60
+    while not (folder / 'recording' / 'tracks.jsonl').exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_processes_end_with_the_pipeline(tmp_path):
+    with pytest.raises(RuntimeError), Pipeline(tmp_path) as pipeline:
+        process = start(pipeline, tmp_path)
+        raise RuntimeError
+    assert not process.is_running()
+
+
+def test_finish_ends_a_process_well(tmp_path):
+    with Pipeline(tmp_path) as pipeline:
+        start(pipeline, tmp_path)
+        pipeline.finish('recorder')
+        assert not pipeline.is_running('recorder')
+
+
+def test_death_of_a_process_is_noticed(tmp_path):
+    with Pipeline(tmp_path) as pipeline:
+        start(pipeline, tmp_path).kill()
+        with pytest.raises(ProcessError, match='recorder ended with signal SIGKILL: it logged no'):
+            for _ in range(100):
+                pipeline.next_event(0.1)
+
+
+def test_last_errors_are_those_of_the_log(tmp_path):
+    with Pipeline(tmp_path) as pipeline:
+        pipeline.start('camera', 'videomt_ros.ros.camera', ['--source', 'nothing.mp4'])
+        with pytest.raises(ProcessError) as failure:
+            for _ in range(600):
+                pipeline.next_event(0.1)
+    assert str(failure.value) == (
+        'The camera ended with exit code 1: Expected a video file, but there is no nothing.mp4.'
+    )
+
+
+def test_interrupt_comes_with_an_event_and_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Pipeline(tmp_path) as pipeline:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.next_event(0.1)
+        assert pipeline.next_event(0.1) is None
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_one_that_started_it(tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, '-c', PARENT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait_until_running(tmp_path)
+        parent.send_signal(number)
+        assert parent.wait(30) != 0
+    assert not psutil.wait_procs([child], timeout=30)[1]
+
+
+def test_two_pipelines_have_two_domains(tmp_path):
+    with Pipeline(tmp_path) as first:
+        start(first, tmp_path)
+        assert Pipeline(tmp_path).domain_id != first.domain_id

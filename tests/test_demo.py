@@ -1,0 +1,196 @@
+"""`videomt demo` as a user runs it: three processes over real DDS, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import psutil
+import pytest
+from pycocotools import mask as coco_mask
+
+from tests.datasets.bags import image_message, write_bag
+from videomt_ros.datasets.synthetic import CLASS_NAMES
+
+pytestmark = pytest.mark.ros
+RESULTS = {'contact_sheet.png', 'overlay.mp4', 'tracks.jsonl'}
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random network that sees one thing or another in every image."""
+    import torch
+
+    from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
+
+    torch.manual_seed(0)
+    net = VidEoMT(
+        VidEoMTConfig(
+            num_classes=len(CLASS_NAMES),
+            class_names=CLASS_NAMES,
+            embed_dim=32,
+            depth=3,
+            num_heads=2,
+            num_queries=4,
+            num_query_blocks=2,
+            table_size=64,
+            test_size=64,
+            name='random',
+        )
+    )
+    with torch.no_grad():
+        net.class_head.bias[0] += 6
+    path = tmp_path_factory.mktemp('model') / 'random.safetensors'
+    save_model(net, path)
+    return path
+
+
+class Demo:
+    """`python -m videomt_ros demo` in a process of its own."""
+
+    def __init__(self, out: Path, model: Path, *args: str) -> None:
+        command = [sys.executable, '-m', 'videomt_ros', 'demo', '--out', str(out)]
+        self.process = subprocess.Popen(
+            [*command, '--model', str(model), *args],
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.seen = ''
+
+    def finish(self) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr."""
+        stdout, stderr = self.process.communicate(timeout=200)
+        return self.process.returncode, self.seen + stdout, stderr
+
+    def wait_for(self, text: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.seen += line
+            if text in line:
+                return
+        raise AssertionError(f'No {text!r} in: {self.seen}{self.process.stderr.read()}')
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that belong to the demo, by its namespace in their command lines."""
+        namespace = f'/demo_{self.process.pid}'
+        return [
+            process
+            for process in psutil.process_iter(['cmdline'])
+            if any(namespace in word for word in process.info['cmdline'] or ())
+        ]
+
+
+def figure(table: str, name: str) -> int:
+    (line,) = (line for line in table.splitlines() if line.startswith(f'  {name}  '))
+    return int(line.removeprefix(f'  {name}').split()[0])
+
+
+def test_synthetic_scene(tmp_path, model):
+    out = tmp_path / 'demo'
+    out.mkdir()
+    for name in (*RESULTS, 'mine.txt'):
+        (out / name).write_text('of an earlier run')
+    demo = Demo(out, model, '--frames', '20', '--seed', '3')
+    code, stdout, stderr = demo.finish()
+    assert code == 0, stderr
+    assert stderr == ''
+    assert not demo.children()
+
+    # The table adds up.
+    sent, received, processed, dropped, rejected = (
+        figure(stdout, name)
+        for name in ('frames sent', 'received', 'processed', 'dropped', 'rejected')
+    )
+    assert sent == 20 and rejected == 0
+    assert 0 < received == processed + dropped <= sent
+    assert 'mean IoU' in stdout and 'latency p95' in stdout
+    last_line = stdout.strip().splitlines()[-1]
+    assert last_line.startswith('Results: ') and all(name in last_line for name in RESULTS)
+
+    # All results are new, and nothing else was touched or left.
+    assert {path.name for path in out.iterdir()} == RESULTS | {'mine.txt'}
+    assert (out / 'mine.txt').read_text() == 'of an earlier run'
+
+    records = [json.loads(line) for line in (out / 'tracks.jsonl').read_text().splitlines()]
+    assert 0 < len(records) <= processed
+    frames = [record['frame'] for record in records]
+    assert frames == sorted(set(frames)) and frames[0] >= 0 and frames[-1] < 20
+    assert all(record['received_ns'] > record['stamp_ns'] for record in records)
+    assert all((record['height'], record['width']) == (384, 480) for record in records)
+    tracks = [track for record in records for track in record['tracks']]
+    assert tracks
+    for track in tracks:
+        assert track['class_name'] == CLASS_NAMES[track['class_id']]
+        if track['mask']:
+            mask = coco_mask.decode(track['mask'])
+            assert mask.shape == (384, 480) and mask.sum() == track['area']
+
+    video = cv2.VideoCapture(str(out / 'overlay.mp4'))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert video.read()[1].shape == (384, 480, 3)
+    # As long as the scene, whatever was dropped.
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) >= frames[-1] - frames[0]
+    sheet = cv2.imread(str(out / 'contact_sheet.png'))
+    assert sheet is not None and sheet.shape[1] >= min(4, len(records)) * 480
+
+
+def test_bag_with_two_topics(tmp_path, model):
+    bag = write_bag(
+        tmp_path / 'bag',
+        {
+            '/left': [image_message(number) for number in range(12)],
+            '/right': [image_message(number, 'bgr8') for number in range(8)],
+        },
+    )
+    out = tmp_path / 'demo'
+    code, stdout, stderr = Demo(out, model, '--source', str(bag)).finish()
+    assert (code, stdout) == (1, '')
+    assert stderr.count('\n') == 1 and '/left' in stderr and '/right' in stderr
+    assert not out.exists()
+
+    code, stdout, stderr = Demo(out, model, '--source', str(bag), '--topic', '/right').finish()
+    assert code == 0, stderr
+    assert figure(stdout, 'frames sent') == 8 and 'mean IoU' not in stdout
+    record = json.loads((out / 'tracks.jsonl').read_text().splitlines()[0])
+    assert record['frame_id'] == 'front'  # as in the bag
+    assert record['source_ns'] < 1_700_000_001_000_000_000 < record['stamp_ns']
+
+
+def test_wrong_model_ends_in_the_nodes_own_words(tmp_path):
+    out = tmp_path / 'demo'
+    out.mkdir()
+    (out / 'tracks.jsonl').write_text('of an earlier run')
+    demo = Demo(out, tmp_path / 'nothing.pth')
+    code, _, stderr = demo.finish()
+    assert code == 1 and stderr.count('\n') == 1
+    assert stderr.startswith('videomt demo: The segmenter ended with exit code 1: ')
+    assert 'nothing.pth' in stderr
+    assert not demo.children()
+    assert [path.name for path in out.iterdir()] == ['tracks.jsonl']
+    assert (out / 'tracks.jsonl').read_text() == 'of an earlier run'
+
+
+def test_interrupt_leaves_nothing(tmp_path, model):
+    demo = Demo(tmp_path / 'demo', model)
+    demo.wait_for('Loading')
+    demo.process.send_signal(signal.SIGINT)
+    code, _, stderr = demo.finish()
+    assert (code, stderr) == (130, '')
+    assert not demo.children()
+    assert not list((tmp_path / 'demo').iterdir())
+
+
+@pytest.mark.parametrize(
+    ('source', 'reason'),
+    [('nothing.mp4', 'there is no nothing.mp4'), ('97', 'webcam with index 97')],
+)
+def test_unusable_source_ends_at_once(tmp_path, source, reason):
+    code, _, stderr = Demo(tmp_path / 'demo', tmp_path, '--source', source).finish()
+    assert code == 1 and stderr.count('\n') == 1 and reason in stderr
