@@ -65,7 +65,7 @@ class LiveReport:
                 ('classes right', f'{scores.classes_right:.0%}', 'of the objects found'),
             ]
         return '\n'.join(
-            f'  {name:<14}{value.replace("nan%", "-"):>8}   {note}'.rstrip()
+            f'  {name:<14}{"-" if value.startswith("nan") else value:>8}   {note}'.rstrip()
             for name, value, note in rows
         )
 

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from videomt_ros.datasets.recording import Recording, RecordingWriter
+from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.evaluation.contact_sheet import contact_sheet, write_contact_sheet
+from videomt_ros.evaluation.live import build_report, write_tracks
+
+START_NS = 1_700_000_000_000_000_000
+PERIOD_NS = 100_000_000
+HEALTH = {'received': '10', 'processed': '8', 'dropped': '1', 'rejected': '1', 'failed': '0'}
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene(4, height=96, width=120, num_frames=10)
+
+
+def record(tmp_path, scene: Scene, numbers: list[int]) -> Recording:
+    """The truth as tracks 11, 12, ..., with latencies of 10, 20, ... ms."""
+    writer = RecordingWriter(tmp_path / 'recording', 10)
+    for place, number in enumerate(numbers):
+        image, ids = scene.frame(number)
+        stamp_ns = START_NS + number * PERIOD_NS
+        tracks = [
+            {'id': identity + 10, 'class_id': scene.class_of[identity], 'area': 9}
+            for identity in np.unique(ids[ids > 0]).tolist()
+        ]
+        tracks.append({'id': 99, 'class_id': 0, 'area': 0})  # lost: not seen
+        received_ns = stamp_ns + 10_000_000 * (place + 1)
+        line = {'stamp_ns': stamp_ns, 'received_ns': received_ns, 'tracks': tracks}
+        writer.add_tracks(line)
+        writer.add_ids(stamp_ns, np.where(ids, ids + 10, 0).astype(np.uint16))
+        writer.add_overlay(stamp_ns, image)
+    writer.close()
+    return Recording(tmp_path / 'recording')
+
+
+def sent_by_stamp() -> dict[int, int]:
+    return {START_NS + number * PERIOD_NS: number for number in range(10)}
+
+
+def figures_of(table: str) -> dict[str, str]:
+    """The table's figures by name."""
+    return {line[2:16].strip(): line[16:24].strip() for line in table.splitlines()}
+
+
+def test_report_of_perfect_tracks(tmp_path, scene):
+    report = build_report(record(tmp_path, scene, [0, 1, 2, 4, 7]), sent_by_stamp(), HEALTH, scene)
+    assert (report.sent, report.received, report.processed) == (10, 10, 8)
+    assert (report.dropped, report.rejected, report.kept) == (1, 1, 5)
+    assert (report.latency_p50_ms, report.latency_p95_ms) == pytest.approx((30, 48))
+    assert 99 not in report.track_ids and len(report.track_ids) > 1
+    scores = report.scores
+    assert scores is not None
+    assert (scores.mean_iou, scores.found, scores.num_switches) == (1, 1, 0)
+    assert (scores.classes_right, scores.num_frames) == (1, 5)
+    figures = figures_of(report.table())
+    assert (figures['frames sent'], figures['dropped']) == ('10', '1')
+    assert (figures['latency p50'], figures['mean IoU']) == ('30 ms', '1.00')
+    assert figures['objects found'] == figures['classes right'] == '100%'
+
+
+def test_report_without_truth(tmp_path, scene):
+    report = build_report(record(tmp_path, scene, [0]), sent_by_stamp(), HEALTH, None)
+    assert report.scores is None and 'mean IoU' not in report.table()
+
+
+def test_shares_of_nothing_are_dashes(tmp_path, scene):
+    writer = RecordingWriter(tmp_path / 'recording', 10)
+    writer.add_tracks({'stamp_ns': START_NS, 'received_ns': START_NS + 1, 'tracks': []})
+    writer.add_ids(START_NS, np.zeros((96, 120), np.uint16))
+    writer.close()
+    recording = Recording(tmp_path / 'recording')
+    figures = figures_of(build_report(recording, sent_by_stamp(), HEALTH, scene).table())
+    assert figures['objects found'] == '0%'
+    assert figures['classes right'] == '-'
+
+
+def test_tracks_tell_where_their_image_came_from(tmp_path, scene):
+    recording = record(tmp_path, scene, [3])
+    stamp_ns = START_NS + 3 * PERIOD_NS
+    sent = [{'stamp_ns': stamp_ns, 'number': 3, 'source_ns': 42}]
+    write_tracks(recording, sent, tmp_path / 'tracks.jsonl')
+    (line,) = (tmp_path / 'tracks.jsonl').read_text().splitlines()
+    found = json.loads(line)
+    assert (found['frame'], found['source_ns'], found['stamp_ns']) == (3, 42, stamp_ns)
+    assert found['tracks'][-1]['id'] == 99
+
+
+@pytest.mark.parametrize(('count', 'shown'), [(10, 8), (3, 3), (1, 1)])
+def test_contact_sheet_of_a_recording(tmp_path, scene, count, shown):
+    recording = record(tmp_path, scene, list(range(count)))
+    path = tmp_path / 'sheet.png'
+    write_contact_sheet(recording, START_NS, 'a title', path)
+    page = cv2.imread(str(path))
+    columns, rows = min(4, shown), -(-shown // 4)
+    # The images are 120 x 96 pixels and are shown four times as large.
+    assert page.shape[1] == 12 + columns * (480 + 12)
+    assert rows * 384 < page.shape[0] < rows * 460 + 60
+
+
+def test_images_lie_row_by_row_with_their_colours():
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    images = [np.full((30, 40, 3), colour, np.uint8) for colour in colours]
+    page = contact_sheet(images, ['a', 'b', 'c'], 'title', columns=2, tile_width=40)
+    found = [np.argwhere((page == colour).all(axis=2)) for colour in colours]
+    assert all(len(pixels) == 30 * 40 for pixels in found)
+    first, second, third = (pixels.min(axis=0) for pixels in found)
+    assert first[0] == second[0] < third[0] and first[1] == third[1] < second[1]
+
+
+def test_large_images_shrink():
+    page = contact_sheet([np.zeros((1080, 1920, 3), np.uint8)], [''], '', tile_width=480)
+    assert page.shape[1] == 480 + 24 and page.shape[0] < 270 + 100
