@@ -183,10 +183,13 @@ def test_a_broken_query_does_no_harm():
     class_logits, masks = make_logits([cat, dog])
     class_logits[1] = float('nan')
     masks[2] = float('nan')
+    whole = make_logits([cat, dog])
     for task in ('instance', 'panoptic'):
-        stream = VideoStream(ScriptedNet([(class_logits, masks)], task), confirm_frames=1)
-        for t in range(3):
-            assert [s.class_name for s in stream.push(IMAGE, t).segments] == ['cat']
+        net = ScriptedNet([(class_logits, masks), whole, (class_logits, masks), whole], task)
+        stream = VideoStream(net, confirm_frames=1)
+        results = [stream.push(IMAGE, t) for t in range(4)]
+        found = [{s.class_name: s.track_id for s in r.segments} for r in results]
+        assert found == [{'cat': 1}, {'cat': 1, 'dog': 2}] * 2
 
 
 def test_panoptic_drops_what_others_cover_and_counts_it_as_not_seen():
