@@ -40,6 +40,10 @@ class FrameError(ValueError):
     """An image that cannot be used; the text says why."""
 
 
+class EncodingError(FrameError):
+    """An image that is sound as far as can be told, of an encoding that is not known here."""
+
+
 def decode_image(msg: Any) -> NDArray[np.uint8]:
     """Read a `sensor_msgs/Image`, of rclpy or of rosbags.
 
@@ -52,8 +56,8 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
         RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
 
     Raises:
-        FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
-            encoding is not one of `ENCODINGS`.
+        FrameError: the size is zero, a row does not fit into `step`, or the data end early.
+        EncodingError: the encoding is not one of `ENCODINGS`.
     """
     height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
     if not height or not width:
@@ -64,7 +68,9 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
             f'data, got {size}.'
         )
     if msg.encoding not in _CHANNELS_AND_CODE:
-        raise FrameError(f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}.')
+        raise EncodingError(
+            f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}.'
+        )
     channels, code = _CHANNELS_AND_CODE[msg.encoding]
     if step < width * channels:
         raise FrameError(

@@ -21,31 +21,17 @@ from pycocotools import mask as coco_mask
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from videomt_ros.datasets.images import EncodingError, FrameError, decode_image
 from videomt_ros.msg import Mask, Track, TrackArray
 from videomt_ros.structures import Segment, Segments, TrackState
-
-_CHANNELS_AND_CODE: dict[str, tuple[int, int | None]] = {
-    'rgb8': (3, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB),
-    'mono8': (1, cv2.COLOR_GRAY2RGB),
-    'rgba8': (4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (4, cv2.COLOR_BGRA2RGB),
-}
-ENCODINGS = tuple(_CHANNELS_AND_CODE)
-"""Encodings that are read without `cv_bridge`."""
-
-
-class FrameError(ValueError):
-    """An image message that cannot be used; the text says why."""
 
 
 def image_from_msg(msg: Image) -> NDArray[np.uint8]:
     """Read an image message.
 
-    Rows may be padded (`step` larger than a row), and bytes after the last row are ignored.
-
     Args:
-        msg: an image of one of `ENCODINGS`, or of any that `cv_bridge` turns into `rgb8`.
+        msg: an image that `datasets.images.decode_image` reads, or that `cv_bridge` turns into
+            `rgb8`.
 
     Returns:
         RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
@@ -54,25 +40,22 @@ def image_from_msg(msg: Image) -> NDArray[np.uint8]:
         FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
             encoding is not known.
     """
-    height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
-    if not height or not width:
-        raise FrameError(f'Expected an image with pixels, got {width} x {height} pixels.')
-    if size < step * height:
+    try:
+        return decode_image(msg)
+    except EncodingError as error:
+        bridge = _cv_bridge()
+        if bridge is None:
+            raise FrameError(
+                f'{error} Others need cv_bridge: install it (ros-<distro>-cv-bridge), or convert '
+                'the images.'
+            ) from error
+    try:
+        return bridge.imgmsg_to_cv2(msg, 'rgb8')
+    except Exception as error:  # cv_bridge raises its own error, cv2's, or numpy's
+        reason = ' '.join(str(error).split())
         raise FrameError(
-            f'Expected at least step x height = {step} x {height} = {step * height} bytes of '
-            f'data, got {size}.'
-        )
-    if msg.encoding not in _CHANNELS_AND_CODE:
-        return _image_from_cv_bridge(msg)
-    channels, code = _CHANNELS_AND_CODE[msg.encoding]
-    if step < width * channels:
-        raise FrameError(
-            f'Expected a step of at least {width * channels} bytes for {width} pixels of '
-            f'{msg.encoding}, got {step}.'
-        )
-    rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
-    image = rows[:, : width * channels].reshape(height, width, channels)
-    return image if code is None else cv2.cvtColor(image, code)
+            f'cv_bridge found no way from {msg.encoding!r} to rgb8: {reason}'
+        ) from error
 
 
 def image_to_msg(
@@ -190,22 +173,6 @@ def stamp_to_msg(stamp_ns: int) -> Time:
     """The stamp of so many nanoseconds."""
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return Time(sec=sec, nanosec=nanosec)
-
-
-def _image_from_cv_bridge(msg: Image) -> NDArray[np.uint8]:
-    bridge = _cv_bridge()
-    if bridge is None:
-        raise FrameError(
-            f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}. '
-            'Others need cv_bridge: install it (ros-<distro>-cv-bridge), or convert the images.'
-        )
-    try:
-        return bridge.imgmsg_to_cv2(msg, 'rgb8')
-    except Exception as error:  # cv_bridge raises its own error, cv2's, or numpy's
-        reason = ' '.join(str(error).split())
-        raise FrameError(
-            f'cv_bridge found no way from {msg.encoding!r} to rgb8: {reason}'
-        ) from error
 
 
 @lru_cache(maxsize=1)

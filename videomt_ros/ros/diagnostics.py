@@ -31,7 +31,7 @@ class Health:
         self.dropped = 0
         """Images left out: a newer one came first, or the stream was reset or stopped."""
         self.rejected = 0
-        """Images that cannot be used: see `conversions.FrameError`."""
+        """Images that cannot be used: see `datasets.images.FrameError`."""
         self.failed = 0
         """Images on which inference raised an error."""
         self.last_error = ''
