@@ -22,7 +22,8 @@ from tests.inference.scripted import (
     summary,
 )
 from videomt_ros.inference.association import build_detections
-from videomt_ros.inference.tracks import Identity, Sight, Tracker
+from videomt_ros.inference.identities import Identity, Sight
+from videomt_ros.inference.tracks import Tracker
 from videomt_ros.structures import TrackState
 
 

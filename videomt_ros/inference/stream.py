@@ -21,9 +21,10 @@ from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, softmax
+from videomt_ros.inference.identities import Identity, Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.settings import StreamSettings
-from videomt_ros.inference.tracks import Identity, Sight, Track, Tracker
+from videomt_ros.inference.tracks import Track, Tracker
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
 from videomt_ros.structures import Segment, Segments, TrackState
