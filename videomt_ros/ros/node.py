@@ -10,6 +10,7 @@ The node holds wiring alone. Its callbacks are short, and inference runs in the 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
@@ -206,4 +207,9 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is closed by now. Python would take seconds more to take torch apart, and a launch file
+    # loses patience after five.
+    os._exit(exit_code)
