@@ -1,0 +1,55 @@
+"""The demo model behind the node: what a user of the demo sees, over DDS."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
+
+from tests.ros.live import NodeProcess, Peer, new_domain, pixels
+from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.evaluation.tracking import TrackQuality
+
+pytestmark = pytest.mark.ros
+# Training draws its scenes from other seeds: see models/demo/.
+SEED = 9_000_017
+
+
+@pytest.fixture(scope='module')
+def peer(tmp_path_factory):
+    """A peer of a segmenter with the demo model."""
+    domain = new_domain()
+    log = tmp_path_factory.mktemp('demo') / 'log'
+    process = NodeProcess(log, domain, model='demo', input_reliability='reliable')
+    peer = Peer(domain)
+    try:
+        peer.wait_for_state('active')
+        peer.wait_until_heard()
+        peer.subscribe('tracks', 'instances')
+        yield peer
+    finally:
+        peer.close()
+        process.kill()
+
+
+def test_ids_are_stable_over_100_frames(peer):
+    scene = Scene(SEED, num_frames=100)
+    quality = TrackQuality()
+    for image, true_ids in scene.frames():
+        tracks, instances = peer.ask(image)
+        classes = {track.id: track.class_id for track in tracks.tracks}
+        quality.update(true_ids, pixels(instances), scene.class_of, classes)
+    scores = quality.result()
+    print(scores)
+    assert scores.num_frames == 100
+    assert scores.num_switches <= 2
+    assert scores.found > 0.6
+
+
+def test_a_blank_image_yields_an_empty_list(peer):
+    peer.reset()
+    for _ in range(5):
+        tracks, instances = peer.ask(np.full((384, 480, 3), 128, np.uint8))
+        assert len(tracks.tracks) == 0
+        assert not pixels(instances).any()
