@@ -8,8 +8,7 @@ MODEL =
 
 # A ROS installation of the machine, sourced in this shell, would mix with the one in .venv.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH RMW_IMPLEMENTATION
-# ROS, our messages from install/, and before everything else the sources of this folder.
-ENTER = . install/setup.sh && export PYTHONPATH="$(CURDIR):$$PYTHONPATH"
+ENTER = . requirements/enter.sh
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
