@@ -20,6 +20,8 @@ class Stage:
     clip_frames: int
     """T; 1 trains the image model."""
     batch_size: int
+    max_stride: int = 1
+    """Largest distance between neighbouring frames of a clip; each clip draws its own."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,6 @@ class TrainSettings:
     seed: int = 0
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)
     """(height, width) in pixels; each batch has one of them."""
-    max_stride: int = 1
-    """Largest distance between neighbouring frames of a clip."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
     warmup_steps: int = 500
@@ -61,10 +61,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if not self.stages or any(
-            min(stage.steps, stage.clip_frames, stage.batch_size) < 1 for stage in self.stages
+            min(stage.steps, stage.clip_frames, stage.batch_size, stage.max_stride) < 1
+            for stage in self.stages
         ):
             raise ValueError(
-                'Expected stages, each of 1 or more steps, clip_frames and batch_size.'
+                'Expected stages, each of 1 or more steps, clip_frames, batch_size and max_stride.'
             )
         for height, width in self.image_sizes:
             if height % self.network.patch_size or width % self.network.patch_size:

@@ -90,7 +90,7 @@ class Trainer:
                 stage.batch_size,
                 stage.clip_frames,
                 settings.image_sizes,
-                settings.max_stride,
+                stage.max_stride,
             )
             rest = range(max(0, self.step - done), stage.steps)
             done += stage.steps
