@@ -8,7 +8,11 @@ import pytest
 
 from videomt_ros.datasets.recording import Recording, RecordingWriter
 from videomt_ros.datasets.synthetic import Scene
-from videomt_ros.evaluation.contact_sheet import contact_sheet, write_contact_sheet
+from videomt_ros.evaluation.contact_sheet import (
+    _evenly_in_time,
+    contact_sheet,
+    write_contact_sheet,
+)
 from videomt_ros.evaluation.live import build_report, write_tracks
 
 START_NS = 1_700_000_000_000_000_000
@@ -103,6 +107,14 @@ def test_contact_sheet_of_a_recording(tmp_path, scene, count, shown):
     # The images are 120 x 96 pixels and are shown four times as large.
     assert page.shape[1] == 12 + columns * (480 + 12)
     assert rows * 384 < page.shape[0] < rows * 460 + 60
+
+
+def test_images_are_chosen_by_time_and_not_by_number():
+    # A frame a second for 30 s, then a burst.
+    stamps = [i * 10**9 for i in range(30)] + [30 * 10**9 + i for i in range(100)]
+    chosen = _evenly_in_time(stamps, 4)
+    assert [round(stamp_ns / 1e9) for stamp_ns in chosen] == [4, 11, 19, 26]
+    assert _evenly_in_time([5, 6], 8) == [5, 6]
 
 
 def test_images_lie_row_by_row_with_their_colours():

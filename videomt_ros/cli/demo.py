@@ -164,12 +164,14 @@ class _LiveRun:
         return min(limits, default=None)
 
     def _what_is_played(self) -> str:
+        """The source, and how much of it."""
         source, expected = self._source, self._num_expected()
+        at_rate = f', here {self._args.rate:.4g}' if self._args.rate else ''
         if source.is_live:
             return f'{source.description}, for {self._seconds:.4g} s (Ctrl-C ends it earlier)'
         if expected and source.num_frames and expected < source.num_frames:
-            return f'the first {expected / source.fps:.4g} s of {source.description}'
-        return source.description
+            return f'the first {expected / source.fps:.4g} s of {source.description}{at_rate}'
+        return f'{source.description}{at_rate}'
 
     def _wait_until_ready(self, pipeline: Pipeline) -> None:
         deadline_s = time.monotonic() + _READY_TIMEOUT_S

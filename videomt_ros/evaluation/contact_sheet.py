@@ -28,10 +28,7 @@ def write_contact_sheet(
         path: a PNG file.
         num_images: fewer if the recording has fewer.
     """
-    stills = recording.stills()
-    num_images = min(num_images, len(stills))
-    # The middle of each of so many equal parts.
-    stamps = [stills[int((i + 0.5) * len(stills) / num_images)] for i in range(num_images)]
+    stamps = _evenly_in_time(recording.stills(), num_images)
     num_seen = {
         record['stamp_ns']: sum(track['area'] > 0 for track in record['tracks'])
         for record in recording.tracks()
@@ -44,6 +41,19 @@ def write_contact_sheet(
     page = contact_sheet(images, captions, title)
     if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
         raise OSError(f'Cannot write {path}. Is the disk full?')
+
+
+def _evenly_in_time(stamps: Sequence[int], count: int) -> list[int]:
+    """So many of the stamps, each nearest to the middle of one of as many equal parts of time."""
+    count = min(count, len(stamps))
+    left = list(stamps)
+    chosen = []
+    for part in range(count):
+        middle_ns = stamps[0] + (stamps[-1] - stamps[0]) * (part + 0.5) / count
+        nearest = min(left, key=lambda stamp_ns: abs(stamp_ns - middle_ns))
+        left.remove(nearest)
+        chosen.append(nearest)
+    return sorted(chosen)
 
 
 def contact_sheet(
