@@ -23,7 +23,7 @@ PARAMETERS = (
     ('input_reliability', str, 'QoS of the image subscription: best_effort or reliable'),
     ('input_depth', int, 'QoS of the image subscription: images that wait in the middleware'),
     ('score_threshold', float, 'lowest class probability of a segment, 0..1'),
-    ('mask_threshold', float, 'lowest mask probability of a pixel, 0..1'),
+    ('mask_threshold', float, 'mask probability above which a pixel belongs to a segment, 0..1'),
     ('overlap_threshold', float, 'panoptic: lowest share of its mask that a segment wins, 0..1'),
     ('min_area', int, 'fewest pixels of a segment'),
     ('gap_s', float, 'seconds for which a track that is not seen keeps its id'),

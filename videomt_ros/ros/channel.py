@@ -38,6 +38,9 @@ class _Received:
 class Channel:
     """One camera of the node.
 
+    The network steps with or without subscribers, since its state must follow the video: whoever
+    subscribes late finds ids that last. Outputs alone are left out while nobody listens.
+
     The stream belongs to the worker's thread. The executor's thread never touches it: it leaves
     new parameters and requests to reset, which the worker obeys before its next image.
     """
@@ -153,7 +156,8 @@ class Channel:
             self._applied = parameters
 
         image = image_from_msg(received.msg)
-        # A driver that sets no stamp must not freeze the clock by which tracks are given up.
+        # A driver that sets no stamp must not freeze the clock by which tracks are given up. The
+        # header that goes out is untouched.
         stamp_ns = stamp_from_msg(received.msg.header.stamp) or received.clock_ns
         segments = self._stream.push(image, stamp_ns)
         messages = self._outputs.build(image, received.msg.header, segments, parameters)
