@@ -19,6 +19,7 @@ from torch import Tensor
 
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.matcher import assign, first_visible, pair_costs
+from videomt_ros.training.ranges import check_range
 
 
 class Targets(NamedTuple):
@@ -58,6 +59,13 @@ class LossWeights:
     """Candidates per point from which the most uncertain are taken."""
     importance_ratio: float = 0.75
     """Share of points that are taken for their uncertainty; the rest are uniform."""
+
+    def __post_init__(self) -> None:
+        check_range(
+            self, 'class_weight mask_weight dice_weight class_match_weight no_object_weight', 0
+        )
+        check_range(self, 'num_points oversample_ratio', 1)
+        check_range(self, 'importance_ratio', 0, 1)
 
 
 def sample_at(maps: Tensor, points: Tensor) -> Tensor:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+import math
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
 
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
+from videomt_ros.training.ranges import check_range
+
+MAY_CHANGE = ('out', 'device', 'threads', 'workers', 'checkpoint_every', 'log_every')
+"""Settings with which a run may be resumed: they say where and how it runs, not what it learns."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,9 @@ class Stage:
     batch_size: int
     max_stride: int = 1
     """Largest distance between neighbouring frames of a clip; each clip draws its own."""
+
+    def __post_init__(self) -> None:
+        check_range(self, 'steps clip_frames batch_size max_stride', 1)
 
 
 @dataclass(frozen=True)
@@ -60,26 +69,43 @@ class TrainSettings:
     log_every: int = 25
 
     def __post_init__(self) -> None:
-        if not self.stages or any(
-            min(stage.steps, stage.clip_frames, stage.batch_size, stage.max_stride) < 1
-            for stage in self.stages
-        ):
-            raise ValueError(
-                'Expected stages, each of 1 or more steps, clip_frames, batch_size and max_stride.'
-            )
+        if not self.stages:
+            raise ValueError('Expected stages, one or more, got none.')
+        if not self.image_sizes:
+            raise ValueError('Expected image_sizes, one (height, width) or more, got none.')
         for height, width in self.image_sizes:
-            if height % self.network.patch_size or width % self.network.patch_size:
+            patch = self.network.patch_size
+            if min(height, width) < 8 or height % patch or width % patch:
                 raise ValueError(
-                    f'Expected image sizes in multiples of the patch {self.network.patch_size}, '
-                    f'got {height} x {width}.'
+                    'Expected image_sizes of 8 pixels or more, in multiples of the patch '
+                    f'{patch}, got {height} x {width}.'
                 )
+        check_range(self.network, 'num_queries', 1)
+        check_range(self, 'seed', 0, 2**31 - 1)  # shifted by 32 bits, it still is a seed of torch
+        check_range(self, 'learning_rate grad_clip_norm', 0, open_=True)
+        check_range(self, 'weight_decay warmup_steps decay_power workers', 0)
+        check_range(self, 'masked_attention_until', 0, 1)
+        check_range(self, 'threads checkpoint_every log_every', 1)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(
+                f'Expected a torch device such as cpu, cuda or cuda:1, got {self.device!r}.'
+            ) from error
 
     @property
     def total_steps(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def deciding(self) -> dict[str, Any]:
+        """What a run and its resumption must agree on: plain values by dotted name."""
+        values = {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
+        for part in ('network', 'losses'):
+            values |= {f'{part}.{name}': value for name, value in values.pop(part).items()}
+        return values
 
 
 def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainSettings:
@@ -90,11 +116,11 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
         overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside.
 
     Raises:
-        ValueError: unknown key, or a value out of range; names it.
+        ValueError: an unknown or missing key, or a value of the wrong type or range; names it.
         OSError: the file cannot be read.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'Expected a YAML run file, {path} is none: {error}.') from error
     if not isinstance(values, dict):
@@ -109,31 +135,88 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ValueError(f'{key!r}: {parent} has no settings inside.')
-        place[leaf] = yaml.safe_load(value)
+        try:
+            place[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f'Expected a value in YAML in {override!r}: {error}.') from error
     return build_settings(TrainSettings, values)
 
 
 def build_settings(kind: Any, values: Any, where: str = '') -> Any:
-    """Build a dataclass of settings, and those within it, from plain values; names a wrong key."""
+    """Build a dataclass of settings, and those within it, from plain values.
+
+    Args:
+        kind: the dataclass.
+        values: its fields by name.
+        where: what to put before a field's name in errors.
+
+    Raises:
+        ValueError: a field is unknown or missing, or its value has the wrong type or range.
+    """
     if not isinstance(values, dict):
-        raise ValueError(f'Expected keys and values in {where or "the run file"}, got {values!r}.')
+        place = where.rstrip('.') or 'the run file'
+        raise ValueError(f'Expected keys and values in {place}, got {values!r}.')
     hints = get_type_hints(kind)
     known = {item.name for item in fields(kind)}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(str(name) for name in set(values) - known)
     if unknown:
         raise ValueError(
             f'Unknown settings: {", ".join(where + name for name in unknown)}. '
             f'Expected some of: {", ".join(sorted(known))}.'
         )
-    built = dict(values)
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            built[name] = build_settings(hints[name], value, f'{where}{name}.')
-        elif name == 'stages':
-            built[name] = tuple(build_settings(Stage, stage, 'stages.') for stage in value)
-        elif name == 'image_sizes':
-            built[name] = tuple((int(height), int(width)) for height, width in value)
-    try:
-        return kind(**built)
-    except TypeError as error:
-        raise ValueError(f'{where or "run file"}: {error}.') from error
+    missing = [
+        where + item.name
+        for item in fields(kind)
+        if item.name not in values and item.default is item.default_factory is MISSING
+    ]
+    if missing:
+        raise ValueError(f'Missing settings: {", ".join(missing)}.')
+    return kind(
+        **{name: _convert(hints[name], value, where + name) for name, value in values.items()}
+    )
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """A value of a run file as the type that its field has.
+
+    Raises:
+        ValueError: it is of another type; says which setting.
+    """
+    if is_dataclass(hint):
+        return build_settings(hint, value, f'{name}.')
+    if get_origin(hint) is tuple:
+        return _convert_list(hint, value, name)
+    if hint is float:
+        # In YAML 1.1 a number such as 1e-4, without a point, is a text.
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f'Expected {name} to be a number, got {value!r}.')
+        return number
+    for kind, meaning in (
+        (bool, 'true or false'), (int, 'a whole number'), (str, 'a text')
+    ):  # fmt: skip
+        if hint is kind and type(value) is not kind:
+            raise ValueError(f'Expected {name} to be {meaning}, got {value!r}.')
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ValueError(
+            f'Expected {name} to be one of {", ".join(get_args(hint))}, got {value!r}.'
+        )
+    return value
+
+
+def _convert_list(hint: Any, value: Any, name: str) -> tuple[Any, ...]:
+    """The same for a tuple, of any length or of a fixed one."""
+    kinds = get_args(hint)
+    any_length = kinds[-1] is Ellipsis
+    if not isinstance(value, (list, tuple)) or not (any_length or len(value) == len(kinds)):
+        length = '' if any_length else f' of {len(kinds)}'
+        raise ValueError(f'Expected {name} to be a list{length}, got {value!r}.')
+    if any_length:
+        kinds = (kinds[0],) * len(value)
+    return tuple(
+        _convert(kind, item, f'{name}.{i}')
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )

@@ -1,0 +1,147 @@
+"""Run files: what is read, converted and refused, in one line that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from videomt_ros.cli import main
+from videomt_ros.training.criterion import LossWeights
+from videomt_ros.training.settings import Stage, load_settings
+
+ROOT = Path(__file__).parents[2]
+SMALL = """
+network: {num_classes: 2, class_names: [on-road, kerb], embed_dim: 32, num_heads: 2}
+stages: [{steps: 1, clip_frames: 1, batch_size: 1}]
+image_sizes: [[32, 48]]
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path) -> Path:
+    path = tmp_path / 'run.yaml'
+    path.write_text(SMALL)
+    return path
+
+
+def test_numbers_may_be_written_as_people_do(run_file):
+    settings = load_settings(
+        run_file,
+        [
+            'learning_rate=1e-4',  # a text to YAML 1.1
+            'weight_decay=0',
+            'losses.mask_weight=3',
+            'network.pixel_mean=[0, 1, 2e0]',
+            'image_sizes=[[16, 32], [64, 64]]',
+        ],
+    )
+    assert settings.learning_rate == 1e-4
+    assert isinstance(settings.weight_decay, float)
+    assert settings.losses == LossWeights(mask_weight=3.0)
+    assert settings.network.pixel_mean == (0.0, 1.0, 2.0)
+    assert settings.image_sizes == ((16, 32), (64, 64))
+    assert settings.stages == (Stage(1, 1, 1),)
+
+
+def test_a_run_file_may_hold_any_letters(tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text(SMALL.replace('kerb', 'Bordstein und Wände'), encoding='utf-8')
+    assert load_settings(path).network.class_names[1] == 'Bordstein und Wände'
+
+
+STAGE = '{steps: 1, clip_frames: 1, batch_size: 1'
+WRONG = [
+    ('speed=3', 'Unknown settings: speed'),
+    ('losses.colour=3', 'Unknown settings: losses.colour'),
+    ('losses={1: 2, a: 3}', 'Unknown settings: losses.1, losses.a'),
+    ('network={}', 'Missing settings: network.num_classes'),
+    ('stages=[{steps: 1}]', 'Missing settings: stages.0.clip_frames, stages.0.batch_size'),
+    ('seed', 'key=value'),
+    ('stages.more=1', 'no settings inside'),
+    ('seed=[', 'Expected a value in YAML in .seed=.'),
+    # Types.
+    ('learning_rate=fast', "Expected learning_rate to be a number, got 'fast'"),
+    ('learning_rate=true', 'Expected learning_rate to be a number, got True'),
+    ('learning_rate=.nan', 'Expected learning_rate to be a number'),
+    ('learning_rate=.inf', 'Expected learning_rate to be a number'),
+    ('learning_rate=', 'Expected learning_rate to be a number, got None'),
+    ('learning_rate=[1]', 'Expected learning_rate to be a number'),
+    ('seed=1.5', 'Expected seed to be a whole number, got 1.5'),
+    ('seed=true', 'Expected seed to be a whole number, got True'),
+    ('threads=two', "Expected threads to be a whole number, got 'two'"),
+    ('out=3', 'Expected out to be a text, got 3'),
+    ('device=0', 'Expected device to be a text, got 0'),
+    ('network.norm_queries=1', 'Expected network.norm_queries to be true or false, got 1'),
+    ('network.family=resnet', 'Expected network.family to be one of dinov2'),
+    ('network.class_names=[on, off]', 'Expected network.class_names.0 to be a text, got True'),
+    ('network.class_names=ab', 'Expected network.class_names to be a list'),
+    ('network.pixel_std=[1, 2]', 'Expected network.pixel_std to be a list of 3'),
+    ('network=small', "Expected keys and values in network, got 'small'"),
+    ('stages=3', 'Expected stages to be a list, got 3'),
+    ('stages=[3]', 'Expected keys and values in stages.0, got 3'),
+    (f'stages=[{STAGE}, max_stride: x}}]', 'Expected stages.0.max_stride to be a whole number'),
+    ('image_sizes=[32, 40]', 'Expected image_sizes.0 to be a list of 2, got 32'),
+    ('image_sizes=[[32, 40, 3]]', 'Expected image_sizes.0 to be a list of 2'),
+    ('image_sizes=[[32, 4.5]]', 'Expected image_sizes.0.1 to be a whole number'),
+    # Ranges.
+    ('stages=[]', 'Expected stages, one or more'),
+    ('stages=[{steps: 0, clip_frames: 1, batch_size: 1}]', 'Expected steps of 1 or more, got 0'),
+    ('stages=[{steps: 1, clip_frames: 0, batch_size: 1}]', 'Expected clip_frames of 1 or more'),
+    ('stages=[{steps: 1, clip_frames: 1, batch_size: -1}]', 'Expected batch_size of 1 or more'),
+    (f'stages=[{STAGE}, max_stride: 0}}]', 'Expected max_stride of 1 or more'),
+    ('image_sizes=[]', 'Expected image_sizes, one'),
+    ('image_sizes=[[0, 32]]', 'Expected image_sizes of 8 pixels or more'),
+    ('image_sizes=[[32, 32], [-32, 32]]', 'got -32 x 32'),
+    ('image_sizes=[[30, 48]]', 'in multiples of the patch 16, got 30 x 48'),
+    ('network.num_heads=3', 'multiple of num_heads'),
+    ('network.num_queries=0', 'Expected num_queries of 1 or more'),
+    ('seed=-1', 'Expected seed from 0 to 2147483647, got -1'),
+    ('learning_rate=0', 'Expected learning_rate above 0'),
+    ('weight_decay=-0.1', 'Expected weight_decay of 0 or more'),
+    ('warmup_steps=-1', 'Expected warmup_steps of 0 or more'),
+    ('decay_power=-1', 'Expected decay_power of 0 or more'),
+    ('grad_clip_norm=0', 'Expected grad_clip_norm above 0'),
+    ('masked_attention_until=1.1', 'Expected masked_attention_until from 0 to 1, got 1.1'),
+    ('ema_decay=1', 'Expected ema_decay in 0..1'),
+    ('threads=0', 'Expected threads of 1 or more'),
+    ('workers=-1', 'Expected workers of 0 or more'),
+    ('checkpoint_every=0', 'Expected checkpoint_every of 1 or more'),
+    ('log_every=0', 'Expected log_every of 1 or more'),
+    ('device=gpu', "Expected a torch device such as cpu, cuda or cuda:1, got 'gpu'"),
+    ('losses.class_weight=-1', 'Expected class_weight of 0 or more'),
+    ('losses.no_object_weight=-1', 'Expected no_object_weight of 0 or more'),
+    ('losses.num_points=0', 'Expected num_points of 1 or more'),
+    ('losses.oversample_ratio=0.5', 'Expected oversample_ratio of 1 or more, got 0.5'),
+    ('losses.importance_ratio=1.5', 'Expected importance_ratio from 0 to 1, got 1.5'),
+]
+
+
+@pytest.mark.parametrize(('override', 'message'), WRONG, ids=[case[0] for case in WRONG])
+def test_wrong_settings_are_named(run_file, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_settings(run_file, [override])
+
+
+@pytest.mark.parametrize('text', ['', '[1, 2]', 'a: [', '\x00'])
+def test_files_that_are_no_run_file_are_refused(tmp_path, text):
+    path = tmp_path / 'run.yaml'
+    path.write_text(text)
+    with pytest.raises(ValueError, match='Expected .*/run.yaml'):
+        load_settings(path)
+
+
+@pytest.mark.parametrize('override', ['seed=[', 'learning_rate=x', 'device=gpu'])
+def test_the_command_ends_in_one_line(run_file, capsys, override):
+    assert main(['train', '--config', str(run_file), override]) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith('videomt train: Expected')
+    assert output.err.count('\n') == 1
+
+
+def test_the_demo_run_file_builds():
+    settings = load_settings(ROOT / 'config/train_demo.yaml')
+    assert settings.network.class_names == (
+        'circle', 'square', 'triangle', 'star', 'ring', 'cross',
+    )  # fmt: skip
+    assert settings.total_steps == sum(stage.steps for stage in settings.stages)
