@@ -6,15 +6,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from timm.layers import build_sincos2d_pos_embed
 
-from videomt_ros.model import load_model
+from videomt_ros.inference.preprocess import Preprocessor
+from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.training.schedule import learning_rate_factor, masked_attention_probability
 from videomt_ros.training.settings import load_settings
-from videomt_ros.training.trainer import Trainer
+from videomt_ros.training.trainer import Trainer, parameter_groups, start_from_scratch
 
-ROOT = Path(__file__).parents[2]
 TINY = """
 seed: 1
 network:
@@ -95,12 +97,98 @@ def test_it_learns_two_clips_by_heart(run_file, tmp_path):
     assert sum(losses[-10:]) < 0.35 * sum(losses[:10])
 
 
-def test_a_checkpoint_of_another_network_is_refused(run_file, tmp_path):
-    out = f'out={tmp_path / "out"}'
-    Trainer(load_settings(run_file, [out])).run()
-    other = Trainer(load_settings(run_file, [out, 'network.num_queries=9']))
-    with pytest.raises(ValueError, match='another network'):
+@pytest.fixture
+def finished(run_file, tmp_path) -> list[str]:
+    """The overrides of a run that has reached its end."""
+    overrides = [f'out={tmp_path / "out"}', 'stages=[{steps: 2, clip_frames: 1, batch_size: 1}]']
+    Trainer(load_settings(run_file, overrides)).run()
+    return overrides
+
+
+@pytest.mark.parametrize(
+    ('override', 'name'),
+    [
+        ('network.num_queries=9', 'network.num_queries'),
+        ('stages=[{steps: 3, clip_frames: 1, batch_size: 1}]', 'stages'),
+        ('seed=2', 'seed'),
+        ('image_sizes=[[32, 32]]', 'image_sizes'),
+        ('losses.mask_weight=4', 'losses.mask_weight'),
+        ('learning_rate=0.1', 'learning_rate'),
+        ('masked_attention_until=0.5', 'masked_attention_until'),
+    ],
+)
+def test_a_run_with_other_settings_is_not_resumed(run_file, finished, override, name):
+    other = Trainer(load_settings(run_file, [*finished, override]))
+    with pytest.raises(ValueError, match=f'other settings: {name}. Resume'):
         other.run(resume=True)
+    assert other.step == 0
+
+
+def test_where_and_how_a_run_runs_may_change(run_file, finished):
+    changed = ['threads=2', 'checkpoint_every=9', 'log_every=9', 'workers=1']
+    trainer = Trainer(load_settings(run_file, [*finished, *changed]))
+    trainer.run(resume=True)
+    assert trainer.step == 2
+
+
+def test_a_folder_with_a_run_is_kept(run_file, finished):
+    trainer = Trainer(load_settings(run_file, finished))
+    before = {path: path.read_bytes() for path in trainer.out.iterdir()}
+    with pytest.raises(ValueError, match='--resume, or choose another folder with out='):
+        trainer.run()
+    assert before == {path: path.read_bytes() for path in trainer.out.iterdir()}
+
+
+def test_a_resumed_log_has_each_step_once(run_file, tmp_path):
+    overrides = [f'out={tmp_path / "out"}', 'checkpoint_every=4']
+    trainer = Trainer(load_settings(run_file, overrides))
+    trainer.run()
+    log = trainer.log_path
+    whole = log.read_text()
+    trainer.step = 4  # as if it had ended in the middle of a line, two steps after a checkpoint
+    trainer.save_checkpoint()
+    log.write_text(whole[:-20])
+    Trainer(load_settings(run_file, overrides)).run(resume=True)
+    steps = [json.loads(line)['step'] for line in log.read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    trainer.checkpoint_path.unlink()
+    Trainer(load_settings(run_file, overrides)).run(resume=True)  # from the start
+    assert len(log.read_text().splitlines()) == 6
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_weights(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    content['weights'].popitem()
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        half,
+        without_weights,
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_text('not a checkpoint'),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({'model': {}}, path),
+        lambda path: torch.save(Path('a class of its own'), path),
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_named(run_file, finished, damage):
+    trainer = Trainer(load_settings(run_file, finished))
+    damage(trainer.checkpoint_path)
+    with pytest.raises(ValueError, match='checkpoint.pt is damaged or of another kind'):
+        trainer.run(resume=True)
+
+
+@pytest.mark.parametrize('device', ['meta', 'cuda:99'])
+def test_a_device_that_is_not_there_is_named(run_file, device):
+    with pytest.raises(ValueError, match=f'{device} does not.*Try device=cpu'):
+        Trainer(load_settings(run_file, [f'device={device}']))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(run_file, tmp_path):
@@ -109,46 +197,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(run_file, tmp_path):
         trainer.net.class_head.bias.fill_(float('nan'))
     with pytest.raises(ValueError, match='not finite at step 0'):
         trainer.run()
-
-
-@pytest.mark.parametrize(
-    ('override', 'message'),
-    [
-        ('speed=3', 'Unknown settings: speed'),
-        ('losses.colour=3', 'Unknown settings: losses.colour'),
-        ('network.num_heads=3', 'multiple of num_heads'),
-        ('image_sizes=[[30, 40]]', 'multiples of the patch'),
-        ('stages=[]', 'Expected stages'),
-        ('seed', 'key=value'),
-        ('seed.more=1', 'no settings inside'),
-    ],
-)
-def test_wrong_settings_are_named(run_file, override, message):
-    with pytest.raises(ValueError, match=message):
-        load_settings(run_file, [override])
-
-
-@pytest.mark.parametrize(
-    'text', ['', '[1, 2]', 'a: [', 'stages: [{steps: 1}]\nnetwork: {num_classes: 1}']
-)
-def test_run_files_that_are_none_are_refused(tmp_path, text):
-    path = tmp_path / 'run.yaml'
-    path.write_text(text)
-    with pytest.raises(ValueError, match='Expected|stages'):
-        load_settings(path)
-
-
-def test_the_demo_run_file_builds():
-    settings = load_settings(ROOT / 'config/train_demo.yaml')
-    assert settings.network.class_names == (
-        'circle',
-        'square',
-        'triangle',
-        'star',
-        'ring',
-        'cross',
-    )
-    assert settings.total_steps == sum(stage.steps for stage in settings.stages)
 
 
 def test_schedules_start_turn_and_end_where_they_should():
@@ -161,3 +209,118 @@ def test_schedules_start_turn_and_end_where_they_should():
         1.0, 0.5, 0.0, 0.0,
     ]  # fmt: skip
     assert masked_attention_probability(0, 100, 0.0) == 0.0
+
+
+def one_step(trainer: Trainer, step: int) -> None:
+    """The optimiser's step of this number, on the run's next batch."""
+    trainer.step = step
+    trainer.train_step(next(trainer.batches()))
+
+
+@pytest.mark.parametrize(
+    ('step', 'ema_decay', 'decay'), [(0, 0.999, 1 / 10), (4, 0.999, 5 / 14), (4, 0.2, 0.2)]
+)
+def test_the_average_follows_its_formula(run_file, step, ema_decay, decay):
+    overrides = [f'ema_decay={ema_decay}', 'warmup_steps=0']
+    trainer = Trainer(load_settings(run_file, overrides))
+    before = {name: value.clone() for name, value in trainer.average.items()}
+    one_step(trainer, step)
+    assert not torch.equal(before['q.weight'], trainer.net.q.weight)
+    for name, value in trainer.net.state_dict().items():
+        expected = decay * before[name] + (1 - decay) * value
+        torch.testing.assert_close(trainer.average[name], expected, msg=name)
+
+
+def test_the_learning_rate_follows_the_schedule(run_file):
+    trainer = Trainer(load_settings(run_file, ['learning_rate=0.01', 'warmup_steps=2']))
+    for step, factor in ((1, 1 / 2), (2, 1.0), (4, 0.5**0.9)):
+        one_step(trainer, step)
+        rates = [group['lr'] for group in trainer.optimizer.param_groups]
+        assert rates == pytest.approx([0.01 * factor] * 2)
+
+
+def test_frames_are_normalised_as_in_a_stream(run_file):
+    trainer = Trainer(load_settings(run_file))
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    prepare = Preprocessor(trainer.settings.network, torch.device('cpu'), torch.float32)
+    expected, geometry = prepare(image)
+    assert geometry.padded_size == (32, 40)
+    frames = torch.from_numpy(image).permute(2, 0, 1)[None, None]
+    torch.testing.assert_close(trainer.normalise(frames)[0], expected)
+
+
+def test_vectors_and_queries_do_not_decay(run_file):
+    net = Trainer(load_settings(run_file)).net
+    decayed, free = parameter_groups(net, 0.03)
+    assert (decayed['weight_decay'], free['weight_decay']) == (0.03, 0.0)
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    decayed_names, free_names = (
+        {names.pop(parameter) for parameter in group['params']} for group in (decayed, free)
+    )
+    assert not names
+    assert {
+        'backbone.vit.pos_embed', 'backbone.vit.patch_embed.proj.weight',
+        'backbone.vit.blocks.0.attn.qkv.weight', 'query_updater.weight', 'class_head.weight',
+        'upscale.0.conv2.weight',
+    } <= decayed_names  # fmt: skip
+    assert {
+        'q.weight', 'backbone.vit.cls_token', 'backbone.vit.reg_token', 'backbone.vit.norm.weight',
+        'backbone.vit.blocks.0.ls1.gamma', 'backbone.vit.blocks.0.attn.qkv.bias',
+        'query_updater.bias', 'upscale.0.norm.weight',
+    } <= free_names  # fmt: skip
+
+
+def test_gradients_are_clipped(run_file, monkeypatch):
+    trainer = Trainer(load_settings(run_file, ['grad_clip_norm=0.01']))
+    norms = []
+
+    def spy() -> None:
+        grads = [p.grad.norm() for p in trainer.net.parameters() if p.grad is not None]
+        norms.append(float(torch.stack(grads).norm()))
+
+    monkeypatch.setattr(trainer.optimizer, 'step', spy)
+    one_step(trainer, 1)
+    assert norms == pytest.approx([0.01], rel=1e-3)  # it would be larger
+
+
+def test_masked_attention_fades_with_the_step(run_file, monkeypatch):
+    trainer = Trainer(load_settings(run_file, ['masked_attention_until=0.5']))
+    forward, passed = trainer.net.forward, []
+
+    def spy(clip, masked_attention=None):
+        passed.append(masked_attention)
+        return forward(clip, masked_attention)
+
+    monkeypatch.setattr(trainer.net, 'forward', spy)
+    for step in (0, 1, 3):
+        one_step(trainer, step)
+    assert passed == [[1.0] * 2, [pytest.approx(2 / 3)] * 2, None]
+
+
+def test_a_network_from_scratch_starts_ready_to_learn(run_file):
+    net = VidEoMT(load_settings(run_file).network)
+    start_from_scratch(net)
+    scales = [p for name, p in net.named_parameters() if name.endswith('.gamma')]
+    assert len(scales) == 6
+    assert all(torch.equal(scale, torch.ones_like(scale)) for scale in scales)
+    table = build_sincos2d_pos_embed([4, 4], dim=32)  # patches of 8 in 32 x 32
+    assert torch.equal(net.backbone.vit.pos_embed[0], table)
+    assert torch.equal(net.query_updater.weight, 0.3 * torch.eye(32))
+    assert not net.query_updater.bias.any()
+
+
+def test_the_state_of_a_network_from_scratch_stays_bounded():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    config = VidEoMTConfig(
+        num_classes=2, embed_dim=16, depth=2, num_heads=2, patch_size=8, table_size=16,
+        num_queries=3, num_query_blocks=2, test_size=16, size_divisor=8,
+    )  # fmt: skip
+    net = VidEoMT(config).eval()
+    start_from_scratch(net)
+    frame, state, norms = torch.randn(1, 3, 16, 16), net.initial_state(), []
+    with torch.inference_mode():
+        for _ in range(200):
+            _, state = net.step(frame, state)
+            norms.append(float(state.norm()))
+    assert max(norms) < 2 * norms[0]
