@@ -20,7 +20,9 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int, power: 
 def masked_attention_probability(step: int, total_steps: int, until: float) -> float:
     """Chance that a query is held inside its mask: 1 at step 0, 0 from `until` of all steps on.
 
-    EoMT (arXiv 2503.19108, section 3.3) fades it out so that inference needs no masks.
+    EoMT (arXiv 2503.19108) fades masked attention out so that inference needs no masks, there
+    with a polynomial and one query block after the other. Here all blocks fade together along a
+    line: that is simpler, and was enough in a trial on the demo's scenes.
 
     >>> masked_attention_probability(30, 100, 0.6)
     0.5
