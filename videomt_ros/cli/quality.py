@@ -18,6 +18,7 @@ def main(args: argparse.Namespace) -> int:
     """Measure, and print one figure a line."""
     from videomt_ros.datasets.synthetic import CLASS_NAMES
     from videomt_ros.evaluation.scenes import measure_scenes
+    from videomt_ros.evaluation.tracking import VISIBLE_SHARE
     from videomt_ros.model import load_model
 
     if args.scenes < 1 or args.frames < 1:
@@ -30,6 +31,7 @@ def main(args: argparse.Namespace) -> int:
         )
     scores = measure_scenes(net, range(args.scenes), args.frames)
     print(f'{args.scenes} scenes of {args.frames} frames, {scores.num_visible} objects in view')
+    print(f'(objects below {VISIBLE_SHARE:.1%} of the image are not scored)')
     print(f'mean IoU                 {scores.mean_iou:.3f}')
     print(f'found (IoU >= 0.5)       {scores.found:.3f}')
     print(f'classes right, of found  {scores.classes_right:.3f}')
