@@ -69,3 +69,31 @@ def test_training_never_draws_a_scene_of_the_evaluation(monkeypatch):
         data[i]
     assert min(seeds) >= FIRST_TRAINING_SEED
     assert len(set(seeds)) == 16
+
+
+def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
+    drawn: list[tuple[Scene, list[int]]] = []
+
+    class Watched(Scene):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            drawn.append((Scene(*arguments, **options), []))
+
+        def frame(self, t: int):
+            drawn[-1][1].append(t)
+            return super().frame(t)
+
+    monkeypatch.setattr('videomt_ros.training.clips.Scene', Watched)
+    sizes = [(16, 24), (24, 16), (16, 16)]
+    data = clips(num_batches=12, batch_size=1, image_sizes=sizes, max_stride=3)
+    batches = [data[i] for i in range(len(data))]
+    assert {tuple(batch.frames.shape[-2:]) for batch in batches} == set(sizes)
+    strides = set()
+    for batch, (scene, times) in zip(batches, drawn, strict=True):
+        start, stride = times[0], times[1] - times[0]
+        strides.add(stride)
+        assert 0 <= start <= len(scene) - 1 - 2 * stride
+        for i in range(3):
+            image, _ = scene.frame(start + stride * i)
+            assert np.array_equal(batch.frames[0, i].permute(1, 2, 0).numpy(), image)
+    assert strides == {1, 2, 3}
