@@ -20,7 +20,7 @@ PARAMETERS = (
     ('device', str, 'auto, cpu, cuda, cuda:0, cuda:1, ...'),
     ('precision', str, 'auto, fp32, fp16 or bf16'),
     ('task', str, 'auto (what the model was trained for), instance, panoptic or semantic'),
-    ('input_reliability', str, 'QoS of the image subscription: best_effort or reliable'),
+    ('input_reliability', str, 'QoS of the image subscription: auto, best_effort or reliable'),
     ('input_depth', int, 'QoS of the image subscription: images that wait in the middleware'),
     ('score_threshold', float, 'lowest class probability of a segment, 0..1'),
     ('mask_threshold', float, 'mask probability above which a pixel belongs to a segment, 0..1'),

@@ -63,8 +63,8 @@ def model(tmp_path_factory):
 
 
 def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
-    # 113 MB of weights: one copy that stayed behind would show.
-    large = save_random_model(tmp_path / 'large.safetensors', embed_dim=768, depth=4, num_heads=12)
+    # 58 MB of weights: one copy that stayed behind would show.
+    large = save_random_model(tmp_path / 'large.safetensors', embed_dim=768, depth=2, num_heads=12)
     process = start(autostart=False, model='no/such/model.pth', input_reliability='reliable')
     peer = make_peer()
     assert peer.state() == 'unconfigured'
@@ -94,8 +94,8 @@ def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
         assert peer.change_state('cleanup')
         left_mb.append(process.memory_mb())
         freed_mb.append(loaded_mb - left_mb[-1])
-    assert min(freed_mb) > 80, freed_mb
-    assert left_mb[-1] < left_mb[0] + 40, left_mb
+    assert min(freed_mb) > 40, freed_mb
+    assert left_mb[-1] < left_mb[0] + 30, left_mb
     assert process.end() == 0
     assert 'Traceback' not in process.log()
 

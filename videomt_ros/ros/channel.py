@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
 from videomt_ros.inference import VideoStream
@@ -63,7 +64,9 @@ class Channel:
         self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         self._outputs = Outputs(node, net.config.name)
         self._health = health
+        self._topic: str = node.resolve_topic_name('image_raw')
         self._subscription: Subscription | None = None
+        self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._worker: Worker[_Received] | None = None
         self._active_since_s = 0.0
         # Results go out under this lock, so that none of the old stream follows a reset's reply.
@@ -80,22 +83,11 @@ class Channel:
         """Subscribe, and process what comes."""
         self._active_since_s = time.monotonic()
         self._worker = Worker(self._process, self._failed, name='inference')
-        reliability = {
-            'best_effort': ReliabilityPolicy.BEST_EFFORT,
-            'reliable': ReliabilityPolicy.RELIABLE,
-        }[self._parameters.input_reliability]
-        self._subscription = self._node.create_subscription(
-            Image,
-            'image_raw',
-            self._receive,
-            QoSProfile(depth=self._parameters.input_depth, reliability=reliability),
-        )
+        self._subscribe(self._wanted_reliability())
 
     def deactivate(self) -> None:
         """Unsubscribe, and wait for the image that is being processed."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        self._unsubscribe()
         if self._worker is not None:
             if self._worker.stop() is not None:
                 self._health.drop()
@@ -117,26 +109,54 @@ class Channel:
         if self._worker is not None and self._worker.clear() is not None:
             self._health.drop()
 
-    def warn_if_silent(self) -> None:
-        """Say where the channel listens if no image has come for a while."""
+    def look_after_input(self) -> None:
+        """Follow the cameras' QoS, and if no image has come for a while, say where it listens."""
         if self._subscription is None:
             return
+        reliability = self._wanted_reliability()
+        if reliability != self._reliability:
+            self._unsubscribe()
+            self._subscribe(reliability)
         silent_s = time.monotonic() - self._active_since_s
         since_image = self._health.seconds_since_image()
         if since_image is not None:
             silent_s = min(silent_s, since_image)
         if silent_s < SILENCE_S:
             return
-        topic = self._subscription.topic_name
         publishers = ', '.join(
             f'{info.node_name} ({info.topic_type}, {info.qos_profile.reliability.name.lower()})'
-            for info in self._node.get_publishers_info_by_topic(topic)
+            for info in self._publishers()
         )
         self._logger.warning(
-            f'No image for {silent_s:.0f} s on {topic}, whose publishers are: '
+            f'No image for {silent_s:.0f} s on {self._topic}, whose publishers are: '
             f'{publishers or "none. Is the topic remapped, and the camera running?"}',
             throttle_duration_sec=10.0,
         )
+
+    def _publishers(self) -> list[TopicEndpointInfo]:
+        return self._node.get_publishers_info_by_topic(self._topic)
+
+    def _wanted_reliability(self) -> ReliabilityPolicy:
+        setting = self._parameters.input_reliability
+        if setting == 'reliable':
+            return ReliabilityPolicy.RELIABLE
+        offers = {info.qos_profile.reliability for info in self._publishers()}
+        if setting == 'auto' and not offers:
+            return self._reliability
+        if setting == 'auto' and offers == {ReliabilityPolicy.RELIABLE}:
+            return ReliabilityPolicy.RELIABLE
+        return ReliabilityPolicy.BEST_EFFORT
+
+    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+        self._reliability = reliability
+        qos = QoSProfile(depth=self._parameters.input_depth, reliability=reliability)
+        self._subscription = self._node.create_subscription(Image, 'image_raw', self._receive, qos)
+        self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
 
     def _receive(self, msg: Image) -> None:
         self._health.receive()

@@ -162,7 +162,7 @@ class SegmenterNode(LifecycleNode):
 
     def _report(self) -> None:
         if self._channel is not None:
-            self._channel.warn_if_silent()
+            self._channel.look_after_input()
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
         array = DiagnosticArray(

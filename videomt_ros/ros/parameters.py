@@ -84,10 +84,11 @@ class NodeParameters:
         choices=('auto', 'instance', 'panoptic', 'semantic'),
     )
     input_reliability: str = _parameter(
-        'best_effort',
-        'QoS of the image subscription. best_effort hears every camera; reliable asks again for '
-        'lost images, and hears reliable cameras alone.',
-        choices=('best_effort', 'reliable'),
+        'auto',
+        'QoS of the image subscription. best_effort hears every camera but may lose images, large '
+        'ones above all; reliable loses none, and hears reliable cameras alone; auto is reliable '
+        'while all cameras on the topic are, and best_effort otherwise.',
+        choices=('auto', 'best_effort', 'reliable'),
     )
     input_depth: int = _parameter(
         5,
