@@ -74,6 +74,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
 
     from videomt_ros.evaluation.benchmark import compare
     from videomt_ros.evaluation.port import port_sizes
+    from videomt_ros.model.device import choose_device, choose_precision
 
     height, width = args.image_size
     if height != width:
@@ -82,10 +83,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
             'squares alone.'
         )
     device = choose_device(args.device)
-    precision = args.precision
-    if precision == 'auto':
-        precision = 'fp16' if device.type == 'cuda' else 'fp32'
-    dtypes = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+    dtype = choose_precision(args.precision, device)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -95,17 +93,19 @@ def benchmark_model(args: argparse.Namespace) -> int:
             frame=FRAME,
             num_segments=args.segments,
             device=device,
-            dtype=dtypes[precision],
+            dtype=dtype,
             repeats=args.repeats,
         )
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f'{device} has too little memory for ViT-{args.size} at {height} x {width} in '
-            f'{precision}. Choose a smaller --size or --image-size.'
+            f'{dtype}. Choose a smaller --size or --image-size.'
         ) from error
     print(f'hardware: {hardware(device)}')
     print(f'versions: {versions()}')
-    print(f'network: ViT-{args.size}, {precision}, batch 1; {about(comparison)}')
+    print(
+        f'network: ViT-{args.size}, {str(dtype).removeprefix("torch.")}, batch 1; {about(comparison)}'
+    )
     print()
     for row in table(comparison, args.repeats):
         print(row)
@@ -116,31 +116,6 @@ def benchmark_model(args: argparse.Namespace) -> int:
         f'transformers, {port / ours:.2f} times as long.'
     )
     return 0
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of this name; 'auto' is a GPU where there is one.
-
-    Raises:
-        ValueError: no such device.
-    """
-    import torch
-
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == 'auto':
-        return torch.device('cuda' if available else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ('cpu', 'cuda'):
-        raise ValueError(f'Expected the device auto, cpu or cuda[:n], got {name}.')
-    if device.type == 'cuda' and (device.index or 0) >= available:
-        raise ValueError(
-            f'Expected one of {available} CUDA devices that torch {torch.__version__} sees, '
-            f'got {name}.'
-        )
-    return device
 
 
 def hardware(device: torch.device) -> str:

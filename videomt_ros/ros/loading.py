@@ -11,9 +11,8 @@ import torch
 
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model.device import choose_device, choose_precision
 from videomt_ros.ros.parameters import NodeParameters
-
-_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
 def load_network(parameters: NodeParameters) -> VidEoMT:
@@ -31,18 +30,16 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
             'Expected a model, got none. Set the parameter model to a file, a folder, a hub name '
             'or a name that `videomt models` lists.'
         )
-    device = _device(parameters.device)
-    precision = parameters.precision
-    if precision == 'auto':
-        precision = 'fp16' if device.type == 'cuda' else 'fp32'
-    net = load_model(parameters.model).to(device, _DTYPES[precision])
+    device = choose_device(parameters.device)
+    dtype = choose_precision(parameters.precision, device)
+    net = load_model(parameters.model).to(device, dtype)
     try:
         stream = VideoStream(net, parameters.stream_task())
         stream.push(np.zeros((480, 640, 3), np.uint8), 0)
     except RuntimeError as error:  # torch's own, out of memory among them
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f'The model does not run on {device} in {precision}: {reason} '
+            f'The model does not run on {device} in {dtype}: {reason} '
             'Choose another device or precision.'
         ) from error
     return net
@@ -58,16 +55,3 @@ def return_memory() -> None:
         trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
         if trim is not None:
             trim(0)
-
-
-def _device(name: str) -> torch.device:
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == 'auto':
-        return torch.device('cuda' if available else 'cpu')
-    device = torch.device(name)
-    if device.type == 'cuda' and (device.index or 0) >= available:
-        raise ValueError(
-            f'Expected device {name} of {available} CUDA devices that torch {torch.__version__} '
-            'sees. Set the parameter device to cpu or auto, or install a torch for this GPU.'
-        )
-    return device

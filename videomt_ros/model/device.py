@@ -1,0 +1,48 @@
+"""Where a network runs, and in which number format, from the words that users write."""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Args:
+        name: auto (a GPU if there is one), cpu, cuda or cuda:n.
+
+    Raises:
+        ValueError: no such device.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == 'auto':
+        return torch.device('cuda' if available else 'cpu')
+    kind, separator, index = name.partition(':')
+    if kind not in ('cpu', 'cuda') or (separator and not index.isdecimal()):
+        raise ValueError(f'Expected the device auto, cpu, cuda or cuda:n, got {name!r}.')
+    device = torch.device(name)
+    if kind == 'cuda' and (device.index or 0) >= available:
+        raise ValueError(
+            f'Expected device {name} of {available} CUDA devices that torch {torch.__version__} '
+            'sees. Choose cpu or auto, or install a torch for this GPU.'
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format of a name.
+
+    Args:
+        name: auto (fp16 on a GPU, fp32 on a CPU) or a key of PRECISIONS.
+        device: what auto depends on.
+
+    Raises:
+        ValueError: no such format.
+    """
+    if name == 'auto':
+        return torch.float16 if device.type == 'cuda' else torch.float32
+    if name not in PRECISIONS:
+        raise ValueError(f'Expected the precision auto, {", ".join(PRECISIONS)}, got {name!r}.')
+    return PRECISIONS[name]
