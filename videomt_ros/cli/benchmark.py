@@ -103,9 +103,8 @@ def benchmark_model(args: argparse.Namespace) -> int:
         ) from error
     print(f'hardware: {hardware(device)}')
     print(f'versions: {versions()}')
-    print(
-        f'network: ViT-{args.size}, {str(dtype).removeprefix("torch.")}, batch 1; {about(comparison)}'
-    )
+    number_format = str(dtype).removeprefix('torch.')
+    print(f'network: ViT-{args.size}, {number_format}, batch 1; {about(comparison)}')
     print()
     for row in table(comparison, args.repeats):
         print(row)
