@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -276,6 +277,36 @@ def test_masked_attention_changes_the_outputs():
         ({'table_size': 65}, 'multiple of the patch size'),
         ({'class_names': ('a', 'b')}, '5 entries in class_names'),
         ({'num_classes': 0}, 'num_classes'),
+        ({'num_classes': 5.0}, 'num_classes to be a whole number, got 5.0'),
+        ({'depth': True}, 'depth to be a whole number, got True'),
+        ({'num_heads': '2'}, "num_heads to be a whole number, got '2'"),
+        ({'num_queries': -1}, 'num_queries to be 0 or more'),
+        ({'num_queries': None}, 'num_queries to be a whole number, got None'),
+        ({'num_query_blocks': 1.5}, 'num_query_blocks to be a whole number'),
+        ({'patch_size': 0}, 'patch_size to be at least 1'),
+        ({'test_size': 0}, 'test_size to be at least 1, got 0'),
+        ({'test_size': -5}, 'test_size to be at least 1, got -5'),
+        ({'size_divisor': 0}, 'size_divisor to be at least 1, got 0'),
+        ({'size_divisor': -16}, 'size_divisor to be at least 1, got -16'),
+        ({'mlp_ratio': 0}, 'mlp_ratio to be a number above 0, got 0'),
+        ({'mlp_ratio': math.inf}, 'mlp_ratio to be a number above 0, got inf'),
+        ({'mlp_ratio': True}, 'mlp_ratio to be a number above 0, got True'),
+        ({'mlp_ratio': '4'}, "mlp_ratio to be a number above 0, got '4'"),
+        ({'norm_queries': 'no'}, "norm_queries to be true or false, got 'no'"),
+        ({'norm_queries': 1}, 'norm_queries to be true or false, got 1'),
+        ({'family': ['dinov2']}, 'family to be a text'),
+        ({'task': None}, 'task to be a text, got None'),
+        ({'name': 5}, 'name to be a text, got 5'),
+        ({'pixel_mean': 1.0}, 'pixel_mean to be a list, got 1.0'),
+        ({'pixel_mean': (1.0,)}, 'pixel_mean to be 3 numbers'),
+        ({'pixel_mean': (1.0, 1.0, math.nan)}, 'pixel_mean to be 3 numbers'),
+        ({'pixel_std': (1, 1, '1')}, 'pixel_std to be 3 numbers'),
+        ({'pixel_std': (1, 1, 0)}, 'pixel_std to be 3 numbers above 0'),
+        ({'class_names': 'abcde'}, "class_names to be a list, got 'abcde'"),
+        ({'class_names': {'a', 'b'}}, 'class_names to be a list'),
+        ({'class_names': ('a', 'b', 'c', 'd', 5)}, 'class_names to be texts, got 5 among them'),
+        ({'thing_classes': (1, 0, 1, 0, 1)}, 'thing_classes to be true or false, got 1 among'),
+        ({'thing_classes': (True, False)}, '5 entries in thing_classes'),
     ],
 )
 def test_config_names_what_is_wrong(changes, message):

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 Family = Literal['dinov2', 'dinov3', 'eva02']
 Propagation = Literal['none', 'query', 'fusion', 'gru']
 Task = Literal['instance', 'panoptic', 'semantic']
+
+_POSITIVE = (
+    'num_classes',
+    'embed_dim',
+    'depth',
+    'num_heads',
+    'patch_size',
+    'table_size',
+    'test_size',
+    'size_divisor',
+)
+_TYPES: tuple[tuple[str, type, str], ...] = (
+    *((name, int, 'a whole number') for name in (*_POSITIVE, 'num_queries', 'num_query_blocks')),
+    *((name, str, 'a text') for name in ('family', 'propagation', 'task', 'name')),
+    ('norm_queries', bool, 'true or false'),
+)
+_LISTS = ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes')
 
 
 @dataclass(frozen=True)
@@ -55,22 +74,40 @@ class VidEoMTConfig:
     """Name of the checkpoint, as messages and reports show it."""
 
     def __post_init__(self) -> None:
-        for name in ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind, what in _TYPES:
+            value = getattr(self, name)
+            # Exactly these types: True is no number of blocks, and 3.0 is no number of classes.
+            if type(value) is not kind:
+                raise ValueError(f'Expected {name} to be {what}, got {value!r}.')
+        for name in _LISTS:
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(f'Expected {name} to be a list, got {value!r}.')
+            object.__setattr__(self, name, tuple(value))
+        self._check_choices()
+        self._check_sizes()
+        self._check_pixels()
         if not self.class_names:
             names = tuple(f'class_{i}' for i in range(self.num_classes))
             object.__setattr__(self, 'class_names', names)
         if not self.thing_classes:
             object.__setattr__(self, 'thing_classes', (True,) * self.num_classes)
+        self._check_classes()
+
+    def _check_choices(self) -> None:
         for name, choices in (('family', Family), ('propagation', Propagation), ('task', Task)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f'Expected {name} to be one of {", ".join(get_args(choices))}, '
                     f'got {getattr(self, name)!r}.'
                 )
-        for name in ('num_classes', 'embed_dim', 'depth', 'num_heads', 'patch_size', 'table_size'):
+
+    def _check_sizes(self) -> None:
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f'Expected {name} to be at least 1, got {getattr(self, name)}.')
+        if not _is_number(self.mlp_ratio) or self.mlp_ratio <= 0:
+            raise ValueError(f'Expected mlp_ratio to be a number above 0, got {self.mlp_ratio!r}.')
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f'Expected embed_dim to be a multiple of num_heads, '
@@ -89,11 +126,30 @@ class VidEoMTConfig:
                     f'Expected {name} to be a multiple of the patch size {self.patch_size}, '
                     f'got {getattr(self, name)}.'
                 )
-        for name in ('class_names', 'thing_classes'):
-            if len(getattr(self, name)) != self.num_classes:
+
+    def _check_pixels(self) -> None:
+        for name in ('pixel_mean', 'pixel_std'):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(map(_is_number, values)):
+                raise ValueError(f'Expected {name} to be 3 numbers, got {list(values)}.')
+        if min(self.pixel_std) <= 0:
+            raise ValueError(
+                f'Expected pixel_std to be 3 numbers above 0, got {list(self.pixel_std)}.'
+            )
+
+    def _check_classes(self) -> None:
+        for name, kind, what in (
+            ('class_names', str, 'texts'),
+            ('thing_classes', bool, 'true or false'),
+        ):
+            values = getattr(self, name)
+            wrong = [value for value in values if type(value) is not kind]
+            if wrong:
+                raise ValueError(f'Expected {name} to be {what}, got {wrong[0]!r} among them.')
+            if len(values) != self.num_classes:
                 raise ValueError(
                     f'Expected {self.num_classes} entries in {name}, one per class, '
-                    f'got {len(getattr(self, name))}.'
+                    f'got {len(values)}.'
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,3 +173,8 @@ class VidEoMTConfig:
         if 'num_classes' not in values:
             raise ValueError('A network needs num_classes, which is missing.')
         return cls(**values)
+
+
+def _is_number(value: object) -> bool:
+    """True for a finite int or float; bool counts as neither."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
