@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from videomt_ros.labels import LabelsError, benchmarks, load_classes, read_classes
@@ -13,6 +15,15 @@ KNOWN = {
     'vspw': (124, 58, 'wall', 'train'),
     'vipseg': (124, 58, 'door', 'food'),
 }
+DIGESTS = {
+    'ytvis2019': '6ede72188daf8231',
+    'ytvis2021': '8f4f87c6ff97089e',
+    'ytvis2022': '8f4f87c6ff97089e',
+    'ovis': '27135869d0829026',
+    'vspw': 'a6ecfc2a0f7858e1',
+    'vipseg': '0957f66b1c6aa433',
+}
+"""Of `id:name:isthing`, class by class."""
 
 
 def test_these_benchmarks_are_shipped():
@@ -28,6 +39,15 @@ def test_a_list_is_complete(name):
     assert sum(classes.thing_classes) == things
     assert (classes.class_names[0], classes.class_names[-1]) == (first, last)
     assert [classes.class_id(i) for i in classes.category_ids] == list(range(count))
+
+
+@pytest.mark.parametrize('name', KNOWN)
+def test_no_class_has_changed_its_place(name):
+    """Two swapped names would give every result of a published model a wrong word."""
+    classes = load_classes(name)
+    lines = zip(classes.category_ids, classes.class_names, classes.thing_classes, strict=True)
+    text = '\n'.join(f'{i}:{name}:{is_thing:d}' for i, name, is_thing in lines)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[name]
 
 
 @pytest.mark.parametrize('name', ['ytvis2019', 'ytvis2021', 'ovis'])
