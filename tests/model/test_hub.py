@@ -150,6 +150,15 @@ def test_downloads_are_real_cached_and_refused_in_one_line(root, tmp_path):
     assert 'not in the cache and the hub is out of reach' in again[3][1]
 
 
+def test_a_damaged_index_in_the_cache_is_downloaded_again(root, tmp_path):
+    name = 'model.safetensors.index.json'
+    before = load(root, tmp_path / 'home', 'owner/shards')
+    (index,) = (tmp_path / 'home').rglob(name)
+    index.write_text('{"weight_')
+    assert load(root, tmp_path / 'home', 'owner/shards') == before
+    assert before == [['shards', ['circle', 'square']]]
+
+
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [

@@ -161,6 +161,15 @@ def load_preset_classes(benchmark):
     return load_preset(f'videomt-dinov2-large-{benchmark}').settings['class_names']
 
 
+def test_a_cached_repository_with_a_damaged_index_is_not_taken_for_whole(cache):
+    folder = cache('owner/name')
+    (folder / 'config.json').write_text('{}')
+    (folder / 'model.safetensors.index.json').write_text('{"weight_')
+    with pytest.raises(CheckpointError, match=r"index\.json: can't be read as JSON") as caught:
+        load_model('owner/name')
+    assert '\n' not in str(caught.value)
+
+
 def test_a_half_cached_repository_is_not_taken_for_whole(cache):
     folder = cache('owner/name')
     (folder / 'config.json').write_text('{}')
@@ -191,6 +200,49 @@ def test_the_demo_model_is_a_shipped_file(tmp_path, monkeypatch, tiny_net):
     assert load_model('demo').config == tiny_net.config
 
 
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A copy of `models/` to spoil."""
+    shutil.copytree(resource('models'), tmp_path / 'shipped' / 'models')
+    monkeypatch.setattr(presets, 'resource', (tmp_path / 'shipped').joinpath)
+    return tmp_path / 'shipped' / 'models'
+
+
+def test_a_damaged_preset_disturbs_no_other_model(models, tmp_path, tiny_config, caplog):
+    (models / 'aaa.yaml').write_text('[')
+    (models / 'bbb.yaml').write_text('source: a/b\nfile: 7\nlicence: d\n')
+    write_original(tmp_path / 'mine.pth', replace(tiny_config, thing_classes=()))
+    assert load_model(tmp_path / 'mine.pth', num_heads=2).config.name == 'mine'
+    assert find_preset(converted='videomt-dinov2-large-vspw') is not None
+    for name in ('aaa.yaml', 'bbb.yaml'):
+        assert f'{models / name}: ' in caplog.text
+    with pytest.raises(CheckpointError, match=r"aaa\.yaml: can't be read as YAML"):
+        load_model('aaa')
+
+
+def test_a_preset_that_is_found_and_damaged_says_so(models, tmp_path, tiny_config):
+    preset = load_preset('videomt-dinov2-large-ovis')
+    path = models / f'{preset.name}.yaml'
+    path.write_text(path.read_text().replace('test_size: 544', 'test_size: 544.5'))
+    write_original(tmp_path / preset.file, tiny_config)
+    with pytest.raises(CheckpointError, match='test_size to be a whole number, got 544.5') as e:
+        load_model(tmp_path / preset.file)
+    assert str(path) in str(e.value)
+
+
+def test_the_command_shows_damage_and_all_other_models(models, capsys, cache):
+    (models / 'aaa.yaml').write_text('[')
+    (models / 'demo').mkdir(exist_ok=True)
+    (models / 'demo' / 'demo.safetensors').write_text('version https://git-lfs.github.com/spec/v1')
+    assert command(['models']) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(rows) == {'name', *preset_names()}
+    damaged = [name for name, cells in rows.items() if cells[-1] == 'damaged']
+    assert damaged == ['aaa', 'demo']
+    assert command(['models', 'demo']) == 1
+    assert 'demo.safetensors: expected a .safetensors file' in capsys.readouterr().err
+
+
 def test_a_preset_is_found_by_the_last_part_of_a_name():
     assert find_preset(file='/tmp/ovis_vit_large_52.5.pth').name == 'videomt-dinov2-large-ovis'
     found = find_preset(converted='videomt-dinov2-large-vspw')
@@ -212,6 +264,8 @@ def test_a_preset_is_found_by_the_last_part_of_a_name():
         ('SIZE huge', "expected size to be one of small, base, large, got 'huge'"),
         ('CLASSES coco', "got 'coco'"),
         ('FAMILY vgg', "got 'vgg'"),
+        ('SIZE 3', 'expected size to be a text, got 3'),
+        ('PUBLISHED 3', 'expected published to hold scores and their benchmark, got 3'),
     ],
 )
 def test_a_damaged_preset_says_what_is_wrong(tmp_path, text, fault):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 HELP = 'list the models that load by name, or show one in full'
 
 
+HEADER = ('name', 'backbone', 'task', 'classes', 'test size', 'published', 'from', 'here')
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
     parser.add_argument('name', nargs='?', help='show this model in full')
@@ -20,14 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the table, or the record of one model."""
-    from videomt_ros.model.presets import load_preset, preset_names
+    from videomt_ros.model.presets import preset_names
 
     if args.name:
         print_model(args.name)
         return 0
-    header = ('name', 'backbone', 'task', 'classes', 'test size', 'published', 'from', 'here')
-    rows = [header, *(table_row(load_preset(name)) for name in preset_names())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rows = [HEADER, *map(table_row, preset_names())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row in rows:
         print(
             '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -59,9 +61,19 @@ def print_model(name: str) -> None:
             print(f'{field.name}: {value}')
 
 
-def table_row(preset: Preset) -> tuple[str, ...]:
-    """Cells of one model, in the order of the header."""
-    config = _config(preset)
+def table_row(name: str) -> tuple[str, ...]:
+    """Cells of one model, in the order of the header; damage to one does not hide the others."""
+    from videomt_ros.model.presets import load_preset
+    from videomt_ros.model.weight_files import CheckpointError
+
+    try:
+        preset = load_preset(name)
+    except CheckpointError:
+        return (name, *'?' * (len(HEADER) - 2), 'damaged')
+    try:
+        config, is_here = _config(preset), 'yes' if _is_here(preset) else 'no'
+    except CheckpointError:
+        config, is_here = None, 'damaged'
     return (
         preset.name,
         f'{config.family} {preset.size or config.embed_dim}' if config else '?',
@@ -70,7 +82,7 @@ def table_row(preset: Preset) -> tuple[str, ...]:
         str(config.test_size) if config else '?',
         _scores(preset) or '-',
         preset.source,
-        'yes' if _is_here(preset) else 'no',
+        is_here,
     )
 
 

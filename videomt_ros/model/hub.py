@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +23,34 @@ def fetch_folder(repository: str) -> Path:
     Raises:
         CheckpointError: there is no such repository, it is closed, or the hub is out of reach.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     patterns = ['config.json', '*.safetensors', INDEX]
 
     def download(local: bool) -> Path:
         path = snapshot_download(repository, allow_patterns=patterns, local_files_only=local)
+        if not local and _weight_names(Path(path)) is None:
+            # The hub's client takes any file that is in the cache for a good one. ValueError is
+            # its word for a hub out of reach; then reading the folder names the damaged file.
+            with contextlib.suppress(ValueError):
+                hf_hub_download(repository, INDEX, force_download=True)
         return Path(path)
 
     def is_whole(folder: Path) -> bool:
-        files = ['config.json', *weight_names(folder)]
-        return all((folder / name).is_file() for name in files)
+        names = _weight_names(folder)
+        return names is not None and all(
+            (folder / name).is_file() for name in ('config.json', *names)
+        )
 
     return _fetch(repository, download, is_whole)
+
+
+def _weight_names(folder: Path) -> list[str] | None:
+    """Names of the weight files of a folder; None if the index that lists them is damaged."""
+    try:
+        return weight_names(folder)
+    except CheckpointError:
+        return None
 
 
 def fetch_file(repository: str, file: str) -> Path:

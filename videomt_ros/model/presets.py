@@ -6,6 +6,8 @@ task, test size, whether queries are propagated before or after the final norm.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +17,10 @@ import yaml
 
 from videomt_ros.labels import load_classes
 from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.resources import resource
+
+logger = logging.getLogger(__name__)
 
 SHIPPED = 'shipped'
 """As `source`: the file lies in `models/` itself."""
@@ -40,7 +45,7 @@ _SETTINGS = (
 )
 
 
-class PresetError(ValueError):
+class PresetError(CheckpointError):
     """A preset that does not exist or can't be used; the message names the file."""
 
 
@@ -82,7 +87,11 @@ class Preset:
 
 def preset_names() -> tuple[str, ...]:
     """Names of all presets, sorted."""
-    return tuple(sorted(path.stem for path in resource('models').glob('*.yaml')))
+    return tuple(path.stem for path in _preset_files())
+
+
+def _preset_files() -> list[Path]:
+    return sorted(resource('models').glob('*.yaml'), key=lambda path: path.stem)
 
 
 def load_preset(name: str) -> Preset:
@@ -105,14 +114,30 @@ def find_preset(*, file: str = '', converted: str = '') -> Preset | None:
     """The preset whose weights have this file name, or this converted repository's name.
 
     Only the last part of each path is compared, so that a file downloaded by hand is known again.
+
+    Raises:
+        PresetError: the preset is found, and is damaged.
     """
-    for name in preset_names():
-        preset = load_preset(name)
-        if file and preset.source != SHIPPED and Path(preset.file).name == Path(file).name:
-            return preset
-        if converted and preset.converted and Path(preset.converted).name == Path(converted).name:
-            return preset
+    for path in _preset_files():
+        try:
+            values = _read_fields(path)
+        except PresetError as error:
+            logger.warning('A damaged preset is passed over: %s', error)
+            continue
+        names = {'converted': converted, 'file': '' if values['source'] == SHIPPED else file}
+        for key, name in names.items():
+            if name and Path(values.get(key, '')).name == Path(name).name:
+                return read_preset(path)
     return None
+
+
+def readable_presets() -> Iterator[Preset]:
+    """All presets, in the order of their names, without those that are damaged."""
+    for path in _preset_files():
+        try:
+            yield read_preset(path)
+        except PresetError as error:
+            logger.warning('A damaged preset is passed over: %s', error)
 
 
 def read_preset(path: Path) -> Preset:
@@ -121,6 +146,34 @@ def read_preset(path: Path) -> Preset:
     Raises:
         PresetError: a field is missing or unknown, or has a value that no network can have.
     """
+    values = _read_fields(path)
+    preset = Preset(
+        name=path.stem,
+        settings={key: values[key] for key in _SETTINGS if key in values},
+        **{key: values[key] for key in _ABOUT if key in values},
+    )
+    if preset.source == SHIPPED:
+        return preset
+    if preset.size not in SIZES:
+        raise PresetError(
+            f'{path}: expected size to be one of {", ".join(SIZES)}, got {preset.size!r}.'
+        )
+    try:
+        classes = load_classes(preset.classes)
+        preset.settings.update(
+            SIZES[preset.size],
+            num_classes=len(classes.class_names),
+            class_names=classes.class_names,
+            thing_classes=classes.thing_classes,
+        )
+        preset.config()
+    except ValueError as error:
+        raise PresetError(f'{path}: {error}') from error
+    return preset
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a preset: the right ones, and text where text belongs."""
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -140,26 +193,12 @@ def read_preset(path: Path) -> Preset:
             f'unknown fields: {", ".join(unknown) or "none"}. '
             f'Known are {", ".join(_ABOUT + _SETTINGS)}.'
         )
-    preset = Preset(
-        name=path.stem,
-        settings={key: values[key] for key in _SETTINGS if key in values},
-        **{key: values[key] for key in _ABOUT if key in values},
-    )
-    if preset.source == SHIPPED:
-        return preset
-    try:
-        classes = load_classes(preset.classes)
-        preset.settings.update(
-            SIZES[preset.size],
-            num_classes=len(classes.class_names),
-            class_names=classes.class_names,
-            thing_classes=classes.thing_classes,
-        )
-        preset.config()
-    except KeyError:
+    for key in _ABOUT:
+        if key != 'published' and not isinstance(values.get(key, ''), str):
+            raise PresetError(f'{path}: expected {key} to be a text, got {values[key]!r}.')
+    published = values.get('published', {})
+    if not isinstance(published, dict) or (published and 'benchmark' not in published):
         raise PresetError(
-            f'{path}: expected size to be one of {", ".join(SIZES)}, got {preset.size!r}.'
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise PresetError(f'{path}: {error}') from error
-    return preset
+            f'{path}: expected published to hold scores and their benchmark, got {published!r}.'
+        )
+    return values

@@ -13,7 +13,13 @@ from torch import Tensor
 from videomt_ros.model import hub
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.keymap import OWN, Layout, detect_layout, read_sizes
-from videomt_ros.model.presets import Preset, PresetError, find_preset, load_preset, preset_names
+from videomt_ros.model.presets import (
+    Preset,
+    find_preset,
+    load_preset,
+    preset_names,
+    readable_presets,
+)
 from videomt_ros.model.weight_files import (
     CheckpointError,
     read_folder,
@@ -88,10 +94,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     suffixes = ('.pth', '.pt', '.bin', '.safetensors')
     if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
         raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
-    try:
-        return _read_preset(load_preset(text))
-    except PresetError as error:
-        raise CheckpointError(str(error)) from None
+    return _read_preset(load_preset(text))
 
 
 def _read_preset(preset: Preset) -> Checkpoint:
@@ -102,9 +105,15 @@ def _read_preset(preset: Preset) -> Checkpoint:
 
 
 def _read_hub(repository: str) -> Checkpoint:
-    folder = hub.fetch_folder(repository)
+    try:
+        folder = hub.fetch_folder(repository)
+    except CheckpointError as error:
+        # Just as well it was meant as a path, with a slip of the pen.
+        raise CheckpointError(
+            f'{error} There is no file or folder {repository} here either.'
+        ) from None
     if not (folder / 'config.json').is_file():
-        names = [n for n in preset_names() if load_preset(n).source == repository]
+        names = [preset.name for preset in readable_presets() if preset.source == repository]
         instead = f' Its files load by name: {", ".join(names)}.' if names else ''
         raise CheckpointError(
             f'Expected config.json and model.safetensors in {repository}, the repository has no '
@@ -122,12 +131,13 @@ def _read_file(path: Path, preset: Preset | None) -> Checkpoint:
         return Checkpoint(origin, name, tensors, OWN, config.to_dict())
     if path.name == 'model.safetensors' and (path.parent / 'config.json').is_file():
         return _read_folder(path.parent, path.parent.resolve().name)
-    layout = _layout(origin, tensors)
+    layout, sizes = _recognise(origin, tensors)
     name = preset.name if preset else path.stem
-    return Checkpoint(origin, name, tensors, layout, read_sizes(layout, tensors), preset)
+    return Checkpoint(origin, name, tensors, layout, sizes, preset)
 
 
-def _layout(origin: str, tensors: Mapping[str, Tensor]) -> Layout:
+def _recognise(origin: str, tensors: Mapping[str, Tensor]) -> tuple[Layout, dict[str, Any]]:
+    """The layout of a file's tensors, and the sizes that they tell."""
     layout = detect_layout(tensors.keys())
     if layout is None:
         raise CheckpointError(
@@ -136,15 +146,18 @@ def _layout(origin: str, tensors: Mapping[str, Tensor]) -> Layout:
             'layers.0.attention.q_proj.weight), got '
             f'{", ".join(list(tensors)[:3]) or "no tensors"}.'
         )
-    return layout
+    try:
+        return layout, read_sizes(layout, tensors)
+    except ValueError as error:
+        raise CheckpointError(f'{origin}: {error}') from None
 
 
 def _read_folder(folder: Path, name: str) -> Checkpoint:
     tensors, config = read_folder(folder)
     origin = str(folder)
     stated = _transformers_settings(folder / 'config.json', config)
-    layout = _layout(origin, tensors)
-    settings = read_sizes(layout, tensors) | stated
+    layout, sizes = _recognise(origin, tensors)
+    settings = sizes | stated
     preset = find_preset(converted=name)
     return Checkpoint(origin, preset.name if preset else name, tensors, layout, settings, preset)
 
@@ -167,15 +180,16 @@ def _transformers_settings(path: Path, config: Mapping[str, Any]) -> dict[str, A
     settings: dict[str, Any] = {}
     for key, ours in _CONFIG_FIELDS.items():
         value = config.get(key)
-        if isinstance(value, list) and len(set(value)) == 1:
+        if isinstance(value, list) and value and all(entry == value[0] for entry in value):
             value = value[0]  # sizes may be written as [height, width]
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise CheckpointError(f'{path}: expected {key} to be one number, got {value!r}.')
+        if type(value) is not int and not (ours == 'mlp_ratio' and type(value) is float):
+            kind = 'number' if ours == 'mlp_ratio' else 'whole number'
+            raise CheckpointError(f'{path}: expected {key} to be one {kind}, got {value!r}.')
         settings[ours] = value
     names = config.get('id2label')
-    if isinstance(names, dict) and all(str(key).isdigit() for key in names):
+    if isinstance(names, dict) and all(str(key).isdecimal() for key in names):
         ordered = tuple(str(names[key]) for key in sorted(names, key=int))
         settings['num_classes'] = len(ordered)
         # transformers fills in LABEL_0, LABEL_1, ... where nobody gave names.
