@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -275,6 +276,16 @@ def test_an_override_out_of_range_is_named(folder, override):
     one_line(caught)
 
 
+def test_a_fault_of_the_file_is_not_blamed_on_the_caller(folder):
+    edit('config.json', lambda c: c | {'num_blocks': 9})(folder)
+    with pytest.raises(CheckpointError, match='num_query_blocks from 1 to depth = 3, got 9'):
+        load_model(folder, name='x')
+    edit('config.json', lambda c: c | {'num_blocks': 2})(folder)
+    with pytest.raises(ValueError, match='num_query_blocks from 1') as caught:
+        load_model(folder, num_query_blocks=9)
+    assert not isinstance(caught.value, CheckpointError)
+
+
 @pytest.mark.parametrize(
     ('override', 'fault'),
     [
@@ -322,6 +333,74 @@ def test_class_names_that_nobody_gave(tmp_path, tiny_config, caplog):
         assert loaded.class_names[0] == (names or 'class_0')
         assert ('class_names=' in caplog.text) == (names is None)
         assert ('videomt-dinov2-small-ytvis2019' in caplog.text) == (count == 40)
+
+
+def test_what_may_hold_stuff_is_asked_for_its_task_and_size(tmp_path, tiny_config):
+    """VIPSeg and VSPW, or what was trained further from them, would load as instances at 448."""
+    path = tmp_path / 'mine.pth'
+    for changes in (
+        {'num_classes': 124, 'class_names': (), 'thing_classes': ()},
+        {'table_size': 1280},
+    ):
+        torch.save(dinov2_names(build(replace(tiny_config, **changes))), path)
+        with pytest.raises(CheckpointError) as caught:
+            load_model(path, num_heads=2)
+        assert 'do not tell task, test_size; give them' in one_line(caught)
+        assert 'load_model(..., task=..., test_size=...)' in one_line(caught)
+        with pytest.raises(CheckpointError, match='do not tell test_size; give'):
+            load_model(path, num_heads=2, task='semantic')
+        config = load_model(path, num_heads=2, task='semantic', test_size=720).config
+        assert (config.task, config.test_size) == ('semantic', 720)
+    torch.save(dinov2_names(build(tiny_config)), path)
+    load_model(path, num_heads=2)
+    with pytest.raises(CheckpointError, match='do not tell task, test_size; give'):
+        load_model(path, num_heads=2, thing_classes=(True, False, True))
+
+
+def test_a_folder_with_the_names_of_vspw_is_asked_for_its_task_and_size(folder, tmp_path):
+    from videomt_ros.labels import load_classes
+
+    vspw = load_classes('vspw')
+    edit('config.json', lambda c: c | {'id2label': dict(enumerate(vspw.class_names))})(folder)
+    tensors = load_file(folder / 'model.safetensors')
+    tensors['class_predictor.weight'] = torch.zeros(125, 32)
+    tensors['class_predictor.bias'] = torch.zeros(125)
+    tensors['criterion.empty_weight'] = torch.ones(125)
+    save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
+    with pytest.raises(CheckpointError, match='do not tell task, test_size; give'):
+        load_model(folder)
+    config = load_model(folder, task='semantic', test_size=720).config
+    assert config.thing_classes == vspw.thing_classes
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
+def test_a_loaded_network_is_a_built_one(tmp_path, tiny_config, clip, family):
+    """Loading skips the random start; what no file holds must be there all the same."""
+    config = replace(tiny_config, family=family)
+    net = build(config)
+    save_model(net, tmp_path / 'mine.safetensors')
+    loaded = load_model(tmp_path / 'mine.safetensors')
+    built = VidEoMT(config).eval()
+    built.load_state_dict(net.state_dict())
+    for kind in ('named_parameters', 'named_buffers'):
+        expected, found = dict(getattr(built, kind)()), dict(getattr(loaded, kind)())
+        assert list(expected) == list(found)
+        for key, value in expected.items():
+            assert torch.equal(value, found[key]), key
+            assert value.requires_grad == found[key].requires_grad
+    for ours, theirs in zip(outputs(built, clip), outputs(loaded, clip), strict=True):
+        assert torch.equal(ours, theirs)
+    loaded.half().float()  # timm restores the angles after each change of type
+    loaded.train()(clip).mask_logits.sum().backward()
+
+
+def test_a_loaded_network_does_not_need_its_file_any_more(tmp_path, net, clip):
+    path = tmp_path / 'mine.pth'
+    torch.save(dinov2_names(net), path)
+    loaded = load_model(path, num_heads=2)
+    path.write_bytes(b'another')
+    for ours, theirs in zip(outputs(net, clip), outputs(loaded, clip), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 # -- what does not load ----------------------------------------------------------------------
@@ -407,6 +486,44 @@ def test_weights_that_are_no_numbers_are_named(breakable, value):
     with pytest.raises(CheckpointError, match='not finite numbers') as caught:
         load()
     assert key in one_line(caught)
+
+
+def test_weights_of_another_type_are_named_with_it(breakable):
+    tensors, load = breakable
+    keys = [key for key in tensors if key.endswith(('mlp.fc1.bias', 'up_proj.bias'))]
+    tensors[keys[0]] = torch.zeros_like(tensors[keys[0]], dtype=torch.int64)
+    tensors[keys[1]] = torch.zeros_like(tensors[keys[1]], dtype=torch.bool)
+    with pytest.raises(CheckpointError) as caught:
+        load()
+    message = one_line(caught)
+    assert 'of a type that is no floating-point number (2)' in message
+    assert f'{keys[0]} (int64)' in message
+    assert f'{keys[1]} (bool)' in message
+    assert 'not finite' not in message
+
+
+def test_a_stray_block_does_not_make_a_huge_network(breakable):
+    tensors, load = breakable
+    key = next(key for key in tensors if key.endswith('.2.norm1.weight'))
+    stray = key.replace('.2.norm1', '.4000.norm1')
+    tensors[stray] = tensors[key].clone()
+    with pytest.raises(CheckpointError) as caught:
+        load()
+    message = one_line(caught)
+    if key.startswith('backbone.vit.'):  # our own record tells the depth
+        assert f'unknown (1): {stray}' in message
+    else:
+        stem = key.removesuffix('2.norm1.weight')
+        assert f'without a gap, got {stem}4000 but no {stem}3.' in message
+
+
+def test_a_damaged_table_of_contents_says_so(tmp_path, net):
+    path = tmp_path / 'mine.pth'
+    torch.save(dinov2_names(net), path)
+    path.write_bytes(path.read_bytes().replace(b'PK\x01\x02', b'XXXX', 1))
+    with pytest.raises(CheckpointError, match=r'damaged .*Download it again') as caught:
+        load_model(path, num_heads=2)
+    assert str(path) in one_line(caught)
 
 
 def text(content):
@@ -532,7 +649,19 @@ BAD_FOLDERS = {
     ),
     'text for a number': (
         edit('config.json', lambda c: c | {'patch_size': 'big'}),
-        "expected patch_size to be one number, got 'big'",
+        "expected patch_size to be one whole number, got 'big'",
+    ),
+    'a fraction for a whole number': (
+        edit('config.json', lambda c: c | {'hidden_size': 32.0}),
+        'expected hidden_size to be one whole number, got 32.0',
+    ),
+    'lists for a number': (
+        edit('config.json', lambda c: c | {'image_size': [[64], [32]]}),
+        'expected image_size to be one whole number, got [[64], [32]]',
+    ),
+    'no depth': (
+        edit('config.json', lambda c: c | {'num_hidden_layers': 0}),
+        'Expected depth to be at least 1, got 0',
     ),
     'other width': (
         edit('config.json', lambda c: c | {'hidden_size': 64}),
@@ -573,6 +702,11 @@ def test_a_damaged_folder_says_what_is_wrong(folder, kind):
         ({'config': '{}'}, 'needs num_classes'),
         ({'config': '{"num_classes": 3, "colour": 1}'}, 'Unknown settings of a network: colour'),
         ({'config': '{"num_classes": "3"}'}, "its configuration can't be used"),
+        ({'config': '{"num_classes": 3.0}'}, 'num_classes to be a whole number, got 3.0'),
+        ({'config': '{"num_classes": 3, "test_size": 0}'}, 'test_size to be at least 1, got 0'),
+        ({'config': '{"num_classes": 3, "pixel_std": 1}'}, 'pixel_std to be a list, got 1'),
+        ({'config': '{"num_classes": 3, "class_names": "cat"}'}, "a list, got 'cat'"),
+        ({'config': '[1]'}, "its configuration can't be used"),
         ({'format': 'another'}, 'expected weights of VidEoMT'),
     ],
 )
@@ -594,9 +728,12 @@ def test_an_own_file_with_a_bad_record_says_what_is_wrong(tmp_path, net, metadat
         (Path('demo'), 'no such file or folder'),
         ('videomt-dinov2-smal-ytvis2019', 'Nearest: videomt-dinov2-small-ytvis2019'),
         ('resnet', '`videomt models` lists them all'),
+        ('out/train', 'There is no file or folder out/train here either.'),
     ],
 )
-def test_a_source_that_is_not_there(source, fault):
+def test_a_source_that_is_not_there(source, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         load_model(source)
     assert fault in one_line(caught)

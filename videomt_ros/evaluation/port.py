@@ -81,7 +81,8 @@ def build_pair(
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         port.save_pretrained(folder)
-        net = load_model(folder)
+        # A folder does not say these two; a caller replaces the size, see compare.
+        net = load_model(folder, task='instance', test_size=image_size)
     return net, port
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videomt_ros.labels import benchmarks, load_classes
+from videomt_ros.labels import ClassList, LabelsError, benchmarks, load_classes
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.keymap import OWN, TRANSFORMERS
 from videomt_ros.model.network import VidEoMT
-from videomt_ros.model.presets import SIZES, Preset, load_preset, preset_names
+from videomt_ros.model.presets import SIZES, Preset, readable_presets
 from videomt_ros.model.sources import FORMAT, VERSION, Checkpoint, read_checkpoint
 from videomt_ros.model.weight_files import CheckpointError
 
@@ -35,10 +35,11 @@ def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
     """Build a network and load its weights; nothing in a file is executed.
 
     Args:
-        source: a name from `models/` (`videomt models` lists them), else the path of an original
-            `.pth`, of a folder with config.json and safetensors, or of our own `.safetensors`,
-            else a hub name, 'owner/name'.
-        overrides: fields of VidEoMTConfig that replace what the checkpoint says.
+        source: a name from `models/` (`videomt models` lists them); if there is none such, the
+            path of an original `.pth`, of a folder with config.json and safetensors, or of our
+            own `.safetensors`; if nothing lies there, a hub name, 'owner/name'. A Path is only
+            ever a path.
+        overrides: fields of VidEoMTConfig; each wins over what file and preset say.
 
     Returns:
         The network on the CPU in float32 (whatever the file holds), in eval mode.
@@ -57,9 +58,29 @@ def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
         )
     checkpoint = read_checkpoint(source)
     config = build_config(checkpoint, overrides)
-    net = VidEoMT(config)
-    net.load_state_dict(fit_tensors(checkpoint, net))
+    net = build_empty(config)
+    net.load_state_dict(fit_tensors(checkpoint, net), assign=True)
+    assert not any(value.is_meta for value in (*net.parameters(), *net.buffers()))
     return net.eval()
+
+
+def build_empty(config: VidEoMTConfig) -> VidEoMT:
+    """Build a network without room for its weights: those are assigned to it.
+
+    Random weights that the file's replace at once would take most of the loading time.
+
+    Returns:
+        The network with weights on the meta device, and whatever no file holds ready on the CPU.
+    """
+    with torch.device('meta'):
+        net = VidEoMT(config)
+    module: Any
+    for module in net.modules():
+        if module._non_persistent_buffers_set:
+            # Angles and key biases, which timm computes; reset_parameters is its way to say so.
+            module.to_empty(device='cpu', recurse=False)
+            module.reset_parameters()
+    return net
 
 
 def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -100,13 +121,15 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
 
 
 def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTConfig:
-    """Join what tensors, file, preset and caller say of a network; the later wins.
+    """Join what caller, file and preset say of a network; the first of them that speaks wins.
 
-    A preset only adds what tensors can't tell: where it disagrees with them about a size, they
-    win and a warning says so.
+    So a preset adds only what the file can't tell: where it disagrees with the tensors about a
+    size, they win and a warning says so. The names and the order of the classes are the
+    exception, in which a preset wins over the file.
 
     Raises:
-        CheckpointError: something that the tensors can't tell is said by nobody.
+        CheckpointError: something that the tensors can't tell is said by nobody, or the file
+            itself says what no network can be.
         ValueError: an override is out of range.
     """
     settings = dict(checkpoint.settings)
@@ -116,21 +139,36 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
     elif checkpoint.layout is not OWN:
         _add_defaults(checkpoint, settings, overrides)
     settings['name'] = checkpoint.name
+    kept = dict(settings)
     if 'num_classes' in overrides:
         # They describe the classes that were replaced.
         for key in ('class_names', 'thing_classes'):
-            settings.pop(key, None)
-    merged = settings | overrides
-    patch_size = merged.get('patch_size', 16)
-    if 'size_divisor' not in merged and patch_size in range(1, 1024) and 32 % patch_size:
-        merged['size_divisor'] = patch_size  # 32, as published, holds no whole patches
-    merged.setdefault('num_classes', 1)  # its tensor is missing, which fit_tensors will say
+            kept.pop(key, None)
     try:
-        return VidEoMTConfig(**merged)
-    except (ValueError, TypeError) as error:
-        if overrides:
-            raise ValueError(f'{checkpoint.origin}: {error}') from error
-        raise CheckpointError(f'{checkpoint.origin}: {error}') from error
+        return VidEoMTConfig(**_complete(kept | overrides))
+    except ValueError as error:
+        message = f'{checkpoint.origin}: {error}'
+        if overrides and _is_sound(settings):
+            raise ValueError(message) from error
+        raise CheckpointError(message) from error
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Add what has no default that suits every network."""
+    patch_size = settings.get('patch_size', 16)
+    if 'size_divisor' not in settings and patch_size in range(1, 1024) and 32 % patch_size:
+        settings['size_divisor'] = patch_size  # 32, as published, holds no whole patches
+    settings.setdefault('num_classes', 1)  # its tensor is missing, which fit_tensors will say
+    return settings
+
+
+def _is_sound(settings: dict[str, Any]) -> bool:
+    """True if these settings alone, without the caller's, are those of a network."""
+    try:
+        VidEoMTConfig(**_complete(dict(settings)))
+    except ValueError:
+        return False
+    return True
 
 
 def _add_preset(checkpoint: Checkpoint, settings: dict[str, Any], preset: Preset) -> None:
@@ -181,17 +219,33 @@ def _add_defaults(
     if size:
         settings.setdefault('num_heads', size['num_heads'])
         settings.setdefault('num_query_blocks', 4 if size['depth'] == 24 else 3)
+    _name_classes(checkpoint, settings, overrides)
     needed = ['num_heads', 'num_query_blocks', 'propagation']
     if settings['family'] == 'dinov3':
         # Its published VIPSeg and VSPW models propagate after the norm, the others before it.
         needed.append('norm_queries')
+    if _may_hold_stuff({**settings, **overrides}):
+        # The defaults, instance at 448, are those of the other published models.
+        needed += ['task', 'test_size']
     open_ = [key for key in needed if key not in settings and key not in overrides]
     if open_:
+        arguments = ', '.join(f'{key}=...' for key in open_)
         raise CheckpointError(
             f'{checkpoint.origin}: the tensors do not tell {", ".join(open_)}; '
-            f'give them: load_model(..., {open_[0]}=...).'
+            f'give them: load_model(..., {arguments}). save_model keeps them in a file.'
         )
-    _name_classes(checkpoint, settings, overrides)
+
+
+def _may_hold_stuff(settings: Mapping[str, Any]) -> bool:
+    """True for what looks like VIPSeg or VSPW: their count of classes or size of table, or stuff.
+
+    A model trained further from one of theirs shares at least one of these with it.
+    """
+    return (
+        settings.get('num_classes') == 124
+        or settings.get('table_size') == 1280
+        or not all(settings.get('thing_classes', ()))
+    )
 
 
 def _name_classes(
@@ -201,7 +255,7 @@ def _name_classes(
     if 'class_names' in overrides:
         return
     names, count = settings.get('class_names'), settings.get('num_classes')
-    lists = {classes.class_names: classes for classes in map(load_classes, benchmarks())}
+    lists = {classes.class_names: classes for classes in _class_lists()}
     fitting = [
         classes
         for classes in lists.values()
@@ -219,7 +273,11 @@ def _name_classes(
                 checkpoint.origin,
             )
     elif not names:
-        like = [n for n in preset_names() if load_preset(n).settings.get('num_classes') == count]
+        like = [
+            preset.name
+            for preset in readable_presets()
+            if preset.settings.get('num_classes') == count
+        ]
         logger.warning(
             '%s: the names of its %s classes are not known, they are called class_0 and so on. '
             'Give class_names=[...]%s.',
@@ -229,12 +287,23 @@ def _name_classes(
         )
 
 
+def _class_lists() -> Iterator[ClassList]:
+    for name in benchmarks():
+        try:
+            yield load_classes(name)
+        except LabelsError as error:
+            logger.warning('A damaged class list is passed over: %s', error)
+
+
 def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
-    """Tensors of a checkpoint under the network's names, all of them float32.
+    """Move the tensors of a checkpoint to the network's names, all of them float32.
+
+    Each leaves the checkpoint as it is copied, so that a large model is not held twice. The
+    copies do not lie in the file any more, which may change or go away after this.
 
     Raises:
-        CheckpointError: one line that names every key that is missing, unknown, misshapen, or
-            not finite, as the file calls it.
+        CheckpointError: one line that names every key that is missing, unknown, misshapen, of
+            another type or not finite, as the file calls it.
     """
     layout, tensors = checkpoint.layout, checkpoint.tensors
     targets = net.state_dict()
@@ -259,14 +328,23 @@ def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
             f'{layout.query_blocks} (expected {net.config.num_query_blocks}, '
             f'got {_size(blocks.shape)})'
         )
-    not_real = [key for key in shapes if key in found and not _is_finite(found[key])]
+    used = {key: found[key] for key in shapes if key in found}
+    whole = [
+        f'{key} ({str(value.dtype).removeprefix("torch.")})'
+        for key, value in used.items()
+        if not value.is_floating_point()
+    ]
+    not_finite = [
+        key for key, value in used.items() if value.is_floating_point() and not _is_finite(value)
+    ]
     faults = [
         f'{what} ({len(keys)}): {", ".join(keys)}'
         for what, keys in (
             ('missing', missing),
             ('unknown', unknown),
             ('misshapen', misshapen),
-            ('not finite numbers', not_real),
+            ('of a type that is no floating-point number', whole),
+            ('not finite numbers', not_finite),
         )
         if keys
     ]
@@ -276,15 +354,15 @@ def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
             f'{"; ".join(faults)}.'
         )
     return {
-        key: torch.cat([tensors[part].float() for part in parts]).reshape(targets[key].shape)
+        key: torch.cat([tensors.pop(part).float() for part in parts]).reshape(targets[key].shape)
         for key, parts in sources.items()
     }
 
 
 def _is_finite(values: Tensor) -> bool:
-    """True for real numbers without NaN and infinity; the sum shows both, and is quick."""
-    if not values.is_floating_point():
-        return False
+    """True without NaN and infinity; the sum shows both, and is quick."""
+    if values.element_size() == 1:  # 8-bit floats have no arithmetic of their own
+        values = values.float()
     total = values.sum(dtype=torch.float32)
     return bool(total.isfinite()) or bool(values.isfinite().all())
 

@@ -153,6 +153,9 @@ def read_sizes(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Fields of VidEoMTConfig that the shapes of a file's tensors tell.
 
     A field whose tensor is absent is left out; the strict comparison names the tensor later.
+
+    Raises:
+        ValueError: the blocks are not numbered 0, 1, 2 and so on.
     """
 
     def shape(key: str, rank: int) -> tuple[int, ...] | None:
@@ -171,9 +174,17 @@ def read_sizes(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         sizes['embed_dim'] = mode(widths)
     block = layout.file_keys(VIT + 'blocks.0.norm1.weight')[0].removesuffix('0.norm1.weight')
     pattern = re.compile(re.escape(block) + r'(\d+)\.')
-    blocks = [int(match[1]) for key in tensors if (match := pattern.match(key))]
+    blocks = sorted({int(match[1]) for key in tensors if (match := pattern.match(key))})
     if blocks:
-        sizes['depth'] = max(blocks) + 1
+        # The highest number alone may come from one stray key; that is no reason to build it.
+        gap = next((i for i, number in enumerate(blocks) if i != number), None)
+        if gap is not None:
+            after = blocks[gap]
+            raise ValueError(
+                f'expected blocks numbered from 0 without a gap, got {block}{after} but no '
+                f'{block}{gap}.'
+            )
+        sizes['depth'] = len(blocks)
     if queries := shape('q.weight', 2):
         sizes['num_queries'] = queries[0]
     if classes := shape('class_head.weight', 2) or shape('class_head.bias', 1):

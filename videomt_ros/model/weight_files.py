@@ -81,8 +81,14 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f'{path}: expected a whole .pth file, its end is missing. Download it again.'
         )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # as below: a damaged directory can fail in any way
+        raise CheckpointError(
+            f'{path}: expected a whole .pth file, its table of contents is damaged '
+            f'({_one_line(str(error)) or type(error).__name__}). Download it again.'
+        ) from None
     if not any(Path(name).name == 'data.pkl' for name in names):
         raise CheckpointError(
             f'{path}: expected .pth weights, got a zip archive of {len(names)} other files.'
