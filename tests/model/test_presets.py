@@ -18,7 +18,7 @@ from videomt_ros.model import (
     presets,
     save_model,
 )
-from videomt_ros.model.checkpoint import build_config, fit_tensors
+from videomt_ros.model.checkpoint import fit_tensors
 from videomt_ros.model.keymap import DINOV2, DINOV3, TRANSFORMERS
 from videomt_ros.model.presets import (
     SHIPPED,
@@ -28,6 +28,7 @@ from videomt_ros.model.presets import (
     preset_names,
     read_preset,
 )
+from videomt_ros.model.settings import build_config
 from videomt_ros.model.sources import Checkpoint, read_checkpoint
 from videomt_ros.resources import resource
 
