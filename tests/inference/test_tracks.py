@@ -16,11 +16,14 @@ from tests.inference.scripted import (
     SKY,
     STEP_NS,
     Obj,
+    ScriptedNet,
     ids_at,
+    make_logits,
     play,
     scripted_stream,
     summary,
 )
+from videomt_ros.inference import VideoStream
 from videomt_ros.inference.association import build_detections
 from videomt_ros.inference.identities import Identity, Sight
 from videomt_ros.inference.tracks import Tracker
@@ -138,6 +141,15 @@ def test_flicker_never_shows():
     big = Obj(1, DOG, 0, 0, 30, 40, score=0.7)
     results = play([[big], [big], [big], [big, A], [big]], confirm_frames=3)
     assert (results[3].ids == results[2].ids).all()
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic'])
+def test_one_frame_flickers_never_show_with_default_settings(task):
+    script = [[A] if t % 3 == 1 else [] for t in range(9)] + still(3, A)
+    stream = VideoStream(ScriptedNet([make_logits(objects) for objects in script], task))
+    results = [stream.push(IMAGE, t * STEP_NS) for t in range(len(script))]
+    assert [ids(r) for r in results] == [[]] * 10 + [[1]] * 2
+    assert not any(r.ids.any() for r in results[:10])
 
 
 def test_tentative_tracks_on_request():

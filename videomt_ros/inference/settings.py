@@ -53,7 +53,7 @@ class StreamSettings:
         range=(0.0, 3600.0),
     )
     confirm_frames: int = _setting(
-        3,
+        2,
         'Frames in a row in which a track must be seen before it is confirmed. '
         'Not used by semantic segmentation.',
         range=(1, 1000),
