@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.scripted import CAT, IMAGE, Obj, scripted_stream, summary
+from tests.inference.scripted import CAT, IMAGE, STEP_NS, Obj, scripted_stream, summary
 from videomt_ros.inference import StreamSettings, VideoStream
 
 OPEN = {
@@ -100,6 +100,81 @@ def test_time_that_goes_back_starts_anew(tiny_net, caplog):
     with caplog.at_level(logging.WARNING):
         assert equal(run(stream, images), first)  # a bag in a loop
     assert 'went back by 0.500 s' in caplog.text
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_a_small_step_back_is_an_equal_stamp(tiny_net, task, caplog):
+    images = video(0)
+    stamps = [0, 10**8, 10**8 - 1000, 2 * 10**8, 0, 2 * 10**8 + 1]
+    clock = [0, 10**8, 10**8, 2 * 10**8, 2 * 10**8, 2 * 10**8 + 1]
+    streams = VideoStream(tiny_net, task, **OPEN), VideoStream(tiny_net, task, **OPEN)
+    with caplog.at_level(logging.INFO):
+        for image, stamp_ns, now_ns in zip(images, stamps, clock, strict=True):
+            result, expected = streams[0].push(image, stamp_ns), streams[1].push(image, now_ns)
+            assert result.stamp_ns == stamp_ns  # that of the image
+            assert summary(result)[1:] == summary(expected)[1:]
+    assert not caplog.records
+    assert result.segments
+    streams[0].push(images[0], 0)
+    assert 'went back by 0.200 s' in caplog.text
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_a_state_that_is_not_finite_starts_anew_and_tracks_stay(tiny_net, task, caplog):
+    """One poisoned frame must not blind the stream for ever."""
+    images = video(0)
+    stream = VideoStream(tiny_net, task, **OPEN)
+    run(stream, images[:3])
+    old = {s.track_id for s in stream.push(images[3], 3 * 10**8).segments}
+    assert not caplog.records
+    for poison in (float('nan'), float('inf')):
+        stream._state = stream._state.clone()
+        stream._state[0, 0, 0] = poison
+        caplog.clear()
+        stream.push(images[4], 4 * 10**8)
+        assert 'not finite' in caplog.text
+        caplog.clear()
+        result = stream.push(images[3], 5 * 10**8)
+        fresh = VideoStream(tiny_net, task, **OPEN)
+        fresh.push(images[3], 0)
+        assert torch.equal(stream.outputs.mask_logits, fresh.outputs.mask_logits)
+        assert torch.equal(stream.outputs.class_logits, fresh.outputs.class_logits)
+        assert old & {s.track_id for s in result.segments}
+        assert max(s.age for s in result.segments) > 3
+        assert not caplog.records
+
+
+def test_a_network_that_always_overflows_says_so_once(tiny_net, caplog):
+    with torch.no_grad():
+        tiny_net.q.weight.fill_(float('nan'))
+    results = run(VideoStream(tiny_net, **OPEN), video(0))
+    assert not any(r.segments for r in results)
+    assert caplog.text.count('not finite') == 1
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+@pytest.mark.parametrize(
+    ('gap_s', 'pause_s', 'is_new'), [(1, 4, False), (1, 6, True), (7, 6, False)]
+)
+def test_a_long_pause_starts_the_state_anew_and_ids_go_on(task, gap_s, pause_s, is_new):
+    stream = scripted_stream([[Obj(0, CAT, 4, 4)]] * 9, task=task, gap_s=gap_s)
+    for t in range(4):
+        (segment, *_) = stream.push(IMAGE, t * STEP_NS).segments
+        assert stream._state[0, 0, 0] == t + 1  # frames since the first state
+    first_id = segment.track_id
+    (segment, *_) = stream.push(IMAGE, 3 * STEP_NS + pause_s * 10**9).segments
+    assert stream._state[0, 0, 0] == (1 if is_new else 5)
+    if task != 'semantic':  # there, ids are those of the classes
+        assert segment.track_id == first_id + (pause_s > gap_s)
+
+
+def test_a_slow_stream_keeps_its_state_and_a_long_empty_view_too():
+    slow = scripted_stream([[Obj(0, CAT, 4, 4)]] * 9)
+    empty = scripted_stream([[]] * 9)
+    for t in range(9):
+        slow.push(IMAGE, t * 10**10)
+        empty.push(IMAGE, t * 10**9)
+    assert slow._state[0, 0, 0] == empty._state[0, 0, 0] == 9
 
 
 def test_another_size_starts_anew(tiny_net, caplog):

@@ -28,22 +28,25 @@ def logit(probability: float) -> float:
 
 
 def read_queries(
-    class_logits: Tensor, mask_logits: Tensor, mask_threshold: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Copy to the host what decides which queries matter.
+    class_logits: Tensor, mask_logits: Tensor, state: Tensor, mask_threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], bool]:
+    """Copy to the host, at once, what decides which queries matter.
 
     Args:
         class_logits: (Q, K + 1).
         mask_logits: (Q, h, w), the part of the grid that can reach the image.
+        state: what the next frame starts from, any shape.
         mask_threshold: probability from which a cell counts.
 
     Returns:
-        The class logits, and for each query, (Q,), whether any cell is in its mask. Resizing
-        never exceeds the largest logit, so the other queries have no pixel.
+        The class logits, for each query, (Q,), whether any cell is in its mask, and whether all
+        of the state is finite. Resizing never exceeds the largest logit, so the other queries
+        have no pixel.
     """
-    peaks = mask_logits.amax((1, 2))
-    both = torch.cat([class_logits.float(), peaks[:, None].float()], 1).cpu().numpy()
-    return both[:, :-1], both[:, -1] >= logit(mask_threshold)
+    peaks = mask_logits.amax((1, 2))[:, None].float()
+    finite = torch.isfinite(state).all().float().expand_as(peaks)
+    table = torch.cat([class_logits.float(), peaks, finite], 1).cpu().numpy()
+    return table[:, :-2], table[:, -2] >= logit(mask_threshold), bool(table[0, -1])
 
 
 def read_masks(

@@ -41,6 +41,13 @@ class Drawn:
     """None in semantic results, which have no tracks."""
 
 
+STEP_BACK_S = 0.2
+"""Largest step back of the stamps, in seconds, that is no other video: jitter, frames out of
+order, two publishers on one topic."""
+STALE_STATE_S = 5.0
+"""Least pause between two frames, in seconds, after which the network's state is of a view that
+is gone."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -114,6 +121,7 @@ class VideoStream:
         }
         self._tracker = Tracker(config.num_queries, merged)
         self._state: Tensor | None = None
+        self._state_was_finite = True
         self._stamp_ns: int | None = None
         self._image_size: tuple[int, int] | None = None
         self.outputs: Outputs | None = None
@@ -123,26 +131,35 @@ class VideoStream:
     def push(self, image: NDArray[np.uint8], stamp_ns: int) -> Segments:
         """Take the next frame.
 
-        A stamp earlier than the one before, or another image size, means another video: the
-        stream resets itself and says so in the log. Equal stamps are two frames at one time.
+        A stamp more than STEP_BACK_S earlier than the latest, or another image size, means
+        another video: the stream resets itself and says so in the log. A smaller step back counts
+        as an equal stamp, and equal stamps are frames at one time.
+
+        The network starts anew from its first state, without a reset of the ids, after a pause
+        longer than both gap_s and STALE_STATE_S that ended all tracks, and after a frame that
+        left numbers in the state that are not finite.
 
         Args:
             image: RGB, (H, W, 3) uint8; any strides, need not be writeable.
             stamp_ns: when the image was taken, in nanoseconds of any clock.
 
         Returns:
-            What is seen, in pixels of the image.
+            What is seen, in pixels of the image, with the stamp as given.
 
         Raises:
             ValueError: not such an image; the stream goes on as if it had not been pushed.
         """
         frame, geometry = self._prepare(image)
         self._reset_for_new_video(geometry, stamp_ns)
-        if self._state is None:
+        before_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
+        now_ns = max(stamp_ns, before_ns)
+        self._stamp_ns, self._image_size = now_ns, geometry.image_size
+        self._tracker.begin(now_ns, self.settings.gap_s)
+        pause_s = (now_ns - before_ns) * 1e-9
+        is_stale = pause_s > max(STALE_STATE_S, self.settings.gap_s)
+        if self._state is None or (is_stale and not self._tracker.identities()):
             self._state = self.net.initial_state(1)
         self.outputs, self._state = self.net.step(frame, self._state)
-        self._stamp_ns, self._image_size = stamp_ns, geometry.image_size
-        self._tracker.begin(stamp_ns, self.settings.gap_s)
         class_logits, mask_logits = self.outputs.class_logits[0], self.outputs.mask_logits[0]
         if self.task == 'semantic':
             pixels, drawn = self._label(class_logits, mask_logits, geometry)
@@ -153,7 +170,7 @@ class VideoStream:
     def _reset_for_new_video(self, geometry: Geometry, stamp_ns: int) -> None:
         if self._stamp_ns is None:
             return
-        if stamp_ns < self._stamp_ns:
+        if (self._stamp_ns - stamp_ns) * 1e-9 > STEP_BACK_S:
             _logger.warning(
                 'Stamp went back by %.3f s, from %d to %d ns: the stream starts anew.',
                 (self._stamp_ns - stamp_ns) * 1e-9,
@@ -169,6 +186,17 @@ class VideoStream:
             )
             self.reset()
 
+    def _check_state(self, is_finite: bool) -> None:
+        """Drop a state that would carry its infinities and NaNs into all frames to come."""
+        if not is_finite:
+            self._state = None
+            if self._state_was_finite:  # not in each frame of a network that always overflows
+                _logger.warning(
+                    'The state of the network is not finite: it starts anew, and the tracks stay. '
+                    'If this comes again, use another precision.'
+                )
+        self._state_was_finite = is_finite
+
     def _track(
         self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
     ) -> tuple[NDArray[np.int16], list[Drawn]]:
@@ -176,7 +204,11 @@ class VideoStream:
         settings, tracker = self.settings, self._tracker
         rows, columns = geometry.grid_inside((mask_logits.shape[1], mask_logits.shape[2]))
         inside = mask_logits[:, :rows, :columns]
-        logits, present = postprocess.read_queries(class_logits, inside, settings.mask_threshold)
+        assert self._state is not None
+        logits, present, is_finite = postprocess.read_queries(
+            class_logits, inside, self._state, settings.mask_threshold
+        )
+        self._check_state(is_finite)
         scores = self._scores(softmax(logits))
         able = scores >= settings.score_threshold
         able[tracker.owned_queries()] = True
@@ -214,7 +246,10 @@ class VideoStream:
         self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
     ) -> tuple[NDArray[np.int16], list[Drawn]]:
         """Semantic: as `_track`, with one segment per class."""
+        assert self._state is not None
         classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)
+        # The device is done by now, so that one more byte is not worth a place in those arrays.
+        self._check_state(bool(torch.isfinite(self._state).all().cpu().numpy()))
         num_classes = self.net.config.num_classes
         areas = np.bincount(classes.ravel(), minlength=num_classes)
         sums = np.bincount(classes.ravel(), weights=shares.ravel(), minlength=num_classes)
