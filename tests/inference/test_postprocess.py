@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.inference.scripted import CAT, DOG, IMAGE, SKY, Obj, ScriptedNet, make_logits, play
 from videomt_ros.inference import VideoStream
@@ -146,6 +147,57 @@ def test_choosing_queries_first_changes_nothing(seed, size):
     assert len(result.segments) == len(numbers)
     for segment in result.segments:
         assert any((result.mask(segment.track_id) == mask).all() for mask in numbers.values())
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic'])
+def test_only_the_masks_of_kept_queries_are_resized(task, monkeypatch):
+    objects = [Obj(q, CAT, 12 * n, 4) for n, q in enumerate((7, 90, 199))]
+    numbers = []
+    to_padded = Geometry.to_padded
+
+    def recorded(geometry, masks):
+        numbers.append(len(masks))
+        return to_padded(geometry, masks)
+
+    monkeypatch.setattr(Geometry, 'to_padded', recorded)
+    (result,) = play([objects], task=task, num_queries=200)
+    assert len(result.segments) == 3
+    assert sum(numbers) == 3
+
+
+class NumbersRead(TorchDispatchMode):
+    """Counts the tensors that are read as Python numbers, each of which waits for the device."""
+
+    # In inference mode the first two are seen instead of the last, which they call.
+    OPERATIONS = (
+        torch.ops.aten.item.default,
+        torch.ops.aten.is_nonzero.default,
+        torch.ops.aten._local_scalar_dense.default,
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in self.OPERATIONS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_no_tensor_is_read_as_a_python_number(tiny_net, task):
+    stream = VideoStream(
+        tiny_net, task, score_threshold=0.0, mask_threshold=0.3, confirm_frames=1, min_area=1
+    )
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    with NumbersRead() as numbers:
+        results = [stream.push(image, t) for t in range(3)]
+    assert all(result.segments for result in results)
+    assert numbers.count == 0
+    with torch.inference_mode(), NumbersRead() as numbers:
+        float(stream.outputs.mask_logits.amax())
+        bool(stream.outputs.mask_logits.any())
+    assert numbers.count == 2
 
 
 def without_duplicates(queries, masks, scores, class_logits, geometry):
