@@ -24,7 +24,7 @@ demo: build ## camera, segmenter and recorder, live: SOURCE=clip.mp4|0|bag TOPIC
 	  $(if $(TOPIC),--topic "$(TOPIC)") $(if $(MODEL),--model "$(MODEL)")
 
 test: lint ## every test
-	@$(ENTER) && python -m pytest
+	@$(ENTER) && VIDEOMT_REQUIRE_ROS=1 python -m pytest
 
 lint: build ## ruff check, ruff format, mypy
 	@.venv/bin/python -m ruff check .

@@ -44,6 +44,13 @@ def missing(marker: str) -> str | None:
     return 'VIDEOMT_WEIGHTS names no folder'
 
 
+def pytest_configure() -> None:
+    """Where all was installed on purpose, ROS must not be left out in silence."""
+    reason = missing('ros')
+    if reason and os.environ.get('VIDEOMT_REQUIRE_ROS'):
+        raise pytest.UsageError(f'VIDEOMT_REQUIRE_ROS is set, but {reason}.')
+
+
 def pytest_report_header() -> str | None:
     """Say it once where a whole folder is left out."""
     reason = missing('ros')
