@@ -196,6 +196,15 @@ def test_single_bad_images_are_left_out_and_noted(tmp_path):
     ]
 
 
+def test_a_bad_first_image_is_not_the_end(tmp_path):
+    messages = images(5)
+    messages[0] = image_message(0, data=np.zeros(9, np.uint8))
+    source = BagImages(write_bag(tmp_path / 'bag', {'/image': messages}))
+    numbers = [(frame.time_ns - START_NS) // PERIOD_NS for frame in source.frames()]
+    assert numbers == [1, 2, 3, 4]
+    assert source.notes[0].startswith('1 of 5 images are unreadable')
+
+
 def test_messages_of_another_type_than_announced(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/image': images(1)})
     import sqlite3

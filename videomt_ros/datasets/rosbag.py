@@ -25,8 +25,8 @@ _DECODERS = {
     'sensor_msgs/msg/CompressedImage': decode_compressed_image,
 }
 _STORAGE_SUFFIXES = ('.db3', '.mcap')
-_FRAMES_FOR_RATE = 30
-"""Images at the start of a bag whose times decide its rate."""
+_FIRST_IMAGES = 30
+"""Images at the start of a bag whose times decide its rate; one of them must be readable."""
 
 
 class BagError(ValueError):
@@ -50,7 +50,7 @@ class BagImages:
     is_live = False
 
     def __init__(self, path: Path, topic: str = '') -> None:
-        """Open the bag, choose the topic, and try its first image.
+        """Open the bag, choose the topic, and try its first images.
 
         Args:
             path: a bag's folder, or one .mcap, .db3 or .bag file.
@@ -70,16 +70,17 @@ class BagImages:
                 c.msgcount for c in reader.connections if c.topic == self.topic
             )
             times: list[int] = []
-            first_error = ''
+            first_error, is_readable = '', False
             for _, time_ns, data in self._messages(reader):
-                if not times:
-                    first_error = self._error_in(reader, data, topics[self.topic])
+                if not is_readable:
+                    error = self._error_in(reader, data, topics[self.topic])
+                    first_error, is_readable = first_error or error, not error
                 times.append(time_ns)
-                if len(times) == _FRAMES_FOR_RATE:
+                if len(times) == _FIRST_IMAGES:
                     break
         if not times:
             raise BagError(f'Expected images on {self.topic} of {path}, got none to be read.')
-        if first_error:
+        if not is_readable:
             raise BagError(f'Cannot read the images on {self.topic} of {path}: {first_error}')
         period_s = float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else 0.0
         self.fps = 1 / period_s if period_s > 0 else 10.0
