@@ -86,6 +86,19 @@ def test_shares_of_nothing_are_dashes(tmp_path, scene):
     assert figures['classes right'] == '-'
 
 
+def test_results_of_images_that_were_not_sent_are_left_out(tmp_path, scene):
+    recording = record(tmp_path, scene, [2, 3])
+    sent = sent_by_stamp()
+    del sent[START_NS + 3 * PERIOD_NS]
+    report = build_report(recording, sent, HEALTH, scene)
+    assert (report.kept, report.unknown, report.scores.num_frames) == (1, 1, 1)
+    assert figures_of(report.table())['of others'] == '1'
+    events = [{'stamp_ns': stamp, 'number': n, 'source_ns': 0} for stamp, n in sent.items()]
+    write_tracks(recording, events, tmp_path / 'tracks.jsonl')
+    (line,) = (tmp_path / 'tracks.jsonl').read_text().splitlines()
+    assert json.loads(line)['frame'] == 2
+
+
 def test_tracks_tell_where_their_image_came_from(tmp_path, scene):
     recording = record(tmp_path, scene, [3])
     stamp_ns = START_NS + 3 * PERIOD_NS

@@ -141,7 +141,7 @@ class _LiveRun:
             pipeline.start('camera', 'videomt_ros.ros.camera', self._camera_args())
             self._wait_for_results(pipeline)
             pipeline.finish('recorder')
-        if not self._kept:
+        if not self._kept or not self.sent:
             reason = self.health.get('last_error') or 'it reports no error.'
             raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
 

@@ -31,6 +31,8 @@ class LiveReport:
     """Frames that it could not use, or on which inference failed."""
     kept: int
     """Frames whose list of tracks arrived at the recorder."""
+    unknown: int
+    """Lists of tracks of images that the camera did not report as sent; in no other figure."""
     latency_p50_ms: float
     """Median time from the image's stamp to the arrival of its tracks at the recorder."""
     latency_p95_ms: float
@@ -52,6 +54,8 @@ class LiveReport:
             ('latency p95', f'{self.latency_p95_ms:.0f} ms', ''),
             ('tracks seen', f'{len(self.track_ids)}', ''),
         ]
+        if self.unknown:
+            rows.append(('of others', f'{self.unknown}', 'results of no image that was sent'))
         if self.scores is not None:
             scores = self.scores
             rows += [
@@ -87,8 +91,12 @@ def build_report(
     latencies_ms: list[float] = []
     track_ids: set[int] = set()
     quality = TrackQuality()
+    unknown = 0
     for record in recording.tracks():
         stamp_ns = record['stamp_ns']
+        if stamp_ns not in sent:
+            unknown += 1
+            continue
         latencies_ms.append((record['received_ns'] - stamp_ns) / 1e6)
         seen = [track for track in record['tracks'] if track['area']]
         track_ids.update(track['id'] for track in seen)
@@ -105,6 +113,7 @@ def build_report(
         dropped=int(health['dropped']),
         rejected=int(health['rejected']) + int(health['failed']),
         kept=len(latencies_ms),
+        unknown=unknown,
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
         track_ids=tuple(sorted(track_ids)),
@@ -118,11 +127,14 @@ def write_tracks(recording: Recording, sent: Sequence[Mapping[str, Any]], path: 
     A line holds `frame` (its number in the source), `stamp_ns` (when it was published),
     `source_ns` (its stamp or time in the source), `received_ns` (when the tracks arrived),
     `frame_id`, `model`, `height`, `width` and `tracks`, with every field of `msg/Track.msg`;
-    `mask` is what `pycocotools.mask.decode` takes, null where there is none.
+    `mask` is what `pycocotools.mask.decode` takes, null where there is none. Tracks of images that
+    are not in `sent` are left out.
     """
     by_stamp = {frame['stamp_ns']: frame for frame in sent}
     with path.open('w', encoding='utf-8') as file:
         for record in recording.tracks():
-            frame = by_stamp[record['stamp_ns']]
+            frame = by_stamp.get(record['stamp_ns'])
+            if frame is None:
+                continue
             line = {'frame': frame['number'], 'source_ns': frame['source_ns'], **record}
             file.write(json.dumps(line) + '\n')
