@@ -100,6 +100,17 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, number):
     assert not psutil.wait_procs([child], timeout=30)[1]
 
 
+def test_nodes_do_not_inherit_the_robots_network(tmp_path, monkeypatch):
+    for name in ('ROS_DISCOVERY_SERVER', 'ROS_STATIC_PEERS', 'CYCLONEDDS_URI'):
+        monkeypatch.setenv(name, '192.0.2.7')
+    monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_no_such')
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/of/the/robot.xml')
+    with Pipeline(tmp_path) as pipeline:
+        environment = start(pipeline, tmp_path).environ()
+    assert not {'192.0.2.7', 'rmw_no_such', '/of/the/robot.xml'} & set(environment.values())
+    assert environment['ROS_DOMAIN_ID'] == str(pipeline.domain_id)
+
+
 def test_two_pipelines_have_two_domains(tmp_path):
     with Pipeline(tmp_path) as first:
         start(first, tmp_path)

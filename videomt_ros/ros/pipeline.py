@@ -28,6 +28,18 @@ from videomt_ros.resources import resource
 
 _STOP_TIMEOUT_S = 15.0
 """After SIGINT; a segmenter ends after the image in work."""
+_OF_THE_ROBOT = (
+    'CYCLONEDDS_URI',
+    'FASTDDS_BUILTIN_TRANSPORTS',
+    'RMW_IMPLEMENTATION',
+    'ROS_AUTOMATIC_DISCOVERY_RANGE',
+    'ROS_DISCOVERY_SERVER',
+    'ROS_LOCALHOST_ONLY',
+    'ROS_STATIC_PEERS',
+    'ROS_SUPER_CLIENT',
+)
+"""What a robot's shell may set so that its nodes find each other; ours would not, or would find
+those."""
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
@@ -102,25 +114,10 @@ class Pipeline:
         for key, value in (parameters or {}).items():
             # JSON is YAML, and keeps a model named 1.0 from becoming a number.
             command += ['-p', f'{key}:={json.dumps(value, ensure_ascii=False)}']
-        environment = {
-            **os.environ,
-            'ROS_DOMAIN_ID': str(self.domain_id),
-            'ROS_LOG_DIR': str(self._folder),
-            'RCUTILS_COLORIZED_OUTPUT': '0',
-        }
-        # Fast DDS before 3 (Kilted) reads the first of the two.
-        for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-            environment.setdefault(variable, str(resource('config', 'fastdds_images.xml')))
-        # Nothing leaves this machine. Humble knows only the older of the two names, and the
-        # releases after it complain about that one.
-        if environment.get('ROS_DISTRO') == 'humble':
-            environment['ROS_LOCALHOST_ONLY'] = '1'
-        else:
-            environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
         with self._log(name).open('w', encoding='utf-8') as log:
             process = subprocess.Popen(
                 command,
-                env=environment,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -218,6 +215,25 @@ class Pipeline:
         if self._is_interrupted:
             raise KeyboardInterrupt
         self._is_interrupted = True
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, but for what decides whom a node hears."""
+        environment = {
+            **{key: value for key, value in os.environ.items() if key not in _OF_THE_ROBOT},
+            'ROS_DOMAIN_ID': str(self.domain_id),
+            'ROS_LOG_DIR': str(self._folder),
+            'RCUTILS_COLORIZED_OUTPUT': '0',
+        }
+        # Fast DDS before 3 (Kilted) reads the first of the two.
+        for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+            environment[variable] = str(resource('config', 'fastdds_images.xml'))
+        # Nothing leaves this machine. Humble knows only the older of the two names, and the
+        # releases after it complain about that one.
+        if environment.get('ROS_DISTRO') == 'humble':
+            environment['ROS_LOCALHOST_ONLY'] = '1'
+        else:
+            environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        return environment
 
     def _log(self, name: str) -> Path:
         return self._folder / f'{name}.log'
