@@ -24,6 +24,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
@@ -35,6 +36,8 @@ from videomt_ros.ros.events import emit
 
 _OUTPUTS = {'tracks': TrackArray, 'instances': Image, 'overlay': Image}
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+_TELLS_ARRIVAL = hasattr(Subscription, 'CallbackType')
+"""Whether rclpy tells a callback of two arguments when the message arrived: not before Iron."""
 _MAX_WAITING = 100
 """Messages that wait to be written; beyond these the middleware holds back, and then drops."""
 
@@ -53,9 +56,11 @@ class RecorderNode(Node):
         self._counts = dict.fromkeys(_OUTPUTS, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
+        # Under /diagnostics come those of other namespaces, too.
+        self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: '
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
         take: dict[str, Callable[..., None]] = {
-            'tracks': self._take_tracks,
+            'tracks': self._take_tracks if _TELLS_ARRIVAL else self._take_tracks_now,
             'instances': self._take_instances,
             'overlay': self._take_overlay,
         }
@@ -83,13 +88,16 @@ class RecorderNode(Node):
                 continue
             try:
                 task()
-            except OSError as error:
+            except Exception as error:  # a full disk, or what no writer can write
                 self.failure.set_exception(error)
 
     def _take_tracks(self, msg: TrackArray, info: dict[str, Any]) -> None:
         # The middleware's own time of arrival, so that our writing of files is not in it.
         received_ns = info.get('received_timestamp') or time.time_ns()
         self._waiting.put(lambda: self._write_tracks(msg, received_ns))
+
+    def _take_tracks_now(self, msg: TrackArray) -> None:
+        self._take_tracks(msg, {})
 
     def _take_instances(self, msg: Image) -> None:
         self._waiting.put(lambda: self._write_instances(msg))
@@ -131,7 +139,7 @@ class RecorderNode(Node):
 
     def _take_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if not status.name.startswith('segmenter:'):
+            if not status.name.startswith(self._segmenter):
                 continue
             health = {value.key: value.value for value in status.values}
             emit('health', **health)
