@@ -99,6 +99,16 @@ def test_stop_lets_the_work_end_and_gives_back_what_waits(bench):
     assert bench.worker.put(3) == 3
 
 
+def test_stop_waits_no_longer_than_it_is_told(bench):
+    bench.worker.put(1)
+    bench.wait_until_begun()
+    bench.worker.put(2)
+    assert bench.worker.stop(timeout_s=0.01) == 2
+    assert bench.done == []  # still at work: the gate is shut
+    bench.finish_one()
+    assert bench.done == [1]
+
+
 def test_an_idle_worker_stops(bench):
     before = threading.active_count()
     assert bench.worker.stop() is None

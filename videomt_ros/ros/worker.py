@@ -62,8 +62,11 @@ class Worker(Generic[Item]):
             item, self._item = self._item, None
             return item
 
-    def stop(self) -> Item | None:
+    def stop(self, timeout_s: float | None = None) -> Item | None:
         """Let `process` end, then end the thread.
+
+        Args:
+            timeout_s: wait no longer, and leave the thread to end by itself.
 
         Returns:
             The item that waited and will not be processed.
@@ -72,7 +75,7 @@ class Worker(Generic[Item]):
             self._stopping = True
             item, self._item = self._item, None
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
         return item
 
     def _take(self) -> Item | None:
