@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
@@ -18,6 +19,7 @@ from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_m
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.outputs import Outputs
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.stream_clock import StreamClock
 from videomt_ros.ros.worker import Worker
 
 SILENCE_S = 5.0
@@ -34,6 +36,26 @@ class _Received:
     monotonic_s: float
     resets: int
     """How often a reset had been asked for by then."""
+
+
+def best_reliability(
+    present: ReliabilityPolicy, offers: Set[ReliabilityPolicy], may_rise: bool
+) -> ReliabilityPolicy:
+    """The reliability to ask the cameras for.
+
+    A reliable subscription hears reliable cameras alone, and loses no image of theirs; the other
+    hears all. Each change loses images, so one that hears somebody is kept.
+
+    Args:
+        present: what is asked for now.
+        offers: what the cameras on the topic offer; empty where there are none yet.
+        may_rise: whether best effort may become reliable where all cameras are.
+    """
+    if present == ReliabilityPolicy.RELIABLE:
+        hears_somebody = not offers or ReliabilityPolicy.RELIABLE in offers
+        return present if hears_somebody else ReliabilityPolicy.BEST_EFFORT
+    all_reliable = offers == {ReliabilityPolicy.RELIABLE}
+    return ReliabilityPolicy.RELIABLE if all_reliable and may_rise else present
 
 
 class Channel:
@@ -62,11 +84,13 @@ class Channel:
         self._parameters = parameters
         self._applied = parameters
         self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
+        self._clock = StreamClock()
         self._outputs = Outputs(node, net.config.name)
         self._health = health
         self._topic: str = node.resolve_topic_name('image_raw')
         self._subscription: Subscription | None = None
         self._reliability = ReliabilityPolicy.BEST_EFFORT
+        self._was_lowered = False
         self._worker: Worker[_Received] | None = None
         self._active_since_s = 0.0
         # Results go out under this lock, so that none of the old stream follows a reset's reply.
@@ -82,20 +106,28 @@ class Channel:
     def activate(self) -> None:
         """Subscribe, and process what comes."""
         self._active_since_s = time.monotonic()
+        self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._worker = Worker(self._process, self._failed, name='inference')
-        self._subscribe(self._wanted_reliability())
+        self._subscribe(self._wanted_reliability(is_silent=True))
 
-    def deactivate(self) -> None:
-        """Unsubscribe, and wait for the image that is being processed."""
+    def deactivate(self, timeout_s: float | None = None) -> None:
+        """Unsubscribe, and wait for the image that is being processed, at most so long."""
         self._unsubscribe()
         if self._worker is not None:
-            if self._worker.stop() is not None:
+            if self._worker.stop(timeout_s) is not None:
                 self._health.drop()
             self._worker = None
 
-    def destroy(self) -> None:
-        """Deactivate, and remove the publishers from the node."""
-        self.deactivate()
+    def destroy(self, timeout_s: float | None = None) -> None:
+        """Deactivate, and remove the publishers from the node.
+
+        Args:
+            timeout_s: wait so long for the image that is being processed; what comes out of it
+                later is not published.
+        """
+        self.deactivate(timeout_s)
+        with self._publishing:
+            self._resets += 1
         self._outputs.destroy()
 
     def update(self, parameters: NodeParameters) -> None:
@@ -113,15 +145,17 @@ class Channel:
         """Follow the cameras' QoS, and if no image has come for a while, say where it listens."""
         if self._subscription is None:
             return
-        reliability = self._wanted_reliability()
-        if reliability != self._reliability:
-            self._unsubscribe()
-            self._subscribe(reliability)
         silent_s = time.monotonic() - self._active_since_s
         since_image = self._health.seconds_since_image()
         if since_image is not None:
             silent_s = min(silent_s, since_image)
-        if silent_s < SILENCE_S:
+        is_silent = silent_s >= SILENCE_S
+        reliability = self._wanted_reliability(is_silent)
+        if reliability != self._reliability:
+            self._was_lowered = reliability == ReliabilityPolicy.BEST_EFFORT
+            self._unsubscribe()
+            self._subscribe(reliability)
+        if not is_silent:
             return
         publishers = ', '.join(
             f'{info.node_name} ({info.topic_type}, {info.qos_profile.reliability.name.lower()})'
@@ -136,16 +170,12 @@ class Channel:
     def _publishers(self) -> list[TopicEndpointInfo]:
         return self._node.get_publishers_info_by_topic(self._topic)
 
-    def _wanted_reliability(self) -> ReliabilityPolicy:
+    def _wanted_reliability(self, is_silent: bool) -> ReliabilityPolicy:
         setting = self._parameters.input_reliability
-        if setting == 'reliable':
-            return ReliabilityPolicy.RELIABLE
+        if setting != 'auto':
+            return ReliabilityPolicy[setting.upper()]
         offers = {info.qos_profile.reliability for info in self._publishers()}
-        if setting == 'auto' and not offers:
-            return self._reliability
-        if setting == 'auto' and offers == {ReliabilityPolicy.RELIABLE}:
-            return ReliabilityPolicy.RELIABLE
-        return ReliabilityPolicy.BEST_EFFORT
+        return best_reliability(self._reliability, offers, is_silent or not self._was_lowered)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
@@ -176,9 +206,10 @@ class Channel:
             self._applied = parameters
 
         image = image_from_msg(received.msg)
-        # A driver that sets no stamp must not freeze the clock by which tracks are given up. The
-        # header that goes out is untouched.
-        stamp_ns = stamp_from_msg(received.msg.header.stamp) or received.clock_ns
+        # The header that goes out is untouched.
+        stamp_ns = self._clock.time_of(
+            stamp_from_msg(received.msg.header.stamp), received.clock_ns, received.monotonic_s
+        )
         segments = self._stream.push(image, stamp_ns)
         messages = self._outputs.build(image, received.msg.header, segments, parameters)
         with self._publishing:

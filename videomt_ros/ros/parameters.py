@@ -86,8 +86,8 @@ class NodeParameters:
     input_reliability: str = _parameter(
         'auto',
         'QoS of the image subscription. best_effort hears every camera but may lose images, large '
-        'ones above all; reliable loses none, and hears reliable cameras alone; auto is reliable '
-        'while all cameras on the topic are, and best_effort otherwise.',
+        'ones above all; reliable loses none, and hears reliable cameras alone; auto begins as '
+        'reliable if all cameras on the topic are, else as best_effort, and hears at least one.',
         choices=('auto', 'best_effort', 'reliable'),
     )
     input_depth: int = _parameter(
