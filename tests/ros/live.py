@@ -144,10 +144,10 @@ class NodeProcess:
 class Peer:
     """A node in this process: publishes images, keeps what comes back, calls services."""
 
-    def __init__(self, domain: int, image_qos: QoSProfile = RELIABLE) -> None:
+    def __init__(self, domain: int, image_qos: QoSProfile = RELIABLE, namespace: str = '') -> None:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node('peer', context=self._context)
+        self.node = rclpy.create_node('peer', namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -156,6 +156,7 @@ class Peer:
         self.received: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
         self._subscriptions: dict[str, Any] = {}
         self.health: dict[str, str] = {}
+        self.health_name = ''
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_health, 10)
         self._next_stamp_ns = 1_000_000_000_000
 
@@ -178,6 +179,11 @@ class Peer:
                 lambda name=name: self.node.count_publishers(f'segmentation/{name}'),
                 f'a publisher of {name}',
             )
+
+    def unsubscribe(self) -> None:
+        """Listen to no outputs any more."""
+        while self._subscriptions:
+            self.node.destroy_subscription(self._subscriptions.popitem()[1])
 
     def wait_until_heard(self) -> None:
         """Wait until the segmenter listens to the images."""
@@ -276,6 +282,7 @@ class Peer:
         self.received[name][stamp.sec * 1_000_000_000 + stamp.nanosec] = msg
 
     def _keep_health(self, msg: DiagnosticArray) -> None:
+        self.health_name = msg.status[0].name
         self.health = {item.key: item.value for item in msg.status[0].values}
 
 

@@ -35,6 +35,8 @@ from videomt_ros.ros.logs import RosHandler
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
 
 REPORT_PERIOD_S = 1.0
+CLOSE_TIMEOUT_S = 3.0
+"""For the image in work when the process ends; a launch file kills what takes five."""
 
 
 class SegmenterNode(LifecycleNode):
@@ -119,7 +121,7 @@ class SegmenterNode(LifecycleNode):
 
     def close(self) -> None:
         """End the worker and free everything, without a transition: the process is ending."""
-        self._release()
+        self._release(CLOSE_TIMEOUT_S)
         logging.getLogger('videomt_ros').removeHandler(self._log_handler)
         self.destroy_node()
 
@@ -130,12 +132,12 @@ class SegmenterNode(LifecycleNode):
                 self.failure.set_result(None)
                 return
 
-    def _release(self) -> None:
+    def _release(self, timeout_s: float | None = None) -> None:
         if self._reset_service is not None:
             self.destroy_service(self._reset_service)
             self._reset_service = None
         if self._channel is not None:
-            self._channel.destroy()
+            self._channel.destroy(timeout_s)
             self._channel = None
         self._net = None
         return_memory()
@@ -165,9 +167,9 @@ class SegmenterNode(LifecycleNode):
             self._channel.look_after_input()
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
-        array = DiagnosticArray(
-            status=[self._health.to_msg(f'{self.get_name()}: frames', device, state)]
-        )
+        # The full name: cameras in namespaces of their own have segmenters of the same name.
+        name = f'{self.get_fully_qualified_name()}: frames'
+        array = DiagnosticArray(status=[self._health.to_msg(name, device, state)])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
         if self._channel is not None and self._channel.is_active:

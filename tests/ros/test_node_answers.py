@@ -1,0 +1,99 @@
+"""The node answers while the network computes, and names its camera in full."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from tests.ros.live import Peer, new_domain, save_random_model, wait_for
+from videomt_ros.ros.node import SegmenterNode
+
+pytestmark = pytest.mark.ros
+IMAGE = np.random.default_rng(6).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+class SlowNetwork:
+    """Makes a node's network wait in each step until it is let through."""
+
+    def __init__(self, node: SegmenterNode) -> None:
+        self.begun, self.gate = threading.Semaphore(0), threading.Semaphore(0)
+        self._step = node._net.step
+        node._net.step = self.step
+
+    def step(self, *args):
+        self.begun.release()
+        self.gate.acquire()
+        return self._step(*args)
+
+    def has_begun(self) -> bool:
+        return self.begun.acquire(blocking=False)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A segmenter in this process, spun by one thread as its own main function does."""
+    model = save_random_model(tmp_path / 'random.safetensors')
+    arguments = ['--ros-args', '-r', '__ns:=/left', '-p', f'model:={model}']
+    arguments += ['-p', 'input_reliability:=reliable']
+    rclpy.init(
+        args=arguments, domain_id=new_domain(), signal_handler_options=SignalHandlerOptions.NO
+    )
+    node = SegmenterNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    yield node
+    executor.shutdown()
+    thread.join()
+    node.close()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def peer(node):
+    peer = Peer(node.context.get_domain_id(), namespace='/left')
+    peer.wait_for_state('active')
+    peer.wait_until_heard()
+    peer.subscribe('tracks')
+    yield peer
+    peer.close()
+
+
+def test_it_answers_before_the_image_in_work_is_done(node, peer):
+    network = SlowNetwork(node)
+    stamp_ns = peer.send(IMAGE)
+    wait_for(network.has_begun, 'the image to be in work')
+    assert peer.state() == 'active'
+    assert peer.set_parameters(score_threshold=0.25)[0].successful
+    assert stamp_ns not in peer.received['tracks']
+    network.gate.release()
+    peer.results(stamp_ns)
+
+    stamp_ns = peer.send(IMAGE)
+    wait_for(network.has_begun, 'the image to be in work')
+    before = peer.counts()
+    assert peer.reset().success
+    network.gate.release()
+    # Its result belongs to the stream before the reset.
+    wait_for(lambda: peer.counts()['dropped'] == before['dropped'] + 1, 'the end of the image')
+    assert stamp_ns not in peer.received['tracks']
+
+    # The process can end though the network does not.
+    peer.send(IMAGE)
+    wait_for(network.has_begun, 'the image to be in work')
+    node._channel.destroy(timeout_s=0.01)
+    network.gate.release()
+
+
+def test_diagnostics_name_the_node_in_full(node, peer):
+    peer.counts()
+    assert peer.health_name == '/left/segmenter: frames'
