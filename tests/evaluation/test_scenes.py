@@ -58,7 +58,7 @@ class Oracle(nn.Module):
 def test_an_oracle_is_right():
     oracle = Oracle()
     scores = measure_scenes(oracle, SEEDS, NUM_FRAMES)
-    assert oracle.num_started == len(SEEDS)  # each scene from the first state
+    assert oracle.num_started == len(SEEDS)
     assert scores.num_frames == len(SEEDS) * NUM_FRAMES
     assert scores.num_switches == 0
     assert scores.classes_right == 1.0
@@ -67,6 +67,12 @@ def test_an_oracle_is_right():
     num_objects = sum(len(scene.class_of) for scene in oracle.scenes)
     assert scores.num_found == scores.num_visible - confirm * num_objects
     assert scores.mean_iou / scores.found > 0.97
+
+
+def test_each_scene_starts_anew_even_of_one_frame():
+    oracle = Oracle()
+    measure_scenes(oracle, SEEDS, 1)  # whose stamps are equal, so that the stream cannot tell
+    assert oracle.num_started == len(SEEDS)
 
 
 def quality(path: Path, class_names: tuple[str, ...]) -> int:

@@ -85,15 +85,15 @@ def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
 
     monkeypatch.setattr('videomt_ros.training.clips.Scene', Watched)
     sizes = [(16, 24), (24, 16), (16, 16)]
-    data = clips(num_batches=12, batch_size=1, image_sizes=sizes, max_stride=3)
+    data = clips(num_batches=12, batch_size=1, clip_frames=8, image_sizes=sizes, max_stride=3)
     batches = [data[i] for i in range(len(data))]
     assert {tuple(batch.frames.shape[-2:]) for batch in batches} == set(sizes)
     strides = set()
     for batch, (scene, times) in zip(batches, drawn, strict=True):
         start, stride = times[0], times[1] - times[0]
         strides.add(stride)
-        assert 0 <= start <= len(scene) - 1 - 2 * stride
-        for i in range(3):
+        assert 0 <= start <= len(scene) - 1 - 7 * stride
+        for i in range(8):
             image, _ = scene.frame(start + stride * i)
             assert np.array_equal(batch.frames[0, i].permute(1, 2, 0).numpy(), image)
     assert strides == {1, 2, 3}

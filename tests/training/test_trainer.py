@@ -13,6 +13,7 @@ from timm.layers import build_sincos2d_pos_embed
 
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.training.clips import SyntheticClips
 from videomt_ros.training.schedule import learning_rate_factor, masked_attention_probability
 from videomt_ros.training.settings import load_settings
 from videomt_ros.training.trainer import Trainer, parameter_groups, start_from_scratch
@@ -217,11 +218,29 @@ def one_step(trainer: Trainer, step: int) -> None:
     trainer.train_step(next(trainer.batches()))
 
 
+def test_each_stage_has_clips_of_its_own(run_file, monkeypatch):
+    made = []
+
+    class Watched(SyntheticClips):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr('videomt_ros.training.trainer.SyntheticClips', Watched)
+    stages = (
+        'stages=[{steps: 2, clip_frames: 1, batch_size: 2},'
+        ' {steps: 1, clip_frames: 2, batch_size: 1, max_stride: 3}]'
+    )
+    batches = Trainer(load_settings(run_file, [stages, 'seed=7'])).batches()
+    assert [batch.frames.shape[:2] for batch in batches] == [(2, 1), (2, 1), (1, 2)]
+    assert [(clips.seed, clips.max_stride) for clips in made] == [(7, 1), (8, 3)]
+
+
 @pytest.mark.parametrize(
     ('step', 'ema_decay', 'decay'), [(0, 0.999, 1 / 10), (4, 0.999, 5 / 14), (4, 0.2, 0.2)]
 )
 def test_the_average_follows_its_formula(run_file, step, ema_decay, decay):
-    overrides = [f'ema_decay={ema_decay}', 'warmup_steps=0']
+    overrides = [f'ema_decay={ema_decay}', 'warmup_steps=0', 'learning_rate=0.1']
     trainer = Trainer(load_settings(run_file, overrides))
     before = {name: value.clone() for name, value in trainer.average.items()}
     one_step(trainer, step)
