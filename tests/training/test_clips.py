@@ -97,3 +97,16 @@ def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
             image, _ = scene.frame(start + stride * i)
             assert np.array_equal(batch.frames[0, i].permute(1, 2, 0).numpy(), image)
     assert strides == {1, 2, 3}
+
+
+def test_supersampled_clips_are_larger_scenes_made_smaller():
+    plain, fine = (clips(batch_size=1, supersample=factor)[0] for factor in (1, 3))
+    assert fine.frames.shape == plain.frames.shape
+    assert fine.targets.masks.shape[1:] == plain.targets.masks.shape[1:]
+    # The same scene: what is large in one lies in the same place in the other.
+    for mask in plain.targets.masks[plain.targets.masks.flatten(1).sum(1) > 300]:
+        overlap = [(mask & other).sum() / (mask | other).sum() for other in fine.targets.masks]
+        assert max(overlap) > 0.6
+    # Noise and edges are averaged.
+    roughness = [batch.frames.float().diff(dim=-1).abs().mean() for batch in (plain, fine)]
+    assert roughness[1] < roughness[0]

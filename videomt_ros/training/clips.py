@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class SyntheticClips(Dataset[Batch]):
         clip_frames: T.
         image_sizes: (height, width) of the batches, one chosen at random per batch.
         max_stride: frames of a scene from one clip frame to the next, 1 up to this.
+        supersample: the scenes are drawn so many times larger, and reduced as the camera's image
+            is before it enters the network: fine textures and noise fade by it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SyntheticClips(Dataset[Batch]):
         clip_frames: int,
         image_sizes: Sequence[tuple[int, int]],
         max_stride: int,
+        supersample: int = 1,
     ) -> None:
         self.seed = seed
         self.num_batches = num_batches
@@ -56,6 +60,7 @@ class SyntheticClips(Dataset[Batch]):
         self.clip_frames = clip_frames
         self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
         self.max_stride = max_stride
+        self.supersample = supersample
 
     def __len__(self) -> int:
         return self.num_batches
@@ -69,10 +74,11 @@ class SyntheticClips(Dataset[Batch]):
     def _clip(
         self, rng: np.random.Generator, height: int, width: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], dict[int, int]]:
+        factor = self.supersample
         scene = Scene(
             int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
-            height,
-            width,
+            height * factor,
+            width * factor,
             num_frames=60,
             num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
         )
@@ -80,8 +86,9 @@ class SyntheticClips(Dataset[Batch]):
         last = len(scene) - 1 - stride * (self.clip_frames - 1)
         start = int(rng.integers(0, max(1, last + 1)))
         drawn = [scene.frame(start + stride * i) for i in range(self.clip_frames)]
-        images, ids = (np.stack(parts) for parts in zip(*drawn, strict=True))
-        return images, ids, scene.class_of
+        images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
+        ids = [truth[factor // 2 :: factor, factor // 2 :: factor] for _, truth in drawn]
+        return np.stack(images), np.stack(ids), scene.class_of
 
 
 def collate(

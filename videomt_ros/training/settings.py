@@ -28,9 +28,11 @@ class Stage:
     batch_size: int
     max_stride: int = 1
     """Largest distance between neighbouring frames of a clip; each clip draws its own."""
+    supersample: int = 1
+    """Scenes are drawn so many times larger, and reduced as a camera's image would be."""
 
     def __post_init__(self) -> None:
-        check_range(self, 'steps clip_frames batch_size max_stride', 1)
+        check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Trainer:
                 stage.clip_frames,
                 settings.image_sizes,
                 stage.max_stride,
+                stage.supersample,
             )
             rest = range(max(0, self.step - done), stage.steps)
             done += stage.steps
