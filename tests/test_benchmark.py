@@ -140,8 +140,8 @@ def test_the_processor_has_a_name(tmp_path):
     ('arguments', 'message'),
     [
         (['--image-size', '448', '800'], 'Expected a square --image-size, got 448 x 800'),
-        (['--device', 'toaster'], 'Expected the device auto, cpu or cuda[:n], got toaster'),
-        (['--device', 'cuda:64'], 'got cuda:64'),
+        (['--device', 'toaster'], "Expected the device auto, cpu, cuda or cuda:n, got 'toaster'"),
+        (['--device', 'cuda:64'], 'Expected device cuda:64 of'),
     ],
 )
 def test_what_cannot_be_measured_ends_in_one_line(capsys, arguments, message):
