@@ -13,8 +13,9 @@ import cv2
 import psutil
 import pytest
 from pycocotools import mask as coco_mask
+from rosbags.rosbag2 import StoragePlugin
 
-from tests.datasets.bags import image_message, write_bag
+from tests.datasets.bags import image_message, image_of, write_bag
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 
 pytestmark = pytest.mark.ros
@@ -148,6 +149,7 @@ def test_bag_with_two_topics(tmp_path, model):
             '/left': [image_message(number) for number in range(12)],
             '/right': [image_message(number, 'bgr8') for number in range(8)],
         },
+        StoragePlugin.MCAP,
     )
     out = tmp_path / 'demo'
     code, stdout, stderr = Demo(out, model, '--source', str(bag)).finish()
@@ -161,6 +163,20 @@ def test_bag_with_two_topics(tmp_path, model):
     record = json.loads((out / 'tracks.jsonl').read_text().splitlines()[0])
     assert record['frame_id'] == 'front'  # as in the bag
     assert record['source_ns'] < 1_700_000_001_000_000_000 < record['stamp_ns']
+
+
+def test_video_file(tmp_path, model):
+    clip = tmp_path / 'clip.mp4'
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*'mp4v'), 10, (64, 48))
+    for number in range(12):
+        writer.write(image_of(number)[..., ::-1])
+    writer.release()
+    code, stdout, stderr = Demo(tmp_path / 'demo', model, '--source', str(clip)).finish()
+    assert code == 0, stderr
+    assert figure(stdout, 'frames sent') == 12
+    records = (tmp_path / 'demo' / 'tracks.jsonl').read_text().splitlines()
+    assert records
+    assert (json.loads(records[0])['height'], json.loads(records[0])['width']) == (48, 64)
 
 
 def test_wrong_model_ends_in_the_nodes_own_words(tmp_path):
