@@ -171,10 +171,16 @@ def test_class_flicker_keeps_the_id_and_a_lasting_change_does_not():
     # In an undecided frame neither class is for certain gone.
     unsure = [[replace(A, class_id=DOG, score=0.4)] for _ in range(10)]
     assert ids(play(still(5, A) + unsure, score_threshold=0.1)[-1]) == [1]
-    results = play(still(9, A) + still(6, replace(A, class_id=DOG)), confirm_frames=3)
-    assert [ids(r) for r in results] == [[]] * 2 + [[1]] * 9 + [[2]] * 4
-    assert results[11].segments[0].class_name == 'dog'
-    assert results[11].segments[0].age == 3
+    results = play(still(9, A) + still(8, replace(A, class_id=DOG)), confirm_frames=3)
+    assert [ids(r) for r in results] == [[]] * 2 + [[1]] * 11 + [[2]] * 4
+    assert results[13].segments[0].class_name == 'dog'
+    assert results[13].segments[0].age == 5
+
+
+def test_a_young_track_may_change_its_mind_about_its_class():
+    results = play(still(3, A) + still(9, replace(A, class_id=DOG)), score_threshold=0.3)
+    assert [ids(r) for r in results] == [[1]] * 12
+    assert results[-1].segments[0].class_name == 'dog'
 
 
 def test_small_fast_objects_keep_their_id():

@@ -39,6 +39,10 @@ CLASS_GONE = 0.2
 """A class changed for certain if the old one has at most this probability ..."""
 CLASS_NEW = 0.6
 """... and another at least this."""
+CLASS_CHANGE_FRAMES = 5
+"""Frames in a row after which a changed class is another object that took the slot over. Fewer
+split objects that come in through an edge, whose class is a guess until more of them shows; by
+then the mean over a young track has changed with it."""
 SIZE_MEMORY = 0.9
 """Share of an object's size that is remembered from frame to frame while less of it shows."""
 SPECK_RATIO = 0.2

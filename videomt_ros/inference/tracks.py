@@ -7,7 +7,7 @@ promise kept here:
   `gap_s` seconds, if the object returns where it can have moved to, in the same slot or another.
 - A slot taken over by another object gets a new id: one that appears where the old object cannot
   be, or that has another class and another mask. A noisy class alone does not change an id; a
-  class that changed for certain and stays so does, after `confirm_frames` frames (at least 2).
+  class that changed for certain and stays so does, after `CLASS_CHANGE_FRAMES` frames.
 - Ids are 1..65535 and are given in that order, starting again at 1 after the last; an id in use
   is passed over. An id is therefore given again only after all others were.
 - A track gets its id when it is first published, so flickers use none up.
@@ -312,7 +312,7 @@ class Tracker:
         track.motion.move(detections, n, self._stamp_ns)
         track.logit_sum = track.logit_sum + logits
         track.num_logits += 1
-        if track.new_class_frames < max(2, confirm_frames):
+        if track.new_class_frames < max(association.CLASS_CHANGE_FRAMES, confirm_frames):
             return track
         successor = Track(
             Identity(
