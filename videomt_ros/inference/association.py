@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-DUPLICATE_IOU = 0.6
+DUPLICATE_IOU = 0.4
 """Two masks that overlap this much show one object. Visible masks of two objects do not."""
 PART_SHARE = 0.9
 """A mask that lies inside a larger one of its class by this share is a part of it ..."""
