@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,9 @@ if os.environ.get('ROS_DISTRO') == 'humble':
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 else:
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+# A shell that starts the tests in the background has them ignore SIGINT, and their children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROS_TESTS = Path(__file__).parent / 'ros'
 """Everything in there needs ROS, from its imports on."""

@@ -12,8 +12,9 @@ from videomt_ros.datasets.synthetic import Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 
 pytestmark = pytest.mark.ros
-# Training draws its scenes from other seeds: see models/demo/.
-SEED = 9_000_017
+# Three shapes that hardly meet: what the model gets wrong in crowds is measured by its card, and a
+# switch here is the node's. Training draws its scenes from seeds of 1,000,000 and more.
+SEED, NUM_OBJECTS = 700, 3
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +35,7 @@ def peer(tmp_path_factory):
 
 
 def test_ids_are_stable_over_100_frames(peer):
-    scene = Scene(SEED, num_frames=100)
+    scene = Scene(SEED, num_frames=100, num_objects=NUM_OBJECTS)
     quality = TrackQuality()
     for image, true_ids in scene.frames():
         tracks, instances = peer.ask(image)
@@ -43,8 +44,8 @@ def test_ids_are_stable_over_100_frames(peer):
     scores = quality.result()
     print(scores)
     assert scores.num_frames == 100
-    assert scores.num_switches <= 2
-    assert scores.found > 0.6
+    assert scores.num_switches == 0
+    assert scores.found > 0.9
 
 
 def test_a_blank_image_yields_an_empty_list(peer):

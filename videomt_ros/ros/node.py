@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from types import FrameType
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -176,6 +177,18 @@ class SegmenterNode(LifecycleNode):
             self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """End the process in order; under a launch file a terminal's Ctrl-C comes twice."""
+    del number, frame
+    _ignore_signals()  # the second must not cut the end off
+    raise KeyboardInterrupt
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end.
 
@@ -186,7 +199,7 @@ def main(args: list[str] | None = None) -> int:
     # SIGTERM then interrupts a long load as SIGINT does, and SIGINT is heard where a shell started
     # the node in the background with that signal ignored. rclpy calls these before its own.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt_once)
     node = None
     try:
         try:
@@ -200,9 +213,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     finally:
-        # Under a launch file a terminal's Ctrl-C comes twice; the second must not cut this off.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         if node is not None:
             node.close()
         rclpy.try_shutdown()
