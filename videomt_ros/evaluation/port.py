@@ -25,7 +25,7 @@ from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.presets import SIZES
 
 SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
-DISTINCT_IOU = 0.5
+DISTINCT_IOU = 0.37
 """Queries made to pass overlap less than this, or the stream would join two of them as one."""
 UPDATER_SCALE = 0.1
 """Keeps propagated queries near the learned ones, so that one linear class head can tell in every
