@@ -182,13 +182,6 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    """End the process in order; under a launch file a terminal's Ctrl-C comes twice."""
-    del number, frame
-    _ignore_signals()  # the second must not cut the end off
-    raise KeyboardInterrupt
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end.
 
@@ -198,8 +191,16 @@ def main(args: list[str] | None = None) -> int:
     """
     # SIGTERM then interrupts a long load as SIGINT does, and SIGINT is heard where a shell started
     # the node in the background with that signal ignored. rclpy calls these before its own.
+    signals: list[int] = []
+
+    def interrupt_once(number: int, frame: FrameType | None) -> None:
+        del frame
+        _ignore_signals()  # under a launch file Ctrl-C comes twice: the end is not cut off
+        signals.append(number)
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt_once)
+        signal.signal(number, interrupt_once)
     node = None
     try:
         try:
@@ -212,6 +213,10 @@ def main(args: list[str] | None = None) -> int:
         return int(node.failure.done())
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except RuntimeError:
+        if not signals:
+            raise
+        return 0  # what a signal inside rclpy's C++ comes out as
     finally:
         _ignore_signals()
         if node is not None:
