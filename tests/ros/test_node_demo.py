@@ -12,9 +12,9 @@ from videomt_ros.datasets.synthetic import Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 
 pytestmark = pytest.mark.ros
-# Three shapes that hardly meet, chosen because the model makes no switch there, so that one here is
-# the node's. It is no measure of the model: a crowded scene (seed 9,000,017) had 5 switches in 100
-# frames; see the card. Training draws its scenes from seeds of 1,000,000 and more.
+# Three shapes that hardly meet, chosen because the model makes no switch there, so that one here
+# is the node's. It is no measure of the model: a crowded scene (seed 9,000,017) had 5 switches in
+# 100 frames; see the card. Training draws its scenes from seeds of 1,000,000 and more.
 SEED, NUM_OBJECTS = 700, 3
 
 
