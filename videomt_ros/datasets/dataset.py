@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ class Category:
     is_thing: bool = True
 
 
-class VideoFrame(NamedTuple):
+@dataclass(frozen=True)
+class VideoFrame:
     """One image of a video."""
 
     index: int | None

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from videomt_ros.cli import main
+from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+
+SEED, FRAMES = 7, 6
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return [Scene(SEED + i, num_frames=FRAMES) for i in range(2)]
+
+
+def written(tmp_path, benchmark):
+    out = tmp_path / benchmark
+    write_dataset(benchmark, out, num_videos=2, num_frames=FRAMES, seed=SEED)
+    return out
+
+
+def frame_shown(path, scene) -> int:
+    """The frame of the scene that a JPEG file is nearest to."""
+    shown = np.array(Image.open(path)).astype(float)
+    return int(np.argmin([np.abs(shown - image).mean() for image, _ in scene.frames()]))
+
+
+def test_youtube_vis_masks_are_those_of_the_scene(tmp_path, scenes):
+    out = written(tmp_path, 'ytvis')
+    truth = json.loads((out / 'valid.json').read_text())
+    assert [c['name'] for c in truth['categories']] == list(CLASS_NAMES)
+    assert [c['id'] for c in truth['categories']] == [1, 2, 3, 4, 5, 6]
+    for video, scene in zip(truth['videos'], scenes, strict=True):
+        tracks = [a for a in truth['annotations'] if a['video_id'] == video['id']]
+        for t, (_, ids) in enumerate(scene.frames()):
+            path = out / 'valid' / 'JPEGImages' / video['file_names'][t]
+            assert frame_shown(path, scene) == t
+            found = np.zeros(ids.shape, np.uint8)
+            for track in tracks:
+                rle = track['segmentations'][t]
+                assert (rle is None) == (track['areas'][t] is None) == (track['bboxes'][t] is None)
+                if rle is not None:
+                    mask = coco_mask.decode(rle)
+                    assert mask.sum() == track['areas'][t]
+                    found += mask * np.uint8(track['category_id'])
+            expected = np.array([0, *(scene.class_of[k] + 1 for k in sorted(scene.class_of))])[ids]
+            assert (found == expected).all()
+
+
+def test_vipseg_pngs_hold_the_identities_of_the_scene(tmp_path, scenes):
+    out = written(tmp_path, 'vipseg')
+    truth = json.loads((out / 'panoptic_gt_VIPSeg_val.json').read_text())
+    assert {c['id']: c['name'] for c in truth['categories']} == dict(enumerate(CLASS_NAMES))
+    for video, frames, scene in zip(truth['videos'], truth['annotations'], scenes, strict=True):
+        assert frames['video_id'] == video['video_id']
+        for t, (_, ids) in enumerate(scene.frames()):
+            name = video['images'][t]['file_name']
+            jpeg = out / 'images' / video['video_id'] / name.replace('.png', '.jpg')
+            assert frame_shown(jpeg, scene) == t
+            rgb = np.array(Image.open(out / 'panomasksRGB' / video['video_id'] / name))
+            assert (rgb.astype(int) @ [1, 256, 65536] == ids).all()
+            for segment in frames['annotations'][t]['segments_info']:
+                mask = ids == segment['id']
+                x, y, width, height = segment['bbox']
+                assert segment['area'] == mask.sum() == mask[y : y + height, x : x + width].sum()
+                assert segment['category_id'] == scene.class_of[segment['id']]
+            listed = {s['id'] for s in frames['annotations'][t]['segments_info']}
+            assert listed == set(np.unique(ids)) - {0}
+
+
+def test_vspw_masks_hold_the_classes_counted_from_one(tmp_path, scenes):
+    out = written(tmp_path, 'vspw')
+    names = (out / 'val.txt').read_text()
+    assert names.endswith('\n')
+    for name, scene in zip(names.split(), scenes, strict=True):
+        for t, (_, ids) in enumerate(scene.frames()):
+            assert frame_shown(out / 'data' / name / 'origin' / f'{t:08d}.jpg', scene) == t
+            mask = np.array(Image.open(out / 'data' / name / 'mask' / f'{t:08d}.png'))
+            assert mask.dtype == np.uint8
+            assert ((mask == 0) == (ids == 0)).all()
+            for identity, class_id in scene.class_of.items():
+                assert (mask[ids == identity] == class_id + 1).all()
+
+
+def test_equal_seeds_give_equal_files(tmp_path):
+    files = []
+    for run in ('a', 'b'):
+        (tmp_path / run).mkdir()
+        out = written(tmp_path / run, 'vipseg')
+        files.append({p.relative_to(out): p.read_bytes() for p in out.rglob('*') if p.is_file()})
+    assert files[0] == files[1]
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path, capsys):
+    (tmp_path / 'mine').write_text('precious')
+    arguments = ['synth', '--format', 'ytvis', '--videos', '1', '--out', str(tmp_path)]
+    assert main(arguments) == 1
+    assert 'new or empty' in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ['mine']
+
+
+def test_no_videos_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='got 0 videos'):
+        write_dataset('vspw', tmp_path / 'x', num_videos=0)

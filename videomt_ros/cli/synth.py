@@ -1,0 +1,43 @@
+"""`videomt synth`: write synthetic scenes as a labelled data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = 'write synthetic scenes as a data set with exact truth'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
+    parser.add_argument('--format', choices=('ytvis', 'vipseg', 'vspw'), required=True)
+    parser.add_argument('--videos', type=int, required=True, help='how many')
+    parser.add_argument('--out', type=Path, required=True, help='new or empty folder')
+    parser.add_argument('--frames', type=int, default=40, help='of each video; default: 40')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the first scene; the next ones count up; default: 0',
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the data set, and say how it is evaluated."""
+    from tqdm import tqdm
+
+    from videomt_ros.datasets.synth import write_dataset
+
+    with tqdm(total=args.videos, unit='video', disable=None) as bar:
+        write_dataset(
+            args.format,
+            args.out,
+            args.videos,
+            args.frames,
+            args.seed,
+            progress=lambda number: bar.update(1),
+        )
+    name = {'ytvis': 'ytvis2019'}.get(args.format, args.format)
+    print(f'{args.videos} videos of {args.frames} frames in {args.out}')
+    print(f'videomt evaluate --model demo --dataset {name} --root {args.out}')
+    return 0

@@ -1,0 +1,197 @@
+"""Synthetic scenes as data sets in the formats of YouTube-VIS, VIPSeg and VSPW.
+
+Their truth is exact: a pixel belongs to the shape that covers it. The background has no label, so
+VIPSeg and VSPW see it as void. Scenes are those of `datasets.synthetic`; video i of a data set of
+seed s is the scene of seed s + i.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from videomt_ros.datasets.dataset import Benchmark
+from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+
+FPS = 10.0
+"""Rate that the videos are said to have, as that of the demo's camera."""
+JPEG_QUALITY = 95
+
+
+def write_dataset(
+    benchmark: Benchmark,
+    out: Path,
+    num_videos: int,
+    num_frames: int = 40,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Write a labelled data set.
+
+    Args:
+        benchmark: whose format.
+        out: new or empty folder. It appears once all is written.
+        num_videos: at least 1.
+        num_frames: of each video, at least 1.
+        seed: of the first scene.
+        progress: called with the number of videos written so far.
+
+    Raises:
+        ValueError: the folder holds files, or a number is out of range.
+    """
+    if num_videos < 1 or num_frames < 1 or seed < 0:
+        raise ValueError(
+            'Expected 1 or more videos of 1 or more frames and a seed of 0 or more, '
+            f'got {num_videos} videos, {num_frames} frames, seed {seed}.'
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
+    # Beside the target, so that an end halfway leaves no data set that looks whole.
+    partial = out.with_name(f'{out.name}.partial')
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[benchmark]
+    write(partial, [Scene(seed + i, num_frames=num_frames) for i in range(num_videos)], progress)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+
+
+def _write_ytvis(out: Path, scenes: list[Scene], progress: Callable[[int], None]) -> None:
+    videos: list[Any] = []
+    annotations: list[Any] = []
+    for video_id, scene in enumerate(scenes, start=1):
+        name = _name(scene)
+        tracks: dict[int, list[Any]] = {k: [None] * len(scene) for k in scene.class_of}
+        for t, (image, ids) in enumerate(scene.frames()):
+            _write_image(out / 'valid' / 'JPEGImages' / name / f'{t:05d}.jpg', image)
+            for identity in _visible(ids):
+                tracks[identity][t] = coco_mask.encode(np.asfortranarray(ids == identity))
+        videos.append(
+            {
+                'id': video_id,
+                'width': scene.width,
+                'height': scene.height,
+                'length': len(scene),
+                'fps': FPS,
+                'file_names': [f'{name}/{t:05d}.jpg' for t in range(len(scene))],
+            }
+        )
+        for identity, masks in tracks.items():
+            if not any(masks):
+                continue
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'video_id': video_id,
+                    'category_id': scene.class_of[identity] + 1,
+                    'iscrowd': 0,
+                    'height': scene.height,
+                    'width': scene.width,
+                    'length': len(scene),
+                    'segmentations': [m and {**m, 'counts': m['counts'].decode()} for m in masks],
+                    'areas': [m and int(coco_mask.area(m)) for m in masks],
+                    'bboxes': [m and coco_mask.toBbox(m).tolist() for m in masks],
+                }
+            )
+        progress(video_id)
+    truth = {
+        'info': {'description': 'Synthetic scenes of videomt_ros'},
+        'licenses': [],
+        'videos': videos,
+        'categories': [{'id': k, 'name': name} for k, name in enumerate(CLASS_NAMES, start=1)],
+        'annotations': annotations,
+    }
+    _write_json(out / 'valid.json', truth)
+
+
+def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None]) -> None:
+    videos: list[Any] = []
+    annotations: list[Any] = []
+    for number, scene in enumerate(scenes, start=1):
+        name = _name(scene)
+        images, frames = [], []
+        for t, (image, ids) in enumerate(scene.frames()):
+            _write_image(out / 'images' / name / f'{t:05d}.jpg', image)
+            path = out / 'panomasksRGB' / name / f'{t:05d}.png'
+            rgb = np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], axis=-1).astype(np.uint8)
+            _write_mask(path, rgb)
+            images.append(
+                {
+                    'id': f'{name}_{t:05d}',
+                    'width': scene.width,
+                    'height': scene.height,
+                    'file_name': path.name,
+                }
+            )
+            segments = [
+                {
+                    'id': identity,
+                    'category_id': scene.class_of[identity],
+                    'iscrowd': 0,
+                    'bbox': list(cv2.boundingRect((ids == identity).astype(np.uint8))),
+                    'area': int((ids == identity).sum()),
+                }
+                for identity in _visible(ids)
+            ]
+            frames.append(
+                {
+                    'image_id': images[-1]['id'],
+                    'file_name': path.name,
+                    'segments_info': segments,
+                }
+            )
+        videos.append({'video_id': name, 'fps': FPS, 'images': images})
+        annotations.append({'video_id': name, 'annotations': frames})
+        progress(number)
+    categories = [{'id': k, 'name': name, 'isthing': 1} for k, name in enumerate(CLASS_NAMES)]
+    truth = {'videos': videos, 'annotations': annotations, 'categories': categories}
+    _write_json(out / 'panoptic_gt_VIPSeg_val.json', truth)
+
+
+def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None]) -> None:
+    for number, scene in enumerate(scenes, start=1):
+        folder = out / 'data' / _name(scene)
+        classes = np.zeros(max(scene.class_of) + 1, np.uint8)
+        for identity, class_id in scene.class_of.items():
+            classes[identity] = class_id + 1
+        for t, (image, ids) in enumerate(scene.frames()):
+            _write_image(folder / 'origin' / f'{t:08d}.jpg', image)
+            _write_mask(folder / 'mask' / f'{t:08d}.png', classes[ids])
+        progress(number)
+    names = ''.join(f'{_name(scene)}\n' for scene in scenes)
+    (out / 'val.txt').write_text(names, encoding='utf-8')
+    numbers = {name: number for number, name in enumerate(CLASS_NAMES, start=1)}
+    _write_json(out / 'label_num_dic_final.json', numbers)
+
+
+def _name(scene: Scene) -> str:
+    return f'scene_{scene.seed:06d}'
+
+
+def _visible(ids: NDArray[np.uint16]) -> list[int]:
+    return [int(identity) for identity in np.unique(ids) if identity]
+
+
+def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, quality=JPEG_QUALITY)
+
+
+def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding='utf-8')
