@@ -28,7 +28,7 @@ def requirements(name: str) -> list[str]:
 def shipped_files() -> list[tuple[str, list[str]]]:
     """Files beside the package, for `videomt_ros.resources`: target folder and its files."""
     files = defaultdict(list)
-    for folder in ('config', 'launch', 'models'):
+    for folder in ('config', 'launch', 'models', 'msg'):
         for path in sorted((ROOT / folder).rglob('*')):
             if path.is_file() and '__pycache__' not in path.parts:
                 relative = path.relative_to(ROOT)

@@ -14,7 +14,7 @@ from tests.test_imports import ROS, imported_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_XML = ElementTree.parse(ROOT / 'package.xml').getroot()
-SHIPPED = ('config', 'launch', 'models')
+SHIPPED = ('config', 'launch', 'models', 'msg')
 
 
 @pytest.fixture(scope='module')

@@ -242,3 +242,41 @@ def test_rosbag1(tmp_path):
         writer.write(connection, START_NS, store.serialize_ros1(message, kind))
     (frame,) = BagImages(path).frames()
     np.testing.assert_array_equal(frame.image, image_of(3))
+
+
+@STORAGES
+def test_killed_recorder_of_compressed_messages(tmp_path, storage):
+    """Nothing but the lost metadata.yaml says that each message is compressed."""
+    path = write_bag(tmp_path / 'bag', {'/image': images(4)}, storage, CompressionMode.MESSAGE)
+    (path / 'metadata.yaml').unlink()
+    frames = list(BagImages(path).frames())
+    assert len(frames) == 4
+    np.testing.assert_array_equal(frames[3].image, image_of(3))
+
+
+@STORAGES
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_compressed_file_is_read_up_to_the_cut(tmp_path, storage, with_metadata):
+    path = write_bag(tmp_path / 'bag', {'/image': images(300)}, storage, CompressionMode.FILE)
+    (file,) = path.glob('*.zstd')
+    cut(file, 0.7)
+    if not with_metadata:
+        (path / 'metadata.yaml').unlink()
+    source = BagImages(path)
+    frames = list(source.frames())
+    assert 100 < len(frames) < 220
+    np.testing.assert_array_equal(frames[-1].image, image_of(len(frames) - 1))
+    assert 'damaged or was cut off' in source.notes[-1]
+
+
+def test_two_passes_give_the_same_images_and_the_same_notes(tmp_path):
+    messages = images(5)
+    messages[2] = image_message(2, data=np.zeros(9, np.uint8))
+    source = BagImages(write_bag(tmp_path / 'bag', {'/image': messages}))
+    first, second = list(source.images()), list(source.images())
+    # Pixels are not looked at before they are asked for, so the third image is there.
+    assert [i.stamp_ns for i in first] == [i.stamp_ns for i in second] != []
+    assert len(first) == 5 and source.notes == []
+    for _ in range(2):
+        assert len(list(source.frames())) == 4
+        assert len(source.notes) == 1

@@ -10,11 +10,19 @@ from __future__ import annotations
 import io
 import sqlite3
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ['repaired', 'zstd']
 
 _MCAP_MAGIC = b'\x89MCAP0\r\n'
 _RECORD_HEAD = struct.Struct('<BQ')  # opcode, length of what follows
@@ -28,7 +36,7 @@ def repaired(path: Path) -> Iterator[Any]:
     """Make a cut off file readable.
 
     Args:
-        path: an .mcap or .db3 file.
+        path: an .mcap or .db3 file, or one of these compressed as a whole (.mcap.zstd).
 
     Yields:
         What rosbags takes for a path: it holds everything up to the cut.
@@ -44,6 +52,12 @@ def repaired(path: Path) -> Iterator[Any]:
             copy = Path(folder, path.name)
             _copy_readable_rows(path, copy)
             yield copy
+    elif path.suffix == '.zstd':
+        with TemporaryDirectory() as folder:
+            plain = Path(folder, path.stem)
+            _decompress_readable(path, plain)
+            with repaired(plain) as view:
+                yield view
     else:
         raise ValueError(f'Expected an .mcap or .db3 file, got {path}.')
 
@@ -108,6 +122,19 @@ def _sound_size(path: Path) -> int:
             sound = end
             file.seek(sound)
     return sound
+
+
+def _decompress_readable(source: Path, target: Path) -> None:
+    """Decompress a zstd file as far as it goes."""
+    with zstd.open(source, 'rb') as old, target.open('wb') as new:
+        while True:
+            try:
+                part = old.read1()
+            except (EOFError, zstd.ZstdError):  # it was cut off, or is damaged from here on
+                return
+            if not part:
+                return
+            new.write(part)
 
 
 def _copy_readable_rows(source: Path, target: Path) -> None:

@@ -13,13 +13,13 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
+from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.outputs import Outputs
 from videomt_ros.ros.parameters import NodeParameters
-from videomt_ros.ros.stream_clock import StreamClock
 from videomt_ros.ros.worker import Worker
 
 SILENCE_S = 5.0

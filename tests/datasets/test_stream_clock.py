@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+from videomt_ros.datasets.stream_clock import StreamClock
 
-pytest.importorskip('rclpy', reason='needs ROS')
-
-from videomt_ros.ros.stream_clock import StreamClock
-
-pytestmark = pytest.mark.ros
 STAMP_NS = 5_000_000_000  # of a camera that counts from when it was switched on
 CLOCK_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

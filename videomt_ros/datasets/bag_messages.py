@@ -1,0 +1,185 @@
+"""Messages of one topic of a bag, readable without ROS, also where the recording broke off.
+
+rosbag2 in sqlite3 and mcap, with or without compression, as a folder or as one of its files; and
+rosbag1, since the same library reads it. What is left of a damaged bag is read, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from videomt_ros.datasets.bag_repair import repaired, zstd
+from videomt_ros.resources import resource
+
+TRACK_ARRAY = 'videomt_ros/msg/TrackArray'
+_STORAGE_SUFFIXES = ('.db3', '.mcap', '.zstd')
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+
+
+class BagError(ValueError):
+    """A bag that cannot be used; the text says why."""
+
+
+class BagMessage(NamedTuple):
+    """One message of a bag."""
+
+    time_ns: int
+    """When the recorder got it."""
+    content: Any
+    """The message as rosbags gives it, by the fields' names."""
+    kind: str
+    """Its type, such as 'sensor_msgs/msg/Image'."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Of its header; 0 where none was set."""
+        stamp = self.content.header.stamp
+        return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def is_bag(path: Path) -> bool:
+    """True for what looks like a bag, be it sound or not."""
+    if path.is_dir():
+        return (path / 'metadata.yaml').exists() or bool(_storage_files(path))
+    return path.suffix in (*_STORAGE_SUFFIXES, '.bag')
+
+
+@lru_cache(maxsize=1)
+def message_types() -> Typestore:
+    """Types that bags are read and written with: those of ROS, and this package's own."""
+    # Bags of ROS before Iron carry no definitions; images have not changed since.
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    types = {}
+    for name in ('Mask', 'Track', 'TrackArray'):
+        text = resource('msg', f'{name}.msg').read_text(encoding='utf-8')
+        types.update(get_types_from_msg(text, f'videomt_ros/msg/{name}'))
+    store.register(types)
+    return store
+
+
+class BagTopic:
+    """One topic of a bag: chosen when it is opened, read as often as asked for.
+
+    Every pass gives the same messages in the same order.
+    """
+
+    def __init__(self, path: Path, kinds: Collection[str], topic: str, wanted: str) -> None:
+        """Open the bag, and choose the topic.
+
+        Args:
+            path: a bag's folder, or one .mcap, .db3 or .bag file.
+            kinds: message types that are looked for.
+            topic: to read; empty: the only one of these types.
+            wanted: these types in words, for errors, such as 'an image topic'.
+
+        Raises:
+            BagError: the bag or the topic cannot be used.
+        """
+        self.path = path
+        self.is_cut_off = False
+        """Whether a pass met the end of the bag before its time, or the bag is damaged."""
+        self.num_faulty = 0
+        """Messages that the last pass could not read."""
+        self.first_fault = ''
+        """What was wrong with the first of them."""
+        self._kinds = frozenset(kinds)
+        with self._opened() as reader:
+            self.topic = _chosen_topic(path, reader.connections, self._kinds, topic, wanted)
+            self.num_announced = sum(
+                c.msgcount for c in reader.connections if c.topic == self.topic
+            )
+            """How many messages the bag says it has."""
+
+    def messages(self) -> Iterator[BagMessage]:
+        """Messages in the order of recording, up to where the bag breaks off.
+
+        Those that cannot be read are left out, and counted in `num_faulty`.
+        """
+        self.num_faulty, self.first_fault = 0, ''
+        with self._opened() as reader:
+            connections = [
+                c for c in reader.connections if c.topic == self.topic and c.msgtype in self._kinds
+            ]
+            raw = reader.messages(connections)
+            while True:
+                try:
+                    item = next(raw, None)
+                except Exception:  # sqlite, lz4, zstd, struct, rosbags: all mean that it ends here
+                    self.is_cut_off = True
+                    return
+                if item is None:
+                    return
+                connection, time_ns, data = item
+                try:
+                    if data[:4] == _ZSTD_MAGIC:
+                        # Only metadata.yaml says that messages are compressed, and it may be
+                        # missing; no message begins like this by itself.
+                        data = zstd.decompress(data)
+                    content: Any = reader.deserialize(data, connection.msgtype)
+                except Exception as error:  # the bytes are no such message
+                    self.num_faulty += 1
+                    self.first_fault = self.first_fault or f'{type(error).__name__}: {error}'
+                    continue
+                yield BagMessage(time_ns, content, connection.msgtype)
+
+    @contextmanager
+    def _opened(self) -> Iterator[AnyReader]:
+        """A reader of the bag, or of what is left of it."""
+        store = message_types()
+        with ExitStack() as stack:
+            try:
+                if self.path.is_dir() and not (self.path / 'metadata.yaml').exists():
+                    # The recorder was killed. Each of its files is a bag, too.
+                    self.is_cut_off = True
+                    paths = _storage_files(self.path)
+                else:
+                    paths = [self.path]
+                reader = stack.enter_context(AnyReader(paths, default_typestore=store))
+            except FileNotFoundError as error:
+                raise BagError(f'Expected a bag, but there is no {self.path}.') from error
+            except Exception as error:  # each storage fails in its own way
+                files = _storage_files(self.path) if self.path.is_dir() else [self.path]
+                try:
+                    views = [stack.enter_context(repaired(file)) for file in files]
+                    reader = stack.enter_context(AnyReader(views, default_typestore=store))
+                except Exception:
+                    raise BagError(
+                        f'Expected a bag, but {self.path} cannot be read: {error}'
+                    ) from error
+                self.is_cut_off = True
+            yield reader
+
+
+def _chosen_topic(
+    path: Path, connections: list[Connection], kinds: frozenset[str], topic: str, wanted: str
+) -> str:
+    """The topic to read; raises a BagError that lists what there is."""
+    fitting = {c.topic: c.msgtype for c in connections if c.msgtype in kinds}
+    listed = ', '.join(f'{name} ({kind})' for name, kind in sorted(fitting.items()))
+    if not fitting:
+        others = ', '.join(sorted(f'{c.topic} ({c.msgtype})' for c in connections)) or 'none'
+        raise BagError(f'Expected {wanted} in {path}, got these topics: {others}.')
+    if topic:
+        for name in (topic, f'/{topic}'):
+            if name in fitting:
+                return name
+        raise BagError(f'Expected {wanted} in {path}, got {topic!r}. It has: {listed}.')
+    if len(fitting) > 1:
+        raise BagError(f'Name one of the topics of {path} (TOPIC=, --topic): {listed}.')
+    return next(iter(fitting))
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    """The files of a bag's folder, in the order in which they were written."""
+    files = [path for path in folder.iterdir() if path.suffix in _STORAGE_SUFFIXES]
+    # bag_2 comes before bag_10.
+    return sorted(files, key=lambda path: (len(path.name), path.name))
