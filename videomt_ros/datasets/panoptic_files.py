@@ -1,0 +1,178 @@
+"""One panoptic PNG per frame and the JSON entries that explain its ids: VIPSeg and COCO."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
+
+SegmentsInfo = list[dict[str, Any]]
+"""Entries of one frame with `id` and `category_id`; of the truth also `iscrowd` and `area`."""
+
+
+@dataclass(frozen=True)
+class VipsegVideo:
+    """One video as the JSON describes it."""
+
+    video_id: str
+    size: tuple[int, int]
+    """(height, width) of its frames, in pixels."""
+    frame_names: tuple[str, ...]
+    """T names of PNGs, such as '00000123.png'; of the truth and of results alike."""
+    stamps_ns: tuple[int, ...] | None = None
+    """T stamps, where the JSON has a `stamp_ns` in each image."""
+    fps: float | None = None
+    """Frames a second, where the JSON says so."""
+
+    @property
+    def name(self) -> str:
+        """Of its folders."""
+        return self.video_id
+
+
+class PanopticFrames:
+    """Ids and segments of each frame of some videos; a PNG is read when it is asked for."""
+
+    def __init__(
+        self,
+        videos: Sequence[VipsegVideo],
+        segments: Mapping[str, Sequence[SegmentsInfo]],
+        masks: Mapping[str, Sequence[Path]],
+    ) -> None:
+        """Keep what is known.
+
+        Args:
+            videos: all of them.
+            segments: by video id, T entries.
+            masks: by video id, T paths of PNGs.
+        """
+        self.videos = tuple(videos)
+        self._by_id = {video.video_id: video for video in videos}
+        self._segments = segments
+        self._masks = masks
+
+    def segments(self, video_id: str, t: int) -> SegmentsInfo:
+        """Segments of a frame in the order of the JSON; its own dicts, so do not write to them."""
+        return self._segments[video_id][t]
+
+    def ids(self, video_id: str, t: int) -> NDArray[np.uint32]:
+        """Read the PNG of a frame: (H, W) uint32, 0 is void.
+
+        Raises:
+            DatasetError: the PNG cannot be read, has another size or mode, or ids that do not fit
+                the JSON.
+        """
+        path = self._masks[video_id][t]
+        ids = read_ids(path, self._by_id[video_id].size)
+        listed = {segment['id'] for segment in self.segments(video_id, t)}
+        if faults := self._compare(set(present_ids(ids).tolist()) - {0}, listed):
+            raise DatasetError(path, faults)
+        return ids
+
+    def _compare(self, present: set[int], listed: set[int]) -> list[str]:
+        """Faults of a frame: its ids in the PNG against those in the JSON."""
+        if unlisted := sorted(present - listed):
+            return [f'Expected only ids that the JSON lists for this frame, got also {unlisted}.']
+        return []
+
+
+class VipsegTruth(PanopticFrames):
+    """Truth of a data set; see `datasets.vipseg.load_vipseg`."""
+
+    def __init__(
+        self,
+        categories: Sequence[Category],
+        videos: Sequence[VipsegVideo],
+        segments: Mapping[str, Sequence[SegmentsInfo]],
+        masks: Mapping[str, Sequence[Path]],
+    ) -> None:
+        """As `PanopticFrames`, and the classes in the order of the JSON.
+
+        A data set without annotations has neither segments nor masks.
+        """
+        super().__init__(videos, segments, masks)
+        self.categories = tuple(categories)
+        self.has_annotations = bool(segments)
+
+
+class VipsegResults(PanopticFrames):
+    """Predictions for the videos of a truth; see `datasets.vipseg.load_vipseg_results`."""
+
+    def __init__(
+        self,
+        videos: Sequence[VipsegVideo],
+        segments: Mapping[str, Sequence[SegmentsInfo]],
+        masks: Mapping[str, Sequence[Path]],
+    ) -> None:
+        """As `PanopticFrames`; a video without an entry is all void."""
+        super().__init__(videos, segments, masks)
+        self.missing = tuple(v.video_id for v in videos if v.video_id not in segments)
+        """Videos that have no result."""
+
+    def segments(self, video_id: str, t: int) -> SegmentsInfo:
+        """As of `PanopticFrames`; none in a video without a result."""
+        return [] if video_id in self.missing else super().segments(video_id, t)
+
+    def ids(self, video_id: str, t: int) -> NDArray[np.uint32]:
+        """As of `PanopticFrames`; 0 in a video without a result."""
+        if video_id in self.missing:
+            return np.zeros(self._by_id[video_id].size, np.uint32)
+        return super().ids(video_id, t)
+
+    def _compare(self, present: set[int], listed: set[int]) -> list[str]:
+        """A truth may list what has no pixel (it was missed); a prediction may not."""
+        faults = super()._compare(present, listed)
+        if absent := sorted(listed - present):
+            faults.append(
+                f'Expected pixels of every id that the JSON lists for this frame, got none of '
+                f'{absent}.'
+            )
+        return faults
+
+
+def segment_faults(
+    segments: object, category_ids: Collection[int], *, is_truth: bool
+) -> list[str]:
+    """What is wrong with the `segments_info` of one frame, in half sentences: 'expected ...'."""
+    if not isinstance(segments, list):
+        return [f'expected a list segments_info, got {_short(segments)}']
+    faults, seen = [], set()
+    for segment in segments:
+        if not isinstance(segment, dict):
+            faults.append(f'expected a segment as an object, got {_short(segment)}')
+            continue
+        number, category_id = segment.get('id'), segment.get('category_id')
+        if type(number) is not int or not 1 <= number <= MAX_ID:
+            faults.append(f'expected a segment id from 1 to {MAX_ID}, got {_short(number)}')
+        elif number in seen:
+            faults.append(f'expected each id once, got id {number} again')
+        else:
+            seen.add(number)
+        if type(category_id) is not int or category_id not in category_ids:
+            faults.append(
+                f'expected a category of the truth for id {_short(number)}, '
+                f'got category_id {_short(category_id)}'
+            )
+        if is_truth:
+            area = segment.get('area')
+            if not (isinstance(area, (int, float)) and 0 <= area < float('inf')):
+                faults.append(f'expected an area of id {_short(number)}, got {_short(area)}')
+            if segment.get('iscrowd') not in (0, 1):
+                faults.append(
+                    f'expected iscrowd 0 or 1 of id {_short(number)}, '
+                    f'got {_short(segment.get("iscrowd"))}'
+                )
+    return faults
+
+
+def _short(value: object) -> str:
+    """A value of a JSON as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:60]}...'

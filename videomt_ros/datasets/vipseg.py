@@ -1,0 +1,229 @@
+"""VIPSeg: videos labelled with panoptic PNGs and a JSON, and results in the same form.
+
+Miao et al., Large-scale Video Panoptic Segmentation in the Wild, CVPR 2022. A data set is a folder
+(or its subfolder `VIPSeg_720P`) with
+
+    panoptic_gt_VIPSeg_<split>.json      train, val, test
+    images/<video>/<frame>.jpg           or imgs/
+    panomasksRGB/<video>/<frame>.png     id = R + 256 G + 65536 B, 0 is void
+
+and results are a folder with `pred.json` and `pan_pred/<video>/<frame>.png`. Frames of results
+pair with those of the truth by position, and PNGs have the names that the truth gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
+from videomt_ros.datasets.image_folder import ImageFolderVideo, find_files, regular_stamps
+from videomt_ros.datasets.mask_png import read_size, write_ids
+from videomt_ros.datasets.panoptic_files import (
+    SegmentsInfo,
+    VipsegResults,
+    VipsegTruth,
+    VipsegVideo,
+)
+from videomt_ros.datasets.video_list import read_video_list
+from videomt_ros.datasets.vipseg_json import read_results, read_truth
+from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.labels import load_classes
+
+FPS = 5.0
+"""Labelled frames a second of the official videos; a video of the JSON may say otherwise in `fps`.
+"""
+SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
+"""What users say -> what the files are called."""
+
+
+class PredictedVideo(NamedTuple):
+    """One video of a `pred.json`."""
+
+    video_id: str
+    frame_names: Sequence[str]
+    """T names, as of the truth."""
+    segments: Sequence[SegmentsInfo]
+    """T entries; see `mask_png.segments_info`."""
+
+
+def load_vipseg(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
+    """Open a truth: read its JSON, and see that every PNG is there; PNGs are read when asked for.
+
+    Args:
+        path: of the JSON. Without annotations it still lists the videos.
+        masks_folder: of the true PNGs; `panomasksRGB` beside the JSON if not given.
+
+    Raises:
+        DatasetError: the files cannot be used; lists every fault.
+    """
+    faults: list[str] = []
+    truth = read_truth(path, masks_folder or _masks_beside(path), faults)
+    if faults:
+        raise DatasetError(path, faults)
+    return truth
+
+
+def load_vipseg_results(folder: Path, truth: VipsegTruth) -> VipsegResults:
+    """Open results: read `pred.json`, and see that every PNG is there.
+
+    Videos may come in any order. One without a result is named in `missing` and is all void.
+
+    Args:
+        folder: holds `pred.json` and `pan_pred/`.
+        truth: whose videos they are results of.
+
+    Raises:
+        DatasetError: the files cannot be used; lists every fault.
+    """
+    faults: list[str] = []
+    path = folder / 'pred.json'
+    results = read_results(path, folder / 'pan_pred', truth, faults)
+    if faults:
+        raise DatasetError(path, faults)
+    return results
+
+
+def write_vipseg_frame(
+    folder: Path, video_id: str, frame_name: str, ids: NDArray[np.integer[Any]]
+) -> None:
+    """Write the PNG of one frame into a folder of results.
+
+    Args:
+        folder: of the results; the file is `pan_pred/<video_id>/<frame_name>`.
+        video_id: of its video.
+        frame_name: as the truth has it.
+        ids: (H, W) whole numbers, 0 is void.
+    """
+    write_ids(folder / 'pan_pred' / video_id / frame_name, ids)
+
+
+def write_pred_json(folder: Path, videos: Iterable[PredictedVideo]) -> None:
+    """Write the `pred.json` of a folder of results, one video at a time.
+
+    The file appears once all videos are in it.
+    """
+    with whole_file(folder / 'pred.json') as file:
+        file.write(b'{"annotations": [')
+        for number, video in enumerate(videos):
+            frames = [
+                {'file_name': name, 'segments_info': segments}
+                for name, segments in zip(video.frame_names, video.segments, strict=True)
+            ]
+            entry = json.dumps({'video_id': video.video_id, 'annotations': frames})
+            file.write((', ' if number else '').encode() + entry.encode())
+        file.write(b']}')
+
+
+def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
+    """Open a VIPSeg data set, or a folder laid out like one.
+
+    Without the split's JSON, the videos are those of `<split>.txt` with all images of their
+    folders, and there is no truth; nor is there with a JSON without annotations.
+
+    Args:
+        name: of the data set, as the user says it.
+        root: the folder, or the one above its `VIPSeg_720P`.
+        split: train, val (or valid) or test.
+
+    Raises:
+        ValueError: there is no such split.
+        DatasetError: the files cannot be used; lists every fault, each missing frame among them.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'Expected a split out of {", ".join(SPLITS)}, got {split!r}.')
+    if not root.is_dir():
+        raise DatasetError(root, ['Expected the folder of the data set, but there is none.'])
+    base = root / 'VIPSeg_720P' if (root / 'VIPSeg_720P').is_dir() else root
+    path = base / f'panoptic_gt_VIPSeg_{SPLITS[split]}.json'
+    if not path.exists():
+        return _unlabelled(name, [base, root], SPLITS[split], path)
+    faults: list[str] = []
+    masks_folder = _masks_beside(path)
+    truth = read_truth(path, masks_folder, faults)
+    videos = [_with_images(video, base, faults) for video in truth.videos]
+    if faults:
+        raise DatasetError(path, faults)
+    return Dataset(
+        name,
+        'vipseg',
+        truth.categories,
+        tuple(videos),
+        truth=(path,) if truth.has_annotations else (),
+        truth_masks=masks_folder if truth.has_annotations else None,
+        split=split,
+    )
+
+
+def _masks_beside(path: Path) -> Path:
+    return path.parent / 'panomasksRGB'
+
+
+def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Dataset:
+    """A split without a JSON: the images of the videos of a list."""
+    lists = [place / f'{split}.txt' for place in places]
+    found = [each for each in lists if each.exists()]
+    if not found:
+        raise DatasetError(
+            path,
+            [
+                f'Expected this file, or for a split without truth a list of videos {lists[0]}, '
+                'but neither is there. Name the folder that holds one of them, or another split.'
+            ],
+        )
+    faults: list[str] = []
+    videos = []
+    for video_id in read_video_list(found[0], faults):
+        folders = [place / images / video_id for place in places for images in ('images', 'imgs')]
+        files = next((files for files in map(find_files, folders) if files), {})
+        if not files:
+            faults.append(f'Video {video_id}: expected images in {folders[0]}, got none.')
+            continue
+        try:
+            size = read_size(next(iter(files.values())))
+        except DatasetError as error:
+            faults.append(f'Video {video_id}: {error}')
+            continue
+        frame_names = tuple(f'{stem}.png' for stem in files)
+        stamps = regular_stamps(len(files), FPS)
+        paths = tuple(files.values())
+        videos.append(ImageFolderVideo(video_id, video_id, size, frame_names, paths, stamps))
+    if faults:
+        raise DatasetError(found[0], faults)
+    classes = load_classes('vipseg')
+    entries = zip(classes.category_ids, classes.class_names, classes.thing_classes, strict=True)
+    categories = tuple(sorted((Category(*entry) for entry in entries), key=_category_id))
+    return Dataset(name, 'vipseg', categories, tuple(videos), split=split)
+
+
+def _category_id(category: Category) -> int:
+    return category.category_id
+
+
+def _with_images(video: VipsegVideo, base: Path, faults: list[str]) -> ImageFolderVideo:
+    """The video with its image files; missing ones are added to the faults."""
+    folders = [base / images / video.video_id for images in ('images', 'imgs')]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    files = find_files(folder)
+    where = f'Video {video.video_id}'
+    if not files:
+        faults.append(f'{where}: expected {len(video.frame_names)} images in {folder}, got none.')
+    else:
+        faults += [
+            f'{where}: expected an image {Path(name).stem}.jpg in {folder}, but there is none.'
+            for name in video.frame_names
+            if Path(name).stem not in files
+        ]
+    return ImageFolderVideo(
+        video.video_id,
+        video.name,
+        video.size,
+        video.frame_names,
+        tuple(files.get(Path(name).stem, folder / name) for name in video.frame_names),
+        video.stamps_ns or regular_stamps(len(video.frame_names), video.fps or FPS),
+    )

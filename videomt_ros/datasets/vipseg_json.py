@@ -1,0 +1,288 @@
+"""The JSON files of VIPSeg, truth and results: read, with a list of everything wrong in them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.image_folder import is_plain_name
+from videomt_ros.datasets.panoptic_files import (
+    SegmentsInfo,
+    VipsegResults,
+    VipsegTruth,
+    VipsegVideo,
+    segment_faults,
+)
+
+
+def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth:
+    """Read a truth as far as it can be used.
+
+    Args:
+        path: of the JSON.
+        masks_folder: of the true PNGs, which need not exist if the JSON has no annotations.
+        faults: what is wrong is added to them.
+
+    Raises:
+        DatasetError: the file is not JSON of this form at all.
+    """
+    content = _read_json(path, ('videos', 'categories'))
+    categories = _read_categories(content['categories'], faults)
+    category_ids = {category.category_id for category in categories}
+    videos: dict[str, VipsegVideo] = {}
+    images: dict[str, list[Any]] = {}
+    for entry in content['videos']:
+        video = _read_video(entry, faults)
+        if video is None:
+            continue
+        if video.video_id in videos:
+            faults.append(f'Video {video.video_id}: expected it once, got it again.')
+        videos[video.video_id] = video
+        images[video.video_id] = entry['images']
+    if not content['videos']:
+        faults.append('Expected at least one video, got none.')
+    segments: dict[str, list[SegmentsInfo]] = {}
+    masks: dict[str, list[Path]] = {}
+    if not content.get('annotations'):
+        return VipsegTruth(categories, tuple(videos.values()), segments, masks)
+    if not masks_folder.is_dir():
+        faults.append(f'Expected the folder of the true PNGs, but there is no {masks_folder}.')
+    for video_id, entries in _annotated(content, faults):
+        video = videos.get(video_id)
+        if video is None:
+            faults.append(f'Expected annotations of listed videos, got video {video_id!r}.')
+            continue
+        segments[video_id] = _read_frames(video, entries, category_ids, faults, is_truth=True)
+        faults += _order_faults(video, images[video_id], entries)
+        faults += _category_changes(video, segments[video_id])
+        if masks_folder.is_dir():
+            masks[video_id] = _find_masks(masks_folder, video, faults)
+    faults += [
+        f'Video {video_id}: expected annotations, got none.'
+        for video_id in videos
+        if video_id not in segments
+    ]
+    return VipsegTruth(categories, tuple(videos.values()), segments, masks)
+
+
+def read_results(
+    path: Path, masks_folder: Path, truth: VipsegTruth, faults: list[str]
+) -> VipsegResults:
+    """Read results as far as they can be used.
+
+    Args:
+        path: of `pred.json`.
+        masks_folder: of the predicted PNGs.
+        truth: whose videos they are results of.
+        faults: what is wrong is added to them.
+
+    Raises:
+        DatasetError: the file is not JSON of this form at all.
+    """
+    category_ids = {category.category_id for category in truth.categories}
+    videos = {video.video_id: video for video in truth.videos}
+    segments: dict[str, list[SegmentsInfo]] = {}
+    masks: dict[str, list[Path]] = {}
+    for video_id, entries in _annotated(_read_json(path, ('annotations',)), faults):
+        if video_id not in videos:
+            faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
+            continue
+        video = videos[video_id]
+        segments[video_id] = _read_frames(video, entries, category_ids, faults, is_truth=False)
+        masks[video_id] = _find_masks(masks_folder, video, faults)
+    return VipsegResults(truth.videos, segments, masks)
+
+
+def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
+    """Read an object with lists of these names; raises DatasetError at once if it is not one."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(path, ['There is no such file.']) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(path, [f'Expected JSON, but it cannot be read: {error}.']) from error
+    if not isinstance(content, dict):
+        raise DatasetError(path, [f'Expected a JSON object, got {type(content).__name__}.'])
+    faults = [
+        f'Expected a list {field!r}, got {type(content.get(field)).__name__}.'
+        for field in fields
+        if not isinstance(content.get(field), list)
+    ]
+    if faults:
+        raise DatasetError(path, faults)
+    return content
+
+
+def _read_categories(entries: list[Any], faults: list[str]) -> list[Category]:
+    categories: list[Category] = []
+    for entry in entries:
+        number, name, is_thing = (
+            (entry.get('id'), entry.get('name'), entry.get('isthing'))
+            if isinstance(entry, dict)
+            else (None, None, None)
+        )
+        if type(number) is not int or not isinstance(name, str) or is_thing not in (0, 1):
+            faults.append(
+                f'Expected categories as {{id: number, name: text, isthing: 0 or 1}}, '
+                f'got {str(entry)[:80]}.'
+            )
+        elif any(number == category.category_id for category in categories):
+            faults.append(f'Expected each category id once, got {number} again.')
+        else:
+            categories.append(Category(number, name, bool(is_thing)))
+    if not entries:
+        faults.append('Expected at least one category, got none.')
+    return categories
+
+
+def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
+    """One entry of `videos`, or None if it cannot be used."""
+    video_id = entry.get('video_id') if isinstance(entry, dict) else None
+    if not is_plain_name(video_id):
+        faults.append(
+            f'Expected a video_id that can be the name of a folder, got {str(video_id)[:80]!r}.'
+        )
+        return None
+    where, images = f'Video {video_id}', entry.get('images')
+    wrong: list[str] = []
+    if not isinstance(images, list) or not images:
+        faults.append(f'{where}: expected a list of images, got {str(images)[:80]}.')
+        return None
+    fields = {'file_name': is_plain_name, 'width': _is_count, 'height': _is_count}
+    for t, image in enumerate(images):
+        if not isinstance(image, dict):
+            wrong.append(f'{where}, image {t}: expected an object, got {str(image)[:80]}.')
+            continue
+        wrong += [
+            f'{where}, image {t}: expected {field}, got {str(image.get(field))[:80]!r}.'
+            for field, is_right in fields.items()
+            if not is_right(image.get(field))
+        ]
+    fps = entry.get('fps')
+    if fps is not None and not (type(fps) in (int, float) and 0 < fps < float('inf')):
+        wrong.append(f'{where}: expected fps above 0, got {fps!r}.')
+    if wrong:
+        faults += wrong
+        return None
+    sizes = sorted({(image['height'], image['width']) for image in images})
+    if len(sizes) > 1:
+        wrong.append(f'{where}: expected images of one size, got (height, width) {sizes}.')
+    names = tuple(image['file_name'] for image in images)
+    wrong += [
+        f'{where}: expected each file_name once, got {name} {count} times.'
+        for name, count in Counter(names).items()
+        if count > 1
+    ]
+    faults += wrong
+    stamps = _read_stamps(where, images, faults)
+    return VipsegVideo(entry['video_id'], sizes[0], names, stamps, fps)
+
+
+def _read_stamps(where: str, images: list[Any], faults: list[str]) -> tuple[int, ...] | None:
+    """Stamps of all images, or None if there are none."""
+    stamps = [image.get('stamp_ns') for image in images]
+    if all(stamp is None for stamp in stamps):
+        return None
+    if not all(type(stamp) is int and stamp >= 0 for stamp in stamps):
+        faults.append(
+            f'{where}: expected stamp_ns in every image or in none, as a whole number of '
+            'nanoseconds.'
+        )
+        return None
+    if any(later <= earlier for earlier, later in zip(stamps, stamps[1:], strict=False)):
+        faults.append(f'{where}: expected stamp_ns to rise from image to image.')
+    return tuple(stamps)
+
+
+def _annotated(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, list[Any]]]:
+    """Video id and frames of each entry of `annotations` that has them."""
+    seen = set()
+    for entry in content['annotations']:
+        video_id = entry.get('video_id') if isinstance(entry, dict) else None
+        frames = entry.get('annotations') if isinstance(entry, dict) else None
+        if not isinstance(video_id, str) or not isinstance(frames, list):
+            faults.append(
+                'Expected annotations as {video_id: text, annotations: list}, '
+                f'got {str(entry)[:80]}.'
+            )
+        elif video_id in seen:
+            faults.append(f'Video {video_id}: expected annotations once, got them again.')
+        else:
+            seen.add(video_id)
+            yield video_id, frames
+
+
+def _read_frames(
+    video: VipsegVideo,
+    frames: list[Any],
+    category_ids: Collection[int],
+    faults: list[str],
+    *,
+    is_truth: bool,
+) -> list[SegmentsInfo]:
+    """Segments of each frame of a video."""
+    where = f'Video {video.video_id}'
+    if len(frames) != len(video.frame_names):
+        faults.append(
+            f'{where}: expected annotations of {len(video.frame_names)} frames, as the truth has '
+            f'images, got {len(frames)}.'
+        )
+    segments: list[SegmentsInfo] = []
+    for t, frame in enumerate(frames):
+        entries: Any = frame.get('segments_info') if isinstance(frame, dict) else None
+        wrong = segment_faults(entries, category_ids, is_truth=is_truth)
+        faults += [f'{where}, frame {t}: {fault}.' for fault in wrong]
+        segments.append([] if wrong else entries)
+    return segments
+
+
+def _find_masks(folder: Path, video: VipsegVideo, faults: list[str]) -> list[Path]:
+    """Paths of the PNGs of a video."""
+    home, where = folder / video.video_id, f'Video {video.video_id}'
+    # Names as the JSON has them: the public scorers put no other suffix to them.
+    present = {path.name for path in home.iterdir()} if home.is_dir() else set()
+    if not present:
+        faults.append(f'{where}: expected {len(video.frame_names)} PNGs in {home}, got none.')
+    else:
+        faults += [
+            f'{where}: expected {home / name}, but there is no such file.'
+            for name in video.frame_names
+            if name not in present
+        ]
+    return [home / name for name in video.frame_names]
+
+
+def _order_faults(video: VipsegVideo, images: list[Any], frames: list[Any]) -> list[str]:
+    """Frames of a truth that are not those of the images at their places."""
+    faults = []
+    for t, (image, frame) in enumerate(zip(images, frames, strict=False)):
+        wanted, said = image.get('id'), frame.get('image_id') if isinstance(frame, dict) else None
+        if wanted is not None and said is not None and said != wanted:
+            faults.append(
+                f'Video {video.video_id}, frame {t}: expected annotations of image {wanted!r}, '
+                f'got image_id {said!r}. Bring them into the order of the images.'
+            )
+    return faults
+
+
+def _category_changes(video: VipsegVideo, segments: list[SegmentsInfo]) -> list[str]:
+    """Ids of a truth that change their class, while an id is one object along a video."""
+    category_of: dict[int, int] = {}
+    faults = []
+    for t, frame in enumerate(segments):
+        for segment in frame:
+            first = category_of.setdefault(segment['id'], segment['category_id'])
+            if segment['category_id'] != first:
+                faults.append(
+                    f'Video {video.video_id}, frame {t}: expected id {segment["id"]} to keep its '
+                    f'category {first}, got {segment["category_id"]}.'
+                )
+    return faults
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
