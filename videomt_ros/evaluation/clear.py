@@ -1,0 +1,151 @@
+"""CLEAR MOT: identity switches, fragmentations, and objects that are mostly tracked or lost.
+
+Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking Performance: The CLEAR MOT Metrics,
+EURASIP Journal on Image and Video Processing 2008, in the reading of TrackEval: in each frame
+objects and tracks with IoU >= 1/2 are matched one to one, first so that as many pairs as possible
+go on from the frame before, then by the largest sum of IoU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from videomt_ros.evaluation.overlap import TrackSequence
+
+THRESHOLD = 0.5
+"""IoU from which a match is allowed."""
+MOSTLY_TRACKED, MOSTLY_LOST = 0.8, 0.2
+"""An object is mostly tracked in more, mostly lost in less than this share of its frames."""
+_GOES_ON = 1000.0
+"""Worth of a pair that goes on, far above any sum of IoU."""
+_EPSILON = np.finfo(np.float64).eps
+_NONE = -1
+"""Place of no track."""
+
+
+class Switch(NamedTuple):
+    """An object that is found under another track than when it was last found."""
+
+    video_id: int | str
+    category_id: int
+    frame: int
+    """From 0."""
+    truth_id: int
+    old_track_id: int
+    new_track_id: int
+
+
+@dataclass(frozen=True)
+class ClearScores:
+    """Counts; those of two sets of sequences add up."""
+
+    num_matches: int = 0
+    """TP: pairs, summed over the frames."""
+    num_missed: int = 0
+    """FN: true objects without a match, summed over the frames."""
+    num_false: int = 0
+    """FP: tracks without a match, summed over the frames."""
+    num_fragments: int = 0
+    """How often an object is found again after frames in which it was not; being out of view is
+    no excuse, frames in which its class has no object or no track at all are."""
+    num_mostly_tracked: int = 0
+    num_mostly_lost: int = 0
+    switches: tuple[Switch, ...] = ()
+    """Sequence by sequence, frame by frame."""
+
+    def __add__(self, other: ClearScores) -> ClearScores:
+        return ClearScores(
+            self.num_matches + other.num_matches,
+            self.num_missed + other.num_missed,
+            self.num_false + other.num_false,
+            self.num_fragments + other.num_fragments,
+            self.num_mostly_tracked + other.num_mostly_tracked,
+            self.num_mostly_lost + other.num_mostly_lost,
+            self.switches + other.switches,
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """IDSW, Frag, MT and ML, whole numbers."""
+        return {
+            'IDSW': len(self.switches),
+            'Frag': self.num_fragments,
+            'MT': self.num_mostly_tracked,
+            'ML': self.num_mostly_lost,
+        }
+
+
+def clear(sequences: Iterable[TrackSequence]) -> ClearScores:
+    """Score sequences, their counts pooled.
+
+    >>> from videomt_ros.evaluation.overlap import FrameOverlap
+    >>> one, overlap = np.array([1]), np.array([[0.9]])
+    >>> frames = [FrameOverlap(one, np.array([track]), overlap) for track in (7, 7, 8)]
+    >>> scores = clear([TrackSequence('v1', 1, frames)])
+    >>> scores.figures()
+    {'IDSW': 1, 'Frag': 0, 'MT': 1, 'ML': 0}
+    >>> tuple(scores.switches[0])
+    ('v1', 1, 2, 1, 7, 8)
+    """
+    return sum(map(_score, sequences), ClearScores())
+
+
+def _score(sequence: TrackSequence) -> ClearScores:
+    truth_frames, track_frames = sequence.frame_counts()
+    found_frames = np.zeros_like(truth_frames)
+    starts = np.zeros_like(truth_frames)
+    last = np.full(len(truth_frames), _NONE)
+    """Track of each object when it was last found."""
+    before = last.copy()
+    """Track of each object in the frame before."""
+    switches = []
+    for t, (rows, columns, iou) in enumerate(sequence.indexed()):
+        if not iou.size:
+            # As in the reference, such a frame does not end what goes on.
+            continue
+        places, partners = _match(iou, before[rows][:, None] == columns)
+        objects, tracks = rows[places], columns[partners]
+        for row, column in zip(objects.tolist(), tracks.tolist(), strict=True):
+            if last[row] not in (_NONE, column):
+                switches.append(
+                    Switch(
+                        sequence.video_id,
+                        sequence.category_id,
+                        t,
+                        int(sequence.truth_ids[row]),
+                        int(sequence.track_ids[last[row]]),
+                        int(sequence.track_ids[column]),
+                    )
+                )
+        found_frames[objects] += 1
+        starts[objects] += before[objects] == _NONE
+        last[objects] = tracks
+        before[:] = _NONE
+        before[objects] = tracks
+    num_matches = int(found_frames.sum())
+    share = found_frames / truth_frames
+    return ClearScores(
+        num_matches=num_matches,
+        num_missed=int(truth_frames.sum()) - num_matches,
+        num_false=int(track_frames.sum()) - num_matches,
+        num_fragments=int(np.maximum(starts - 1, 0).sum()),
+        num_mostly_tracked=int((share > MOSTLY_TRACKED).sum()),
+        num_mostly_lost=int((share < MOSTLY_LOST).sum()),
+        switches=tuple(switches),
+    )
+
+
+def _match(
+    iou: NDArray[np.float64], goes_on: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of objects and of their tracks in a frame."""
+    allowed = iou >= THRESHOLD - _EPSILON
+    weight = np.where(allowed, _GOES_ON * goes_on + iou, 0)
+    places, partners = linear_sum_assignment(-weight)
+    chosen = allowed[places, partners]
+    return places[chosen], partners[chosen]

@@ -1,0 +1,113 @@
+"""HOTA: how well objects are found and how long they keep one track, in even parts.
+
+Luiten et al., HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking, IJCV 2021, in the
+reading of TrackEval. For an IoU threshold alpha, with the matches of all frames as TP:
+
+    DetA(alpha) = TP / (TP + FN + FP)
+    AssA(alpha) = 1/TP * sum over TP of A(object, track)
+    A(o, r)     = frames in which o and r match
+                  / (frames of o + frames of r - frames in which they match)
+    HOTA(alpha) = sqrt(DetA(alpha) * AssA(alpha))
+
+and the figures are the means over alpha = 0.05, 0.10, ..., 0.95. Frames are matched so that the
+sum of (alignment of the two over the whole video) * IoU is largest.
+
+Letters: N true objects and M tracks of a sequence, A thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from videomt_ros.evaluation.overlap import TrackSequence
+
+ALPHAS = np.arange(0.05, 0.99, 0.05)
+"""(A,), 0.05 .. 0.95; the reference's own last bits."""
+_EPSILON = np.finfo(np.float64).eps
+
+
+def _no_counts() -> NDArray[np.float64]:
+    return np.zeros(len(ALPHAS))
+
+
+@dataclass(frozen=True)
+class HotaScores:
+    """Sums per threshold; those of two sets of sequences add up."""
+
+    num_matches: NDArray[np.float64] = field(default_factory=_no_counts)
+    """TP, (A,)."""
+    num_missed: NDArray[np.float64] = field(default_factory=_no_counts)
+    """FN, (A,): true objects without a match, summed over the frames."""
+    num_false: NDArray[np.float64] = field(default_factory=_no_counts)
+    """FP, (A,): tracks without a match, summed over the frames."""
+    association: NDArray[np.float64] = field(default_factory=_no_counts)
+    """Sum over the matches of A(object, track), (A,)."""
+
+    def __add__(self, other: HotaScores) -> HotaScores:
+        return HotaScores(
+            self.num_matches + other.num_matches,
+            self.num_missed + other.num_missed,
+            self.num_false + other.num_false,
+            self.association + other.association,
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """HOTA, DetA and AssA, 0..1; None where there is neither object nor track."""
+        count = self.num_matches + self.num_missed + self.num_false
+        if not count.any():
+            return {'HOTA': None, 'DetA': None, 'AssA': None}
+        det_a = self.num_matches / count
+        # Where nothing matches, nothing is associated: 0, as in the reference.
+        ass_a = self.association / np.maximum(1, self.num_matches)
+        return {
+            'HOTA': float(np.sqrt(det_a * ass_a).mean()),
+            'DetA': float(det_a.mean()),
+            'AssA': float(ass_a.mean()),
+        }
+
+
+def hota(sequences: Iterable[TrackSequence]) -> HotaScores:
+    """Score sequences, their counts pooled: of many classes, the detection average.
+
+    >>> from videomt_ros.evaluation.overlap import FrameOverlap
+    >>> found = FrameOverlap(np.array([1]), np.array([7]), np.array([[1.0]]))
+    >>> missed = FrameOverlap(np.array([1]), np.array([], int), np.zeros((1, 0)))
+    >>> hota([TrackSequence('v1', 1, [found, missed])]).figures()
+    {'HOTA': 0.5, 'DetA': 0.5, 'AssA': 0.5}
+    """
+    return sum(map(_score, sequences), HotaScores())
+
+
+def _score(sequence: TrackSequence) -> HotaScores:
+    truth_frames, track_frames = sequence.frame_counts()
+    frames_of_both = truth_frames[:, None] + track_frames  # (N, M)
+    alignment = _alignment(sequence, frames_of_both)
+    matches = np.zeros((len(ALPHAS), *alignment.shape))  # (A, N, M)
+    for rows, columns, iou in sequence.indexed():
+        pairs = linear_sum_assignment(-alignment[np.ix_(rows, columns)] * iou)
+        is_match = iou[pairs] >= ALPHAS[:, None] - _EPSILON
+        matches[:, rows[pairs[0]], columns[pairs[1]]] += is_match
+    num_matches = matches.sum(axis=(1, 2))
+    shares = matches / np.maximum(1, frames_of_both - matches)
+    return HotaScores(
+        num_matches=num_matches,
+        num_missed=truth_frames.sum() - num_matches,
+        num_false=track_frames.sum() - num_matches,
+        association=(matches * shares).sum(axis=(1, 2)),
+    )
+
+
+def _alignment(sequence: TrackSequence, frames_of_both: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How well object and track fit over the whole video, before any matching, (N, M)."""
+    potential = np.zeros(frames_of_both.shape)
+    for rows, columns, iou in sequence.indexed():
+        rivals = iou.sum(axis=0) + iou.sum(axis=1)[:, None] - iou
+        share = np.zeros_like(iou)
+        np.divide(iou, rivals, out=share, where=rivals > _EPSILON)
+        potential[np.ix_(rows, columns)] += share
+    return potential / (frames_of_both - potential)

@@ -1,0 +1,251 @@
+"""How much true objects and tracks overlap, frame by frame: all that tracking metrics look at.
+
+One sequence is one class of one video, so tracks of another class can never match. A sequence
+holds a small matrix per frame and no pixels.
+
+A mask without pixels counts as absent (TrackEval counts it as a detection that matches
+nothing). Crowds are objects like others, as in TrackEval for YouTube-VIS.
+
+Letters: H W image size in pixels, T frames, n true objects and m tracks in a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.evaluation.id_pairs import count_pairs
+
+
+@dataclass(frozen=True)
+class FrameOverlap:
+    """The true objects and the tracks of one frame."""
+
+    truth_ids: NDArray[np.int64]
+    """(n,), each once."""
+    track_ids: NDArray[np.int64]
+    """(m,), each once."""
+    iou: NDArray[np.float64]
+    """(n, m), 0..1."""
+
+    def __post_init__(self) -> None:
+        expected = len(self.truth_ids), len(self.track_ids)
+        if self.iou.shape != expected:
+            raise ValueError(f'Expected IoU of shape {expected}, got {self.iou.shape}.')
+        for name, ids in (('truth', self.truth_ids), ('track', self.track_ids)):
+            if len(np.unique(ids)) < len(ids):
+                raise ValueError(f'Expected each {name} id once in a frame, got {ids.tolist()}.')
+
+
+class IndexedFrame(NamedTuple):
+    """A frame by places in the id lists of its sequence instead of by ids."""
+
+    rows: NDArray[np.int64]
+    """(n,), into `TrackSequence.truth_ids`."""
+    columns: NDArray[np.int64]
+    """(m,), into `TrackSequence.track_ids`."""
+    iou: NDArray[np.float64]
+    """(n, m)."""
+
+
+@dataclass(frozen=True)
+class TrackSequence:
+    """One class of one video."""
+
+    video_id: int | str
+    category_id: int
+    frames: Sequence[FrameOverlap]
+    """T of them, also those in which nothing is."""
+
+    @cached_property
+    def truth_ids(self) -> NDArray[np.int64]:
+        """Every true object that is in some frame, rising."""
+        return _all_ids(frame.truth_ids for frame in self.frames)
+
+    @cached_property
+    def track_ids(self) -> NDArray[np.int64]:
+        """Every track that is in some frame, rising."""
+        return _all_ids(frame.track_ids for frame in self.frames)
+
+    def indexed(self) -> Iterator[IndexedFrame]:
+        """The frames in order."""
+        for frame in self.frames:
+            yield IndexedFrame(
+                np.searchsorted(self.truth_ids, frame.truth_ids),
+                np.searchsorted(self.track_ids, frame.track_ids),
+                frame.iou,
+            )
+
+    def frame_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """In how many frames each true object and each track is."""
+        truth = np.zeros(len(self.truth_ids), np.int64)
+        tracks = np.zeros(len(self.track_ids), np.int64)
+        for rows, columns, _ in self.indexed():
+            truth[rows] += 1
+            tracks[columns] += 1
+        return truth, tracks
+
+
+def overlap_tracks(
+    video_id: int | str, truth: Sequence[MaskTrack], results: Sequence[MaskTrack]
+) -> list[TrackSequence]:
+    """Compare the masks of one video, those of equal class with each other.
+
+    Args:
+        video_id: of the sequences that come.
+        truth: the true objects; `track_id` tells them apart.
+        results: the predicted ones, which may lie over each other; likewise.
+
+    Returns:
+        One sequence for each class that occurs, by rising category id.
+
+    Raises:
+        ValueError: tracks or masks of one video differ in their number of frames or their size,
+            or two tracks of a class have one id.
+    """
+    tracks = [*truth, *results]
+    lengths = {len(track.masks) for track in tracks}
+    if len(lengths) > 1:
+        raise ValueError(
+            f'Expected tracks of one length in video {video_id}, got {sorted(lengths)} frames.'
+        )
+    categories = sorted({track.category_id for track in tracks})
+    frames: dict[int, list[FrameOverlap]] = {category: [] for category in categories}
+    for t in range(max(lengths, default=0)):
+        true_masks = _masks_by_class(truth, t)
+        track_masks = _masks_by_class(results, t)
+        for category in categories:
+            frames[category].append(
+                _overlap_masks(true_masks.get(category, []), track_masks.get(category, []))
+            )
+    return [TrackSequence(video_id, category, frames[category]) for category in categories]
+
+
+class ImageOverlaps:
+    """Collects the overlaps of things in the id images of one video.
+
+    Pixels whose truth is void or a crowd say nothing, so they are cut off the predicted segments;
+    what is left of them is compared. A predicted segment that changes its class goes on as
+    another track.
+
+    >>> overlaps = ImageOverlaps({0: False, 5: True})
+    >>> true_ids = np.array([[1, 1, 1, 0]], np.uint32)
+    >>> pred_ids = np.array([[0, 7, 7, 7]], np.uint32)  # 2 shared of 3, as the last is void
+    >>> segment = {'category_id': 5, 'iscrowd': 0}
+    >>> overlaps.update(true_ids, [{'id': 1, **segment}], pred_ids, [{'id': 7, **segment}])
+    >>> [sequence] = overlaps.sequences('v1')
+    >>> sequence.frames[0].iou.tolist()
+    [[0.6666666666666666]]
+    """
+
+    def __init__(self, is_thing: Mapping[int, bool]) -> None:
+        """Start with no frames.
+
+        Args:
+            is_thing: for every category id, whether it is a thing; others are left out.
+        """
+        self._things = sorted(category for category, thing in is_thing.items() if thing)
+        self._frames: dict[int, list[FrameOverlap]] = {}
+        self._num_frames = 0
+
+    def update(
+        self,
+        true_ids: NDArray[np.uint32],
+        true_segments: Sequence[Mapping[str, Any]],
+        pred_ids: NDArray[np.uint32],
+        pred_segments: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add the next frame.
+
+        Args:
+            true_ids: (H, W), id of each pixel's segment, 0 void.
+            true_segments: with `id`, `category_id` and `iscrowd`.
+            pred_ids: (H, W), likewise.
+            pred_segments: with `id` and `category_id`.
+
+        Raises:
+            ValueError: the images differ in size or are of another type, or a segment is listed
+                twice.
+        """
+        pairs = count_pairs(true_ids, pred_ids)
+        crowds = [segment['id'] for segment in true_segments if segment['iscrowd']]
+        counts = ~np.isin(pairs.true_ids, [0, *crowds])
+        truth, row_of_pair = np.unique(pairs.true_ids[counts], return_inverse=True)
+        tracks, column_of_pair = np.unique(pairs.pred_ids[counts], return_inverse=True)
+        shared = np.zeros((len(truth), len(tracks)), np.int64)
+        shared[row_of_pair, column_of_pair] = pairs.areas[counts]
+        union = shared.sum(axis=1)[:, None] + shared.sum(axis=0) - shared
+        for category in self._things:
+            rows = np.isin(truth, _ids_of(true_segments, category))
+            columns = np.isin(tracks, _ids_of(pred_segments, category))
+            if not (rows.any() or columns.any()):
+                continue
+            chosen = np.ix_(rows, columns)
+            self._pad(category).append(
+                FrameOverlap(truth[rows], tracks[columns], shared[chosen] / union[chosen])
+            )
+        self._num_frames += 1
+
+    def sequences(self, video_id: int | str) -> list[TrackSequence]:
+        """One sequence for each class of things that has occurred, by rising category id."""
+        return [
+            TrackSequence(video_id, category, self._pad(category))
+            for category in sorted(self._frames)
+        ]
+
+    def _pad(self, category: int) -> list[FrameOverlap]:
+        """The frames of a class, those without it filled in."""
+        frames = self._frames.setdefault(category, [])
+        frames += [NOTHING] * (self._num_frames - len(frames))
+        return frames
+
+
+_NO_IDS = np.zeros(0, np.int64)
+NOTHING = FrameOverlap(_NO_IDS, _NO_IDS, np.zeros((0, 0)))
+"""A frame without objects and tracks."""
+
+
+def _all_ids(per_frame: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([_NO_IDS, *per_frame]))
+
+
+def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
+    return [segment['id'] for segment in segments if segment['category_id'] == category]
+
+
+def _masks_by_class(tracks: Sequence[MaskTrack], t: int) -> dict[int, list[tuple[int, Rle]]]:
+    """Track id and mask of all that is seen in frame t, by category id."""
+    seen = [(track, mask) for track in tracks if (mask := track.masks[t]) is not None]
+    areas = coco_mask.area([mask for _, mask in seen]) if seen else []
+    by_class: dict[int, list[tuple[int, Rle]]] = {}
+    for (track, mask), area in zip(seen, areas, strict=True):
+        if area:
+            by_class.setdefault(track.category_id, []).append((track.track_id, mask))
+    return by_class
+
+
+def _overlap_masks(truth: list[tuple[int, Rle]], tracks: list[tuple[int, Rle]]) -> FrameOverlap:
+    if not truth and not tracks:
+        return NOTHING
+    iou = np.zeros((len(truth), len(tracks)))
+    if iou.size:
+        # A crowd would turn IoU into the share of the detection that it covers.
+        no_crowds = [0] * len(tracks)
+        iou = coco_mask.iou([mask for _, mask in truth], [mask for _, mask in tracks], no_crowds)
+        if (iou < 0).any():
+            sizes = sorted({tuple(mask['size']) for _, mask in [*truth, *tracks]})
+            raise ValueError(
+                f'Expected masks of one size (height, width) in a frame, got {sizes}.'
+            )
+    return FrameOverlap(
+        np.array([number for number, _ in truth], np.int64),
+        np.array([number for number, _ in tracks], np.int64),
+        iou,
+    )
