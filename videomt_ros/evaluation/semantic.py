@@ -1,0 +1,170 @@
+"""Semantic segmentation of videos: how right (mIoU) and how steady (mVC).
+
+Miao et al., VSPW: A Large-scale Dataset for Video Scene Parsing in the Wild, CVPR 2021, section 5,
+in the reading of the scorers that VSPW publishes:
+
+    IoU(class) = TP / (TP + FP + FN), pixels of all videos that have a true class
+    mIoU       = mean of IoU over the classes that are true anywhere
+    FWIoU      = mean of IoU, weighted by the true pixels of the class
+    accuracy   = pixels that are right / pixels that have a true class
+    VC_n       = pixels whose truth and prediction stay the same over n frames
+                 / pixels whose truth does
+    mVC_n      = mean of VC_n over the windows of n frames of all videos
+
+Letters: H W image size in pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.evaluation.id_pairs import count_pairs
+
+WINDOWS = (8, 16)
+"""n: frames over which pixels are to stay the same."""
+MAX_CLASSES = 254
+"""What one byte holds beside void (0) and ignored (255)."""
+
+
+@dataclass(frozen=True)
+class SemanticScores:
+    """Result of `SemanticQuality`."""
+
+    confusion: NDArray[np.int64]
+    """Pixels by true class and predicted class, (K, K)."""
+    consistency: dict[int, tuple[float, int]]
+    """Sum and number of the defined VC_n, by n."""
+
+    def figures(self) -> dict[str, float | None]:
+        """mIoU, FWIoU, accuracy, mVC8, mVC16, mVC16_as_printed; None where undefined.
+
+        The scripts of DVIS++ and VidEoMT go on with the list of windows of 8 frames when they
+        come to 16: mVC16_as_printed is the mean over both.
+        """
+        sums = np.array([self.consistency[n] for n in WINDOWS])
+        iou = self._iou()
+        weights = self.confusion.sum(axis=1)
+        occurs, total = weights > 0, weights.sum()
+        return {
+            'mIoU': _share(iou[occurs].sum(), occurs.sum()),
+            'FWIoU': _share((weights * iou)[occurs].sum(), total),
+            'accuracy': _share(np.trace(self.confusion), total),
+            **{f'mVC{n}': _share(*self.consistency[n]) for n in WINDOWS},
+            'mVC16_as_printed': _share(*sums.sum(axis=0)),
+        }
+
+    @property
+    def per_class(self) -> dict[int, dict[str, float | None]]:
+        """IoU of each class 0..K-1; None where it is true nowhere."""
+        return {
+            class_id: {'IoU': None if np.isnan(iou) else float(iou)}
+            for class_id, iou in enumerate(self._iou())
+        }
+
+    def _iou(self) -> NDArray[np.float64]:
+        """(K,), nan where a class is true nowhere."""
+        right, truth = np.diag(self.confusion), self.confusion.sum(axis=1)
+        union = truth + self.confusion.sum(axis=0) - right
+        return np.divide(right, union, out=np.full(len(right), np.nan), where=truth > 0)
+
+
+class SemanticQuality:
+    """Compares masks of classes with the truth, frame by frame.
+
+    True masks hold 0 void, 1..K the classes 0..K-1; what is above is ignored. Predictions hold
+    0..K-1, and anything where the truth is void or ignored. For VC both are compared as they are,
+    void and ignored included, and the prediction need not be right. As in the published scorers
+    the last window of each video is left out, and so are windows in which no pixel's truth stays.
+
+    >>> quality = SemanticQuality(num_classes=2)
+    >>> true_mask, pred_mask = np.array([[1, 1, 2, 0]]), np.array([[0, 1, 1, 1]])
+    >>> quality.update(true_mask.astype(np.uint8), pred_mask.astype(np.uint8))
+    >>> figures = quality.result().figures()  # IoU 1/2 and 1/2
+    >>> figures['mIoU'], figures['accuracy'], figures['mVC8']
+    (0.5, 0.6666666666666666, None)
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Start with no frames.
+
+        Raises:
+            ValueError: more classes than a mask can hold, or none.
+        """
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise ValueError(f'Expected 1..{MAX_CLASSES} classes, got {num_classes}.')
+        self._num_classes = num_classes
+        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._consistency = dict.fromkeys(WINDOWS, (0.0, 0))
+        self._true_runs: _Runs | None = None
+        self._pred_runs: _Runs | None = None
+
+    def start_video(self) -> None:
+        """Say that the next frame belongs to another video."""
+        self._true_runs = self._pred_runs = None
+
+    def update(self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8]) -> None:
+        """Add the next frame of the video.
+
+        Args:
+            true_mask: (H, W), 0 void, then one above the class.
+            pred_mask: (H, W), class.
+
+        Raises:
+            ValueError: masks are not of one size or type, or a prediction is no class.
+        """
+        for side, mask in (('true', true_mask), ('predicted', pred_mask)):
+            if mask.dtype != np.uint8:
+                raise ValueError(f'Expected a {side} mask of type uint8, got {mask.dtype}.')
+        if self._true_runs is not None and true_mask.shape != self._true_runs.mask.shape:
+            raise ValueError(
+                f'Expected masks of the size of the frame before, {self._true_runs.mask.shape}, '
+                f'got {true_mask.shape}; call start_video before another video.'
+            )
+        true_values, pred_classes, areas = count_pairs(true_mask, pred_mask)
+        valid = (true_values > 0) & (true_values <= self._num_classes)
+        if (wrong := pred_classes[valid & (pred_classes >= self._num_classes)]).size:
+            raise ValueError(
+                f'Expected predicted classes 0..{self._num_classes - 1} where the truth has a '
+                f'class, got {sorted(set(wrong.tolist()))}; predictions are one below the values '
+                'of true masks.'
+            )
+        self._confusion[true_values[valid] - 1, pred_classes[valid]] += areas[valid]
+        if self._true_runs is None or self._pred_runs is None:
+            self._true_runs, self._pred_runs = _Runs(true_mask), _Runs(pred_mask)
+            return
+        # The frame before turns out not to be the last: the windows that end with it count.
+        for n in WINDOWS:
+            steady = self._true_runs.lengths >= n
+            if num_steady := np.count_nonzero(steady):
+                steady &= self._pred_runs.lengths >= n
+                total, count = self._consistency[n]
+                share = np.count_nonzero(steady) / num_steady
+                self._consistency[n] = total + share, count + 1
+        self._true_runs.add(true_mask)
+        self._pred_runs.add(pred_mask)
+
+    def result(self) -> SemanticScores:
+        """Scores over all frames so far."""
+        return SemanticScores(self._confusion.copy(), dict(self._consistency))
+
+
+class _Runs:
+    """For how many frames each pixel of a video has been the same, up to the longest n."""
+
+    def __init__(self, mask: NDArray[np.uint8]) -> None:
+        self.mask = mask.copy()
+        self.lengths = np.ones_like(mask)
+
+    def add(self, mask: NDArray[np.uint8]) -> None:
+        """Add the next frame, (H, W)."""
+        self.lengths *= mask == self.mask
+        np.minimum(self.lengths, max(WINDOWS) - 1, out=self.lengths)
+        self.lengths += 1
+        self.mask[:] = mask
+
+
+def _share(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

@@ -1,0 +1,289 @@
+"""Video panoptic quality (VPQ): segments matched as tubes over windows of k frames.
+
+Kim, Woo, Lee and Kweon, Video Panoptic Segmentation, CVPR 2020, section 3, in the reading of the
+scorer that VIPSeg (Miao et al., CVPR 2022) publishes:
+
+    PQ_k(class) = sum of IoU over matches / (TP + FP / 2 + FN / 2)     over all windows and videos
+    VPQ_k       = mean of PQ_k over the classes that are true or predicted anywhere
+    VPQ         = mean of VPQ_k over k = 1, 2, 4, 6 (as the paper says) or 1, 2, 4, 6, 8 (VPQ_five,
+                  as the released scripts print)
+
+Letters: H W image size in pixels, K classes, N true segments, M predicted ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.evaluation.id_pairs import IdPairs, count_pairs, read_segments
+
+WINDOWS = (1, 2, 4, 6, 8)
+"""k: frames of a window."""
+PAPER_WINDOWS = (1, 2, 4, 6)
+"""Those whose mean is VPQ; that over all of `WINDOWS` is VPQ_five."""
+VOID = 0
+"""Id of pixels without a segment."""
+
+
+@dataclass(frozen=True)
+class VpqScores:
+    """Result of `VideoPanopticQuality`."""
+
+    is_thing: Mapping[int, bool]
+    """By category id."""
+    quality: NDArray[np.float64]
+    """PQ_k per class, (len(WINDOWS), K), classes in the order of `is_thing`; nan where a class
+    neither occurs nor is predicted."""
+
+    def figures(self) -> dict[str, float | None]:
+        """VPQ, VPQ_five and VPQ1 .. VPQ8, each over all classes, _th things and _st stuff.
+
+        None where no such class is in any window; a mean over windows needs all of them.
+        """
+        is_thing = np.array(list(self.is_thing.values()), bool)
+        sets = {'': is_thing | True, '_th': is_thing, '_st': ~is_thing}
+        by_set = {
+            suffix: _means([_mean(row[chosen & ~np.isnan(row)]) for row in self.quality])
+            for suffix, chosen in sets.items()
+        }
+        return {
+            name + suffix: means[name] for name in by_set[''] for suffix, means in by_set.items()
+        }
+
+    @property
+    def per_class(self) -> dict[int, dict[str, float | None]]:
+        """VPQ, VPQ_five and VPQ1 .. VPQ8 of each category id."""
+        columns = self.quality.T
+        return {
+            category: _means([None if np.isnan(value) else float(value) for value in column])
+            for category, column in zip(self.is_thing, columns, strict=True)
+        }
+
+
+class VideoPanopticQuality:
+    """Compares id images and their lists of segments with the truth, frame by frame.
+
+    In a window a segment is all pixels with its id, its class that of the first frame that lists
+    it. A true and a predicted segment of one class match where their IoU is above 1/2; pixels of
+    the prediction on void do not enlarge the union. True segments without a match are FN, but for
+    crowds. Predicted ones are FP, unless more than half of them lies on void and the crowd of
+    their class (of several crowds, the one that the window lists last).
+
+    Windows advance by one frame, and a video shorter than k has none. Each frame is looked at
+    once and leaves a small table of areas; a window is the sum of its frames' tables.
+
+    >>> quality = VideoPanopticQuality({0: False, 5: True})
+    >>> true_ids = np.array([[1, 1, 1, 2]], np.uint32)
+    >>> true_segments = [
+    ...     {'id': 1, 'category_id': 0, 'iscrowd': 0, 'area': 3},
+    ...     {'id': 2, 'category_id': 5, 'iscrowd': 0, 'area': 1},
+    ... ]
+    >>> pred_ids = np.array([[7, 7, 0, 0]], np.uint32)  # IoU 2/3, and nothing
+    >>> quality.update(true_ids, true_segments, pred_ids, [{'id': 7, 'category_id': 0}])
+    >>> figures = quality.result().figures()
+    >>> [figures[name] for name in ('VPQ1', 'VPQ1_th', 'VPQ1_st', 'VPQ2')]
+    [0.3333333333333333, 0.0, 0.6666666666666666, None]
+    """
+
+    def __init__(self, is_thing: Mapping[int, bool]) -> None:
+        """Start with no frames.
+
+        Args:
+            is_thing: for every category id of the truth, whether it is a thing.
+        """
+        self._is_thing = dict(is_thing)
+        self._class_ids = {category: number for number, category in enumerate(is_thing)}
+        self._frames: deque[_FrameTable] = deque(maxlen=max(WINDOWS))
+        # Sum of IoU, TP, FP, FN.
+        self._sums = {k: np.zeros((4, len(is_thing))) for k in WINDOWS}
+
+    def start_video(self) -> None:
+        """Say that the next frame belongs to another video."""
+        self._frames.clear()
+
+    def update(
+        self,
+        true_ids: NDArray[np.uint32],
+        true_segments: Sequence[Mapping[str, Any]],
+        pred_ids: NDArray[np.uint32],
+        pred_segments: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add the next frame of the video.
+
+        Args:
+            true_ids: (H, W), id of each pixel's segment, 0 void.
+            true_segments: the segments with `id`, `category_id`, `iscrowd` and `area`; the area
+                counts, not the pixels.
+            pred_ids: (H, W), likewise.
+            pred_segments: exactly those in the image, with `id` and `category_id`.
+
+        Raises:
+            ValueError: images and lists do not fit each other, or a category is unknown.
+        """
+        pairs = count_pairs(true_ids, pred_ids)
+        true_numbers, true_classes = read_segments(true_segments, self._class_ids, 'true')
+        pred_numbers, pred_classes = read_segments(pred_segments, self._class_ids, 'predicted')
+        pred_areas = _areas_of(pred_numbers, pairs)
+        self._frames.append(
+            _FrameTable(
+                pairs=pairs,
+                true_ids=true_numbers,
+                true_classes=true_classes,
+                true_areas=np.array([segment['area'] for segment in true_segments], np.float64),
+                is_crowd=np.array([bool(segment['iscrowd']) for segment in true_segments], bool),
+                pred_ids=pred_numbers,
+                pred_classes=pred_classes,
+                pred_areas=pred_areas,
+            )
+        )
+        window = _Window(self._frames)
+        for k, frame in enumerate(reversed(self._frames), start=1):
+            window.add_earlier(frame)
+            if k in self._sums:
+                self._sums[k] += window.score(len(self._is_thing))
+
+    def result(self) -> VpqScores:
+        """Scores over all frames so far."""
+        quality = np.full((len(WINDOWS), len(self._is_thing)), np.nan)
+        for row, (iou, tp, fp, fn) in zip(quality, self._sums.values(), strict=True):
+            count = tp + fp / 2 + fn / 2
+            np.divide(iou, count, out=row, where=count > 0)
+        return VpqScores(self._is_thing, quality)
+
+
+@dataclass(frozen=True)
+class _FrameTable:
+    """What the windows need to know of a frame."""
+
+    pairs: IdPairs
+    true_ids: NDArray[np.int64]
+    true_classes: NDArray[np.int64]
+    true_areas: NDArray[np.float64]
+    is_crowd: NDArray[np.bool_]
+    pred_ids: NDArray[np.int64]
+    pred_classes: NDArray[np.int64]
+    pred_areas: NDArray[np.int64]
+
+
+class _Window:
+    """A window that grows backwards in time; row 0 is void, segments not yet in it have class -1.
+
+    Growing backwards lets an earlier frame overwrite class and crowd flag, which are to be those
+    of the first frame that lists a segment.
+    """
+
+    def __init__(self, frames: Iterable[_FrameTable]) -> None:
+        """Make room for all segments of some frames."""
+        frames = list(frames)
+        self._true_ids = np.unique(np.concatenate([[VOID], *(f.true_ids for f in frames)]))
+        self._pred_ids = np.unique(np.concatenate([f.pred_ids for f in frames]))
+        num_true, num_pred = len(self._true_ids), len(self._pred_ids)
+        self._shared = np.zeros((num_true, num_pred), np.int64)
+        self._true_areas = np.zeros(num_true)
+        self._pred_areas = np.zeros(num_pred, np.int64)
+        self._true_classes = np.full(num_true, -1)
+        self._pred_classes = np.full(num_pred, -1)
+        self._is_crowd = np.zeros(num_true, bool)
+        self._places = np.zeros((num_true, 2), np.int64)
+        """Where a true segment is listed first: minus the frames added, place in the list."""
+        self._num_frames = 0
+
+    def add_earlier(self, frame: _FrameTable) -> None:
+        """Add the frame before those added so far."""
+        self._num_frames += 1
+        rows = np.searchsorted(self._true_ids, frame.true_ids)
+        self._true_areas[rows] += frame.true_areas
+        self._true_classes[rows] = frame.true_classes
+        self._is_crowd[rows] = frame.is_crowd
+        self._places[rows, 0] = -self._num_frames
+        self._places[rows, 1] = np.arange(len(rows))
+        columns = np.searchsorted(self._pred_ids, frame.pred_ids)
+        self._pred_areas[columns] += frame.pred_areas
+        self._pred_classes[columns] = frame.pred_classes
+        # Pixels whose true id no frame lists are neither a segment nor void.
+        true_ids, pred_ids, areas = frame.pairs
+        counts = np.isin(true_ids, self._true_ids) & (pred_ids != VOID)
+        rows = np.searchsorted(self._true_ids, true_ids[counts])
+        columns = np.searchsorted(self._pred_ids, pred_ids[counts])
+        self._shared[rows, columns] += areas[counts]
+
+    def score(self, num_classes: int) -> NDArray[np.float64]:
+        """Sum of IoU, TP, FP and FN of the window per class, (4, K)."""
+        same_class = self._true_classes[:, None] == self._pred_classes
+        rows, columns = np.nonzero(same_class & ~self._is_crowd[:, None] & (self._shared > 0))
+        shared, on_void = self._shared[rows, columns], self._shared[0]
+        union = self._pred_areas[columns] + self._true_areas[rows] - shared - on_void[columns]
+        if (shared > union).any():
+            wrong = sorted(set(self._true_ids[rows[shared > union]].tolist()))
+            raise ValueError(
+                f'Expected areas of true segments as large as the segments, got less for id '
+                f'{wrong}; compute `area` from the masks.'
+            )
+        iou = shared / union
+        matches = iou > 0.5
+        rows, columns, iou = rows[matches], columns[matches], iou[matches]
+
+        missed = (self._true_classes >= 0) & ~self._is_crowd
+        missed[rows] = False
+        wrong_ones = self._pred_classes >= 0
+        wrong_ones[columns] = False
+        ignored = on_void + self._on_crowd(num_classes)
+        wrong_ones &= 2 * ignored <= self._pred_areas
+
+        classes = self._true_classes[rows]
+        return np.stack(
+            [
+                np.bincount(classes, iou, minlength=num_classes),
+                np.bincount(classes, minlength=num_classes),
+                np.bincount(self._pred_classes[wrong_ones], minlength=num_classes),
+                np.bincount(self._true_classes[missed], minlength=num_classes),
+            ]
+        )
+
+    def _on_crowd(self, num_classes: int) -> NDArray[np.int64]:
+        """Pixels of each predicted segment on the crowd of its class, (M,)."""
+        crowds = np.flatnonzero(self._is_crowd)
+        # The reference keeps one crowd per class, the last that it meets.
+        crowds = crowds[np.lexsort(self._places[crowds].T[::-1])]
+        crowd_of = dict(zip(self._true_classes[crowds].tolist(), crowds.tolist(), strict=True))
+        on_crowd = np.zeros(len(self._pred_ids), np.int64)
+        for class_id, row in crowd_of.items():
+            same = self._pred_classes == class_id
+            on_crowd[same] = self._shared[row, same]
+        return on_crowd
+
+
+def _areas_of(pred_ids: NDArray[np.int64], pairs: IdPairs) -> NDArray[np.int64]:
+    """Pixels of each predicted segment; ValueError where list and image differ."""
+    drawn, place = np.unique(pairs.pred_ids, return_inverse=True)
+    areas = dict(zip(drawn.tolist(), np.bincount(place, pairs.areas).tolist(), strict=True))
+    areas.pop(VOID, None)
+    listed = set(pred_ids.tolist())
+    if unlisted := sorted(areas.keys() - listed):
+        raise ValueError(f'Expected every predicted id among the segments, not so {unlisted}.')
+    if undrawn := sorted(listed - areas.keys()):
+        raise ValueError(
+            f'Expected every listed predicted segment in the image, not so {undrawn}; '
+            'leave out segments without pixels.'
+        )
+    return np.array([areas[number] for number in pred_ids.tolist()], np.int64)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _means(per_window: Sequence[float | None]) -> dict[str, float | None]:
+    """Means over windows, then each window, under the names of the figures."""
+    by_window = dict(zip(WINDOWS, per_window, strict=True))
+    figures: dict[str, float | None] = {}
+    for name, windows in (('VPQ', PAPER_WINDOWS), ('VPQ_five', WINDOWS)):
+        values = [value for k in windows if (value := by_window[k]) is not None]
+        figures[name] = sum(values) / len(windows) if len(values) == len(windows) else None
+    return figures | {f'VPQ{k}': value for k, value in by_window.items()}
