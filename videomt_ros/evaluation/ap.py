@@ -1,0 +1,310 @@
+"""Average precision and recall of video instance segmentation, as YouTube-VIS and OVIS define it.
+
+The definition is that of Yang et al., Video Instance Segmentation, ICCV 2019 (arXiv 1905.04804),
+section 3, in the details of its public scorer: COCO's detection scores with the IoU of whole
+videos (`volume_iou`) and other size ranges. Per category, with results by falling score,
+
+    precision(r) = right / (right + wrong) among the first results that reach recall r
+    AP           = mean of precision(r) over 101 recalls, 10 IoU thresholds and the categories
+    ARk          = mean of the recall that k results per video and category reach
+
+Letters: S = 10 IoU thresholds, A = 4 size ranges, R = 101 recall levels, K categories, D results
+and G true objects of one category in one video (their pooled number in the sums at the end).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.evaluation.volume_iou import measure_overlap
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""Not arange, whose 0.6 is a little above 0.6."""
+RECALL_LEVELS = np.linspace(0, 1, 101)
+"""Not i / 100, which differs from these in the last bit for ten values of i."""
+SIZE_RANGES = {
+    'all': (0.0, 1e10),
+    'small': (0.0, 128.0**2),
+    'medium': (128.0**2, 256.0**2),
+    'large': (256.0**2, 1e10),
+}
+"""Of the mean area in pixels; both ends belong to the range."""
+LIMITS = (1, 10, 100)
+"""Results per video and category that recall is given for; more than the last are not read."""
+
+_LOWEST, _HIGHEST = np.array(list(SIZE_RANGES.values())).T
+_NEEDED_IOU = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+
+
+@dataclass(frozen=True)
+class ApScores:
+    """Result of `VideoAP`."""
+
+    category_ids: tuple[int, ...]
+    """K categories."""
+    precision: NDArray[np.float64]
+    """(S, R, K) for all sizes and 100 results, 0..1; nan for a category without a true object
+    that counts. `IOU_THRESHOLDS` and `RECALL_LEVELS` name the first two axes."""
+    size_precision: NDArray[np.float64]
+    """(A, K), precision over thresholds and recall levels in each of `SIZE_RANGES`, or nan."""
+    recall: NDArray[np.float64]
+    """(limits, K), highest recall over the thresholds for each of `LIMITS`, or nan."""
+
+    def figures(self) -> dict[str, float | None]:
+        """AP, AP50, AP75, APs, APm, APl, AR1, AR10 and AR100, 0..1.
+
+        None where no category has a true object that counts (in that size range).
+        """
+        return self._figures(list(range(len(self.category_ids))))
+
+    @property
+    def per_class(self) -> dict[int, dict[str, float | None]]:
+        """The same figures of each category alone."""
+        return {
+            category: self._figures([place]) for place, category in enumerate(self.category_ids)
+        }
+
+    def _figures(self, places: list[int]) -> dict[str, float | None]:
+        precision = self.precision[:, :, places]
+        _, small, medium, large = self.size_precision[:, places]
+        first, ten, hundred = self.recall[:, places]
+        values = {
+            'AP': precision,
+            'AP50': precision[0],
+            'AP75': precision[5],
+            'APs': small,
+            'APm': medium,
+            'APl': large,
+            'AR1': first,
+            'AR10': ten,
+            'AR100': hundred,
+        }
+        return {name: _mean(value) for name, value in values.items()}
+
+
+class VideoAP:
+    """Takes videos one by one, and keeps scores and matches but no mask.
+
+    >>> left, right = ({'size': [1, 4], 'counts': c} for c in (b'022', b'112'))  # oo.., .o..
+    >>> ap = VideoAP([1])
+    >>> truth = [MaskTrack(1, 1, [left], areas=[2]), MaskTrack(1, 1, [right], areas=[1])]
+    >>> ap.add_video(1, truth, [MaskTrack(1, 1, [left], score=0.9)])
+    >>> figures = ap.result().figures()  # half of the objects, without a false one
+    >>> figures['AR100'], figures['AP'] == 51 / 101
+    (0.5, True)
+    """
+
+    def __init__(self, category_ids: Iterable[int]) -> None:
+        """Start without videos.
+
+        Args:
+            category_ids: those of the data set, in the order in which results list them.
+        """
+        self._category_ids = tuple(category_ids)
+        if len(set(self._category_ids)) < len(self._category_ids):
+            raise ValueError(f'Expected category ids that differ, got {self._category_ids}.')
+        self._outcomes: dict[int, dict[int | str, _Outcome]] = defaultdict(dict)
+        self._video_ids: set[int | str] = set()
+
+    def add_video(
+        self, video_id: int | str, truth: Sequence[MaskTrack], results: Sequence[MaskTrack]
+    ) -> None:
+        """Match the results of one video with its objects.
+
+        Args:
+            video_id: decides between equal scores of different videos: lower ids come first.
+            truth: true objects in the order of the annotation file, with `is_crowd` and `areas`;
+                where `areas` is None, those of the masks count.
+            results: in the order of their file, which decides between equal scores; those of
+                other categories than the data set's have no effect.
+
+        Raises:
+            ValueError: the video was added before, a track belongs to another video, has masks
+                of another size or number than the rest, or a true object has a category that is
+                none of the data set's.
+        """
+        if video_id in self._video_ids:
+            raise ValueError(f'Expected each video once, got video {video_id} again.')
+        for track in (*truth, *results):
+            if track.video_id != video_id:
+                raise ValueError(
+                    f'Expected tracks of video {video_id}, got track {track.track_id} of video '
+                    f'{track.video_id}.'
+                )
+        unknown = {track.category_id for track in truth} - set(self._category_ids)
+        if unknown:
+            raise ValueError(
+                f'Expected true objects of the categories {self._category_ids}, got '
+                f'{sorted(unknown)} in video {video_id}.'
+            )
+
+        kept = _best_by_category(results, self._category_ids)
+        results = [results[index] for index in kept]
+        result_categories = np.array([track.category_id for track in results], np.int64)
+        truth_categories = np.array([track.category_id for track in truth], np.int64)
+        categories = np.union1d(result_categories, truth_categories).tolist()
+        groups = [
+            (
+                np.flatnonzero(result_categories == category),
+                np.flatnonzero(truth_categories == category),
+            )
+            for category in categories
+        ]
+        overlap = measure_overlap(results, truth, groups)
+        iou = overlap.iou
+        result_sizes = [_mean_area(areas) for areas in overlap.result_areas]
+        truth_sizes = [
+            _mean_area(overlap.truth_areas[index] if track.areas is None else track.areas)
+            for index, track in enumerate(truth)
+        ]
+        self._video_ids.add(video_id)
+        for category, (rows, columns) in zip(categories, groups, strict=True):
+            self._outcomes[category][video_id] = _match(
+                iou[np.ix_(rows, columns)],
+                np.array([results[row].score for row in rows]),
+                np.array([result_sizes[row] for row in rows]),
+                np.array([truth_sizes[column] for column in columns]),
+                np.array([truth[column].is_crowd for column in columns.tolist()], np.bool_),
+            )
+
+    def result(self) -> ApScores:
+        """Scores of all videos so far."""
+        num_categories = len(self._category_ids)
+        precision = np.full((len(IOU_THRESHOLDS), len(RECALL_LEVELS), num_categories), np.nan)
+        size_precision = np.full((len(SIZE_RANGES), num_categories), np.nan)
+        recall = np.full((len(LIMITS), num_categories), np.nan)
+        for place, category in enumerate(self._category_ids):
+            # Numbers before names: both in one data set cannot be compared.
+            videos = sorted(
+                self._outcomes[category].items(),
+                key=lambda item: (isinstance(item[0], str), item[0]),
+            )
+            outcomes = [outcome for _, outcome in videos]
+            num_counting = sum(
+                (outcome.num_counting for outcome in outcomes),
+                start=np.zeros(len(SIZE_RANGES), np.int64),
+            )
+            for index in np.flatnonzero(num_counting).tolist():
+                curves = _precision_curves(outcomes, index, num_counting[index])
+                size_precision[index, place] = curves.mean()
+                if index == 0:
+                    precision[:, :, place] = curves
+                    recall[:, place] = [
+                        sum(o.right[0, :, :limit].sum() for o in outcomes)
+                        / (num_counting[0] * len(IOU_THRESHOLDS))
+                        for limit in LIMITS
+                    ]
+        return ApScores(self._category_ids, precision, size_precision, recall)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of the results of one category in one video."""
+
+    scores: NDArray[np.float64]
+    """(D,), falling."""
+    right: NDArray[np.bool_]
+    """(A, S, D), matched to an object that counts."""
+    wrong: NDArray[np.bool_]
+    """(A, S, D); neither right nor wrong are those that are dropped."""
+    num_counting: NDArray[np.int64]
+    """(A,), true objects that count in each size range."""
+
+
+def _best_by_category(results: Sequence[MaskTrack], category_ids: Iterable[int]) -> list[int]:
+    """Indices of the results that are read, by falling score, equal scores as they came."""
+    order = np.argsort([-track.score for track in results], kind='stable').tolist()
+    room = dict.fromkeys(category_ids, LIMITS[-1])
+    kept = []
+    for index in order:
+        category = results[index].category_id
+        if room.get(category, 0):
+            room[category] -= 1
+            kept.append(index)
+    return kept
+
+
+def _mean_area(areas: Iterable[float | None]) -> float:
+    """Over the frames in which the object has an area; 0 if it has none at all."""
+    present = [float(area) for area in areas if area]
+    return sum(present) / len(present) if present else 0.0
+
+
+def _match(
+    iou: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    result_sizes: NDArray[np.float64],
+    truth_sizes: NDArray[np.float64],
+    is_crowd: NDArray[np.bool_],
+) -> _Outcome:
+    """Give each result in turn the best object that is free, for all thresholds and sizes at once.
+
+    Args:
+        iou: (D, G).
+        scores: (D,), falling.
+        result_sizes: (D,), mean areas.
+        truth_sizes: (G,), mean areas.
+        is_crowd: (G,).
+    """
+    num_results, num_truth = iou.shape
+    counts = _in_range(truth_sizes) & ~is_crowd  # (A, G)
+    shape = (len(SIZE_RANGES), len(IOU_THRESHOLDS))
+    right = np.zeros((*shape, num_results), bool)
+    matched = np.zeros((*shape, num_results), bool)
+    is_free = np.ones((*shape, num_truth), bool)
+    for index in np.flatnonzero((iou >= _NEEDED_IOU[0]).any(1)):
+        # Place of each object by rising IoU, equal ones as they came: the last is taken. Objects
+        # that count stand above all others.
+        rank = np.empty(num_truth, np.int64)
+        rank[np.argsort(iou[index], kind='stable')] = np.arange(num_truth)
+        preference = (rank + num_truth * counts)[:, None]  # (A, 1, G)
+        may_take = is_free & (iou[index] >= _NEEDED_IOU[:, None])  # (A, S, G)
+        best = np.where(may_take, preference, -1).argmax(2)[:, :, None]  # (A, S, 1)
+        takes = np.take_along_axis(may_take, best, 2)
+        matched[:, :, index] = takes[:, :, 0]
+        right[:, :, index] = (takes & np.take_along_axis(counts[:, None], best, 2))[:, :, 0]
+        stays_free = np.take_along_axis(is_free, best, 2) & (~takes | is_crowd[best])
+        np.put_along_axis(is_free, best, stays_free, 2)
+    wrong = ~matched & _in_range(result_sizes)[:, None]
+    return _Outcome(scores, right, wrong, counts.sum(1))
+
+
+def _in_range(sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which mean areas lie in which range, (A, len(sizes))."""
+    return (sizes >= _LOWEST[:, None]) & (sizes <= _HIGHEST[:, None])
+
+
+def _precision_curves(
+    outcomes: Sequence[_Outcome], size_range: int, num_counting: int
+) -> NDArray[np.float64]:
+    """Precision at each recall level, (S, R), of a category in one size range.
+
+    Args:
+        outcomes: of the videos, by rising id.
+        size_range: index into `SIZE_RANGES`.
+        num_counting: true objects in it, at least 1.
+    """
+    order = np.argsort(-np.concatenate([o.scores for o in outcomes]), kind='stable')
+    right = np.concatenate([o.right[size_range] for o in outcomes], 1)[:, order].cumsum(1)
+    wrong = np.concatenate([o.wrong[size_range] for o in outcomes], 1)[:, order].cumsum(1)
+    recall = right / num_counting
+    precision = right / np.maximum(right + wrong, 1)  # (S, D)
+    # The best that is reached at this recall or later; 0 for recalls that are never reached.
+    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))
+    curves = [
+        row[np.searchsorted(reached, RECALL_LEVELS)]
+        for row, reached in zip(envelope, recall, strict=True)
+    ]
+    return np.array(curves)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
