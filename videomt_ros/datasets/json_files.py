@@ -1,0 +1,63 @@
+"""JSON files of annotations and results: read with a word on what is wrong, written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from videomt_ros.datasets.dataset import DatasetError
+
+
+def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: of the file.
+        object_hook: as that of `json.loads`.
+
+    Raises:
+        DatasetError: there is no such file, or it is no JSON; says where it breaks.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(path, [f'Expected a JSON file, but {error.strerror}.']) from error
+    return parse_json(data, path, object_hook)
+
+
+def parse_json(
+    data: bytes, path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None
+) -> Any:
+    """Read JSON out of bytes; `path` is what a fault is said about. See `load_json`."""
+    try:
+        return json.loads(data, object_hook=object_hook)
+    except json.JSONDecodeError as error:
+        fault = (
+            f'Expected JSON, but it breaks at line {error.lineno}, column {error.colno}: '
+            f'{error.msg}. Is the file complete ({len(data)} bytes)?'
+        )
+        raise DatasetError(path, [fault]) from error
+    except UnicodeDecodeError as error:
+        fault = f'Expected JSON, but byte {error.start} is no text in {error.encoding}.'
+        raise DatasetError(path, [fault]) from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10,000 brackets
+        raise DatasetError(path, [f'Expected JSON of a usual kind, but {error}.']) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Name a file to write, which takes the place of `path` once it is complete.
+
+    A reader of `path` sees the old content or the new, whenever the writer is killed.
+    """
+    partial = path.with_name(f'{path.name}.partial')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

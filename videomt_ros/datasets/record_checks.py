@@ -1,0 +1,176 @@
+"""Checks of the records of an annotation file, which gather all faults before one error.
+
+Each check returns the value, or None where it noted a fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.rle import find_faults
+
+
+class Checks:
+    """Checks that remember what was wrong."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def fault(self, text: str) -> None:
+        """Note a fault."""
+        self.faults.append(text)
+
+    def finish(self, path: Path) -> None:
+        """End the checks.
+
+        Raises:
+            DatasetError: there was any fault.
+        """
+        if self.faults:
+            raise DatasetError(path, self.faults)
+
+    def section(self, content: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
+        """Check a list of records.
+
+        Returns:
+            Each record with the words that name it: by its id where it has one.
+        """
+        if not isinstance(content, dict):
+            self.fault(f'Expected an object with {name}, got {kind(content)}.')
+            return []
+        records = content.get(name)
+        if not isinstance(records, list):
+            got = kind(records) if name in content else 'nothing'
+            self.fault(f'Expected a list of {name}, got {got}.')
+            return []
+        singular = {'categories': 'Category'}.get(name, name[:-1].capitalize())
+        named = []
+        for number, record in enumerate(records):
+            if isinstance(record, dict):
+                own = record.get('id')
+                named.append((f'{name}[{number}]' if own is None else f'{singular} {own}', record))
+            else:
+                self.fault(f'{name}[{number}]: expected an object, got {kind(record)}.')
+        return named
+
+    def whole(
+        self, record: dict[str, Any], field: str, where: str, least: int | None = None
+    ) -> int | None:
+        """Check a whole number."""
+        value = record.get(field)
+        if type(value) is int and (least is None or value >= least):
+            return value
+        limit = '' if least is None else f' of {least} or more'
+        self._unusable(record, field, where, f'a whole number{limit}')
+        return None
+
+    def number(self, record: dict[str, Any], field: str, where: str) -> float | None:
+        """Check a number that is finite."""
+        value = record.get(field)
+        if value is not None and is_number(value):
+            return float(value)
+        self._unusable(record, field, where, 'a finite number')
+        return None
+
+    def text(self, record: dict[str, Any], field: str, where: str) -> str | None:
+        """Check a text that is not empty."""
+        value = record.get(field)
+        if isinstance(value, str) and value:
+            return value
+        self._unusable(record, field, where, 'a text')
+        return None
+
+    def flag(self, record: dict[str, Any], field: str, where: str) -> bool | None:
+        """Check 0 or 1."""
+        value = record.get(field)
+        if type(value) in (int, bool) and value in (0, 1):
+            return bool(value)
+        self._unusable(record, field, where, '0 or 1')
+        return None
+
+    def per_frame(
+        self, record: dict[str, Any], field: str, where: str, length: int
+    ) -> list[Any] | None:
+        """Check a list with one entry for each frame."""
+        value = record.get(field)
+        if isinstance(value, list) and len(value) == length:
+            return value
+        got = f'{len(value)}' if isinstance(value, list) else kind(value)
+        if field not in record:
+            self._unusable(record, field, where, '')
+            return None
+        self.fault(
+            f'{where}: expected {field} with one entry for each of {length} frames, got {got}.'
+        )
+        return None
+
+    def segmentations(
+        self, record: dict[str, Any], where: str, size: tuple[int, int], length: int
+    ) -> list[Any] | None:
+        """Check the masks of a track; `size` is (height, width)."""
+        value = self.per_frame(record, 'segmentations', where, length)
+        if value is None:
+            return None
+        faults = find_faults(value, *size)
+        for frame, text in faults:
+            self.fault(f'{where}, frame {frame}: {text}')
+        return None if faults else value
+
+    def areas(
+        self, record: dict[str, Any], where: str, length: int
+    ) -> Sequence[float | None] | None:
+        """Check the areas of a track: pixels or null."""
+        value = self.per_frame(record, 'areas', where, length)
+        wrong = [
+            (frame, area)
+            for frame, area in enumerate(value or ())
+            if area is not None and not (is_number(area) and area >= 0)
+        ]
+        for frame, area in wrong:
+            self.fault(f'{where}, frame {frame}: expected an area or null, got {shown(area)}.')
+        return None if wrong else value
+
+    def new(self, number: int | None, seen: dict[int, Any], where: str) -> bool:
+        """Check that an id is there, and was not seen before."""
+        if number is not None and number in seen:
+            self.fault(f'{where}: the id occurs twice.')
+        return number is not None and number not in seen
+
+    def _unusable(self, record: dict[str, Any], field: str, where: str, expected: str) -> None:
+        if field in record:
+            self.fault(f'{where}: expected {field} to be {expected}, got {shown(record[field])}.')
+        else:
+            self.fault(f'{where}: {field} is missing.')
+
+
+def read_categories(content: Any, checks: Checks) -> list[Category]:
+    """Read the classes of a file of COCO's kind; `isthing` is optional."""
+    found: dict[int, Category] = {}
+    for where, record in checks.section(content, 'categories'):
+        number = checks.whole(record, 'id', where)
+        name = checks.text(record, 'name', where)
+        is_thing = checks.flag(record, 'isthing', where) if 'isthing' in record else True
+        if checks.new(number, found, where) and number is not None:
+            found[number] = Category(number, name or '', is_thing is not False)
+    return list(found.values())
+
+
+def is_number(value: Any) -> bool:
+    """True for a finite number; bool is none here, although it is int."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def kind(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
+    return 'null' if value is None else names.get(type(value), 'a number')
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut to a length that can be read."""
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,0 +1,226 @@
+"""COCO run-length codes: reading the ways in which annotation files write a mask, and checking.
+
+A mask of H x W pixels is read column by column as runs, background first. A file holds the runs as
+a list of numbers, as a string, or as polygons. The string (cocoapi, `maskApi.c`) holds each run as
+five bits per character, lowest first, from '0' on; 32 says that more follow, 16 in the last is the
+sign; from the fourth run on it is the difference to the run two before.
+
+pycocotools decodes whatever it gets, so a file is checked first: many strings at once, with numpy
+alone, and without a pixel.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from videomt_ros.datasets.masks import Rle
+
+_MAX_CHARACTERS = 7
+"""Of one run: 35 bits, sign included; more would not be a number of pixels."""
+_MAX_COORDINATE = 1e6
+"""Of a polygon, which pycocotools draws outside the image too."""
+
+
+def encode(mask: NDArray[np.bool_]) -> Rle:
+    """Compress a mask, (H, W) bool."""
+    return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+
+
+def decode(rle: Rle) -> NDArray[np.bool_]:
+    """Pixels of a sound code, (H, W) bool."""
+    return coco_mask.decode(rle).astype(bool)
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
+    """Read one mask as a file has it.
+
+    Args:
+        segmentation: None or an empty list, for nothing; a dictionary of `size` and `counts`, a
+            string or bytes or a list of runs; or a list of polygons [x, y, x, y, ...] in pixels,
+            which stands for all that any of them covers.
+        height: of the mask, as it must be.
+        width: of the mask, as it must be.
+
+    Returns:
+        The compressed code, or None for nothing.
+
+    Raises:
+        ValueError: it is none of these, or has another size.
+    """
+    for _, fault in find_faults([segmentation], height, width):
+        raise ValueError(fault)
+    return convert(segmentation, height, width)
+
+
+def convert(segmentation: Any, height: int, width: int) -> Rle | None:
+    """Do what `to_rle` does with a segmentation in which `find_faults` found nothing."""
+    if not segmentation:
+        return None
+    if isinstance(segmentation, dict):
+        counts = segmentation['counts']
+        if isinstance(counts, (str, bytes)):
+            data = counts.encode('ascii') if isinstance(counts, str) else counts
+            return {'size': [height, width], 'counts': data}
+        return coco_mask.frPyObjects(
+            {'size': [height, width], 'counts': np.array(counts, np.uint32)}, height, width
+        )
+    return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+
+
+def rle_to_json(rle: Rle) -> dict[str, Any]:
+    """Make a compressed code of a kind that JSON can hold: `counts` as a string."""
+    height, width = rle['size']
+    return {'size': [int(height), int(width)], 'counts': rle['counts'].decode('ascii')}
+
+
+def pack_runs(record: dict[str, Any]) -> dict[str, Any]:
+    """Store a list of runs in a tenth of the memory; an `object_hook` of `json.loads`.
+
+    A list that holds anything but runs stays as it is, for `find_faults` to name.
+    """
+    counts = record.get('counts')
+    if type(counts) is list:
+        with suppress(TypeError, OverflowError):
+            record['counts'] = array('I', counts)
+    return record
+
+
+def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[tuple[int, str]]:
+    """Check the masks of one track, as a file has them.
+
+    Returns:
+        Position and what is wrong there, in words that go on after 'frame 3: '.
+    """
+    faults: list[tuple[int, str]] = []
+    strings: list[tuple[int, bytes]] = []
+    for position, segmentation in enumerate(segmentations):
+        if segmentation is None:
+            continue
+        if isinstance(segmentation, dict):
+            fault, string = _check_record(segmentation, height, width)
+            if string is not None:
+                strings.append((position, string))
+        elif isinstance(segmentation, list):
+            fault = _check_polygons(segmentation)
+        else:
+            fault = f'expected null, RLE or polygons, got {_shown(segmentation)}.'
+        if fault:
+            faults.append((position, fault))
+    sums = pixels_of_strings([string for _, string in strings])
+    for (position, string), pixels in zip(strings, sums, strict=True):
+        if pixels < 0:
+            faults.append(
+                (position, f'the RLE string {_shown(string.decode("latin-1"))} is damaged.')
+            )
+        elif pixels != height * width:
+            faults.append((position, _wrong_sum(pixels, height, width)))
+    return sorted(faults)
+
+
+def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
+    """How many pixels, of object and background, each RLE string describes.
+
+    Returns:
+        One number for each string; -1 where it is not an RLE string.
+    """
+    # Letters: S strings, C characters of all of them, V values (runs, or differences of runs).
+    sound = [number for number, string in enumerate(strings) if string]
+    sums = np.full(len(strings), -1, np.int64)
+    if not sound:
+        return sums.tolist()
+    bits = np.frombuffer(b''.join(strings), np.uint8) - np.uint8(48)  # (C,), wraps below '0'
+    stops = np.cumsum([len(strings[number]) for number in sound])
+    is_last = bits < 32
+    is_damaged = ~is_last[stops - 1]  # (S,), of the strings that are not empty
+    is_last[stops - 1] = True  # a number that its string cuts off must not run into the next
+    ends = np.flatnonzero(is_last)  # (V,)
+    starts = np.empty_like(ends)
+    starts[0], starts[1:] = 0, ends[:-1] + 1
+    size = ends - starts
+
+    values = np.zeros(len(ends), np.int64)
+    for place in range(min(int(size.max()) + 1, _MAX_CHARACTERS)):
+        longer = np.flatnonzero(size >= place) if place else slice(None)
+        values[longer] |= (bits[starts[longer] + place] & 31).astype(np.int64) << (5 * place)
+    is_negative = np.flatnonzero(bits[ends] & 16)
+    values[is_negative] -= 1 << (5 * np.minimum(size[is_negative] + 1, _MAX_CHARACTERS))
+
+    # Runs 1, 3, 5, ... of a string add up, and so do runs 2, 4, 6, ...: two sums over all values,
+    # less what they were before the string's first one.
+    total = np.empty(len(values) + 2, np.int64)
+    total[:2] = 0
+    total[2::2], total[3::2] = np.cumsum(values[::2]), np.cumsum(values[1::2])
+    last = np.searchsorted(ends, stops)  # (S,), one past the last value of each string
+    first = np.concatenate([[0], last[:-1]])
+    numbers = last - first
+    is_odd = (np.arange(len(values)) - np.repeat(first, numbers)) % 2 == 1
+    runs = total[2:] - np.repeat(total[first + 2], numbers)
+    runs[is_odd] = (total[2:] - np.repeat(total[first + 1], numbers))[is_odd]
+    runs[first] = values[first]
+
+    is_damaged |= np.maximum.reduceat(size, first) >= _MAX_CHARACTERS
+    is_damaged |= np.minimum.reduceat(runs, first) < 0
+    is_damaged |= np.maximum.reduceat(bits, np.concatenate([[0], stops[:-1]])) > 63
+    sums[sound] = np.where(is_damaged, -1, np.add.reduceat(runs, first))
+    return sums.tolist()
+
+
+def _check_record(
+    record: dict[str, Any], height: int, width: int
+) -> tuple[str | None, bytes | None]:
+    """What is wrong with {size, counts}; or the string that is still to be checked."""
+    if 'counts' not in record or 'size' not in record:
+        return f'expected an RLE of size and counts, got {_shown(record)}.', None
+    size, counts = record['size'], record['counts']
+    if size != [height, width] and size != (height, width):
+        return f'expected an RLE of size [{height}, {width}], got {_shown(size)}.', None
+    if isinstance(counts, (str, bytes)):
+        try:
+            return None, counts.encode('ascii') if isinstance(counts, str) else counts
+        except UnicodeEncodeError:
+            return f'the RLE string {_shown(counts)} is damaged.', None
+    if isinstance(counts, list):
+        counts = pack_runs({'counts': counts})['counts']
+    if not isinstance(counts, array):
+        return f'expected counts as a string or as runs of 0 or more, got {_shown(counts)}.', None
+    pixels = int(np.frombuffer(counts, np.uint32).sum(dtype=np.int64)) if counts else 0
+    return (_wrong_sum(pixels, height, width) if pixels != height * width else None), None
+
+
+def _check_polygons(polygons: list[Any]) -> str | None:
+    for number, polygon in enumerate(polygons, start=1):
+        if not (
+            isinstance(polygon, list)
+            and len(polygon) >= 6  # pycocotools takes four numbers for a box
+            and len(polygon) % 2 == 0
+            and set(map(type, polygon)) <= {int, float}
+            # NaN fails every comparison.
+            and all(-_MAX_COORDINATE <= value <= _MAX_COORDINATE for value in polygon)
+        ):
+            return (
+                f'expected polygons [x, y, x, y, ...] of three points or more, got '
+                f'{_shown(polygon)} as polygon {number}.'
+            )
+    return None
+
+
+def _wrong_sum(pixels: int, height: int, width: int) -> str:
+    return (
+        f'the runs of the RLE make {pixels} pixels, expected '
+        f'{height} x {width} = {height * width}.'
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut to a length that can be read."""
+    if isinstance(value, dict) and isinstance(value.get('counts'), array):
+        value = {**value, 'counts': value['counts'].tolist()}
+    text = repr(value.tolist() if isinstance(value, array) else value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,0 +1,323 @@
+"""YouTube-VIS 2019, 2021 and 2022 and OVIS: one JSON format of instances along videos.
+
+The format is that of the YouTube-VOS challenge (youtubevos/cocoapi): COCO with one segmentation
+per frame. A file is checked as a whole when it is loaded, without decoding a mask, and a fault
+names its record; masks are turned into RLE when they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any, overload
+
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.json_files import load_json, parse_json, replacing
+from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.record_checks import Checks, kind, read_categories, shown
+from videomt_ros.datasets.rle import convert, pack_runs, rle_to_json
+
+
+@dataclass(frozen=True)
+class YtvisVideo:
+    """One video of an annotation file."""
+
+    video_id: int
+    name: str
+    """Of its folder, such as '0a49f5265b'; no two videos of a file have the same."""
+    size: tuple[int, int]
+    """(height, width) in pixels."""
+    frame_names: tuple[str, ...]
+    """As the file has them, such as '0a49f5265b/00005.jpg'."""
+    stamps_ns: tuple[int, ...] | None = None
+    """When each frame was taken, where the file says so (its field `stamps_ns`)."""
+    fps: float | None = None
+    """Frames a second, where the file says so (its field `fps`)."""
+
+
+class YtvisTruth:
+    """The content of an annotation file, sound as far as it can be told."""
+
+    def __init__(
+        self,
+        path: Path,
+        categories: Iterable[Category],
+        videos: Iterable[YtvisVideo],
+        tracks: Iterable[MaskTrack] | None,
+    ) -> None:
+        """Sort by video; `tracks` is None for a file that holds no annotations."""
+        self.path = path
+        self.categories = tuple(categories)
+        self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
+        self.has_annotations = tracks is not None
+        self._tracks: dict[int | str, list[MaskTrack]] = {v.video_id: [] for v in self.videos}
+        for track in tracks or ():
+            self._tracks[track.video_id].append(track)
+
+    def tracks(self, video_id: int | str) -> tuple[MaskTrack, ...]:
+        """Objects of a video in the order of the file; areas are those of the file."""
+        return tuple(self._tracks[video_id])
+
+
+class YtvisResults(dict[int | str, list[MaskTrack]]):
+    """Predictions of a results file by video, in the order of the file."""
+
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+
+class FileMasks(Sequence[Rle | None]):
+    """Masks of one track as its file has them, checked; each is made an RLE when it is read."""
+
+    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int]) -> None:
+        self._segmentations = segmentations
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._segmentations)
+
+    @overload
+    def __getitem__(self, index: int) -> Rle | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Rle | None]: ...
+    def __getitem__(self, index: int | slice) -> Rle | None | Sequence[Rle | None]:
+        if isinstance(index, slice):
+            return FileMasks(self._segmentations[index], self._size)
+        return convert(self._segmentations[index], *self._size)
+
+
+def load_ytvis(path: Path) -> YtvisTruth:
+    """Read an annotation file; one without annotations, as that of a test split, will do.
+
+    Raises:
+        DatasetError: lists every fault, with the record that has it.
+    """
+    content = load_json(path, pack_runs)
+    checks = Checks()
+    categories = read_categories(content, checks)
+    videos = _read_videos(content, checks)
+    tracks = None
+    if isinstance(content, dict) and content.get('annotations') is not None:
+        known = {category.category_id for category in categories}
+        tracks = _read_tracks(content, videos, known, checks)
+    checks.finish(path)
+    return YtvisTruth(path, categories, with_names(videos.values()), tracks)
+
+
+def load_ytvis_results(path: Path, truth: YtvisTruth | Sequence[YtvisTruth]) -> YtvisResults:
+    """Read predictions.
+
+    Args:
+        path: `results.json`, a .zip that holds it, or a folder that holds one of them.
+        truth: the annotation file that they are for, or several, any of which may have a video.
+
+    Returns:
+        Of each video, the predictions in the order of the file; videos without one are left out.
+        Those of categories that the truth does not know are ignored, as the reference does, and
+        noted.
+
+    Raises:
+        DatasetError: lists every fault, with its place in the file, counted from 0.
+    """
+    truths = [truth] if isinstance(truth, YtvisTruth) else truth
+    sizes = {v.video_id: (v.size, len(v.frame_names)) for one in truths for v in one.videos}
+    known = {category.category_id for one in truths for category in one.categories}
+    content = _load_results(path)
+    checks = Checks()
+    if not isinstance(content, list):
+        checks.fault(f'Expected a list of predictions, got {kind(content)}.')
+        content = []
+    results, ignored = YtvisResults(), dict[Any, int]()
+    for number, record in enumerate(content):
+        where = f'Prediction [{number}]'
+        if not isinstance(record, dict):
+            checks.fault(f'{where}: expected an object, got {kind(record)}.')
+            continue
+        video_id = checks.whole(record, 'video_id', where)
+        category_id = checks.whole(record, 'category_id', where)
+        score = checks.number(record, 'score', where)
+        if video_id is not None and video_id not in sizes:
+            checks.fault(f'{where}: video_id {video_id} is not in the truth.')
+        if video_id is None or category_id is None or video_id not in sizes:
+            continue
+        if category_id not in known:
+            ignored[category_id] = ignored.get(category_id, 0) + 1
+            continue
+        size, length = sizes[video_id]
+        segmentations = checks.segmentations(record, where, size, length)
+        if segmentations is None or score is None:
+            continue
+        track = MaskTrack(
+            video_id, category_id, FileMasks(segmentations, size), score, track_id=number + 1
+        )
+        results.setdefault(video_id, []).append(track)
+    checks.finish(path)
+    results.notes = tuple(
+        f'{count} predictions of category {category_id}, which the truth does not have, '
+        'were ignored.'
+        for category_id, count in sorted(ignored.items())
+    )
+    return results
+
+
+def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
+    """Write predictions, and beside them the same as a .zip, as the CodaLab servers want them.
+
+    Tracks are written as they come, and none is kept. The files appear once they are complete.
+
+    Args:
+        path: such as 'results.json'; the zip beside it is 'results.zip'.
+        tracks: `video_id`, `category_id`, `score` and `masks` are written.
+    """
+    with replacing(path) as partial, partial.open('w', encoding='ascii') as file:
+        file.write('[')
+        for number, track in enumerate(tracks):
+            record = {
+                'video_id': track.video_id,
+                'category_id': int(track.category_id),
+                'score': float(track.score),
+                'segmentations': [rle and rle_to_json(rle) for rle in track.masks],
+            }
+            file.write(',\n' if number else '\n')
+            file.write(json.dumps(record, allow_nan=False))
+        file.write('\n]\n')
+    # One date for all, so that equal results are equal files.
+    member = zipfile.ZipInfo('results.json', (1980, 1, 1, 0, 0, 0))
+    member.compress_type = zipfile.ZIP_DEFLATED
+    with (
+        replacing(path.with_suffix('.zip')) as partial,
+        zipfile.ZipFile(partial, 'w') as archive,
+        archive.open(member, 'w', force_zip64=True) as target,
+        path.open('rb') as source,
+    ):
+        shutil.copyfileobj(source, target)
+
+
+def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
+    """Give each video a name of its own: of its folder, and with its id where two have the same.
+
+    Names become folders of results, so they hold letters, digits, '_', '-' and '.' alone.
+    """
+    videos = list(videos)
+    names = []
+    for video in videos:
+        parents = {str(PurePosixPath(name).parent) for name in video.frame_names}
+        folder = parents.pop() if len(parents) == 1 else ''
+        names.append(re.sub(r'[^\w.-]+', '_', folder).strip('._') or str(video.video_id))
+    if len(set(names)) < len(names):
+        names = [
+            name if names.count(name) == 1 else f'{name}_{video.video_id}'
+            for name, video in zip(names, videos, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        names = [str(video.video_id) for video in videos]
+    return [replace(video, name=name) for video, name in zip(videos, names, strict=True)]
+
+
+def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
+    videos: dict[int, YtvisVideo] = {}
+    for where, record in checks.section(content, 'videos'):
+        video_id = checks.whole(record, 'id', where)
+        height = checks.whole(record, 'height', where, least=1)
+        width = checks.whole(record, 'width', where, least=1)
+        names = record.get('file_names')
+        if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
+            got = shown(names) if 'file_names' in record else 'nothing'
+            checks.fault(f'{where}: expected file_names, the images of its frames, got {got}.')
+            names = []
+        length = record.get('length', len(names))
+        if names and length != len(names):
+            checks.fault(
+                f'{where}: its length is {shown(length)}, but it has {len(names)} frames.'
+            )
+        stamps = _read_stamps(record, len(names), where, checks)
+        fps = checks.number(record, 'fps', where) if 'fps' in record else None
+        if fps is not None and fps <= 0:
+            checks.fault(f'{where}: expected fps above 0, got {fps:g}.')
+        if checks.new(video_id, videos, where) and video_id is not None:
+            size = (height or 0, width or 0)
+            videos[video_id] = YtvisVideo(video_id, '', size, tuple(names), stamps, fps)
+    return videos
+
+
+def _read_stamps(
+    record: dict[str, Any], length: int, where: str, checks: Checks
+) -> tuple[int, ...] | None:
+    if 'stamps_ns' not in record or not length:
+        return None
+    stamps = checks.per_frame(record, 'stamps_ns', where, length)
+    if stamps is None:
+        return None
+    if set(map(type, stamps)) != {int} or any(b <= a for a, b in pairwise(stamps)):
+        checks.fault(f'{where}: expected stamps_ns, rising whole numbers, got {shown(stamps)}.')
+    return tuple(stamps)
+
+
+def _read_tracks(
+    content: Any, videos: dict[int, YtvisVideo], known: set[int], checks: Checks
+) -> list[MaskTrack]:
+    tracks: dict[int, MaskTrack] = {}
+    for where, record in checks.section(content, 'annotations'):
+        number = checks.whole(record, 'id', where)
+        is_new = checks.new(number, tracks, where)
+        category_id = checks.whole(record, 'category_id', where)
+        if category_id is not None and category_id not in known:
+            checks.fault(f'{where}: category_id {category_id} is not among the categories.')
+        is_crowd = checks.flag(record, 'iscrowd', where)
+        video_id = checks.whole(record, 'video_id', where)
+        if video_id is not None and video_id not in videos:
+            checks.fault(f'{where}: video_id {video_id} is not among the videos.')
+        if video_id is None or video_id not in videos:
+            continue
+        video = videos[video_id]
+        if not video.frame_names or 0 in video.size:
+            continue  # its own fault has been noted, and would only be told once more
+        length = len(video.frame_names)
+        segmentations = checks.segmentations(record, where, video.size, length)
+        areas = checks.areas(record, where, length)
+        if is_new and number is not None:
+            tracks[number] = MaskTrack(
+                video_id,
+                category_id or 0,
+                FileMasks(segmentations or (), video.size),
+                is_crowd=bool(is_crowd),
+                areas=areas,
+                track_id=number,
+            )
+    return list(tracks.values())
+
+
+def _load_results(path: Path) -> Any:
+    """Read the JSON, wherever it lies."""
+    if path.is_dir():
+        found = [path / name for name in ('results.json', 'results.zip') if (path / name).exists()]
+        if not found:
+            raise DatasetError(path, ['Expected results.json or results.zip in it.'])
+        path = found[0]
+    if path.suffix.lower() != '.zip':
+        return load_json(path, pack_runs)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # macOS adds '__MACOSX/._results.json'.
+            names = [
+                name
+                for name in archive.namelist()
+                if name.endswith('.json') and not name.startswith('__MACOSX/')
+            ]
+            chosen = [name for name in names if PurePosixPath(name).name == 'results.json']
+            if len(chosen or names) != 1:
+                fault = f'Expected one results.json in it, got {", ".join(names) or "no JSON"}.'
+                raise DatasetError(path, [fault])
+            data = archive.read((chosen or names)[0])
+    except OSError as error:
+        raise DatasetError(path, [f'Expected a zip file, but {error.strerror}.']) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DatasetError(path, [f'Expected a sound zip file, but {error}.']) from error
+    return parse_json(data, path, pack_runs)

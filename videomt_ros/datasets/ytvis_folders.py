@@ -1,0 +1,129 @@
+"""YouTube-VIS and OVIS as they are unpacked: where annotation files and images lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from videomt_ros.datasets.dataset import Dataset, DatasetError
+from videomt_ros.datasets.image_videos import (
+    ImageVideo,
+    find_file,
+    find_image_folder,
+    index_stamps,
+)
+from videomt_ros.datasets.ytvis import YtvisTruth, YtvisVideo, load_ytvis, with_names
+
+USUAL_FPS = 6.0
+"""For files that say neither `fps` nor `stamps_ns`: YouTube-VOS labels every fifth frame of 30 a
+second, and the downloads hold those frames alone. OVIS is near to it."""
+
+_FILES = (
+    '{split}.json',
+    '{split}/instances.json',
+    'annotations/{split}.json',
+    'annotations/instances_{split}.json',
+    'annotations_{split}.json',
+    'annotations/annotations_{split}.json',
+    'instances_{split}.json',
+    '{split}/annotations.json',
+    '{split}/{split}.json',
+)
+"""2019 comes with the first, 2021 and 2022 with the second, OVIS with the fifth; tools that train
+on them use the others."""
+_IMAGES = (
+    '{split}/JPEGImages',
+    '{split}',
+    'JPEGImages/{split}',
+    'Images/{split}',
+    'images/{split}',
+    'JPEGImages',
+    'images',
+    '.',
+)
+_SAME_SPLITS = {'val': 'valid', 'valid': 'val'}
+_LENGTHS = ('short', 'long')
+
+
+def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
+    """Open YouTube-VIS or OVIS, or another data set of this format, as it was unpacked.
+
+    The labels of YouTube-VIS 2022 are two files, for short and for long videos: 'valid' takes
+    both where they are there, 'valid_short' and 'valid_long' one.
+
+    Args:
+        name: such as 'ytvis2019'.
+        root: folder of the data set.
+        split: 'train', 'valid', 'test', or what the annotation file is called.
+
+    Raises:
+        DatasetError: no annotation file is where such files lie, it has faults, or images are
+            missing.
+    """
+    paths = _annotation_files(name, root, split)
+    truths = [load_ytvis(path) for path in paths]
+    videos = _union(truths)
+    names = [frame for video in videos for frame in video.frame_names]
+    image_split = split.removesuffix('_short').removesuffix('_long')
+    candidates = [root / place for place in _filled(_IMAGES, image_split)]
+    folder = find_image_folder(paths[0], candidates, names) if names else root
+    categories = {c.category_id: c for truth in truths for c in truth.categories}
+    return Dataset(
+        name,
+        'ytvis',
+        tuple(categories[number] for number in sorted(categories)),
+        tuple(image_video(video, folder) for video in videos),
+        tuple(truth.path for truth in truths if truth.has_annotations),
+    )
+
+
+def image_video(video: YtvisVideo, folder: Path) -> ImageVideo:
+    """A video of an annotation file with its images in a folder."""
+    stamps_ns = video.stamps_ns
+    if stamps_ns is None:
+        stamps_ns = index_stamps(len(video.frame_names), video.fps or USUAL_FPS)
+    return ImageVideo(video.video_id, video.name, video.size, video.frame_names, folder, stamps_ns)
+
+
+def _annotation_files(name: str, root: Path, split: str) -> list[Path]:
+    usual = _filled(_FILES, split)
+    if name == 'ytvis2022':
+        base, _, length = split.rpartition('_')
+        lengths = [length] if length in _LENGTHS else list(_LENGTHS)
+        folders = (
+            '',
+            'annotations/',
+            *_filled(('{split}/',), base if length in _LENGTHS else split),
+        )
+        labelled = [[f'{folder}gt_{one}.json' for folder in folders] for one in lengths]
+        if length in _LENGTHS:
+            usual = [*labelled[0], *usual]
+        elif split in _SAME_SPLITS:
+            found = [
+                next((root / place for place in places if (root / place).is_file()), None)
+                for places in labelled
+            ]
+            if any(found):
+                return [path for path in found if path is not None]
+            usual += [place for places in labelled for place in places]
+    return [find_file(root, usual, f'the annotations of {name}, split {split}')]
+
+
+def _filled(patterns: Sequence[str], split: str) -> list[str]:
+    splits = [split, *filter(None, [_SAME_SPLITS.get(split)])]
+    return [pattern.format(split=one) for one in splits for pattern in patterns]
+
+
+def _union(truths: Sequence[YtvisTruth]) -> Iterable[YtvisVideo]:
+    """The videos of all files; one that several have must be the same in all."""
+    videos: dict[int, YtvisVideo] = {}
+    for truth in truths:
+        other = [
+            f'Video {video.video_id} has other frames or another size than in {truths[0].path}.'
+            for video in truth.videos
+            if (known := videos.setdefault(video.video_id, video)).frame_names != video.frame_names
+            or known.size != video.size
+        ]
+        if other:
+            raise DatasetError(truth.path, other)
+    return with_names(videos[number] for number in sorted(videos))
