@@ -190,3 +190,27 @@ def test_agrees_with_the_plain_implementation(seed):
     assert result.keys() == expected.keys()
     for name, value in expected.items():
         assert result[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+def test_a_frame_without_a_prediction_is_missed():
+    # Class 0: 2 right of 2 + 1 missed. Class 1: 1 missed. No false pixels come with them.
+    result = figures([(mask(1, 1), mask(0, 0))], [(mask(1, 2, 0), None)])
+    assert result['mIoU'] == close((Fraction(2, 3) + 0) / 2)
+    assert result['FWIoU'] == close(Fraction(3, 4) * Fraction(2, 3))
+    assert result['accuracy'] == close(Fraction(2, 4))
+
+
+def test_a_frame_without_a_prediction_is_not_steady():
+    frame, missing = (mask(1), mask(0)), (mask(1), None)
+    assert figures([missing] * 9)['mVC8'] == 0
+    # Windows of 8 of the first 17 frames: 0..7 is steady, 1..8 to 8..15 hold the missing frame
+    # 8, and 9..16 is steady again.
+    result = figures([frame] * 8 + [missing] + [frame] * 9)
+    assert result['mVC8'] == close(Fraction(2, 10))
+
+
+def test_scores_of_different_videos_add_up():
+    one = [(mask(1, 2, 2), mask(0, 1, 0))] * 18
+    other = [(mask(3, 1, 0), mask(2, 1, 1)), *[(mask(3, 1, 1), mask(2, 0, 0))] * 9]
+    together = (score(one) + score(other)).figures()
+    assert together == figures(one, other)

@@ -34,9 +34,18 @@ class SemanticScores:
     """Result of `SemanticQuality`."""
 
     confusion: NDArray[np.int64]
-    """Pixels by true class and predicted class, (K, K)."""
+    """Pixels by true class and predicted class, (K, K + 1); the last column is of frames without a
+    prediction."""
     consistency: dict[int, tuple[float, int]]
     """Sum and number of the defined VC_n, by n."""
+
+    def __add__(self, other: SemanticScores) -> SemanticScores:
+        """Scores of the videos of both, which must be different ones."""
+        sums = {
+            n: (total + other.consistency[n][0], count + other.consistency[n][1])
+            for n, (total, count) in self.consistency.items()
+        }
+        return SemanticScores(self.confusion + other.confusion, sums)
 
     def figures(self) -> dict[str, float | None]:
         """mIoU, FWIoU, accuracy, mVC8, mVC16, mVC16_as_printed; None where undefined.
@@ -67,7 +76,7 @@ class SemanticScores:
     def _iou(self) -> NDArray[np.float64]:
         """(K,), nan where a class is true nowhere."""
         right, truth = np.diag(self.confusion), self.confusion.sum(axis=1)
-        union = truth + self.confusion.sum(axis=0) - right
+        union = truth + self.confusion.sum(axis=0)[:-1] - right
         return np.divide(right, union, out=np.full(len(right), np.nan), where=truth > 0)
 
 
@@ -96,7 +105,7 @@ class SemanticQuality:
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(f'Expected 1..{MAX_CLASSES} classes, got {num_classes}.')
         self._num_classes = num_classes
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
+        self._confusion = np.zeros((num_classes, num_classes + 1), np.int64)
         self._consistency = dict.fromkeys(WINDOWS, (0.0, 0))
         self._true_runs: _Runs | None = None
         self._pred_runs: _Runs | None = None
@@ -105,46 +114,68 @@ class SemanticQuality:
         """Say that the next frame belongs to another video."""
         self._true_runs = self._pred_runs = None
 
-    def update(self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8]) -> None:
+    def update(self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8] | None) -> None:
         """Add the next frame of the video.
 
         Args:
             true_mask: (H, W), 0 void, then one above the class.
-            pred_mask: (H, W), class.
+            pred_mask: (H, W), class; None: there is no prediction, so all its pixels are missed,
+                and none is steady.
 
         Raises:
             ValueError: masks are not of one size or type, or a prediction is no class.
         """
         for side, mask in (('true', true_mask), ('predicted', pred_mask)):
-            if mask.dtype != np.uint8:
+            if mask is not None and mask.dtype != np.uint8:
                 raise ValueError(f'Expected a {side} mask of type uint8, got {mask.dtype}.')
         if self._true_runs is not None and true_mask.shape != self._true_runs.mask.shape:
             raise ValueError(
                 f'Expected masks of the size of the frame before, {self._true_runs.mask.shape}, '
                 f'got {true_mask.shape}; call start_video before another video.'
             )
-        true_values, pred_classes, areas = count_pairs(true_mask, pred_mask)
+        self._count_pixels(true_mask, pred_mask)
+        if self._true_runs is None:
+            self._true_runs = _Runs(true_mask)
+        else:
+            # The frame before turns out not to be the last: the windows that end with it count.
+            self._count_steady(self._true_runs, self._pred_runs)
+            self._true_runs.add(true_mask)
+        if pred_mask is None:
+            self._pred_runs = None
+        elif self._pred_runs is None:
+            self._pred_runs = _Runs(pred_mask)
+        else:
+            self._pred_runs.add(pred_mask)
+
+    def _count_pixels(
+        self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8] | None
+    ) -> None:
+        """Add a frame to the confusion."""
+        true_values, pred_classes, areas = count_pairs(
+            true_mask, np.zeros_like(true_mask) if pred_mask is None else pred_mask
+        )
+        if pred_mask is None:
+            pred_classes = np.full_like(true_values, self._num_classes)
         valid = (true_values > 0) & (true_values <= self._num_classes)
-        if (wrong := pred_classes[valid & (pred_classes >= self._num_classes)]).size:
+        wrong = pred_classes[valid & (pred_classes >= self._num_classes)]
+        if wrong.size and pred_mask is not None:
             raise ValueError(
                 f'Expected predicted classes 0..{self._num_classes - 1} where the truth has a '
                 f'class, got {sorted(set(wrong.tolist()))}; predictions are one below the values '
                 'of true masks.'
             )
         self._confusion[true_values[valid] - 1, pred_classes[valid]] += areas[valid]
-        if self._true_runs is None or self._pred_runs is None:
-            self._true_runs, self._pred_runs = _Runs(true_mask), _Runs(pred_mask)
-            return
-        # The frame before turns out not to be the last: the windows that end with it count.
+
+    def _count_steady(self, true_runs: _Runs, pred_runs: _Runs | None) -> None:
+        """Add the windows that end with the last frame of these runs."""
         for n in WINDOWS:
-            steady = self._true_runs.lengths >= n
+            steady = true_runs.lengths >= n
             if num_steady := np.count_nonzero(steady):
-                steady &= self._pred_runs.lengths >= n
+                both = (
+                    0 if pred_runs is None else np.count_nonzero(steady & (pred_runs.lengths >= n))
+                )
                 total, count = self._consistency[n]
-                share = np.count_nonzero(steady) / num_steady
-                self._consistency[n] = total + share, count + 1
-        self._true_runs.add(true_mask)
-        self._pred_runs.add(pred_mask)
+                self._consistency[n] = total + both / num_steady, count + 1
 
     def result(self) -> SemanticScores:
         """Scores over all frames so far."""
