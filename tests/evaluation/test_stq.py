@@ -148,15 +148,18 @@ def test_an_unlisted_id_is_void_without_a_word():
 
 
 def test_totals_not_the_mean_of_videos():
-    # AQ: 1 track with 1 and 2 with 0 and 1/2: 3/2 / 3. SQ over the pixels of both.
-    one = [frame('2222', '2222')]
-    two = [frame('2233', '1133'), frame('2233', '1122')]
-    scores = score(one, two)
-    # Track 2: nothing. Track 3 (4 pixels): 2 * 2/4 + 2 * 2/4, over 4.
-    assert scores.aq == close(Fraction(1 + 0 + Fraction(1, 2)) / 3)
-    # THING: 4 + 2 + 2 right of 4 + 4 + 4. STUFF only predicted: 0.
-    assert scores.sq == close(Fraction(8, 12) / 2)
-    assert scores.stq == close(math.sqrt(Fraction(1, 2) * Fraction(1, 3)))
+    # Video 1: track 2 has 1. Video 2: track 2 has 0; 3, of 4 pixels, has (2 * 2/4 + 2 * 2/4) / 4.
+    # Video 3: track 2 has 0.
+    videos = [
+        [frame('2222', '2222')],
+        [frame('2233', '1133'), frame('2233', '1122')],
+        [frame('22', '11')],
+    ]
+    scores = score(*videos)
+    assert scores.aq == close((1 + 0 + Fraction(1, 2) + 0) / 4)
+    # THING: 4 + 2 + 2 right of 4 + 8 + 2. STUFF is only predicted: 0.
+    assert scores.sq == close(Fraction(8, 14) / 2)
+    assert scores.stq == close(math.sqrt(Fraction(3, 8) * Fraction(2, 7)))
 
 
 def test_result_may_be_asked_for_in_the_middle():

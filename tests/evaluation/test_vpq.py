@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -144,18 +145,24 @@ def test_crowd_and_void_forgive_together():
 
 
 def test_of_several_crowds_the_last_listed_forgives():
-    # 5: 2 pixels on crowd 1, 1 on stuff. 6: 2 on crowd 2, 1 on stuff.
-    def video(order):
-        return [frame('113223', '555666', order, crowds=(1, 2))]
+    # 5: 2 pixels on crowd 1, 1 on stuff.
+    def of_thing(*order):
+        categories = {number: STUFF if number == 3 else THING for number in order}
+        return scores_of([frame('1132', '5550', categories, crowds=(1, 2))]).per_class[THING]
 
-    first_forgiven = scores_of(video({2: THING, 1: THING, 3: STUFF}))
-    assert first_forgiven.per_class[THING]['VPQ1'] == 0  # 6 remains
-    alone = [frame('113003', '555000', {2: THING, 1: THING, 3: STUFF}, crowds=(1, 2))]
-    assert scores_of(alone).per_class[THING]['VPQ1'] is None
-    # In a window the later frame's new crowd is the last, whatever its place there.
-    later = [frame('113', '555', {1: THING, 3: STUFF}, crowds=(1, 2)),
-             frame('123', '005', {2: THING, 1: THING, 3: STUFF}, crowds=(1, 2))]  # fmt: skip
-    assert scores_of(later).per_class[THING]['VPQ2'] == 0
+    assert of_thing(2, 1, 3)['VPQ1'] is None
+    assert of_thing(1, 2, 3)['VPQ1'] == 0
+
+
+def test_a_crowd_of_a_later_frame_is_the_last_wherever_it_is_listed():
+    # Crowd 2 is second in frame 1, crowd 1 first in frame 2. 5 as above.
+    first = frame('32', '00', {3: STUFF, 2: THING}, crowds=(2,))
+    second = frame('113', '555', {1: THING, 3: STUFF}, crowds=(1,))
+    assert scores_of([first, second]).per_class[THING]['VPQ2'] is None
+    # Crowd 2 first, again: now it is 1 that comes later, and again in frame 2 that it counts.
+    again = frame('1132', '5550', {1: THING, 3: STUFF, 2: THING}, crowds=(1, 2))
+    assert scores_of([first, again]).per_class[THING]['VPQ2'] is None
+    assert scores_of([again]).per_class[THING]['VPQ1'] == 0
 
 
 def test_window_pools_its_frames_before_it_matches():
@@ -304,6 +311,28 @@ def test_what_does_not_fit_is_named(change, message):
     VideoPanopticQuality(IS_THING).update(**arguments)
     with pytest.raises(ValueError, match=message):
         VideoPanopticQuality(IS_THING).update(**arguments | change)
+
+
+def test_memory_does_not_grow_with_the_video():
+    rng = np.random.default_rng(0)
+    quality = VideoPanopticQuality(IS_THING)
+
+    def add(num_frames):
+        for _ in range(num_frames):
+            true_ids, pred_ids = rng.integers(1, 30, (2, 40, 40)).astype(np.uint32)
+            listed = [
+                {'id': number, 'category_id': THING, 'iscrowd': 0, 'area': 1600}
+                for number in range(1, 30)
+            ]
+            quality.update(true_ids, listed, pred_ids, listed)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        early, late = add(10), add(40)
+    finally:
+        tracemalloc.stop()
+    assert late - early < 40 * 40 * 4  # one of the 40 images
 
 
 @pytest.mark.parametrize('seed', range(150))
