@@ -112,6 +112,27 @@ def panoptic_pixels(
     Returns:
         (H, W); k + 1 for segment k, 0 for none.
     """
+    pixels, won, areas = panoptic_contest(mask_logits, scores, geometry, mask_threshold)
+    kept = np.zeros(len(scores) + 1, bool)
+    kept[1:] = (areas > 0) & (won >= overlap_threshold * areas)
+    return np.where(kept[pixels], pixels, 0).astype(np.int16)
+
+
+def panoptic_contest(
+    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
+    """Give each pixel to the largest score x mask probability, before segments are dropped.
+
+    Args:
+        mask_logits: (N, h, w).
+        scores: (N,), 0..1.
+        geometry: sizes of the frame.
+        mask_threshold: lowest mask probability of a pixel.
+
+    Returns:
+        (H, W), k + 1 where segment k wins within its own mask, 0 elsewhere; per segment, (N,),
+        the pixels that it wins, in its mask or not; and the area of its mask.
+    """
     device = mask_logits.device
     best = torch.zeros(geometry.image_size, device=device)
     winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
@@ -128,14 +149,12 @@ def panoptic_pixels(
             larger = _keep_larger(best, winner, value, start + offset + 1)
             inside = torch.where(larger, mask, inside)
     if not mask_areas:
-        return winner.cpu().numpy()
+        return winner.cpu().numpy(), np.zeros(0, np.int64), np.zeros(0, np.int64)
     areas = torch.cat(mask_areas).cpu().numpy()
     # One copy carries both: the winner, and in the sign whether the pixel lies in its mask.
     code = torch.where(inside, winner, -winner).cpu().numpy()
     won = np.bincount(np.abs(code).ravel(), minlength=len(scores) + 1)[1:]
-    kept = np.zeros(len(scores) + 1, bool)
-    kept[1:] = (areas > 0) & (won >= overlap_threshold * areas)
-    return np.where((code > 0) & kept[np.abs(code)], code, 0).astype(np.int16)
+    return np.maximum(code, 0), won, areas
 
 
 def semantic_pixels(

@@ -24,6 +24,7 @@ from videomt_ros.inference.association import build_detections, softmax
 from videomt_ros.inference.identities import Identity, Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.timing import StageClock, StageTimes
 from videomt_ros.inference.tracks import Track, Tracker
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
@@ -126,6 +127,12 @@ class VideoStream:
         self._image_size: tuple[int, int] | None = None
         self.outputs: Outputs | None = None
         """Raw outputs of the newest frame, (1, Q, ...) on the network's device."""
+        self.next_state: Tensor | None = None
+        """What the newest frame left for the next one, (1, Q, C), finite or not."""
+        self.started_anew = True
+        """Whether the network took the newest frame as the first of a video."""
+        self.times: StageTimes | None = None
+        """How long the newest frame took."""
 
     @torch.inference_mode()
     def push(self, image: NDArray[np.uint8], stamp_ns: int) -> Segments:
@@ -149,7 +156,9 @@ class VideoStream:
         Raises:
             ValueError: not such an image; the stream goes on as if it had not been pushed.
         """
+        clock = StageClock(self._prepare.device)
         frame, geometry = self._prepare(image)
+        clock.mark()
         self._reset_for_new_video(geometry, stamp_ns)
         before_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
         now_ns = max(stamp_ns, before_ns)
@@ -157,15 +166,21 @@ class VideoStream:
         self._tracker.begin(now_ns, self.settings.gap_s)
         pause_s = (now_ns - before_ns) * 1e-9
         is_stale = pause_s > max(STALE_STATE_S, self.settings.gap_s)
-        if self._state is None or (is_stale and not self._tracker.identities()):
+        is_lost = is_stale and not self._tracker.identities()
+        self.started_anew = self._state is None or is_lost
+        if self._state is None or is_lost:
             self._state = self.net.initial_state(1)
         self.outputs, self._state = self.net.step(frame, self._state)
+        self.next_state = self._state
+        clock.mark()
         class_logits, mask_logits = self.outputs.class_logits[0], self.outputs.mask_logits[0]
         if self.task == 'semantic':
             pixels, drawn = self._label(class_logits, mask_logits, geometry)
         else:
             pixels, drawn = self._track(class_logits, mask_logits, geometry)
-        return self._publish(pixels, drawn, stamp_ns)
+        segments = self._publish(pixels, drawn, stamp_ns)
+        self.times = clock.times()
+        return segments
 
     def _reset_for_new_video(self, geometry: Geometry, stamp_ns: int) -> None:
         if self._stamp_ns is None:

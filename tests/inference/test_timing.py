@@ -1,0 +1,62 @@
+"""Times of the stages of a frame: their order and sum, never how long they are."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from videomt_ros.inference import VideoStream
+from videomt_ros.inference.timing import StageClock
+
+IMAGE = np.zeros((64, 80, 3), np.uint8)
+
+
+def test_the_stages_are_told_apart_and_fill_the_whole():
+    begin_s = time.perf_counter()
+    clock = StageClock(torch.device('cpu'))
+    time.sleep(0.02)
+    clock.mark()
+    time.sleep(0.04)
+    clock.mark()
+    time.sleep(0.06)
+    times = clock.times()
+    whole_ms = (time.perf_counter() - begin_s) * 1e3
+    assert times.prepare_ms >= 20
+    assert times.network_ms >= 40
+    assert times.result_ms >= 60
+    assert sum(times) <= whole_ms
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_a_stream_tells_the_times_of_its_newest_frame(tiny_net, task):
+    stream = VideoStream(tiny_net, task)
+    assert stream.times is None
+    stream.push(IMAGE, 0)
+    first = stream.times
+    stream.push(IMAGE, 1)
+    assert first is not None and stream.times is not None
+    assert first is not stream.times
+    assert min(*first, *stream.times) > 0
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_timed_by_its_own_clock(tiny_net):
+    stream = VideoStream(tiny_net.to('cuda'))
+    for t in range(3):
+        begin_s = time.perf_counter()
+        stream.push(IMAGE, t)
+        whole_ms = (time.perf_counter() - begin_s) * 1e3
+        assert stream.times is not None
+        assert 0 < stream.times.network_ms < whole_ms
+
+
+def test_a_stream_says_when_the_network_starts_anew(tiny_net):
+    stream = VideoStream(tiny_net, score_threshold=1.0)
+    started = []
+    for stamp_s in (0, 1, 100, 101):  # the pause is longer than a state lasts
+        stream.push(IMAGE, stamp_s * 10**9)
+        started.append(stream.started_anew)
+    assert started == [True, False, True, False]
