@@ -1,0 +1,193 @@
+"""`videomt evaluate`: a model on a data set, by the published protocol and as a robot sees it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videomt_ros.model.presets import Preset
+
+HELP = 'score a model on a data set, and write the result files of its benchmark'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
+    parser.add_argument('--model', required=True, help='whatever load_model takes')
+    parser.add_argument(
+        '--dataset',
+        required=True,
+        help='ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco or coco_panoptic',
+    )
+    parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
+    parser.add_argument('--split', help="default: the data set's validation split")
+    parser.add_argument(
+        '--mode',
+        choices=('published', 'live', 'both'),
+        default='both',
+        help="published: the paper's protocol, which sees the whole video; live: frame by frame, "
+        "with the ids of the node's tracker; default: both, in one pass",
+    )
+    parser.add_argument('--limit', type=positive, help='only the first so many videos')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder for results, figures and report; default: out/evaluate/MODEL-DATASET',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='go on with the finished videos of the folder'
+    )
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
+    parser.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
+    )
+    parser.add_argument(
+        '--set',
+        type=setting,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help='a parameter of the node, for the live score, such as gap_s=2; may be repeated',
+    )
+
+
+def positive(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
+    return int(text)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Argument type: name and value of a stream setting; lists are separated by commas."""
+    name, separator, value = text.partition('=')
+    if not name or not separator:
+        raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
+    if name in ('class_filter', 'track_states'):
+        return name, tuple(item.strip() for item in value.split(',') if item.strip())
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected a number for {name}, got {value!r}') from None
+
+
+def main(args: argparse.Namespace) -> int:
+    """Evaluate, and print the figures.
+
+    Returns:
+        0; 1 if no video could be predicted.
+    """
+    from videomt_ros.datasets.benchmarks import open_dataset
+    from videomt_ros.evaluation.evaluator import MODES, evaluate
+    from videomt_ros.evaluation.sharding import joined_group
+    from videomt_ros.model import load_model
+    from videomt_ros.model.device import choose_device, choose_precision
+
+    split = {} if args.split is None else {'split': args.split}
+    dataset = open_dataset(args.dataset, args.root, **split)
+    device = choose_device(args.device)
+    net = load_model(args.model).to(device, choose_precision(args.precision, device))
+    modes = MODES if args.mode == 'both' else (args.mode,)
+    out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{args.dataset}'
+    preset = find_preset(args.model)
+    published = preset.published if preset else {}
+    with joined_group() as shard:
+        metrics = evaluate(
+            dataset,
+            net,
+            out,
+            modes=modes,
+            limit=args.limit,
+            resume=args.resume,
+            settings=dict(args.set),
+            about={'model': args.model, **about(device)},
+            published_score=published,
+            shard=shard,
+        )
+    if metrics is None:
+        return 0
+    return print_result(metrics, modes, published, out)
+
+
+def find_preset(model: str) -> Preset | None:
+    """The preset of this name, if there is one."""
+    from videomt_ros.model.presets import load_preset, preset_names
+
+    return load_preset(model) if model in preset_names() else None
+
+
+def about(device: Any) -> dict[str, str]:
+    """Hardware and libraries that the figures come from."""
+    import platform
+
+    import timm
+    import torch
+
+    from videomt_ros.cli.benchmark import hardware
+
+    modules = ', '.join(f'{module.__name__} {module.__version__}' for module in (torch, timm))
+    return {
+        'hardware': hardware(device),
+        'versions': f'{modules}, Python {platform.python_version()}',
+    }
+
+
+def print_result(
+    metrics: Mapping[str, Any], modes: Sequence[str], published: Mapping[str, Any], out: Path
+) -> int:
+    """Print what came of it, the path of the report last."""
+    run, failures = metrics['run'], metrics['failures']
+    if run['num_resumed']:
+        print(f'{run["num_resumed"]} of {run["num_videos"]} videos were finished before')
+    for row in table(metrics, modes, published):
+        print(row)
+    if not any(mode in metrics for mode in modes):
+        print('No truth: result files only')
+    for failure in failures:
+        print(
+            f'Failed, counted as missed: {failure["video"]} ({failure["mode"]}): '
+            f'{failure["error"]}',
+            file=sys.stderr,
+        )
+    if failures:
+        names = {failure['video'] for failure in failures}
+        print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
+    for mode in modes:
+        print(f'Results, {mode}: {out / mode}')
+    print(out / 'report.html')
+    return 1 if len(failures) == len(modes) * run['num_videos'] else 0
+
+
+def table(
+    metrics: Mapping[str, Any], modes: Sequence[str], published: Mapping[str, Any]
+) -> list[str]:
+    """Rows of figures: each mode, in percent, beside what the model's authors report."""
+    columns = [mode for mode in modes if mode in metrics]
+    if not columns:
+        return []
+    heads = [*columns, *([f'paper ({published["benchmark"]})'] if published else [])]
+    rows = [['', *heads]]
+    for name in metrics[columns[0]]['figures']:
+        cells = [shown(name, metrics[column]['figures'].get(name)) for column in columns]
+        if published:
+            cells.append(f'{published[name]:.1f}' if name in published else '')
+        rows.append([name, *cells])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(heads) + 1)]
+    return [
+        f'  {row[0]:<{widths[0]}}'
+        + ''.join(f'  {cell:>{width}}' for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def shown(name: str, value: float | None) -> str:
+    """A figure for a person: counts as they are, fractions in percent."""
+    from videomt_ros.evaluation.glossary import as_text
+
+    return as_text(name, value)

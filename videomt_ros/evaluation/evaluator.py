@@ -1,0 +1,313 @@
+"""A model on a data set: predict, write the benchmark's result files, score them, report.
+
+Predicting looks at images alone and scoring at files alone, so that an evaluation that was split
+over processes, or killed and resumed, gives the figures of one that ran through; and so does
+`videomt score` on the result files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import resource
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.datasets.vipseg import PredictedVideo, write_pred_json
+from videomt_ros.datasets.ytvis import write_ytvis_results
+from videomt_ros.evaluation.categories import map_classes
+from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
+from videomt_ros.evaluation.report import write_report
+from videomt_ros.evaluation.run_folder import RunFolder, write_json
+from videomt_ros.evaluation.scoring import score_files
+from videomt_ros.evaluation.sharding import Shard
+from videomt_ros.evaluation.video_results import open_results, png_names, stored_tracks
+from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
+from videomt_ros.model.network import VidEoMT
+
+MODES: tuple[Mode, ...] = ('published', 'live')
+
+_logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    dataset: Dataset,
+    net: VidEoMT,
+    out: Path,
+    *,
+    modes: Sequence[Mode] = MODES,
+    limit: int | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    spool_limit: int = SPOOL_LIMIT,
+    about: Mapping[str, Any] | None = None,
+    published_score: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
+) -> dict[str, Any] | None:
+    """Evaluate a model on a data set.
+
+    Args:
+        dataset: its videos are predicted; where it has truth, the results are scored.
+        net: in evaluation mode, on its device and in its number type.
+        out: folder for everything; see `evaluation.run_folder`.
+        modes: published, live or both, which takes one pass over the frames.
+        limit: only the first so many videos.
+        resume: go on with what is in the folder.
+        settings: fields of StreamSettings that differ from the defaults, for the live result.
+        spool_limit: bytes of mask logits that may wait on the disk for the end of a video; with
+            more, the network runs over the video twice.
+        about: what else `metrics.json` shall say of the run, such as the model's name and the
+            hardware; it does not decide the figures.
+        published_score: what the model's authors report, in percent; see `Preset.published`.
+        shard: which of the videos are those of this process; None: all.
+
+    Returns:
+        What `metrics.json` holds; None in all processes but the first.
+
+    Raises:
+        ValueError: model and data set have no class in common, a setting is wrong, the folder
+            holds other results, or not all processes see the same folder.
+    """
+    shard = shard or Shard()
+    settings = dict(settings or {})
+    videos = list(dataset.videos)[:limit]
+    if not videos:
+        raise ValueError(f'Expected a data set with videos, {dataset.name} has none to evaluate.')
+    classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
+    predictor = Predictor(
+        net,
+        dataset.benchmark,
+        classes,
+        settings,
+        num_pairs=NUM_PAIRS.get(dataset.name, 10),
+        spool_limit=spool_limit,
+    )
+    stream_settings = predictor.new_stream().settings  # checks them before any work
+    if dataset.benchmark == 'vspw' and stream_settings.class_filter:
+        raise ValueError('VSPW wants a class in every pixel: leave class_filter empty.')
+    request = {
+        'dataset': dataset.name,
+        'split': dataset.split,
+        'videos': _digest_videos(dataset, videos),
+        'limit': limit,
+        'model': net.config.name,
+        'weights': _digest_network(net),
+        'precision': str(next(net.parameters()).dtype).removeprefix('torch.'),
+        'device': next(net.parameters()).device.type,
+        'modes': sorted(modes),
+        'settings': settings,
+    }
+    folder = RunFolder(out, dataset.benchmark)
+    shard.first_does(lambda: folder.start(request, resume))
+    begin_s = time.perf_counter()
+    resumed = _predict_all(dataset, videos, predictor, modes, folder, shard)
+    seconds = time.perf_counter() - begin_s
+    shard.wait()
+    if not shard.is_first:
+        return None
+    run = {
+        **request,
+        **(about or {}),
+        'benchmark': dataset.benchmark,
+        'num_videos': len(videos),
+        'num_resumed': resumed,
+        'processes': shard.world_size,
+        'predict_s': round(seconds, 3),
+        'peak_memory_mb': _peak_memory_mb(),
+        'notes': list(classes.notes),
+    }
+    return _finish(dataset, videos, modes, folder, run, published_score or {})
+
+
+def _predict_all(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    predictor: Predictor,
+    modes: Sequence[Mode],
+    folder: RunFolder,
+    shard: Shard,
+) -> int:
+    """Predict the videos of this process that are not finished yet.
+
+    Returns:
+        How many were finished before.
+    """
+    mine = range(shard.rank, len(videos), shard.world_size)
+    missing = {
+        position: [mode for mode in modes if not folder.is_finished(mode, position)]
+        for position in mine
+    }
+    todo = [position for position in mine if missing[position]]
+    num_frames = sum(len(videos[position].frame_names) for position in todo)
+    with tqdm(
+        total=num_frames,
+        unit='frame',
+        file=sys.stderr,
+        # None: quiet where stderr is no terminal. One bar is enough for several processes.
+        disable=None if shard.is_first else True,
+    ) as bar:
+        for position in todo:
+            video = videos[position]
+            bar.set_description(video.name)
+            results = {
+                mode: open_results(dataset, video, folder.workplace(mode, position))
+                for mode in missing[position]
+            }
+            done = predictor.predict(video, results, folder.scratch, lambda: bar.update())
+            _keep(folder, position, video, done)
+    return len(mine) - len(todo)
+
+
+def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> None:
+    folder.note_times(position, done.stages)
+    for mode, content in done.contents.items():
+        folder.finish(mode, position, video, content, done.num_frames)
+    for mode, error in done.errors.items():
+        _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
+        folder.fail(mode, position, video, error)
+
+
+def _finish(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    modes: Sequence[Mode],
+    folder: RunFolder,
+    run: dict[str, Any],
+    published_score: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Result files, figures and report of all finished videos."""
+    metrics: dict[str, Any] = {'run': run, 'failures': _failures(videos, modes, folder)}
+    video_ids = None if run['limit'] is None else [video.video_id for video in videos]
+    for mode in modes:
+        results = _write_result_files(dataset, videos, folder, mode)
+        if dataset.truth:
+            report = score_files(
+                dataset.benchmark,
+                dataset.truth,
+                results,
+                dataset.truth_masks,
+                dataset.split,
+                video_ids,
+            )
+            metrics[mode] = report.to_json()
+    metrics['timing_ms'] = _summarise(folder.times())
+    write_json(folder.out / 'metrics.json', metrics, indent=1)
+    write_report(folder.out / 'report.html', metrics, dataset, folder.out, published_score)
+    return metrics
+
+
+def _failures(
+    videos: Sequence[Video], modes: Sequence[Mode], folder: RunFolder
+) -> list[dict[str, str]]:
+    """Videos without results, by mode.
+
+    Raises:
+        ValueError: a video is neither finished nor failed.
+    """
+    failures, lost = [], []
+    for position, video in enumerate(videos):
+        for mode in modes:
+            marker = folder.marker(mode, position)
+            if marker is None:
+                lost.append(f'{video.name} ({mode})')
+            elif marker['error'] is not None:
+                failures.append({'video': video.name, 'mode': mode, 'error': marker['error']})
+    if lost:
+        raise ValueError(
+            f'{len(lost)} results of other processes are not in {folder.out}: '
+            f'{", ".join(lost[:20])}{" ..." if len(lost) > 20 else ""}. Name a folder with --out '
+            'that all processes share, and go on by --resume.'
+        )
+    return failures
+
+
+def _write_result_files(
+    dataset: Dataset, videos: Sequence[Video], folder: RunFolder, mode: Mode
+) -> Path:
+    """Write what the benchmark's server takes; PNGs are in place already.
+
+    Returns:
+        What `score_files` takes.
+    """
+    target = folder.out / mode
+    target.mkdir(parents=True, exist_ok=True)
+    finished = (
+        (position, video, marker['content'])
+        for position, video in enumerate(videos)
+        if (marker := folder.marker(mode, position)) and marker['error'] is None
+    )
+    if dataset.benchmark == 'ytvis':
+        path = target / 'results.json'
+        write_ytvis_results(
+            path,
+            (
+                track
+                for position, video, content in finished
+                for track in stored_tracks(
+                    folder.results_folder(mode, position, video), video.video_id, content
+                )
+            ),
+        )
+        return path
+    if dataset.benchmark == 'vipseg':
+        write_pred_json(
+            target,
+            (
+                PredictedVideo(str(video.video_id), png_names(video), content['segments'])
+                for _, video, content in finished
+            ),
+        )
+    return target
+
+
+def _summarise(times: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
+    """Median and mean of each stage over all frames, in milliseconds.
+
+    `total` is what a live frame takes from the image to its segments.
+    """
+    stages: dict[str, array[float]] = {}
+    for video in times:
+        for name, values in video.items():
+            stages.setdefault(name, array('f')).extend(values)
+        if video.get('live'):
+            parts = zip(*(video[name] for name in ('prepare', 'network', 'live')), strict=False)
+            stages.setdefault('total', array('f')).extend(map(sum, parts))
+    return {
+        name: {'p50': round(float(np.median(values)), 3), 'mean': round(float(np.mean(values)), 3)}
+        for name, values in stages.items()
+        if values
+    }
+
+
+def _digest_videos(dataset: Dataset, videos: Sequence[Video]) -> str:
+    """Which videos and categories these are, wherever they lie."""
+    content = [
+        [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in videos],
+        [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _digest_network(net: VidEoMT) -> str:
+    """Which network this is: configuration and every weight."""
+    digest = hashlib.sha256(json.dumps(net.config.to_dict(), sort_keys=True).encode())
+    for name, tensor in net.state_dict().items():
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        # One tensor at a time, as bytes: numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _peak_memory_mb() -> float:
+    """Most memory that this process ever had resident (Linux counts in KiB), in MB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

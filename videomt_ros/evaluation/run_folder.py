@@ -1,0 +1,164 @@
+"""The folder of an evaluation: finished videos survive whatever kills the process.
+
+    OUT/run.json                 what was asked for; a resumed run must ask for the same
+    OUT/parts/MODE/00012.json    video 12 is finished, or failed; written last, in one step
+    OUT/parts/MODE/00012/        its masks, for YouTube-VIS
+    OUT/MODE/...                 result files, as the benchmark's server takes them
+    OUT/metrics.json, OUT/report.html
+
+Several processes may share the folder; each video belongs to one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videomt_ros.datasets.dataset import Benchmark, Video
+from videomt_ros.datasets.whole_file import whole_file
+
+_FORMAT = 1
+"""Of the files in `parts`; another version of this package may write them otherwise."""
+_OURS = ('run.json', 'metrics.json', 'parts', 'published', 'live')
+
+
+class RunFolder:
+    """Finished videos of one evaluation."""
+
+    def __init__(self, out: Path, benchmark: Benchmark) -> None:
+        self.out = out
+        self._benchmark = benchmark
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for files that vanish with the process."""
+        return self.out / 'parts'
+
+    def start(self, request: Mapping[str, Any], resume: bool) -> None:
+        """Begin, or go on; to be called by one process, before the others begin.
+
+        Args:
+            request: all that decides the figures, as plain values of JSON.
+            resume: go on with what is there; the request must be the same. An empty folder is
+                fine too.
+
+        Raises:
+            ValueError: the folder holds results and resume was not asked for, or the results of
+                another request.
+        """
+        found = [name for name in _OURS if (self.out / name).exists()]
+        path = self.out / 'run.json'
+        if found and not resume:
+            raise ValueError(
+                f'{self.out} holds results already ({", ".join(found)}). Go on with them by '
+                '--resume, or name another folder with --out.'
+            )
+        # Through JSON, lest tuples differ from the lists that they become.
+        request = json.loads(json.dumps({'format': _FORMAT, **request}))
+        if found and not path.exists():
+            raise ValueError(
+                f'{self.out} holds results ({", ".join(found)}), but no run.json that says of '
+                'what. Name another folder with --out.'
+            )
+        if path.exists():
+            _check_same(path, request)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        write_json(path, request)
+
+    def marker(self, mode: str, position: int) -> dict[str, Any] | None:
+        """What is noted of a video, by its position in the data set; None: not finished."""
+        path = self._marker_path(mode, position)
+        if not path.exists():
+            return None
+        return json.loads(path.read_text(encoding='utf-8'))
+
+    def is_finished(self, mode: str, position: int) -> bool:
+        """Whether a video was predicted and did not fail; one that failed is tried again."""
+        marker = self.marker(mode, position)
+        return marker is not None and marker['error'] is None
+
+    def workplace(self, mode: str, position: int) -> Path:
+        """Where the results of a video are made; what a killed process left there is removed."""
+        folder = self.scratch / mode / f'{position:05d}.unfinished'
+        if folder.exists():
+            shutil.rmtree(folder)
+        return folder
+
+    def finish(
+        self, mode: str, position: int, video: Video, content: Mapping[str, Any], num_frames: int
+    ) -> None:
+        """Put the results of a video in their place, then mark it as finished."""
+        self._marker_path(mode, position).unlink(missing_ok=True)
+        target = self.results_folder(mode, position, video)
+        if target.exists():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self.scratch / mode / f'{position:05d}.unfinished').replace(target)
+        self._mark(mode, position, video, num_frames=num_frames, error=None, content=content)
+
+    def fail(self, mode: str, position: int, video: Video, error: str) -> None:
+        """Note that a video has no results, and why."""
+        shutil.rmtree(self.workplace(mode, position), ignore_errors=True)
+        target = self.results_folder(mode, position, video)
+        shutil.rmtree(target, ignore_errors=True)
+        self._mark(mode, position, video, num_frames=0, error=error, content={})
+
+    def results_folder(self, mode: str, position: int, video: Video) -> Path:
+        """Where the masks of a finished video lie."""
+        if self._benchmark == 'ytvis':
+            return self.scratch / mode / f'{position:05d}'
+        if self._benchmark == 'vipseg':
+            return self.out / mode / 'pan_pred' / str(video.video_id)
+        return self.out / mode / video.name
+
+    def note_times(self, position: int, stages: Mapping[str, Sequence[float]]) -> None:
+        """Keep how long each stage took in each frame of a video, in milliseconds."""
+        rounded = {name: [round(value, 3) for value in stages[name]] for name in stages}
+        write_json(self.scratch / 'times' / f'{position:05d}.json', rounded)
+
+    def times(self) -> Iterator[dict[str, list[float]]]:
+        """What `note_times` has kept, video by video."""
+        for path in sorted((self.scratch / 'times').glob('*.json')):
+            yield json.loads(path.read_text(encoding='utf-8'))
+
+    def _marker_path(self, mode: str, position: int) -> Path:
+        return self.scratch / mode / f'{position:05d}.json'
+
+    def _mark(self, mode: str, position: int, video: Video, **fields: Any) -> None:
+        marker = {'video_id': video.video_id, 'name': video.name, **fields}
+        write_json(self._marker_path(mode, position), marker)
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file that is whole or not there."""
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
+
+
+def _check_same(path: Path, request: Mapping[str, Any]) -> None:
+    """Refuse to mix the results of two requests."""
+    try:
+        earlier = json.loads(path.read_text(encoding='utf-8'))
+        assert isinstance(earlier, dict)
+    except (OSError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f'{path} cannot be read ({error}). Name another folder with --out.'
+        ) from error
+    differences = [
+        f'{key} was {_shown(earlier.get(key))} and is {_shown(request.get(key))}'
+        for key in sorted({*earlier, *request})
+        if earlier.get(key) != request.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f'{path.parent} holds the results of another run: {"; ".join(differences)}. '
+            'Ask for the same, or name another folder with --out.'
+        )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,0 +1,72 @@
+"""Several processes that share one evaluation, as torchrun and other launchers start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch.distributed as dist
+
+_PATIENCE = timedelta(days=30)
+"""How long a process waits for the others: one may have all the long videos. The launcher ends
+all of them when one dies."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which of the processes this is."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """The process that starts the folder, and ends it."""
+        return self.rank == 0
+
+    def first_does(self, work: Callable[[], None]) -> None:
+        """Have the first process do something while the others wait.
+
+        Raises:
+            ValueError, OSError: what the work raised, in all processes; in the others as a
+                ValueError that says so.
+        """
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                work()
+            except (ValueError, OSError) as caught:
+                error = caught
+        if self.world_size > 1:
+            reasons = [None if error is None else str(error)]
+            dist.broadcast_object_list(reasons, src=0)
+            if reasons[0] and not self.is_first:
+                raise ValueError(f'The first process gave up: {reasons[0]}')
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Wait until all processes have come this far."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined_group() -> Iterator[Shard]:
+    """Find the other processes by the variables of the environment that launchers set.
+
+    Yields:
+        This process's share; all of it where no launcher has started it.
+    """
+    world_size = int(os.environ.get('WORLD_SIZE', '1'))
+    if world_size == 1:
+        yield Shard()
+        return
+    dist.init_process_group('gloo', timeout=_PATIENCE)
+    try:
+        yield Shard(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
