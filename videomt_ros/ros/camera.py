@@ -1,9 +1,10 @@
-"""The demo's camera: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
+"""The camera of a live run: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
 
     python -m videomt_ros.ros.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
 
 It waits for a subscriber, keeps the time of the source, and stamps each image with the time at
-which it is published, as a driver does; `sent` events tell the stamp beside the source's own.
+which it is published, as a driver does, or with the source's own (--keep-stamps); `sent` events
+tell both. With --every-frame it sends an image once the result of the one before has come.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -26,45 +29,97 @@ from std_msgs.msg import Header
 
 from videomt_ros.datasets.opening import open_source
 from videomt_ros.datasets.source import Source, SourceFrame
-from videomt_ros.ros.conversions import image_to_msg
+from videomt_ros.msg import TrackArray
+from videomt_ros.ros.conversions import image_to_msg, stamp_to_msg
 from videomt_ros.ros.events import emit
 
 SUBSCRIBER_TIMEOUT_S = 60.0
+RESULT_TIMEOUT_S = 120.0
+"""For --every-frame; a large network on a small processor takes its time."""
 
 
-def play(source: Source, node: Node, seconds: float, frames: int, rate: float) -> None:
+@dataclass(frozen=True)
+class Playing:
+    """How a source is played."""
+
+    seconds: float = 0.0
+    """End after so much of the source's time; 0: never."""
+    frames: int = 0
+    """End after so many images; 0: never."""
+    rate: float = 0.0
+    """Images in a second; 0: in the source's own time."""
+    speed: float = 1.0
+    """The source's own time goes so many times as fast."""
+    keeps_stamps: bool = False
+    """Images keep the stamps of the source; where it has none, its times are taken."""
+    every_frame: bool = False
+    """An image is sent once the result of the one before has come, and not before its time."""
+
+
+def play(source: Source, node: Node, playing: Playing) -> None:
     """Publish a source from its first image to its last, or until it is interrupted.
 
     Args:
         source: the images.
         node: publishes them on `image_raw`.
-        seconds: end after so much of the source's time; 0: never.
-        frames: end after so many images; 0: never.
-        rate: images in a second; 0: in the source's own time.
+        playing: how.
 
     Raises:
-        TimeoutError: nobody subscribes.
+        TimeoutError: nobody subscribes, or no result comes.
     """
-    # Reliable, so that what the demo counts as dropped was dropped by the segmenter and not by
-    # the transport. Real drivers are often best effort; the segmenter takes either.
+    # Reliable, so that what is counted as dropped was dropped by the segmenter and not by the
+    # transport. Real drivers are often best effort; the segmenter takes either.
     quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(Image, 'image_raw', quality)
+    results = _Results(node) if playing.every_frame else None
     _wait_for_subscriber(publisher)
     try:
-        for number, frame in enumerate(_paced(source, seconds, frames, rate)):
-            stamp = node.get_clock().now()
-            header = Header(stamp=stamp.to_msg(), frame_id=frame.frame_id)
+        for number, frame in enumerate(_paced(source, playing)):
+            if results is not None:
+                results.wait_for(number)
+            source_ns = frame.time_ns if frame.stamp_ns is None else frame.stamp_ns
+            stamp_ns = source_ns if playing.keeps_stamps else node.get_clock().now().nanoseconds
+            header = Header(stamp=stamp_to_msg(stamp_ns), frame_id=frame.frame_id)
             publisher.publish(image_to_msg(frame.image, 'rgb8', header))
-            emit(
-                'sent',
-                number=number,
-                stamp_ns=stamp.nanoseconds,
-                source_ns=frame.time_ns if frame.stamp_ns is None else frame.stamp_ns,
-            )
+            emit('sent', number=number, stamp_ns=stamp_ns, source_ns=source_ns)
     except KeyboardInterrupt:
         pass  # a webcam's usual end
     publisher.wait_for_all_acked(Duration(seconds=10))
     emit('end', notes=source.notes)
+
+
+class _Results:
+    """Counts the lists of tracks that the segmenter publishes."""
+
+    def __init__(self, node: Node) -> None:
+        """Subscribe, and wait until the segmenter has certainly seen it."""
+        self._node = node
+        self._num_results = self._num_reports = 0
+        quality = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+        node.create_subscription(TrackArray, 'segmentation/tracks', self._take_result, quality)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._take_report, 10)
+        # The publisher may see us a moment after we see it; its second report is a second later.
+        self._spin_until(lambda: self._num_reports >= 2, SUBSCRIBER_TIMEOUT_S, 'a segmenter')
+
+    def wait_for(self, count: int) -> None:
+        """Return once there are so many results."""
+        what = f'the result of image {count}'
+        self._spin_until(lambda: self._num_results >= count, RESULT_TIMEOUT_S, what)
+
+    def _spin_until(self, is_true: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not is_true():
+            rclpy.spin_once(self._node, timeout_sec=0.1)
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f'Expected {what} within {timeout_s:.0f} s, none came.')
+
+    def _take_result(self, msg: TrackArray) -> None:
+        del msg
+        self._num_results += 1
+
+    def _take_report(self, msg: DiagnosticArray) -> None:
+        del msg
+        self._num_reports += bool(self._node.count_publishers('segmentation/tracks'))
 
 
 def _wait_for_subscriber(publisher: Publisher) -> None:
@@ -78,18 +133,19 @@ def _wait_for_subscriber(publisher: Publisher) -> None:
         time.sleep(0.02)
 
 
-def _paced(source: Source, seconds: float, frames: int, rate: float) -> Iterator[SourceFrame]:
+def _paced(source: Source, playing: Playing) -> Iterator[SourceFrame]:
     """Hand out each frame when its time has come; the next is read while there is time."""
     start_s, first_ns = 0.0, 0
     for number, frame in enumerate(source.frames()):
         if number == 0:
             start_s, first_ns = time.monotonic(), frame.time_ns
         elapsed_s = (frame.time_ns - first_ns) * 1e-9
-        if (frames and number >= frames) or (seconds and elapsed_s >= seconds):
+        is_late = bool(playing.seconds and elapsed_s >= playing.seconds)
+        if is_late or (playing.frames and number >= playing.frames):
             return
         if not source.is_live:
-            due_s = start_s + (number / rate if rate else elapsed_s)
-            time.sleep(max(0.0, due_s - time.monotonic()))
+            after_s = number / playing.rate if playing.rate else elapsed_s / playing.speed
+            time.sleep(max(0.0, start_s + after_s - time.monotonic()))
         yield frame
 
 
@@ -107,6 +163,9 @@ def main() -> int:
     parser.add_argument('--seconds', type=float, default=0.0, help='end after; 0: never')
     parser.add_argument('--frames', type=int, default=0, help='end after; 0: never')
     parser.add_argument('--rate', type=float, default=0.0, help="in Hz; 0: the source's own")
+    parser.add_argument('--speed', type=float, default=1.0, help="times the source's own")
+    parser.add_argument('--keep-stamps', action='store_true', help='those of the source')
+    parser.add_argument('--every-frame', action='store_true', help='wait for each result')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     # A SIGINT ends the source; rclpy must go on for a moment, until the last image has arrived.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -114,7 +173,10 @@ def main() -> int:
     node = rclpy.create_node('camera')
     try:
         source = open_source(args.source, args.topic, args.seed, args.scene_frames)
-        play(source, node, args.seconds, args.frames, args.rate)
+        playing = Playing(
+            args.seconds, args.frames, args.rate, args.speed, args.keep_stamps, args.every_frame
+        )
+        play(source, node, playing)
     except (ValueError, OSError) as error:
         node.get_logger().fatal(str(error))
         return 1

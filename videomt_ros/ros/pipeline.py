@@ -46,7 +46,7 @@ _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
 
 
 class ProcessError(ValueError):
-    """A process of the demo ended too early; the text holds the last errors it logged."""
+    """A process of a live run ended too early; the text holds the last errors it logged."""
 
 
 class Pipeline:
@@ -67,7 +67,7 @@ class Pipeline:
         """
         for module in ('rclpy', 'videomt_ros.msg'):
             if find_spec(module) is None:
-                raise ModuleNotFoundError(f'The demo needs {module}.', name=module)
+                raise ModuleNotFoundError(f'A live run needs {module}.', name=module)
         self.domain_id = _free_domain()
         self.namespace = f'/demo_{os.getpid()}'
         self._folder = folder
@@ -99,7 +99,8 @@ class Pipeline:
         name: str,
         module: str,
         args: Sequence[str] = (),
-        parameters: Mapping[str, str | int] | None = None,
+        parameters: Mapping[str, str | int | bool] | None = None,
+        params_file: Path | None = None,
     ) -> None:
         """Start a process; what it prints as events comes out of `next_event`.
 
@@ -108,9 +109,13 @@ class Pipeline:
             module: as `python -m` takes it.
             args: of its command line.
             parameters: of its ROS node.
+            params_file: more of them; those above go first.
         """
         command = [sys.executable, '-m', module, *args, '--ros-args']
         command += ['-r', f'__ns:={self.namespace}']
+        if params_file is not None:
+            command += ['--params-file', str(params_file)]
+        # Of two values of a parameter, the later one counts.
         for key, value in (parameters or {}).items():
             # JSON is YAML, and keeps a model named 1.0 from becoming a number.
             command += ['-p', f'{key}:={json.dumps(value, ensure_ascii=False)}']

@@ -1,10 +1,12 @@
-"""The demo's recorder: subscribes to what the segmenter publishes, and keeps it.
+"""The recorder of a live run: subscribes to what the segmenter publishes, and keeps it.
 
     python -m videomt_ros.ros.recorder --folder FOLDER [--fps 10]
+    python -m videomt_ros.ros.recorder --bag BAG
 
-Until SIGINT it writes a `datasets.recording`, and prints events: `ready` once the segmenter is
-active and its topics are matched, `kept` for every frame of which all outputs arrived, and
-`health` for every report of the segmenter on /diagnostics.
+Until SIGINT it writes a `datasets.recording`, or the lists of tracks as they came into a rosbag2
+(mcap), and prints events: `ready` once the segmenter is active and its topics are matched, `kept`
+for every frame of which all that is kept arrived, and `health` for every report of the segmenter
+on /diagnostics.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import rclpy
@@ -24,17 +26,19 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
+from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import Image
 
+from videomt_ros.datasets.bag_messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.recording import RecordingWriter
 from videomt_ros.msg import Track, TrackArray
 from videomt_ros.ros.conversions import stamp_from_msg
 from videomt_ros.ros.events import emit
 
-_OUTPUTS = {'tracks': TrackArray, 'instances': Image, 'overlay': Image}
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 _TELLS_ARRIVAL = hasattr(Subscription, 'CallbackType')
 """Whether rclpy tells a callback of two arguments when the message arrived: not before Iron."""
@@ -42,35 +46,114 @@ _MAX_WAITING = 100
 """Messages that wait to be written; beyond these the middleware holds back, and then drops."""
 
 
+class Keeper(Protocol):
+    """Writes what a recorder receives, in its writing thread."""
+
+    outputs: ClassVar[dict[str, type]]
+    """Topics under `segmentation/` that it keeps, and their types."""
+
+    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+        """Write a message of one of these topics."""
+        ...
+
+    def close(self) -> None:
+        """Complete the files."""
+        ...
+
+
+class FolderKeeper:
+    """Keeps tracks, id images and overlay as a `datasets.recording`."""
+
+    outputs: ClassVar[dict[str, type]] = {
+        'tracks': TrackArray,
+        'instances': Image,
+        'overlay': Image,
+    }
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        self._writer = RecordingWriter(folder, fps)
+
+    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+        """Write a message."""
+        stamp_ns = stamp_from_msg(msg.header.stamp)
+        if name == 'overlay':
+            image = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.width, 3)
+            self._writer.add_overlay(stamp_ns, image)
+        elif name == 'instances':
+            order = '>u2' if msg.is_bigendian else '<u2'
+            ids = np.frombuffer(msg.data, order).reshape(msg.height, msg.step // 2)
+            self._writer.add_ids(stamp_ns, ids[:, : msg.width].astype(np.uint16))
+        else:
+            self._writer.add_tracks(
+                {
+                    'stamp_ns': stamp_ns,
+                    'received_ns': received_ns,
+                    'frame_id': msg.header.frame_id,
+                    'model': msg.model,
+                    'height': msg.height,
+                    'width': msg.width,
+                    'tracks': [track_to_record(track) for track in msg.tracks],
+                }
+            )
+
+    def close(self) -> None:
+        """Complete the files."""
+        self._writer.close()
+
+
+class BagKeeper:
+    """Keeps the lists of tracks, byte by byte as they are, in a new bag."""
+
+    outputs: ClassVar[dict[str, type]] = {'tracks': TrackArray}
+
+    def __init__(self, bag: Path, topic: str) -> None:
+        self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        # The bag carries the definition, so that it can be read where this package is not.
+        self._connection = self._writer.add_connection(
+            topic, TRACK_ARRAY, typestore=message_types()
+        )
+
+    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+        """Write a message."""
+        del name
+        self._writer.write(self._connection, received_ns, serialize_message(msg))
+
+    def close(self) -> None:
+        """Write the index, and metadata.yaml."""
+        self._writer.close()
+
+
 class RecorderNode(Node):
-    """Keeps tracks, id images and overlay of one segmenter.
+    """Keeps what one segmenter publishes.
 
     Callbacks only queue what came; a thread writes it, so that a slow disk or a busy processor
     does not fill the middleware's own short queue.
     """
 
-    def __init__(self, folder: Path, fps: float) -> None:
+    def __init__(self, kind: type[Keeper], *args: Any) -> None:
+        """Subscribe, and open the files.
+
+        Args:
+            kind: decides what is kept.
+            args: with which it is built.
+        """
         super().__init__('recorder')
         self.failure: Future = Future()
         """Done with the error if a file could not be written."""
-        self._counts = dict.fromkeys(_OUTPUTS, 0)
+        self._counts = dict.fromkeys(kind.outputs, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
         # Under /diagnostics come those of other namespaces, too.
         self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: '
-        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_MAX_WAITING)
-        take: dict[str, Callable[..., None]] = {
-            'tracks': self._take_tracks if _TELLS_ARRIVAL else self._take_tracks_now,
-            'instances': self._take_instances,
-            'overlay': self._take_overlay,
-        }
+        self._waiting: queue.Queue[tuple[str, Any, int] | None] = queue.Queue(_MAX_WAITING)
         self._outputs = [
-            self.create_subscription(kind, f'segmentation/{name}', take[name], _QOS)
-            for name, kind in _OUTPUTS.items()
+            self.create_subscription(type_, f'segmentation/{name}', self._taker(name), _QOS)
+            for name, type_ in kind.outputs.items()
         ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
         # Last, so that its files are there once everything is.
-        self._writer = RecordingWriter(folder, fps)
+        self._keeper = kind(*args)
         self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
         self._thread.start()
 
@@ -78,57 +161,31 @@ class RecorderNode(Node):
         """Write what waits, complete the files, and end."""
         self._waiting.put(None)
         self._thread.join()
-        self._writer.close()
+        self._keeper.close()
         self.destroy_node()
+
+    def _taker(self, name: str) -> Callable[..., None]:
+        """The callback of a topic: queue the message, with the time at which it arrived."""
+
+        def take(msg: Any, info: dict[str, Any]) -> None:
+            # The middleware's own time, so that our writing of files is not in it.
+            self._waiting.put((name, msg, info.get('received_timestamp') or time.time_ns()))
+
+        def take_now(msg: Any) -> None:
+            take(msg, {})
+
+        return take if _TELLS_ARRIVAL else take_now
 
     def _write(self) -> None:
         """In a thread: write what waits. After a failure, only take it."""
-        while (task := self._waiting.get()) is not None:
+        while (item := self._waiting.get()) is not None:
             if self.failure.done():
                 continue
             try:
-                task()
+                self._keeper.keep(*item)
+                self._count(item[0])
             except Exception as error:  # a full disk, or what no writer can write
                 self.failure.set_exception(error)
-
-    def _take_tracks(self, msg: TrackArray, info: dict[str, Any]) -> None:
-        # The middleware's own time of arrival, so that our writing of files is not in it.
-        received_ns = info.get('received_timestamp') or time.time_ns()
-        self._waiting.put(lambda: self._write_tracks(msg, received_ns))
-
-    def _take_tracks_now(self, msg: TrackArray) -> None:
-        self._take_tracks(msg, {})
-
-    def _take_instances(self, msg: Image) -> None:
-        self._waiting.put(lambda: self._write_instances(msg))
-
-    def _take_overlay(self, msg: Image) -> None:
-        self._waiting.put(lambda: self._write_overlay(msg))
-
-    def _write_tracks(self, msg: TrackArray, received_ns: int) -> None:
-        self._writer.add_tracks(
-            {
-                'stamp_ns': stamp_from_msg(msg.header.stamp),
-                'received_ns': received_ns,
-                'frame_id': msg.header.frame_id,
-                'model': msg.model,
-                'height': msg.height,
-                'width': msg.width,
-                'tracks': [track_to_record(track) for track in msg.tracks],
-            }
-        )
-        self._count('tracks')
-
-    def _write_instances(self, msg: Image) -> None:
-        order = '>u2' if msg.is_bigendian else '<u2'
-        ids = np.frombuffer(msg.data, order).reshape(msg.height, msg.step // 2)[:, : msg.width]
-        self._writer.add_ids(stamp_from_msg(msg.header.stamp), ids.astype(np.uint16))
-        self._count('instances')
-
-    def _write_overlay(self, msg: Image) -> None:
-        image = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.width, 3)
-        self._writer.add_overlay(stamp_from_msg(msg.header.stamp), image)
-        self._count('overlay')
 
     def _count(self, name: str) -> None:
         self._counts[name] += 1
@@ -186,13 +243,19 @@ def main() -> int:
         0 if the files are complete; 1 if one could not be written.
     """
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0] if __doc__ else None)
-    parser.add_argument('--folder', type=Path, required=True, help='new or empty')
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument('--folder', type=Path, help='new or empty')
+    place.add_argument('--bag', type=Path, help='new; keeps the lists of tracks alone')
     parser.add_argument('--fps', type=float, default=10.0, help='of overlay.mp4')
+    parser.add_argument('--topic', default='/segmentation/tracks', help='in the bag')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     node = None
     try:
         rclpy.init()
-        node = RecorderNode(args.folder, args.fps)
+        if args.bag is not None:
+            node = RecorderNode(BagKeeper, args.bag, args.topic)
+        else:
+            node = RecorderNode(FolderKeeper, args.folder, args.fps)
         rclpy.spin_until_future_complete(node, node.failure)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # its usual end

@@ -1,0 +1,141 @@
+"""`videomt bag make` and `replay`: bags of a data set, and bags through the running node."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+HELP = 'make bags of a data set with their truth, or play a bag through the running node'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this verb."""
+    parts = parser.add_subparsers(metavar='make | replay', required=True)
+
+    text = 'write each video of a data set as a rosbag2, with its truth beside it'
+    make = parts.add_parser('make', help=text, description=text)
+    make.add_argument('--dataset', required=True, help='as for `videomt evaluate`')
+    make.add_argument('--root', type=Path, required=True, help='folder of the data set')
+    make.add_argument('--split', default='', help="default the data set's own")
+    make.add_argument('--out', type=Path, required=True, help='folder for the bags')
+    make.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    make.add_argument(
+        '--compressed',
+        choices=('jpeg', 'png'),
+        help='write sensor_msgs/CompressedImage on /camera/image_raw/compressed',
+    )
+    make.add_argument('--zstd', choices=('none', 'file', 'message'), default='none')
+    make.add_argument('--limit', type=_count, help='the first so many videos')
+    make.set_defaults(run=_make)
+
+    text = 'play a bag through the real node, over ROS 2, and record what it publishes'
+    replay = parts.add_parser('replay', help=text, description=text)
+    replay.add_argument('bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag')
+    replay.add_argument('--topic', default='', help='image topic of a bag that has several')
+    replay.add_argument('--model', required=True, help='whatever load_model takes')
+    replay.add_argument('--out', type=Path, required=True, help='new bag (mcap) of TrackArray')
+    pace = replay.add_mutually_exclusive_group()
+    pace.add_argument(
+        '--rate', type=_positive, default=1.0, help='times as fast as recorded; default 1'
+    )
+    pace.add_argument(
+        '--every-frame',
+        action='store_true',
+        help='as fast as it goes with no frame dropped: send each when the result of the one '
+        'before has come',
+    )
+    replay.add_argument(
+        '--task',
+        choices=('auto', 'instance', 'panoptic', 'semantic'),
+        default='auto',
+        help='what to make of the model; auto is what it was trained for',
+    )
+    replay.add_argument('--params', type=Path, help='parameter file of the node')
+    replay.set_defaults(run=_replay)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the part that was asked for.
+
+    Returns:
+        0 once the bags are written.
+    """
+    # A process that is told to end takes its children along, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return args.run(args)
+
+
+def _make(args: argparse.Namespace) -> int:
+    from videomt_ros.datasets.bag_writing import BagFormat, make_bags
+    from videomt_ros.datasets.benchmarks import open_dataset
+
+    dataset = open_dataset(args.dataset, args.root, *([args.split] if args.split else []))
+    dataset = replace(dataset, videos=dataset.videos[: args.limit])
+    form = BagFormat(args.storage, args.compressed or 'raw', args.zstd)
+    bags = make_bags(dataset, args.out, form, lambda name: print(f'  {name}', flush=True))
+    truth = 'each with its truth beside it' if dataset.truth else 'without truth'
+    print(f'{len(bags)} bags in {args.out}, {truth}')
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from videomt_ros.datasets.rosbag import BagImages
+    from videomt_ros.ros.live_run import LiveRun
+
+    if args.out.exists():
+        raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')
+    if args.params is not None and not args.params.is_file():
+        raise ValueError(f'Expected a parameter file, but there is no {args.params}.')
+    # A parameter file may have a say where the user has none.
+    task = {} if args.task == 'auto' else {'task': args.task}
+    source = BagImages(args.bag, args.topic)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.replay-', dir=args.out.parent) as scratch:
+        # The file in a bag's folder is named after the folder.
+        bag = Path(scratch, 'bag', args.out.name)
+        bag.parent.mkdir()
+        # Its images come as fast as the node takes them, if none may be dropped.
+        pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
+        run = LiveRun(Path(scratch), source.num_frames, source.fps * args.rate, is_live=False)
+        run.execute(
+            {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
+            recorder=['--bag', str(bag)],
+            camera=[
+                *('--source', str(args.bag), '--topic', source.topic),
+                *('--speed', str(args.rate), '--keep-stamps', *pace),
+            ],
+            playing=source.description,
+            params_file=args.params,
+        )
+        os.replace(bag, args.out)
+    for note in run.notes:
+        print(f'Note: {note}')
+    sent, received, _, kept = run.counts()
+    health = run.health
+    print(
+        f'{sent} frames sent, {received} received, {health["processed"]} processed, '
+        f'{health["dropped"]} dropped, {health["rejected"]} rejected, {health["failed"]} failed; '
+        f'{kept} lists of tracks in {args.out}'
+    )
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text!r}')
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+    return value

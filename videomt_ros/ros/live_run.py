@@ -1,0 +1,185 @@
+"""One run of camera, segmenter and recorder, from their start to the last result.
+
+Needs no rclpy itself, as `ros.pipeline`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from videomt_ros.ros.pipeline import Pipeline
+
+_READY_TIMEOUT_S = 300.0
+"""A large model may have to be downloaded first."""
+_IDLE_S, _BUSY_S = 4.0, 120.0
+"""How long to wait for results that do not come: where none is due any more, and where one is."""
+
+
+class LiveRun:
+    """Plays a source through the real node, and waits until every image is accounted for."""
+
+    def __init__(self, folder: Path, num_expected: int | None, fps: float, is_live: bool) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            folder: for the logs of the processes.
+            num_expected: images that the camera will send, as far as it is known.
+            fps: images in a second, for the time to go.
+            is_live: a Ctrl-C ends the camera, and the run goes on to its end.
+        """
+        self._folder, self._is_live = folder, is_live
+        self._num_expected, self._fps = num_expected, fps
+        self.sent: list[dict[str, Any]] = []
+        """Events of the camera, one per frame."""
+        self.health: dict[str, str] = {}
+        """The segmenter's last report."""
+        self.notes: list[str] = []
+        self.kept = 0
+        """Frames whose results all arrived at the recorder."""
+        self._is_ready = self._is_over = False
+
+    def execute(
+        self,
+        parameters: Mapping[str, str | int | bool],
+        recorder: Sequence[str],
+        camera: Sequence[str],
+        playing: str,
+        params_file: Path | None = None,
+    ) -> None:
+        """Start, wait for the end, and stop everything.
+
+        Args:
+            parameters: of the segmenter, `model` among them.
+            recorder: arguments of `ros.recorder`.
+            camera: arguments of `ros.camera`.
+            playing: what is played, in words.
+            params_file: more parameters of the segmenter; those above go first.
+
+        Raises:
+            ValueError: a process failed, or no result came.
+        """
+        with Pipeline(self._folder) as pipeline:
+            print(
+                f'Loading model {parameters["model"]} (to listen in: '
+                f'ROS_DOMAIN_ID={pipeline.domain_id}, topics {pipeline.namespace}/...)',
+                flush=True,
+            )
+            pipeline.start('recorder', 'videomt_ros.ros.recorder', recorder)
+            pipeline.start(
+                'segmenter',
+                'videomt_ros.ros.node',
+                parameters={'input_reliability': 'reliable', 'input_depth': 10, **parameters},
+                params_file=params_file,
+            )
+            self._wait_until_ready(pipeline)
+            print(f'Playing {playing}', flush=True)
+            pipeline.start('camera', 'videomt_ros.ros.camera', camera)
+            self._wait_for_results(pipeline)
+            pipeline.finish('recorder')
+        if not self.kept or not self.sent:
+            reason = self.health.get('last_error') or 'it reports no error.'
+            raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Frames sent, received, settled (processed or given up), and kept."""
+        received, processed, *given_up = (
+            int(self.health.get(key, 0))
+            for key in ('received', 'processed', 'dropped', 'rejected', 'failed')
+        )
+        return len(self.sent), received, processed + sum(given_up), self.kept
+
+    def _wait_until_ready(self, pipeline: Pipeline) -> None:
+        deadline_s = time.monotonic() + _READY_TIMEOUT_S
+        while not self._is_ready:
+            self._take(pipeline.next_event(0.2))
+            if time.monotonic() > deadline_s:
+                raise ValueError(
+                    f'The segmenter was not active after {_READY_TIMEOUT_S:.0f} s: '
+                    f'{pipeline.last_errors("segmenter")}'
+                )
+
+    def _wait_for_results(self, pipeline: Pipeline) -> None:
+        """Until every frame that was sent is accounted for, or nothing moves any more."""
+        progress = _Progress(self._num_expected, self._fps)
+        counts, changed_s = (0, 0, 0, 0), time.monotonic()
+        while not self._is_complete():
+            try:
+                self._take(pipeline.next_event(0.2))
+            except KeyboardInterrupt:
+                if not self._is_live or not pipeline.is_running('camera'):
+                    raise
+                pipeline.interrupt('camera')
+            now_s = time.monotonic()
+            if counts != self.counts():
+                counts, changed_s = self.counts(), now_s
+            sent, received, settled, kept = counts
+            progress.show(sent, kept)
+            patience_s = _IDLE_S if settled == received and self._is_over else _BUSY_S
+            if now_s - changed_s > patience_s:
+                self.notes.append(
+                    f'Stopped waiting: of {sent} frames {sent - received} did not reach the '
+                    f'segmenter, {received - settled} are still in work, and the results of '
+                    f'{int(self.health["processed"]) - kept} did not reach the recorder whole.'
+                )
+                break
+        progress.end()
+
+    def _take(self, source_and_event: tuple[str, dict[str, Any]] | None) -> None:
+        if source_and_event is None:
+            return
+        event = source_and_event[1]
+        kind = event.pop('event')
+        if kind == 'ready':
+            self._is_ready = True
+        elif kind == 'sent':
+            self.sent.append(event)
+        elif kind == 'health':
+            self.health = event
+        elif kind == 'kept':
+            self.kept = event['frames']
+        elif kind == 'end':
+            self._is_over = True
+            self.notes += event['notes']
+
+    def _is_complete(self) -> bool:
+        sent, received, settled, kept = self.counts()
+        is_settled = sent == received == settled and kept >= int(self.health.get('processed', 0))
+        return self._is_over and is_settled
+
+
+class _Progress:
+    """How far the run is: one line that changes in a terminal, now and then a line elsewhere."""
+
+    def __init__(self, num_expected: int | None, fps: float) -> None:
+        self._num_expected, self._fps = num_expected, fps
+        self._is_terminal = sys.stdout.isatty()
+        self._period_s = 0.2 if self._is_terminal else 5.0
+        self._shown_s = 0.0 if self._is_terminal else time.monotonic()
+
+    def show(self, sent: int, kept: int) -> None:
+        """Show the counts, if it is time."""
+        now_s = time.monotonic()
+        if now_s - self._shown_s < self._period_s:
+            return
+        self._shown_s = now_s
+        text = f'{sent} frames sent, results of {kept}'
+        if self._num_expected:
+            left_s = max(0.0, (self._num_expected - sent) / self._fps)
+            text = f'{sent} of {self._num_expected} frames sent, results of {kept}, '
+            text += f'{left_s:.0f} s to go' if left_s else 'waiting for the last'
+        self._print(text)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._is_terminal:
+            print(flush=True)
+
+    def _print(self, text: str) -> None:
+        if self._is_terminal:
+            print(f'\r\x1b[K  {text}', end='', flush=True)
+        else:
+            print(f'  {text}', flush=True)
