@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from videomt_ros.datasets.dataset import DatasetError, VideoFrame
 from videomt_ros.datasets.mask_png import UNREADABLE
@@ -41,8 +41,8 @@ class ImageFolderVideo:
         for index, path in enumerate(self.image_paths):
             try:
                 with Image.open(path) as file:
-                    # Upright, as the reference reads photos; a cut off file is an error here.
-                    image = ImageOps.exif_transpose(file).convert('RGB')
+                    # As it is stored, whatever turn its EXIF asks for: so masks count pixels.
+                    image = file.convert('RGB')
             except UNREADABLE as error:
                 raise DatasetError(
                     path, [f'Expected an image that Pillow can read: {error}.']

@@ -156,7 +156,7 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
         tuple(videos),
         truth=(path,) if truth.has_annotations else (),
         truth_masks=masks_folder if truth.has_annotations else None,
-        split=split,
+        split=SPLITS[split],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.image_folder import is_plain_name
+from videomt_ros.datasets.json_files import load_json
 from videomt_ros.datasets.panoptic_files import (
     SegmentsInfo,
     VipsegResults,
@@ -99,12 +99,7 @@ def read_results(
 
 def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
     """Read an object with lists of these names; raises DatasetError at once if it is not one."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DatasetError(path, ['There is no such file.']) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(path, [f'Expected JSON, but it cannot be read: {error}.']) from error
+    content = load_json(path)
     if not isinstance(content, dict):
         raise DatasetError(path, [f'Expected a JSON object, got {type(content).__name__}.'])
     faults = [

@@ -1,19 +1,20 @@
-"""Classes of a VSPW folder: {name: value in the masks}, in the file that VSPW ships or a user's own.
+"""Classes of a VSPW folder: {name: value in the masks}, from VSPW's own file or a user's.
 
 Category ids are 0..123, one below the values of the true masks.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.json_files import load_json
 from videomt_ros.labels import load_classes
 
 NUM_CLASSES = 124
 """Values 1..124 of a true mask are classes; others are not looked at."""
-_FILES = ('classes.json', 'label_num_dic_final.json')
+CLASS_FILES = ('classes.json', 'label_num_dic_final.json')
+"""Where classes are looked for in a data set, the first that is there counts."""
 
 
 def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
@@ -29,14 +30,14 @@ def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
     """
     official = load_classes('vspw')
     kinds = dict(zip(official.class_names, official.thing_classes, strict=True))
-    path = next((base / each for each in _FILES if (base / each).exists()), None)
+    path = next((base / each for each in CLASS_FILES if (base / each).exists()), None)
     if path is None:
         pairs = zip(official.category_ids, official.class_names, strict=True)
         return [Category(number, name, kinds[name]) for number, name in sorted(pairs)]
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        faults.append(f'Expected JSON in {path}, but it cannot be read: {error}.')
+        content = load_json(path)
+    except DatasetError as error:
+        faults.append(f'{path}: {" ".join(error.faults)}')
         return []
     if not isinstance(content, dict) or not content:
         faults.append(f'Expected {{name: value in the masks}} in {path}, got {str(content)[:80]}.')
