@@ -182,11 +182,10 @@ def test_identity_switch_costs_only_in_windows():
 
 
 def test_windows_move_by_one_frame_and_count_alike():
-    # Windows of 2: frames 1-2 match with 8/8; 2-3 have 4/8, no match: TP 1, FN 1, FP 1.
+    # Frames 1-2 match with 8/8. In 2-3 both predictions have 4/8: 1 is missed, 5 and 6 are wrong.
     video = [frame('1111', '5555'), frame('1111', '5555'), frame('1111', '6666')]
     result = score(video)
-    # Window 2-3: 1 missed, 5 and 6 wrong.
-    assert result['VPQ2'] == pytest.approx(1 / (1 + Fraction(2 + 1, 2)), abs=1e-15)
+    assert result['VPQ2'] == pytest.approx(1 / (1 + Fraction(1 + 2, 2)), abs=1e-15)
 
 
 def test_class_in_a_window_is_that_of_its_first_frame():
@@ -209,12 +208,9 @@ def test_class_in_a_window_is_that_of_its_first_frame():
 
 
 def test_pixels_of_a_true_id_count_where_another_frame_lists_it():
-    # In frame 2 true 1 is drawn but not listed: area 4 + 0, shared 4 + 2: more than the union.
-    video = [frame('1111', '5000'), frame('1111', '5000', {2: THING})]
-    # Shared 2, union 2 + 4 - 2: no match. As a stranger the pixels would give the same.
-    assert score(video)['VPQ2'] == 0
+    # In frame 2 true 1 is drawn but not listed: area 4 + 0, shared 3 + 1, IoU 4 / (4 + 4 - 4).
+    # Without the pixels of frame 2 it would be 3/5.
     video = [frame('1111', '5550'), frame('1111', '5000', {2: THING})]
-    # Shared 4, union 4 + 4 - 4: IoU 1. Without the pixels of frame 2 it would be 3/5.
     assert score(video)['VPQ2'] == 1
 
 
@@ -294,14 +290,15 @@ def test_ids_of_24_bits_and_rows_of_runs():
             r'true .* category \[77\]',
         ),
         ({'pred_segments': [{'id': 5, 'category_id': THING}] * 2}, r'id \[5\] twice'),
-        ({'true_segments': [{'id': 0, 'category_id': THING}]}, 'got 0, which stands for void'),
+        ({'true_segments': [{'id': 0, 'category_id': THING}]}, r'from 1 .* void\), got 0'),
+        ({'pred_segments': [{'id': -5, 'category_id': THING}]}, 'predicted .* got -5'),
         (
             {'true_segments': [{'id': 1, 'category_id': THING, 'iscrowd': 0, 'area': 1}]},
-            r'less for id \[1\]',
+            r'less for \[1\]',
         ),
         (
             {'true_segments': [{'id': 1, 'category_id': THING, 'iscrowd': 0, 'area': 0}]},
-            r'less for id \[1\]',
+            r'less for \[1\]',
         ),
     ],
 )

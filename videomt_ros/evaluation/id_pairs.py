@@ -78,7 +78,7 @@ def read_segments(
         Ids and classes, both (N,), in the order of the list.
 
     Raises:
-        ValueError: an id is 0 or comes twice, or a category is unknown.
+        ValueError: an id is below 1 or comes twice, or a category is unknown.
     """
     ids = [segment['id'] for segment in segments]
     categories = [segment['category_id'] for segment in segments]
@@ -90,8 +90,10 @@ def read_segments(
     if len(set(ids)) < len(ids):
         twice = sorted({one for one in ids if ids.count(one) > 1})
         raise ValueError(f'Expected each {side} segment once in a frame, got id {twice} twice.')
-    if 0 in ids:
-        raise ValueError(f'Expected ids of {side} segments from 1, got 0, which stands for void.')
+    if min(ids, default=1) < 1:
+        raise ValueError(
+            f'Expected ids of {side} segments from 1 (0 stands for void), got {min(ids)}.'
+        )
     return (
         np.array(ids, np.int64),
         np.array([class_ids[category] for category in categories], np.int64),

@@ -222,8 +222,8 @@ class _Window:
         if (shared > union).any():
             wrong = sorted(set(self._true_ids[rows[shared > union]].tolist()))
             raise ValueError(
-                f'Expected areas of true segments as large as the segments, got less for id '
-                f'{wrong}; compute `area` from the masks.'
+                f'Expected areas of true segments as large as the segments, got less for {wrong}; '
+                'compute `area` from the masks.'
             )
         iou = shared / union
         matches = iou > 0.5
@@ -233,7 +233,7 @@ class _Window:
         missed[rows] = False
         wrong_ones = self._pred_classes >= 0
         wrong_ones[columns] = False
-        ignored = on_void + self._on_crowd(num_classes)
+        ignored = on_void + self._on_crowd()
         wrong_ones &= 2 * ignored <= self._pred_areas
 
         classes = self._true_classes[rows]
@@ -246,7 +246,7 @@ class _Window:
             ]
         )
 
-    def _on_crowd(self, num_classes: int) -> NDArray[np.int64]:
+    def _on_crowd(self) -> NDArray[np.int64]:
         """Pixels of each predicted segment on the crowd of its class, (M,)."""
         crowds = np.flatnonzero(self._is_crowd)
         # The reference keeps one crowd per class, the last that it meets.
