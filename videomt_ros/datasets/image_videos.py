@@ -1,44 +1,23 @@
-"""Videos whose frames are image files, and the search for those files."""
+"""Image files as the frames of videos: found, read and given stamps."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.dataset import DatasetError, VideoFrame
-
-
-@dataclass(frozen=True)
-class ImageVideo:
-    """A video out of image files, one per annotated frame. See `datasets.dataset.Video`."""
-
-    video_id: int | str
-    name: str
-    size: tuple[int, int]
-    frame_names: tuple[str, ...]
-    folder: Path
-    """What the frame names start from."""
-    stamps_ns: tuple[int, ...]
-    """One for each frame."""
-
-    def frames(self) -> Iterator[VideoFrame]:
-        """Read the images one by one, in the order of the annotation file."""
-        for index, (name, stamp_ns) in enumerate(
-            zip(self.frame_names, self.stamps_ns, strict=True)
-        ):
-            yield VideoFrame(index, stamp_ns, read_image(self.folder / name, self.size))
+from videomt_ros.datasets.dataset import DatasetError
 
 
 def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read an image as it is stored: a rotation noted in it (EXIF) is left aside.
+    """Read an image of an annotated size.
 
-    Annotations count pixels as they are stored.
+    A rotation noted in the file (EXIF) is followed where its pixels have that size only then: some
+    tools annotate what is stored, others what is shown.
 
     Args:
         path: a file that OpenCV reads.
@@ -53,10 +32,14 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None and image.shape[:2] != size:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:
         raise DatasetError(path, [f'Expected an image, but {_reason(error)}.']) from error
     if image is None:
-        fault = f'Expected an image, got {data.size} bytes that OpenCV cannot read.'
+        fault = (
+            f'Expected an image, got {data.size} bytes that OpenCV cannot read; is it complete?'
+        )
         raise DatasetError(path, [fault])
     if image.shape[:2] != size:
         fault = (

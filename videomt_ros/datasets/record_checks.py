@@ -6,7 +6,7 @@ Each check returns the value, or None where it noted a fault.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,25 @@ class Checks:
         self._unusable(record, field, where, f'a whole number{limit}')
         return None
 
-    def number(self, record: dict[str, Any], field: str, where: str) -> float | None:
+    def number(
+        self, record: dict[str, Any], field: str, where: str, least: float | None = None
+    ) -> float | None:
         """Check a number that is finite."""
         value = record.get(field)
-        if value is not None and is_number(value):
+        if value is not None and is_number(value) and (least is None or value >= least):
             return float(value)
-        self._unusable(record, field, where, 'a finite number')
+        limit = '' if least is None else f' of {least:g} or more'
+        self._unusable(record, field, where, f'a finite number{limit}')
+        return None
+
+    def known(
+        self, record: dict[str, Any], field: str, where: str, ids: Container[int], whose: str
+    ) -> int | None:
+        """Check the id of another record."""
+        value = self.whole(record, field, where)
+        if value is None or value in ids:
+            return value
+        self.fault(f'{where}: {field} {value} is not among {whose}.')
         return None
 
     def text(self, record: dict[str, Any], field: str, where: str) -> str | None:
@@ -120,6 +133,16 @@ class Checks:
             self.fault(f'{where}, frame {frame}: {text}')
         return None if faults else value
 
+    def segmentation(self, record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
+        """Check the mask of an image; None also where there is nothing."""
+        if 'segmentation' not in record:
+            self.fault(f'{where}: segmentation is missing.')
+            return None
+        for _, text in find_faults([record['segmentation']], *size):
+            self.fault(f'{where}: {text}')
+            return None
+        return record['segmentation']
+
     def areas(
         self, record: dict[str, Any], where: str, length: int
     ) -> Sequence[float | None] | None:
@@ -147,13 +170,14 @@ class Checks:
             self.fault(f'{where}: {field} is missing.')
 
 
-def read_categories(content: Any, checks: Checks) -> list[Category]:
-    """Read the classes of a file of COCO's kind; `isthing` is optional."""
+def read_categories(content: Any, checks: Checks, with_things: bool = False) -> list[Category]:
+    """Read the classes of a file of COCO's kind; `with_things` if each must have `isthing`."""
     found: dict[int, Category] = {}
     for where, record in checks.section(content, 'categories'):
         number = checks.whole(record, 'id', where)
         name = checks.text(record, 'name', where)
-        is_thing = checks.flag(record, 'isthing', where) if 'isthing' in record else True
+        has_flag = with_things or 'isthing' in record
+        is_thing = checks.flag(record, 'isthing', where) if has_flag else True
         if checks.new(number, found, where) and number is not None:
             found[number] = Category(number, name or '', is_thing is not False)
     return list(found.values())

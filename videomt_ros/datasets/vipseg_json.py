@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from videomt_ros.datasets.coco import is_coco, read_coco_panoptic
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.image_folder import is_plain_name
 from videomt_ros.datasets.json_files import load_json
@@ -30,7 +31,12 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
     Raises:
         DatasetError: the file is not JSON of this form at all.
     """
-    content = _read_json(path, ('videos', 'categories'))
+    content = load_json(path)
+    if is_coco(content):
+        # COCO keeps them in the folder that is named like the JSON.
+        folder = masks_folder if masks_folder.is_dir() else path.with_suffix('')
+        return read_coco_panoptic(content, path, folder)
+    _check_lists(content, path, ('videos', 'categories'))
     categories = _read_categories(content['categories'], faults)
     category_ids = {category.category_id for category in categories}
     videos: dict[str, VipsegVideo] = {}
@@ -100,6 +106,11 @@ def read_results(
 def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
     """Read an object with lists of these names; raises DatasetError at once if it is not one."""
     content = load_json(path)
+    _check_lists(content, path, fields)
+    return content
+
+
+def _check_lists(content: Any, path: Path, fields: Sequence[str]) -> None:
     if not isinstance(content, dict):
         raise DatasetError(path, [f'Expected a JSON object, got {type(content).__name__}.'])
     faults = [
@@ -109,7 +120,6 @@ def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
     ]
     if faults:
         raise DatasetError(path, faults)
-    return content
 
 
 def _read_categories(entries: list[Any], faults: list[str]) -> list[Category]:

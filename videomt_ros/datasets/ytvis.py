@@ -8,62 +8,21 @@ names its record; masks are turned into RLE when they are asked for.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, overload
+from typing import Any
 
-from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.coco import is_coco, read_images
+from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.instance_files import FileMasks, YtvisTruth, YtvisVideo, with_names
 from videomt_ros.datasets.json_files import load_json, parse_json, replacing
-from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.record_checks import Checks, kind, read_categories, shown
-from videomt_ros.datasets.rle import convert, pack_runs, rle_to_json
-
-
-@dataclass(frozen=True)
-class YtvisVideo:
-    """One video of an annotation file."""
-
-    video_id: int
-    name: str
-    """Of its folder, such as '0a49f5265b'; no two videos of a file have the same."""
-    size: tuple[int, int]
-    """(height, width) in pixels."""
-    frame_names: tuple[str, ...]
-    """As the file has them, such as '0a49f5265b/00005.jpg'."""
-    stamps_ns: tuple[int, ...] | None = None
-    """When each frame was taken, where the file says so (its field `stamps_ns`)."""
-    fps: float | None = None
-    """Frames a second, where the file says so (its field `fps`)."""
-
-
-class YtvisTruth:
-    """The content of an annotation file, sound as far as it can be told."""
-
-    def __init__(
-        self,
-        path: Path,
-        categories: Iterable[Category],
-        videos: Iterable[YtvisVideo],
-        tracks: Iterable[MaskTrack] | None,
-    ) -> None:
-        """Sort by video; `tracks` is None for a file that holds no annotations."""
-        self.path = path
-        self.categories = tuple(categories)
-        self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
-        self.has_annotations = tracks is not None
-        self._tracks: dict[int | str, list[MaskTrack]] = {v.video_id: [] for v in self.videos}
-        for track in tracks or ():
-            self._tracks[track.video_id].append(track)
-
-    def tracks(self, video_id: int | str) -> tuple[MaskTrack, ...]:
-        """Objects of a video in the order of the file; areas are those of the file."""
-        return tuple(self._tracks[video_id])
+from videomt_ros.datasets.rle import pack_runs, rle_to_json
 
 
 class YtvisResults(dict[int | str, list[MaskTrack]]):
@@ -73,28 +32,10 @@ class YtvisResults(dict[int | str, list[MaskTrack]]):
     """What was left out, and why."""
 
 
-class FileMasks(Sequence[Rle | None]):
-    """Masks of one track as its file has them, checked; each is made an RLE when it is read."""
-
-    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int]) -> None:
-        self._segmentations = segmentations
-        self._size = size
-
-    def __len__(self) -> int:
-        return len(self._segmentations)
-
-    @overload
-    def __getitem__(self, index: int) -> Rle | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Rle | None]: ...
-    def __getitem__(self, index: int | slice) -> Rle | None | Sequence[Rle | None]:
-        if isinstance(index, slice):
-            return FileMasks(self._segmentations[index], self._size)
-        return convert(self._segmentations[index], *self._size)
-
-
 def load_ytvis(path: Path) -> YtvisTruth:
     """Read an annotation file; one without annotations, as that of a test split, will do.
+
+    The instances of COCO will do as well: each image is a video of one frame.
 
     Raises:
         DatasetError: lists every fault, with the record that has it.
@@ -102,11 +43,14 @@ def load_ytvis(path: Path) -> YtvisTruth:
     content = load_json(path, pack_runs)
     checks = Checks()
     categories = read_categories(content, checks)
-    videos = _read_videos(content, checks)
+    known = {category.category_id for category in categories}
     tracks = None
-    if isinstance(content, dict) and content.get('annotations') is not None:
-        known = {category.category_id for category in categories}
-        tracks = _read_tracks(content, videos, known, checks)
+    if is_coco(content):
+        videos, tracks = read_images(content, known, checks)
+    else:
+        videos = _read_videos(content, checks)
+        if isinstance(content, dict) and content.get('annotations') is not None:
+            tracks = _read_tracks(content, videos, known, checks)
     checks.finish(path)
     return YtvisTruth(path, categories, with_names(videos.values()), tracks)
 
@@ -140,12 +84,13 @@ def load_ytvis_results(path: Path, truth: YtvisTruth | Sequence[YtvisTruth]) -> 
         if not isinstance(record, dict):
             checks.fault(f'{where}: expected an object, got {kind(record)}.')
             continue
-        video_id = checks.whole(record, 'video_id', where)
+        if 'image_id' in record and 'video_id' not in record:  # results of COCO itself
+            record = {**record, 'video_id': record['image_id']}
+            record['segmentations'] = [record.get('segmentation')]
+        video_id = checks.known(record, 'video_id', where, sizes, 'the videos of the truth')
         category_id = checks.whole(record, 'category_id', where)
         score = checks.number(record, 'score', where)
-        if video_id is not None and video_id not in sizes:
-            checks.fault(f'{where}: video_id {video_id} is not in the truth.')
-        if video_id is None or category_id is None or video_id not in sizes:
+        if video_id is None or category_id is None:
             continue
         if category_id not in known:
             ignored[category_id] = ignored.get(category_id, 0) + 1
@@ -176,8 +121,8 @@ def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
         path: such as 'results.json'; the zip beside it is 'results.zip'.
         tracks: `video_id`, `category_id`, `score` and `masks` are written.
     """
-    with replacing(path) as partial, partial.open('w', encoding='ascii') as file:
-        file.write('[')
+    with replacing(path) as partial, partial.open('wb') as file:
+        file.write(b'[')
         for number, track in enumerate(tracks):
             record = {
                 'video_id': track.video_id,
@@ -185,9 +130,9 @@ def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
                 'score': float(track.score),
                 'segmentations': [rle and rle_to_json(rle) for rle in track.masks],
             }
-            file.write(',\n' if number else '\n')
-            file.write(json.dumps(record, allow_nan=False))
-        file.write('\n]\n')
+            line = json.dumps(record, allow_nan=False)
+            file.write((',\n' if number else '\n').encode() + line.encode())
+        file.write(b'\n]\n')
     # One date for all, so that equal results are equal files.
     member = zipfile.ZipInfo('results.json', (1980, 1, 1, 0, 0, 0))
     member.compress_type = zipfile.ZIP_DEFLATED
@@ -198,27 +143,6 @@ def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
         path.open('rb') as source,
     ):
         shutil.copyfileobj(source, target)
-
-
-def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
-    """Give each video a name of its own: of its folder, and with its id where two have the same.
-
-    Names become folders of results, so they hold letters, digits, '_', '-' and '.' alone.
-    """
-    videos = list(videos)
-    names = []
-    for video in videos:
-        parents = {str(PurePosixPath(name).parent) for name in video.frame_names}
-        folder = parents.pop() if len(parents) == 1 else ''
-        names.append(re.sub(r'[^\w.-]+', '_', folder).strip('._') or str(video.video_id))
-    if len(set(names)) < len(names):
-        names = [
-            name if names.count(name) == 1 else f'{name}_{video.video_id}'
-            for name, video in zip(names, videos, strict=True)
-        ]
-    if len(set(names)) < len(names):
-        names = [str(video.video_id) for video in videos]
-    return [replace(video, name=name) for video, name in zip(videos, names, strict=True)]
 
 
 def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
@@ -267,14 +191,10 @@ def _read_tracks(
     for where, record in checks.section(content, 'annotations'):
         number = checks.whole(record, 'id', where)
         is_new = checks.new(number, tracks, where)
-        category_id = checks.whole(record, 'category_id', where)
-        if category_id is not None and category_id not in known:
-            checks.fault(f'{where}: category_id {category_id} is not among the categories.')
+        category_id = checks.known(record, 'category_id', where, known, 'the categories')
         is_crowd = checks.flag(record, 'iscrowd', where)
-        video_id = checks.whole(record, 'video_id', where)
-        if video_id is not None and video_id not in videos:
-            checks.fault(f'{where}: video_id {video_id} is not among the videos.')
-        if video_id is None or video_id not in videos:
+        video_id = checks.known(record, 'video_id', where, videos, 'the videos')
+        if video_id is None:
             continue
         video = videos[video_id]
         if not video.frame_names or 0 in video.size:

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import Dataset, DatasetError
-from videomt_ros.datasets.image_videos import (
-    ImageVideo,
-    find_file,
-    find_image_folder,
-    index_stamps,
-)
-from videomt_ros.datasets.ytvis import YtvisTruth, YtvisVideo, load_ytvis, with_names
+from videomt_ros.datasets.image_folder import ImageFolderVideo
+from videomt_ros.datasets.image_videos import find_file, find_image_folder, index_stamps
+from videomt_ros.datasets.instance_files import YtvisTruth, YtvisVideo, with_names
+from videomt_ros.datasets.ytvis import load_ytvis
 
 USUAL_FPS = 6.0
 """For files that say neither `fps` nor `stamps_ns`: YouTube-VOS labels every fifth frame of 30 a
@@ -77,12 +74,12 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
     )
 
 
-def image_video(video: YtvisVideo, folder: Path) -> ImageVideo:
+def image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
     """A video of an annotation file with its images in a folder."""
-    stamps_ns = video.stamps_ns
-    if stamps_ns is None:
-        stamps_ns = index_stamps(len(video.frame_names), video.fps or USUAL_FPS)
-    return ImageVideo(video.video_id, video.name, video.size, video.frame_names, folder, stamps_ns)
+    names = video.frame_names
+    stamps = video.stamps_ns or index_stamps(len(names), video.fps or USUAL_FPS)
+    paths = tuple(folder / name for name in names)
+    return ImageFolderVideo(video.video_id, video.name, video.size, names, paths, stamps)
 
 
 def _annotation_files(name: str, root: Path, split: str) -> list[Path]:

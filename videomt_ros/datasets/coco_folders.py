@@ -1,0 +1,100 @@
+"""COCO as it is unpacked: where its annotation files and images lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from videomt_ros.datasets.coco import read_coco_panoptic
+from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.image_folder import ImageFolderVideo
+from videomt_ros.datasets.image_videos import find_file, find_image_folder
+from videomt_ros.datasets.json_files import load_json
+from videomt_ros.datasets.ytvis import load_ytvis
+
+_SPLITS = {'val': 'val2017', 'valid': 'val2017', 'train': 'train2017', 'test': 'test2017'}
+"""What users say -> what the files of the usual year are called."""
+_INSTANCES = (
+    'annotations/instances_{split}.json',
+    'instances_{split}.json',
+    'annotations/image_info_{split}.json',
+    '{split}.json',
+    '{split}/instances.json',
+    '{split}/_annotations.coco.json',
+)
+_PANOPTIC = ('annotations/panoptic_{split}.json', 'panoptic_{split}.json')
+_IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', '.')
+
+
+def coco_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
+    """Open the instances of COCO, or of a data set in its format; each image is a video.
+
+    Args:
+        name: of the data set, as the user says it.
+        root: its folder, with `annotations/` and the images, such as in `val2017/`.
+        split: such as 'val2017'; 'val' and 'train' are those of 2017.
+
+    Raises:
+        DatasetError: the annotations are not there or have faults, or images are missing.
+    """
+    path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
+    truth = load_ytvis(path)
+    names = [video.frame_names[0] for video in truth.videos]
+    folder = _images(path, root, split, names)
+    videos = tuple(
+        ImageFolderVideo(
+            video.video_id,
+            video.name,
+            video.size,
+            video.frame_names,
+            (folder / video.frame_names[0],),
+            (0,),
+        )
+        for video in truth.videos
+    )
+    return Dataset(
+        name, 'ytvis', truth.categories, videos, (path,) if truth.has_annotations else ()
+    )
+
+
+def coco_panoptic_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
+    """Open the panoptic segments of COCO; each image is a video. See `coco_dataset`."""
+    path = _annotations(root, split, _PANOPTIC, f'the annotations of {name}, split {split}')
+    content = load_json(path)
+    masks_folder = path.with_suffix('')
+    truth = read_coco_panoptic(content, path, masks_folder)
+    files = {str(image['id']): image['file_name'] for image in content['images']}
+    folder = _images(path, root, split, list(files.values()))
+    videos = tuple(
+        ImageFolderVideo(
+            video.video_id,
+            video.name,
+            video.size,
+            video.frame_names,
+            (folder / files[video.video_id],),
+            (0,),
+        )
+        for video in truth.videos
+    )
+    has_truth = truth.has_annotations
+    return Dataset(
+        name,
+        'vipseg',
+        truth.categories,
+        videos,
+        (path,) if has_truth else (),
+        masks_folder if has_truth else None,
+    )
+
+
+def _annotations(root: Path, split: str, places: tuple[str, ...], what: str) -> Path:
+    splits = dict.fromkeys([split, _SPLITS.get(split, split)])
+    return find_file(root, [place.format(split=one) for one in splits for place in places], what)
+
+
+def _images(path: Path, root: Path, split: str, names: list[str]) -> Path:
+    if not names:
+        return root
+    # The images of test-dev2017 are among those of test2017.
+    splits = dict.fromkeys([split, _SPLITS.get(split, split), split.replace('-dev', '')])
+    places = [root / place.format(split=one) for one in splits for place in _IMAGES]
+    return find_image_folder(path, places, names)

@@ -1,0 +1,97 @@
+"""Instances along videos as annotation files have them: YouTube-VIS, OVIS and COCO."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, overload
+
+from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.rle import convert
+
+
+@dataclass(frozen=True)
+class YtvisVideo:
+    """One video of an annotation file."""
+
+    video_id: int
+    name: str
+    """Of its folder, such as '0a49f5265b'; no two videos of a file have the same."""
+    size: tuple[int, int]
+    """(height, width) in pixels."""
+    frame_names: tuple[str, ...]
+    """As the file has them, such as '0a49f5265b/00005.jpg'."""
+    stamps_ns: tuple[int, ...] | None = None
+    """When each frame was taken, where the file says so (its field `stamps_ns`)."""
+    fps: float | None = None
+    """Frames a second, where the file says so (its field `fps`)."""
+
+
+class YtvisTruth:
+    """The content of an annotation file, sound as far as it can be told."""
+
+    def __init__(
+        self,
+        path: Path,
+        categories: Iterable[Category],
+        videos: Iterable[YtvisVideo],
+        tracks: Iterable[MaskTrack] | None,
+    ) -> None:
+        """Sort by video; `tracks` is None for a file that holds no annotations."""
+        self.path = path
+        self.categories = tuple(categories)
+        self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
+        self.has_annotations = tracks is not None
+        self._tracks: dict[int | str, list[MaskTrack]] = {v.video_id: [] for v in self.videos}
+        for track in tracks or ():
+            self._tracks[track.video_id].append(track)
+
+    def tracks(self, video_id: int | str) -> tuple[MaskTrack, ...]:
+        """Objects of a video in the order of the file; areas are those of the file."""
+        return tuple(self._tracks[video_id])
+
+
+class FileMasks(Sequence[Rle | None]):
+    """Masks of one track as its file has them, checked; each is made an RLE when it is read."""
+
+    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int]) -> None:
+        self._segmentations = segmentations
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._segmentations)
+
+    @overload
+    def __getitem__(self, index: int) -> Rle | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Rle | None]: ...
+    def __getitem__(self, index: int | slice) -> Rle | None | Sequence[Rle | None]:
+        if isinstance(index, slice):
+            return FileMasks(self._segmentations[index], self._size)
+        return convert(self._segmentations[index], *self._size)
+
+
+def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
+    """Give each video a name of its own: of its folder, and with its id where two have the same.
+
+    Names become folders of results, so they hold letters, digits, '_', '-' and '.' alone.
+    """
+    videos = list(videos)
+    names: list[str] = []
+    for video in videos:
+        parents = {str(PurePosixPath(name).parent) for name in video.frame_names}
+        folder = parents.pop() if len(parents) == 1 else ''
+        names.append(re.sub(r'[^\w.-]+', '_', folder).strip('._') or str(video.video_id))
+    times = Counter(names)
+    if len(times) < len(names):
+        names = [
+            name if times[name] == 1 else f'{name}_{video.video_id}'
+            for name, video in zip(names, videos, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        names = [str(video.video_id) for video in videos]
+    return [replace(video, name=name) for video, name in zip(videos, names, strict=True)]
