@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.datasets.image_videos import find_missing
+from videomt_ros.datasets.file_search import find_missing
 from videomt_ros.datasets.instance_files import FileMasks, YtvisVideo
 from videomt_ros.datasets.json_files import load_json
 from videomt_ros.datasets.masks import MaskTrack

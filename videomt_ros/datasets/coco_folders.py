@@ -6,8 +6,8 @@ from pathlib import Path
 
 from videomt_ros.datasets.coco import read_coco_panoptic
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.file_search import find_file, find_image_folder
 from videomt_ros.datasets.image_folder import ImageFolderVideo
-from videomt_ros.datasets.image_videos import find_file, find_image_folder
 from videomt_ros.datasets.json_files import load_json
 from videomt_ros.datasets.ytvis import load_ytvis
 

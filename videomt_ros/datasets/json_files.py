@@ -1,11 +1,9 @@
-"""JSON files of annotations and results: read with a word on what is wrong, written whole."""
+"""JSON files of annotations and results, with a word on where a broken one breaks."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +44,3 @@ def parse_json(
         raise DatasetError(path, [fault]) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10,000 brackets
         raise DatasetError(path, [f'Expected JSON of a usual kind, but {error}.']) from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Name a file to write, which takes the place of `path` once it is complete.
-
-    A reader of `path` sees the old content or the new, whenever the writer is killed.
-    """
-    partial = path.with_name(f'{path.name}.partial')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

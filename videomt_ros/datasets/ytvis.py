@@ -19,10 +19,11 @@ from typing import Any
 from videomt_ros.datasets.coco import is_coco, read_images
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.instance_files import FileMasks, YtvisTruth, YtvisVideo, with_names
-from videomt_ros.datasets.json_files import load_json, parse_json, replacing
+from videomt_ros.datasets.json_files import load_json, parse_json
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.record_checks import Checks, kind, read_categories, shown
 from videomt_ros.datasets.rle import pack_runs, rle_to_json
+from videomt_ros.datasets.whole_file import whole_file
 
 
 class YtvisResults(dict[int | str, list[MaskTrack]]):
@@ -121,7 +122,7 @@ def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
         path: such as 'results.json'; the zip beside it is 'results.zip'.
         tracks: `video_id`, `category_id`, `score` and `masks` are written.
     """
-    with replacing(path) as partial, partial.open('wb') as file:
+    with whole_file(path) as file:
         file.write(b'[')
         for number, track in enumerate(tracks):
             record = {
@@ -137,8 +138,8 @@ def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
     member = zipfile.ZipInfo('results.json', (1980, 1, 1, 0, 0, 0))
     member.compress_type = zipfile.ZIP_DEFLATED
     with (
-        replacing(path.with_suffix('.zip')) as partial,
-        zipfile.ZipFile(partial, 'w') as archive,
+        whole_file(path.with_suffix('.zip')) as file,
+        zipfile.ZipFile(file, 'w') as archive,
         archive.open(member, 'w', force_zip64=True) as target,
         path.open('rb') as source,
     ):

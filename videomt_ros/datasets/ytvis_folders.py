@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import Dataset, DatasetError
-from videomt_ros.datasets.image_folder import ImageFolderVideo
-from videomt_ros.datasets.image_videos import find_file, find_image_folder, index_stamps
+from videomt_ros.datasets.file_search import find_file, find_image_folder
+from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
 from videomt_ros.datasets.instance_files import YtvisTruth, YtvisVideo, with_names
 from videomt_ros.datasets.ytvis import load_ytvis
 
@@ -69,15 +69,15 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
         name,
         'ytvis',
         tuple(categories[number] for number in sorted(categories)),
-        tuple(image_video(video, folder) for video in videos),
+        tuple(_image_video(video, folder) for video in videos),
         tuple(truth.path for truth in truths if truth.has_annotations),
     )
 
 
-def image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
+def _image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
     """A video of an annotation file with its images in a folder."""
     names = video.frame_names
-    stamps = video.stamps_ns or index_stamps(len(names), video.fps or USUAL_FPS)
+    stamps = video.stamps_ns or regular_stamps(len(names), video.fps or USUAL_FPS)
     paths = tuple(folder / name for name in names)
     return ImageFolderVideo(video.video_id, video.name, video.size, names, paths, stamps)
 

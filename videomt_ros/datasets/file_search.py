@@ -1,4 +1,4 @@
-"""Image files as the frames of videos: found, read and given stamps."""
+"""The search for the files of a data set, wherever its makers or its users put them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from videomt_ros.datasets.dataset import DatasetError
-
-
-def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read an image of an annotated size.
-
-    A rotation noted in the file (EXIF) is followed where its pixels have that size only then: some
-    tools annotate what is stored, others what is shown.
-
-    Args:
-        path: a file that OpenCV reads.
-        size: (height, width) that it must have.
-
-    Returns:
-        RGB, (H, W, 3).
-
-    Raises:
-        DatasetError: it cannot be read, or has another size.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is not None and image.shape[:2] != size:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
-        raise DatasetError(path, [f'Expected an image, but {_reason(error)}.']) from error
-    if image is None:
-        fault = (
-            f'Expected an image, got {data.size} bytes that OpenCV cannot read; is it complete?'
-        )
-        raise DatasetError(path, [fault])
-    if image.shape[:2] != size:
-        fault = (
-            f'Expected {size[1]} x {size[0]} pixels as the annotations say, got '
-            f'{image.shape[1]} x {image.shape[0]}.'
-        )
-        raise DatasetError(path, [fault])
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def index_stamps(num_frames: int, fps: float) -> tuple[int, ...]:
-    """Stamps in nanoseconds of frames that come at an even rate, from 0 on."""
-    return tuple(round(index * 1e9 / fps) for index in range(num_frames))
 
 
 def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
@@ -75,7 +29,7 @@ def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def find_image_folder(
-    annotations: Path, candidates: Sequence[Path], names: Sequence[str], hint: str = ''
+    annotations: Path, candidates: Sequence[Path], names: Sequence[str]
 ) -> Path:
     """Find the folder in which all images lie.
 
@@ -83,7 +37,6 @@ def find_image_folder(
         annotations: the file that names the images, for the error.
         candidates: folders to look in, the likeliest first.
         names: of all images, from the folder on.
-        hint: what to do where images are missing.
 
     Raises:
         DatasetError: one fault for each missing image, in the folder that has most of them; or
@@ -94,17 +47,18 @@ def find_image_folder(
         missing = find_missing(folder, names)
         if not missing:
             return folder
-        if best is None or len(missing) < len(best[1]):
-            best = folder, missing
-    if best is None or len(best[1]) == len(names):
+        if best is None or len(best[1]) == len(names):
         looked = ', '.join(str(folder) for folder in dict.fromkeys(candidates))
         fault = (
             f'None of its {len(names)} images was found, such as {names[0]}. Looked in {looked}. '
-            f'{hint}'
+            'Unpack the images of this split into one of these folders.'
         )
-        raise DatasetError(annotations, [fault.rstrip()])
+        raise DatasetError(annotations, [fault])
     folder, missing = best
-    summary = f'{len(missing)} of {len(names)} images are missing in {folder}. {hint}'.rstrip()
+    summary = (
+        f'{len(missing)} of {len(names)} images are missing in {folder}. Was the archive unpacked '
+        'to its end?'
+    )
     raise DatasetError(annotations, [summary, *(f'There is no {folder / m}.' for m in missing)])
 
 
@@ -129,7 +83,3 @@ def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
         'Is this the folder of the data set, and the split right?'
     )
     raise DatasetError(root, [fault])
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, 'strerror', None) or ' '.join(str(error).split())
