@@ -1,0 +1,211 @@
+"""`videomt score` from files to JSON and table, also where torch cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.evaluation.score_files import (
+    instances,
+    predictions,
+    write_json,
+    write_vipseg,
+    write_vspw,
+)
+from videomt_ros.cli import main
+from videomt_ros.evaluation.score_report import COUNTS, FIGURES, ScoreReport
+
+
+def write_ytvis(folder):
+    truth = instances()
+    return (
+        write_json(folder / 'truth' / 'instances.json', truth),
+        write_json(folder / 'results' / 'results.json', predictions(truth)),
+    )
+
+
+WRITERS = {'ytvis': write_ytvis, 'vipseg': write_vipseg, 'vspw': write_vspw}
+UNDEFINED = {'ytvis': {'APm', 'APl'}, 'vipseg': set(), 'vspw': {'mVC16'}}
+HEADLINES = {'ytvis': 'AP 100.0', 'vipseg': 'VPQ 100.0', 'vspw': 'mIoU 100.0'}
+
+
+def arguments(benchmark, truth, results, *more):
+    files = ['--benchmark', benchmark, '--truth', str(truth), '--results', str(results)]
+    return ['score', *files, *map(str, more)]
+
+
+@pytest.fixture(params=WRITERS)
+def perfect(request, tmp_path):
+    """Benchmark, truth, and results that are the truth."""
+    return request.param, *WRITERS[request.param](tmp_path)
+
+
+@pytest.fixture
+def fails(capsys):
+    """Check that a command ends with 1 and one line, and return the line."""
+
+    def run(*args):
+        assert main(arguments(*args)) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ''
+        assert captured.err.startswith('videomt score: ')
+        assert captured.err.count('\n') == 1
+        return captured.err
+
+    return run
+
+
+def check_perfect(benchmark, content):
+    expected = dict.fromkeys(FIGURES[benchmark], 1) | dict.fromkeys(UNDEFINED[benchmark])
+    if benchmark != 'vspw':
+        expected |= dict.fromkeys(COUNTS, 0) | {'MT': 4}
+    assert {name: content[name] for name in expected} == pytest.approx(expected)
+    assert content['benchmark'] == benchmark
+    assert content['figures'] == {name: content[name] for name in expected}
+    assert len(ScoreReport.from_json(content).per_video) == 2
+
+
+def test_perfect_results_score_one(perfect, tmp_path, capsys):
+    benchmark, truth, results = perfect
+    out = tmp_path / 'new' / 'out.json'
+    assert main(arguments(benchmark, truth, results, '--json', out)) == 0
+    content = json.loads(out.read_text(), parse_constant=pytest.fail)
+    check_perfect(benchmark, content)
+    assert [path.name for path in out.parent.iterdir()] == ['out.json']
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == HEADLINES[benchmark]
+    table = '\n'.join(printed)
+    assert all(f'  {name} ' in table for name in FIGURES[benchmark] if '_' not in name)
+    assert max(map(len, printed)) <= 120
+
+
+def test_it_needs_no_torch(perfect, tmp_path):
+    benchmark, truth, results = perfect
+    out = tmp_path / 'out.json'
+    code = (
+        'import sys\n'
+        'blocked = ["torch", "torchvision", "timm", "rclpy", "lightning"]\n'
+        'sys.modules.update(dict.fromkeys(blocked))\n'  # importing any of them now fails
+        'from videomt_ros.cli import main\n'
+        'sys.exit(main(sys.argv[1:]))'
+    )
+    command = [sys.executable, '-c', code, *arguments(benchmark, truth, results, '--json', out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, '')
+    check_perfect(benchmark, json.loads(out.read_text()))
+
+
+def test_the_table_stands_in_columns(tmp_path, capsys):
+    assert main(arguments('vipseg', *write_vipseg(tmp_path))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if 'things' in line)
+    row = next(line for line in lines if line.split()[:1] == ['VPQ_five'])
+    ends = [head.index(title) + len(title) for title in ('all', 'things', 'stuff')]
+    assert all(row[:end].endswith('100.0') for end in ends)
+
+
+def test_several_truths_stand_side_by_side(tmp_path, capsys):
+    one, other = instances((1,)), instances((2,))
+    truths = [write_json(tmp_path / f'gt_{name}.json', truth) for name, truth in
+              (('short', one), ('long', other))]  # fmt: skip
+    results = write_json(tmp_path / 'results.json', predictions(one))
+    out = tmp_path / 'out.json'
+    truth_arguments = ['--truth', *map(str, truths)]
+    options = ['--benchmark', 'ytvis', '--results', str(results), '--json', str(out)]
+    assert main(['score', *truth_arguments, *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert next(line for line in printed if 'mean' in line).split()[1:] == [
+        'mean', 'gt_short', 'gt_long'
+    ]  # fmt: skip
+    assert next(line for line in printed if line.startswith('  AP ')).split()[1:4] == [
+        '50.0', '100.0', '0.0'
+    ]  # fmt: skip
+    note = 'note: gt_long: 1 video without results, whose objects count as missed: v2.'
+    assert printed[-2:] == [note, 'AP 50.0']
+    content = json.loads(out.read_text())
+    assert content['AP'] == 1 / 2
+    assert {name: part['AP'] for name, part in content['parts'].items()} == {
+        'gt_short': 1, 'gt_long': 0
+    }  # fmt: skip
+
+
+def test_results_may_be_zipped(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    archive = tmp_path / 'upload.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+        file.write(results, 'results.json')
+    assert main(arguments('ytvis', truth, archive)) == 0
+    assert capsys.readouterr().out.endswith('AP 100.0\n')
+
+
+def test_unlikely_tracks_can_be_left_out(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    entries = json.loads(results.read_text())
+    write_json(results, [*entries, entries[0] | {'score': 0.1}])
+    found = []
+    for more in ((), ('--track-score', '0.5')):
+        assert main(arguments('ytvis', truth, results, *more)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        found.append(next(line.split()[1] for line in lines if line.startswith('  DetA ')))
+    assert found == ['80.0', '100.0']  # 36 of 36 + 9
+
+
+def test_an_empty_list_of_results_scores_zero(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    write_json(results, [])
+    assert main(arguments('ytvis', truth, results)) == 0
+    assert capsys.readouterr().out.endswith('AP 0.0\n')
+
+
+def test_a_missing_file_is_named(perfect, tmp_path, fails):
+    benchmark, truth, results = perfect
+    assert 'absent' in fails(benchmark, tmp_path / 'absent', results)
+    assert 'absent' in fails(benchmark, truth, tmp_path / 'absent')
+
+
+@pytest.mark.parametrize('benchmark', ['ytvis', 'vipseg'])
+def test_broken_json_is_named(benchmark, tmp_path, fails):
+    truth, results = WRITERS[benchmark](tmp_path)
+    broken = results / 'pred.json' if benchmark == 'vipseg' else results
+    for path in (broken, truth):
+        path.write_text(path.read_text()[:-20])
+        assert path.name in fails(benchmark, truth, results)
+
+
+def test_results_of_another_set_are_refused(tmp_path, fails):
+    truth, _ = write_ytvis(tmp_path / 'ytvis')
+    others = write_json(tmp_path / 'others.json', predictions(instances((8, 9))))
+    assert '8' in fails('ytvis', truth, others)
+    truth, _ = write_vipseg(tmp_path / 'a')
+    _, results = write_vipseg(tmp_path / 'b', names=('a', 'c'))
+    assert "'c'" in fails('vipseg', truth, results)
+    truth, _ = write_vspw(tmp_path / 'c')
+    _, results = write_vspw(tmp_path / 'd', names=('a', 'c'))
+    assert 'PNGs of c' in fails('vspw', truth, results)
+
+
+def test_nothing_is_written_where_scoring_fails(tmp_path, fails):
+    truth, results = write_ytvis(tmp_path)
+    out = tmp_path / 'out.json'
+    out.write_text('older')
+    results.write_text('{')
+    fails('ytvis', truth, results, '--json', out)
+    assert out.read_text() == 'older'
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path, fails):
+    truth, results = write_vspw(tmp_path)
+    assert 'train.txt' in fails('vspw', truth, results, '--split', 'train')
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'option'),
+    [('ytvis', '--truth-masks'), ('vipseg', '--split'), ('vspw', '--track-score')],
+)
+def test_options_of_other_benchmarks_are_refused(benchmark, option, tmp_path, fails):
+    truth, results = WRITERS[benchmark](tmp_path)
+    assert f'{option} is for' in fails(benchmark, truth, results, option, '1')

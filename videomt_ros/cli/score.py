@@ -1,0 +1,130 @@
+"""`videomt score`: score result files that anyone produced, without network and torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from videomt_ros.evaluation.score_report import Figures, ScoreReport
+
+HELP = 'score result files against annotation files'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
+    parser.add_argument('--benchmark', choices=('ytvis', 'vipseg', 'vspw'), required=True)
+    parser.add_argument(
+        '--truth',
+        type=Path,
+        nargs='+',
+        required=True,
+        help='annotation file; for vspw the folder of the data set; several for ytvis: their mean',
+    )
+    parser.add_argument(
+        '--results',
+        type=Path,
+        required=True,
+        help='ytvis: results.json, or a zip or folder that holds it; vipseg: folder of pred.json '
+        'and pan_pred/; vspw: folder of <video>/<frame>.png',
+    )
+    parser.add_argument(
+        '--truth-masks',
+        type=Path,
+        help='vipseg: folder of the true PNGs; default: panomasksRGB beside the truth',
+    )
+    parser.add_argument('--split', help='vspw: which list of videos; default: val')
+    parser.add_argument(
+        '--track-score',
+        type=float,
+        default=0.0,
+        help='ytvis: HOTA, IDF1 and the counts look only at tracks of this score or more; '
+        'default: 0, all, as TrackEval does',
+    )
+    parser.add_argument('--json', type=Path, help='file to write: all figures, and more detail')
+
+
+def main(args: argparse.Namespace) -> int:
+    """Score, write the file, and print a table; its last line is the figure that ranks models."""
+    from tqdm import tqdm
+
+    from videomt_ros.datasets.whole_file import whole_file
+    from videomt_ros.evaluation.glossary import MAIN, as_text
+    from videomt_ros.evaluation.scoring import score_files
+
+    for option, benchmark, is_given in (
+        ('--truth-masks', 'vipseg', args.truth_masks is not None),
+        ('--split', 'vspw', args.split is not None),
+        ('--track-score', 'ytvis', args.track_score != 0),
+    ):
+        if is_given and args.benchmark != benchmark:
+            raise ValueError(f'{option} is for {benchmark}; leave it out for {args.benchmark}.')
+    with tqdm(unit='video', disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = score_files(
+            args.benchmark,
+            args.truth,
+            args.results,
+            args.truth_masks,
+            args.split or '',
+            track_score=args.track_score,
+            progress=advance,
+        )
+    if args.json:
+        # The figures stand at the top as well, under their own names.
+        content = report.figures | report.to_json()
+        with whole_file(args.json) as file:
+            file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+    print(_table(report))
+    for note in report.notes:
+        print(f'note: {note}')
+    main_figure = MAIN[report.benchmark]
+    print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
+    return 0
+
+
+def _table(report: ScoreReport) -> str:
+    """Figures in groups, hundredfold but for counts; with what they mean, where there is room."""
+    from videomt_ros.evaluation.glossary import GROUPS, as_text
+
+    columns = _columns(report)
+    width = max(8, *map(len, columns)) + 2
+    first = next(iter(columns.values()))
+    lines = []
+    for group in GROUPS:
+        rows = {name: text for name, text in group.meanings.items() if name in first}
+        if not rows:
+            continue
+        shown = {title: column for title, column in columns.items() if rows.keys() & column.keys()}
+        heads = ''.join(f'{title:>{width}}' for title in shown) if len(shown) > 1 else ''
+        lines.append(f'{group.title:<18}{heads}'.rstrip())
+        for name, meaning in rows.items():
+            cells = ''.join(
+                f'{as_text(name, column[name]) if name in column else "":>{width}}'
+                for column in shown.values()
+            )
+            lines.append(f'  {name:<16}{cells}{"" if heads else f"   {meaning}"}'.rstrip())
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def _columns(report: ScoreReport) -> Mapping[str, Figures]:
+    """Figures by the title of their column."""
+    if report.parts:
+        return {'mean': report.figures, **report.parts}
+    sides: dict[str, Figures] = {'all': {}, 'things': {}, 'stuff': {}}
+    titles = {'th': 'things', 'st': 'stuff'}
+    for name, value in report.figures.items():
+        base, _, end = name.rpartition('_')
+        if end in titles:
+            sides[titles[end]][base] = value
+        else:
+            sides['all'][name] = value
+    return sides

@@ -1,0 +1,129 @@
+"""What scoring found, as plain values that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from videomt_ros.datasets.dataset import Benchmark
+
+Figures = dict[str, float | None]
+"""Fractions of 1, and counts; None where undefined."""
+
+COUNTS = ('IDSW', 'Frag', 'MT', 'ML')
+TRACKING = ('IDF1', 'HOTA', 'DetA', 'AssA', *COUNTS)
+FIGURES: dict[Benchmark, tuple[str, ...]] = {
+    'ytvis': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', *TRACKING),
+    'vipseg': (
+        *(
+            name + part
+            for name in ('VPQ', 'VPQ_five', 'VPQ1', 'VPQ2', 'VPQ4', 'VPQ6', 'VPQ8')
+            for part in ('', '_th', '_st')
+        ),
+        *('STQ', 'AQ', 'SQ'),
+        *TRACKING,
+    ),
+    'vspw': ('mIoU', 'FWIoU', 'mVC8', 'mVC16', 'mVC16_as_printed'),
+}
+"""Those of each benchmark, in the order in which they are listed. Classes of pixels (VSPW) have
+no identities to track."""
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """Scores of one file or folder of results."""
+
+    benchmark: Benchmark
+    figures: Figures
+    """`FIGURES` of the benchmark."""
+    per_class: list[dict[str, Any]]
+    """Of each category, in the order of the truth: `category_id`, `name`, `is_thing`, and its
+    figures; those of tracking where it is a thing."""
+    per_video: dict[str, dict[str, Any]]
+    """By video id as text: `name`, and `HOTA`, `IDF1`, `IDSW`, or `mIoU` for VSPW."""
+    curves: dict[str, Any] = field(default_factory=dict)
+    """For ytvis: 101 levels of `recall`, and `precision` there, class mean, at IoU '0.5', '0.75'
+    and 'mean' over all thresholds. Empty where no class has an object that counts."""
+    switches: list[dict[str, Any]] = field(default_factory=list)
+    """Identity switches: `video_id`, `frame` from 0, `truth_id`, `from` and `to` (track ids) and
+    `category_id`."""
+    notes: list[str] = field(default_factory=list)
+    """What was missing or ignored, and whatever else one must know to read the figures."""
+    parts: dict[str, Figures] = field(default_factory=dict)
+    """With several truth files: the figures of each, by the name of the file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without NaN."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ScoreReport:
+        """Read what `to_json` gives; other fields are left alone.
+
+        Raises:
+            ValueError: a field is missing.
+        """
+        names = [one.name for one in fields(cls)]
+        if missing := [name for name in names if name not in content]:
+            raise ValueError(f'Expected a score report, but it lacks {", ".join(missing)}.')
+        return cls(**{name: content[name] for name in names})
+
+
+def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
+    """Put the reports of several truth files together, as YouTube-VIS 2022 does.
+
+    Figures are means, undefined where one is; counts are sums.
+
+    Args:
+        reports: by the name of the file, at least one, all of one benchmark.
+    """
+    all_reports = list(reports.values())
+    per_class: dict[int, list[dict[str, Any]]] = {}
+    for report in all_reports:
+        for entry in report.per_class:
+            per_class.setdefault(entry['category_id'], []).append(entry)
+    return ScoreReport(
+        all_reports[0].benchmark,
+        _mean_figures([report.figures for report in all_reports]),
+        per_class=[
+            entries[0] | _mean_figures(entries, skip=('category_id', 'name', 'is_thing'))
+            for entries in per_class.values()
+        ],
+        per_video={
+            video: entry for report in all_reports for video, entry in report.per_video.items()
+        },
+        curves=_mean_curves([report.curves for report in all_reports]),
+        switches=[switch for report in all_reports for switch in report.switches],
+        notes=[f'{name}: {note}' for name, report in reports.items() for note in report.notes],
+        parts={name: report.figures for name, report in reports.items()},
+    )
+
+
+def _mean_figures(many: Sequence[Mapping[str, Any]], skip: Iterable[str] = ()) -> Figures:
+    result: Figures = {}
+    for name in many[0]:
+        if name in skip:
+            continue
+        values = [one.get(name) for one in many]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            result[name] = None
+        else:
+            result[name] = sum(known) if name in COUNTS else sum(known) / len(known)
+    return result
+
+
+def _mean_curves(many: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not all(many):
+        return {}
+    return {
+        'recall': many[0]['recall'],
+        'precision': {
+            name: [
+                sum(values) / len(values)
+                for values in zip(*(one['precision'][name] for one in many), strict=True)
+            ]
+            for name in many[0]['precision']
+        },
+    }
