@@ -28,9 +28,7 @@ def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
     return missing
 
 
-def find_image_folder(
-    annotations: Path, candidates: Sequence[Path], names: Sequence[str]
-) -> Path:
+def find_image_folder(annotations: Path, candidates: Sequence[Path], names: Sequence[str]) -> Path:
     """Find the folder in which all images lie.
 
     Args:
@@ -47,7 +45,9 @@ def find_image_folder(
         missing = find_missing(folder, names)
         if not missing:
             return folder
-        if best is None or len(best[1]) == len(names):
+        if best is None or len(missing) < len(best[1]):
+            best = folder, missing
+    if best is None or len(best[1]) == len(names):
         looked = ', '.join(str(folder) for folder in dict.fromkeys(candidates))
         fault = (
             f'None of its {len(names)} images was found, such as {names[0]}. Looked in {looked}. '
