@@ -199,6 +199,7 @@ def test_one_error_lists_every_fault(tmp_path):
         (lambda c: c['videos'].pop(), "listed videos, got video '3_x'"),
         (lambda c: c['videos'][0].update(video_id='../out'), "folder, got '../out'"),
         (lambda c: c['videos'][0].pop('video_id'), 'Expected a video_id'),
+        (lambda c: c['videos'][0].update(video_id=12), 'folder, got 12'),
         (lambda c: c['videos'][0].update(fps=0), 'fps above 0'),
         (lambda c: c['videos'][0]['images'][0].update(width=4), 'images of one size'),
         (lambda c: c['videos'][0]['images'][0].update(height='2'), "height, got '2'"),

@@ -9,6 +9,8 @@ Miao et al., Large-scale Video Panoptic Segmentation in the Wild, CVPR 2022. A d
 
 and results are a folder with `pred.json` and `pan_pred/<video>/<frame>.png`. Frames of results
 pair with those of the truth by position, and PNGs have the names that the truth gives them.
+
+Two fields of the JSON are ours: `fps` of a video, and `stamp_ns` of an image, when it was taken.
 """
 
 from __future__ import annotations

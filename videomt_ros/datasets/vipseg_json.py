@@ -149,7 +149,7 @@ def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
     video_id = entry.get('video_id') if isinstance(entry, dict) else None
     if not is_plain_name(video_id):
         faults.append(
-            f'Expected a video_id that can be the name of a folder, got {str(video_id)[:80]!r}.'
+            f'Expected a video_id (text) that can be the name of a folder, got {video_id!r:.80}.'
         )
         return None
     where, images = f'Video {video_id}', entry.get('images')
@@ -163,7 +163,7 @@ def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
             wrong.append(f'{where}, image {t}: expected an object, got {str(image)[:80]}.')
             continue
         wrong += [
-            f'{where}, image {t}: expected {field}, got {str(image.get(field))[:80]!r}.'
+            f'{where}, image {t}: expected {field}, got {image.get(field)!r:.80}.'
             for field, is_right in fields.items()
             if not is_right(image.get(field))
         ]
