@@ -1,0 +1,146 @@
+"""A bag with its truth as a data set of one video; see `bag_truth` for how the two are matched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from videomt_ros.datasets.bag_truth import Match, load_bag_truth, match_video
+from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame
+from videomt_ros.datasets.images import FrameError
+from videomt_ros.datasets.rosbag import BagImages
+from videomt_ros.datasets.stream_clock import StreamClock
+
+_NAMED = 10
+"""Frames that a note names."""
+
+
+class BagVideo:
+    """The images of a bag, in the order of recording. See `datasets.dataset.Video`.
+
+    Its time is that of the node: the stamp of the image, and where a driver set none, the stamp
+    before it plus the time that has passed since, as recorded.
+    """
+
+    def __init__(self, images: BagImages, match: Match, times_ns: list[int]) -> None:
+        """Keep what was found; see `bag_dataset`."""
+        self.video_id, self.name = match.video.video_id, match.video.name
+        self.size, self.frame_names = match.video.size, match.video.frame_names
+        self.stamps_ns = tuple(times_ns)
+        """Of every image, as `frames` gives them."""
+        self._images = images
+        self._index = {n: i for i, n in enumerate(match.numbers) if n is not None}
+        self._matching = _matching_notes(match, images.topic, len(times_ns))
+        self._losses = list(images.notes)
+        self._unreadable: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know; complete after a pass over the frames."""
+        return [*self._matching, *self._losses, *self._unreadable]
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Every image that can be read; the others are noted.
+
+        Raises:
+            DatasetError: an image that is annotated has another size than its annotation.
+        """
+        unreadable, lost = [], []
+        for number, (image, time_ns) in enumerate(
+            zip(self._images.images(), self.stamps_ns, strict=True)
+        ):
+            index = self._index.get(number)
+            try:
+                pixels = image.decode()
+            except FrameError as error:
+                unreadable.append(str(error))
+                if index is not None:
+                    lost.append(self.frame_names[index])
+                continue
+            if index is not None and pixels.shape[:2] != self.size:
+                raise DatasetError(
+                    self._images.path,
+                    [
+                        f'Expected an image of {self.size[1]} x {self.size[0]} pixels for '
+                        f'{self.frame_names[index]}, as annotated, got {pixels.shape[1]} x '
+                        f'{pixels.shape[0]}.'
+                    ],
+                )
+            yield VideoFrame(index, time_ns, pixels)
+        self._unreadable = []
+        if unreadable:
+            self._unreadable.append(
+                f'{len(unreadable)} of {len(self.stamps_ns)} images are unreadable: '
+                f'{unreadable[0]}'
+            )
+        if lost:
+            self._unreadable.append(
+                f'{len(lost)} of them are annotated, and count as misses: {_listed(lost)}.'
+            )
+
+
+def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
+    """Open a bag and its truth.
+
+    Args:
+        bag: as `datasets.rosbag` reads it.
+        topic: of its images; may be empty where there is one.
+        truth: the JSON of YTVIS or of VIPSeg, or the folder of VSPW; with stamps. Of several
+            videos the one whose stamps fit is taken.
+
+    Returns:
+        A data set with one `BagVideo`. Its annotated frames are those of the truth, with or
+        without an image; images that are not annotated come with index None.
+
+    Raises:
+        BagError: the bag or the topic cannot be used.
+        DatasetError: the truth cannot be used, or does not fit the bag.
+    """
+    labels = load_bag_truth(truth)
+    images = BagImages(bag, topic)
+    clock, first_ns = StreamClock(), 0
+    stamps_ns, times_ns, num_unstamped = [], [], 0
+    for image in images.images():
+        first_ns = first_ns or image.time_ns  # seconds since 1970 are too many for a float
+        since_s = (image.time_ns - first_ns) * 1e-9
+        time_ns = clock.time_of(image.stamp_ns, image.time_ns, since_s)
+        num_unstamped += not image.stamp_ns
+        stamps_ns.append(image.stamp_ns or time_ns)
+        times_ns.append(time_ns)
+    if num_unstamped:
+        images.notes.append(
+            f'{num_unstamped} of {len(times_ns)} images have no stamp; the time of their '
+            'recording was taken.'
+        )
+    match = match_video(labels, stamps_ns, f'images on {images.topic} of {bag}')
+    return Dataset(
+        f'bag {bag.name}',
+        labels.benchmark,
+        labels.categories,
+        (BagVideo(images, match, times_ns),),
+        truth=(labels.path,),
+        truth_masks=labels.masks,
+        split=labels.split,
+    )
+
+
+def _matching_notes(match: Match, topic: str, num_images: int) -> list[str]:
+    num_frames, missing = len(match.numbers), match.missing
+    num_matched = num_frames - len(missing)
+    notes = [
+        f'{num_matched} of {num_frames} annotated frames have an image on {topic} '
+        f'(the nearest stamp within {match.tolerance_ns / 1e6:.4g} ms, half the median period); '
+        f'{num_images - num_matched} of {num_images} images are not annotated: '
+        'the model sees them, and they are not scored.'
+    ]
+    if missing:
+        notes.append(
+            f'{len(missing)} annotated frames have no image, and count as misses: '
+            f'{_listed(missing)}.'
+        )
+    return notes
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ', '.join(names[:_NAMED]) + (f' and {more} more' if more > 0 else '')

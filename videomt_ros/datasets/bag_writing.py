@@ -1,0 +1,172 @@
+"""Videos of a data set as rosbag2 bags, each with its truth beside it.
+
+For a video NAME, the folder of bags gets
+
+    NAME/                                  the bag: images, and camera_info with the same stamps
+    NAME.json                              YTVIS: this video alone, with `stamps_ns`
+    NAME.json, panomasksRGB/NAME/*.png     VIPSeg: likewise, with `stamp_ns` in each image
+    NAME_vspw/                             VSPW: val.txt, and masks that are named by their stamps
+
+Pixels are those of the image files, JPEG artefacts and all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from videomt_ros.datasets.bag_truth_writing import TruthWriter, bag_name, truth_paths
+from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
+
+TOPIC = '/camera/image_raw'
+FRAME_ID = 'camera'
+_FIRST_NS = 1_700_000_000_000_000_000
+_APART_NS = 86_400_000_000_000
+"""Videos begin a day apart, so that no two of a data set share a stamp."""
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class BagFormat:
+    """How bags are written."""
+
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    image: Literal['raw', 'jpeg', 'png'] = 'raw'
+    """Pixels as they are (rgb8), or a CompressedImage."""
+    zstd: Literal['none', 'file', 'message'] = 'none'
+
+
+def make_bags(
+    dataset: Dataset,
+    out: Path,
+    form: BagFormat | None = None,
+    progress: Callable[[str], object] = lambda name: None,
+) -> list[Path]:
+    """Write every video of a data set.
+
+    A bag and its truth appear once both are complete; what is there already is never touched.
+
+    Args:
+        dataset: whose videos are written; with or without truth.
+        out: folder for the bags.
+        form: how they are written; None: as `BagFormat` has it.
+        progress: called with the name of each video that is written.
+
+    Returns:
+        The bags.
+
+    Raises:
+        ValueError: a name is taken already, or two videos would take one.
+        DatasetError: the data set cannot be read, or an annotated frame has no image.
+    """
+    names = [bag_name(video) for video in dataset.videos]
+    taken = [
+        path
+        for video, name in zip(dataset.videos, names, strict=True)
+        for path in (out / name, *truth_paths(out, dataset, video))
+        if os.path.lexists(path)
+    ]
+    if taken:
+        raise ValueError(
+            f'{len(taken)} of the bags to be written exist already, such as {taken[0]}. '
+            'Name another folder, or remove them.'
+        )
+    if len(set(names)) < len(names):
+        raise ValueError('Expected videos with different names; some differ in "/" and "_" only.')
+    truth = TruthWriter(dataset) if dataset.truth else None
+    out.mkdir(parents=True, exist_ok=True)
+    bags = []
+    for number, (video, name) in enumerate(zip(dataset.videos, names, strict=True)):
+        with TemporaryDirectory(prefix='.make-', dir=out) as scratch:
+            start_ns = _FIRST_NS + number * _APART_NS
+            stamps_ns = _write_bag(video, Path(scratch, name), form or BagFormat(), start_ns)
+            if truth is not None:
+                truth.write(video, stamps_ns, Path(scratch))
+            # The truth first: a bag that is there has its truth.
+            for path in (*truth_paths(Path(scratch), dataset, video), Path(scratch, name)):
+                if path.exists():
+                    target = out / path.relative_to(scratch)
+                    target.parent.mkdir(exist_ok=True)
+                    os.rename(path, target)
+        bags.append(out / name)
+        progress(name)
+    return bags
+
+
+def _write_bag(video: Video, path: Path, form: BagFormat, start_ns: int) -> list[int]:
+    """Write the images of a video.
+
+    Returns:
+        The stamp of each annotated frame.
+    """
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    topic, kind = TOPIC, 'sensor_msgs/msg/Image'
+    if form.image != 'raw':
+        topic, kind = f'{TOPIC}/compressed', 'sensor_msgs/msg/CompressedImage'
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin[form.storage.upper()])
+    writer.set_compression(CompressionMode[form.zstd.upper()], CompressionFormat.ZSTD)
+    stamps: dict[int, int] = {}
+    first_ns: int | None = None
+    with writer:
+        images = writer.add_connection(topic, kind, typestore=store)
+        info_kind = 'sensor_msgs/msg/CameraInfo'
+        infos = writer.add_connection('/camera/camera_info', info_kind, typestore=store)
+        for frame in video.frames():
+            first_ns = frame.stamp_ns if first_ns is None else first_ns
+            stamp_ns = start_ns + frame.stamp_ns - first_ns
+            time = store.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
+            header = store.types['std_msgs/msg/Header'](time, FRAME_ID)
+            message = _image_message(store.types, header, frame.image, form.image)
+            writer.write(images, stamp_ns, store.serialize_cdr(message, kind))
+            info = _camera_info(store.types, header, frame.image.shape[:2])
+            writer.write(infos, stamp_ns, store.serialize_cdr(info, info_kind))
+            if frame.index is not None:
+                stamps[frame.index] = stamp_ns
+    missing = [name for i, name in enumerate(video.frame_names) if i not in stamps]
+    if missing:
+        faults = [f'Expected an image of the annotated frame {name}.' for name in missing]
+        raise DatasetError(Path(video.name), faults)
+    return [stamps[index] for index in range(len(video.frame_names))]
+
+
+def _image_message(
+    types: Mapping[str, Any], header: Any, image: NDArray[np.uint8], encoding: str
+) -> Any:
+    height, width = image.shape[:2]
+    if encoding == 'raw':
+        data = np.ascontiguousarray(image).reshape(-1)
+        kind = types['sensor_msgs/msg/Image']
+        return kind(header, height, width, 'rgb8', 0, 3 * width, data)
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if encoding == 'jpeg' else []
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(f'.{encoding}', bgr, options)[1].reshape(-1)
+    kind = types['sensor_msgs/msg/CompressedImage']
+    return kind(header, f'rgb8; {encoding} compressed bgr8', data)
+
+
+def _camera_info(types: Mapping[str, Any], header: Any, size: tuple[int, ...]) -> Any:
+    """That of a camera that is not calibrated: its K is zero."""
+    region = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    return types['sensor_msgs/msg/CameraInfo'](
+        header=header,
+        height=size[0],
+        width=size[1],
+        distortion_model='',
+        d=np.zeros(0),
+        k=np.zeros(9),
+        r=np.zeros(9),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
