@@ -69,14 +69,17 @@ def matchings(num_truth: int, num_tracks: int) -> Iterator[list[tuple[int, int]]
 
 def trackeval_data(one: TrackSequence) -> dict:
     """A sequence as TrackEval's metrics take it."""
-    frames = list(one.indexed())
+    rows, columns = (
+        [np.searchsorted(ids, getattr(f, name)) for f in one.frames]
+        for ids, name in ((one.truth_ids, 'truth_ids'), (one.track_ids, 'track_ids'))
+    )
     return {
-        'num_timesteps': len(frames),
+        'num_timesteps': len(one.frames),
         'num_gt_ids': len(one.truth_ids),
         'num_tracker_ids': len(one.track_ids),
-        'num_gt_dets': sum(len(rows) for rows, _, _ in frames),
-        'num_tracker_dets': sum(len(columns) for _, columns, _ in frames),
-        'gt_ids': [rows for rows, _, _ in frames],
-        'tracker_ids': [columns for _, columns, _ in frames],
-        'similarity_scores': [iou for _, _, iou in frames],
+        'num_gt_dets': sum(map(len, rows)),
+        'num_tracker_dets': sum(map(len, columns)),
+        'gt_ids': rows,
+        'tracker_ids': columns,
+        'similarity_scores': [f.iou for f in one.frames],
     }

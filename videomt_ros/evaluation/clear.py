@@ -96,18 +96,15 @@ def clear(sequences: Iterable[TrackSequence]) -> ClearScores:
 
 
 def _score(sequence: TrackSequence) -> ClearScores:
-    truth_frames, track_frames = sequence.frame_counts()
-    found_frames = np.zeros_like(truth_frames)
-    starts = np.zeros_like(truth_frames)
-    last = np.full(len(truth_frames), _NONE)
+    found_frames = np.zeros_like(sequence.truth_frames)
+    starts = np.zeros_like(found_frames)
+    last = np.full(len(found_frames), _NONE)
     """Track of each object when it was last found."""
     before = last.copy()
     """Track of each object in the frame before."""
     switches = []
-    for t, (rows, columns, iou) in enumerate(sequence.indexed()):
-        if not iou.size:
-            # As in the reference, such a frame does not end what goes on.
-            continue
+    # As in the reference, a frame without pairs does not end what goes on.
+    for t, rows, columns, iou in sequence.pairs:
         places, partners = _match(iou, before[rows][:, None] == columns)
         objects, tracks = rows[places], columns[partners]
         for row, column in zip(objects.tolist(), tracks.tolist(), strict=True):
@@ -128,11 +125,11 @@ def _score(sequence: TrackSequence) -> ClearScores:
         before[:] = _NONE
         before[objects] = tracks
     num_matches = int(found_frames.sum())
-    share = found_frames / truth_frames
+    share = found_frames / sequence.truth_frames
     return ClearScores(
         num_matches=num_matches,
-        num_missed=int(truth_frames.sum()) - num_matches,
-        num_false=int(track_frames.sum()) - num_matches,
+        num_missed=int(sequence.truth_frames.sum()) - num_matches,
+        num_false=int(sequence.track_frames.sum()) - num_matches,
         num_fragments=int(np.maximum(starts - 1, 0).sum()),
         num_mostly_tracked=int((share > MOSTLY_TRACKED).sum()),
         num_mostly_lost=int((share < MOSTLY_LOST).sum()),

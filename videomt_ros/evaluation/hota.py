@@ -84,20 +84,20 @@ def hota(sequences: Iterable[TrackSequence]) -> HotaScores:
 
 
 def _score(sequence: TrackSequence) -> HotaScores:
-    truth_frames, track_frames = sequence.frame_counts()
-    frames_of_both = truth_frames[:, None] + track_frames  # (N, M)
+    num_truth, num_tracks = sequence.truth_frames.sum(), sequence.track_frames.sum()
+    frames_of_both = sequence.truth_frames[:, None] + sequence.track_frames  # (N, M)
     alignment = _alignment(sequence, frames_of_both)
     matches = np.zeros((len(ALPHAS), *alignment.shape))  # (A, N, M)
-    for rows, columns, iou in sequence.indexed():
-        pairs = linear_sum_assignment(-alignment[np.ix_(rows, columns)] * iou)
+    for _, rows, columns, iou in sequence.pairs:
+        pairs = linear_sum_assignment(-alignment[rows[:, None], columns] * iou)
         is_match = iou[pairs] >= ALPHAS[:, None] - _EPSILON
         matches[:, rows[pairs[0]], columns[pairs[1]]] += is_match
     num_matches = matches.sum(axis=(1, 2))
     shares = matches / np.maximum(1, frames_of_both - matches)
     return HotaScores(
         num_matches=num_matches,
-        num_missed=truth_frames.sum() - num_matches,
-        num_false=track_frames.sum() - num_matches,
+        num_missed=num_truth - num_matches,
+        num_false=num_tracks - num_matches,
         association=(matches * shares).sum(axis=(1, 2)),
     )
 
@@ -105,9 +105,9 @@ def _score(sequence: TrackSequence) -> HotaScores:
 def _alignment(sequence: TrackSequence, frames_of_both: NDArray[np.int64]) -> NDArray[np.float64]:
     """How well object and track fit over the whole video, before any matching, (N, M)."""
     potential = np.zeros(frames_of_both.shape)
-    for rows, columns, iou in sequence.indexed():
+    for _, rows, columns, iou in sequence.pairs:
         rivals = iou.sum(axis=0) + iou.sum(axis=1)[:, None] - iou
         share = np.zeros_like(iou)
         np.divide(iou, rivals, out=share, where=rivals > _EPSILON)
-        potential[np.ix_(rows, columns)] += share
+        potential[rows[:, None], columns] += share
     return potential / (frames_of_both - potential)

@@ -58,11 +58,12 @@ def identity(sequences: Iterable[TrackSequence]) -> IdentityScores:
 
 
 def _score(sequence: TrackSequence) -> IdentityScores:
-    truth_frames, track_frames = sequence.frame_counts()
-    agreed = np.zeros((len(truth_frames), len(track_frames)), np.int64)
-    for rows, columns, iou in sequence.indexed():
-        agreed[np.ix_(rows, columns)] += iou >= THRESHOLD
+    agreed = np.zeros((len(sequence.truth_ids), len(sequence.track_ids)), np.int64)
+    for _, rows, columns, iou in sequence.pairs:
+        agreed[rows[:, None], columns] += iou >= THRESHOLD
     num_agreed = int(agreed[linear_sum_assignment(agreed, maximize=True)].sum())
     return IdentityScores(
-        num_agreed, int(truth_frames.sum()) - num_agreed, int(track_frames.sum()) - num_agreed
+        num_agreed,
+        int(sequence.truth_frames.sum()) - num_agreed,
+        int(sequence.track_frames.sum()) - num_agreed,
     )

@@ -11,7 +11,7 @@ Letters: H W image size in pixels, T frames, n true objects and m tracks in a fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -40,13 +40,15 @@ class FrameOverlap:
         if self.iou.shape != expected:
             raise ValueError(f'Expected IoU of shape {expected}, got {self.iou.shape}.')
         for name, ids in (('truth', self.truth_ids), ('track', self.track_ids)):
-            if len(np.unique(ids)) < len(ids):
+            if len(set(ids.tolist())) < len(ids):
                 raise ValueError(f'Expected each {name} id once in a frame, got {ids.tolist()}.')
 
 
 class IndexedFrame(NamedTuple):
     """A frame by places in the id lists of its sequence instead of by ids."""
 
+    number: int
+    """Of the frame, from 0."""
     rows: NDArray[np.int64]
     """(n,), into `TrackSequence.truth_ids`."""
     columns: NDArray[np.int64]
@@ -64,33 +66,47 @@ class TrackSequence:
     frames: Sequence[FrameOverlap]
     """T of them, also those in which nothing is."""
 
-    @cached_property
+    @property
     def truth_ids(self) -> NDArray[np.int64]:
-        """Every true object that is in some frame, rising."""
-        return _all_ids(frame.truth_ids for frame in self.frames)
+        """(N,), every true object that is in some frame, rising."""
+        return self._truth[0]
+
+    @property
+    def track_ids(self) -> NDArray[np.int64]:
+        """(M,), every track that is in some frame, rising."""
+        return self._tracks[0]
+
+    @property
+    def truth_frames(self) -> NDArray[np.int64]:
+        """(N,), in how many frames each of them is."""
+        return self._truth[1]
+
+    @property
+    def track_frames(self) -> NDArray[np.int64]:
+        """(M,), likewise."""
+        return self._tracks[1]
 
     @cached_property
-    def track_ids(self) -> NDArray[np.int64]:
-        """Every track that is in some frame, rising."""
-        return _all_ids(frame.track_ids for frame in self.frames)
-
-    def indexed(self) -> Iterator[IndexedFrame]:
-        """The frames in order."""
-        for frame in self.frames:
-            yield IndexedFrame(
+    def pairs(self) -> tuple[IndexedFrame, ...]:
+        """The frames with both objects and tracks: all in which something can match."""
+        return tuple(
+            IndexedFrame(
+                number,
                 np.searchsorted(self.truth_ids, frame.truth_ids),
                 np.searchsorted(self.track_ids, frame.track_ids),
                 frame.iou,
             )
+            for number, frame in enumerate(self.frames)
+            if frame.iou.size
+        )
 
-    def frame_counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """In how many frames each true object and each track is."""
-        truth = np.zeros(len(self.truth_ids), np.int64)
-        tracks = np.zeros(len(self.track_ids), np.int64)
-        for rows, columns, _ in self.indexed():
-            truth[rows] += 1
-            tracks[columns] += 1
-        return truth, tracks
+    @cached_property
+    def _truth(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return _count_ids(frame.truth_ids for frame in self.frames)
+
+    @cached_property
+    def _tracks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return _count_ids(frame.track_ids for frame in self.frames)
 
 
 def overlap_tracks(
@@ -212,8 +228,11 @@ NOTHING = FrameOverlap(_NO_IDS, _NO_IDS, np.zeros((0, 0)))
 """A frame without objects and tracks."""
 
 
-def _all_ids(per_frame: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([_NO_IDS, *per_frame]))
+def _count_ids(
+    per_frame: Iterable[NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ids, counts = np.unique(np.concatenate([_NO_IDS, *per_frame]), return_counts=True)
+    return ids, counts.astype(np.int64, copy=False)
 
 
 def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
