@@ -38,6 +38,8 @@ _IMAGES = (
     'images',
     '.',
 )
+_LABELLED = ('gt_{length}.json', 'annotations/gt_{length}.json', '{split}/gt_{length}.json')
+"""2022: the labels of its valid split, as its server names them."""
 _SAME_SPLITS = {'val': 'valid', 'valid': 'val'}
 _LENGTHS = ('short', 'long')
 
@@ -61,9 +63,11 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
     truths = [load_ytvis(path) for path in paths]
     videos = _union(truths)
     names = [frame for video in videos for frame in video.frame_names]
-    image_split = split.removesuffix('_short').removesuffix('_long')
-    candidates = [root / place for place in _filled(_IMAGES, image_split)]
-    folder = find_image_folder(paths[0], candidates, names) if names else root
+    # A part of a split, such as 'valid_long' or one's own 'train_sub', has no images of its own.
+    places = [*_filled(_IMAGES, split), *_filled(_IMAGES, split.partition('_')[0])]
+    folder = (
+        find_image_folder(paths[0], [root / place for place in places], names) if names else root
+    )
     categories = {c.category_id: c for truth in truths for c in truth.categories}
     return Dataset(
         name,
@@ -83,32 +87,29 @@ def _image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
 
 
 def _annotation_files(name: str, root: Path, split: str) -> list[Path]:
-    usual = _filled(_FILES, split)
-    if name == 'ytvis2022':
-        base, _, length = split.rpartition('_')
-        lengths = [length] if length in _LENGTHS else list(_LENGTHS)
-        folders = (
-            '',
-            'annotations/',
-            *_filled(('{split}/',), base if length in _LENGTHS else split),
-        )
-        labelled = [[f'{folder}gt_{one}.json' for folder in folders] for one in lengths]
-        if length in _LENGTHS:
-            usual = [*labelled[0], *usual]
-        elif split in _SAME_SPLITS:
-            found = [
-                next((root / place for place in places if (root / place).is_file()), None)
-                for places in labelled
-            ]
-            if any(found):
-                return [path for path in found if path is not None]
-            usual += [place for places in labelled for place in places]
-    return [find_file(root, usual, f'the annotations of {name}, split {split}')]
+    what, usual = f'the annotations of {name}, split {split}', _filled(_FILES, split)
+    if name != 'ytvis2022':
+        return [find_file(root, usual, what)]
+    base, _, length = split.partition('_')
+    if length in _LENGTHS:
+        return [find_file(root, [*_labelled(base, length), *usual], what)]
+    if split in _SAME_SPLITS:
+        places = [_labelled(split, length) for length in _LENGTHS]
+        found = [[root / place for place in one if (root / place).is_file()] for one in places]
+        if any(found):
+            return [paths[0] for paths in found if paths]
+        usual += [place for one in places for place in one]
+    return [find_file(root, usual, what)]
+
+
+def _labelled(split: str, length: str) -> list[str]:
+    return [place.format(length=length) for place in _filled(_LABELLED, split)]
 
 
 def _filled(patterns: Sequence[str], split: str) -> list[str]:
+    """Paths for a split, and for what else it is called."""
     splits = [split, *filter(None, [_SAME_SPLITS.get(split)])]
-    return [pattern.format(split=one) for one in splits for pattern in patterns]
+    return [pattern.replace('{split}', one) for one in splits for pattern in patterns]
 
 
 def _union(truths: Sequence[YtvisTruth]) -> Iterable[YtvisVideo]:
