@@ -13,25 +13,20 @@ import logging
 import resource
 import sys
 import time
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from videomt_ros.datasets.dataset import Dataset, Video
-from videomt_ros.datasets.vipseg import PredictedVideo, write_pred_json
-from videomt_ros.datasets.ytvis import write_ytvis_results
 from videomt_ros.evaluation.categories import map_classes
+from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
-from videomt_ros.evaluation.report import write_report
-from videomt_ros.evaluation.run_folder import RunFolder, write_json
-from videomt_ros.evaluation.scoring import score_files
+from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
-from videomt_ros.evaluation.video_results import open_results, png_names, stored_tracks
+from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.model.network import VidEoMT
 
@@ -126,7 +121,7 @@ def evaluate(
         'peak_memory_mb': _peak_memory_mb(),
         'notes': list(classes.notes),
     }
-    return _finish(dataset, videos, modes, folder, run, published_score or {})
+    return finish(dataset, videos, modes, folder, run, published_score or {})
 
 
 def _predict_all(
@@ -175,118 +170,6 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
     for mode, error in done.errors.items():
         _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
         folder.fail(mode, position, video, error)
-
-
-def _finish(
-    dataset: Dataset,
-    videos: Sequence[Video],
-    modes: Sequence[Mode],
-    folder: RunFolder,
-    run: dict[str, Any],
-    published_score: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Result files, figures and report of all finished videos."""
-    metrics: dict[str, Any] = {'run': run, 'failures': _failures(videos, modes, folder)}
-    video_ids = None if run['limit'] is None else [video.video_id for video in videos]
-    for mode in modes:
-        results = _write_result_files(dataset, videos, folder, mode)
-        if dataset.truth:
-            report = score_files(
-                dataset.benchmark,
-                dataset.truth,
-                results,
-                dataset.truth_masks,
-                dataset.split,
-                video_ids,
-            )
-            metrics[mode] = report.to_json()
-    metrics['timing_ms'] = _summarise(folder.times())
-    write_json(folder.out / 'metrics.json', metrics, indent=1)
-    write_report(folder.out / 'report.html', metrics, dataset, folder.out, published_score)
-    return metrics
-
-
-def _failures(
-    videos: Sequence[Video], modes: Sequence[Mode], folder: RunFolder
-) -> list[dict[str, str]]:
-    """Videos without results, by mode.
-
-    Raises:
-        ValueError: a video is neither finished nor failed.
-    """
-    failures, lost = [], []
-    for position, video in enumerate(videos):
-        for mode in modes:
-            marker = folder.marker(mode, position)
-            if marker is None:
-                lost.append(f'{video.name} ({mode})')
-            elif marker['error'] is not None:
-                failures.append({'video': video.name, 'mode': mode, 'error': marker['error']})
-    if lost:
-        raise ValueError(
-            f'{len(lost)} results of other processes are not in {folder.out}: '
-            f'{", ".join(lost[:20])}{" ..." if len(lost) > 20 else ""}. Name a folder with --out '
-            'that all processes share, and go on by --resume.'
-        )
-    return failures
-
-
-def _write_result_files(
-    dataset: Dataset, videos: Sequence[Video], folder: RunFolder, mode: Mode
-) -> Path:
-    """Write what the benchmark's server takes; PNGs are in place already.
-
-    Returns:
-        What `score_files` takes.
-    """
-    target = folder.out / mode
-    target.mkdir(parents=True, exist_ok=True)
-    finished = (
-        (position, video, marker['content'])
-        for position, video in enumerate(videos)
-        if (marker := folder.marker(mode, position)) and marker['error'] is None
-    )
-    if dataset.benchmark == 'ytvis':
-        path = target / 'results.json'
-        write_ytvis_results(
-            path,
-            (
-                track
-                for position, video, content in finished
-                for track in stored_tracks(
-                    folder.results_folder(mode, position, video), video.video_id, content
-                )
-            ),
-        )
-        return path
-    if dataset.benchmark == 'vipseg':
-        write_pred_json(
-            target,
-            (
-                PredictedVideo(str(video.video_id), png_names(video), content['segments'])
-                for _, video, content in finished
-            ),
-        )
-    return target
-
-
-def _summarise(times: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
-    """Median and mean of each stage over all frames, in milliseconds.
-
-    `total` is what a live frame takes from the image to its segments.
-    """
-    stages: dict[str, array[float]] = {}
-    for video in times:
-        for name, values in video.items():
-            stages.setdefault(name, array('f')).extend(values)
-        if video.get('live'):
-            parts = zip(*(video[name] for name in ('prepare', 'network', 'live')), strict=False)
-            stages.setdefault('total', array('f')).extend(map(sum, parts))
-    return {
-        name: {'p50': round(float(np.median(values)), 3), 'mean': round(float(np.mean(values)), 3)}
-        for name, values in stages.items()
-        if values
-    }
 
 
 def _digest_videos(dataset: Dataset, videos: Sequence[Video]) -> str:
