@@ -154,6 +154,14 @@ def test_unlikely_tracks_can_be_left_out(tmp_path, capsys):
     assert found == ['80.0', '100.0']  # 36 of 36 + 9
 
 
+def test_true_pngs_may_lie_elsewhere(tmp_path, capsys, fails):
+    truth, results = write_vipseg(tmp_path)
+    masks = (truth.parent / 'panomasksRGB').rename(tmp_path / 'masks')
+    assert main(arguments('vipseg', truth, results, '--truth-masks', masks)) == 0
+    assert capsys.readouterr().out.endswith('VPQ 100.0\n')
+    assert 'panomasksRGB' in fails('vipseg', truth, results)
+
+
 def test_an_empty_list_of_results_scores_zero(tmp_path, capsys):
     truth, results = write_ytvis(tmp_path)
     write_json(results, [])

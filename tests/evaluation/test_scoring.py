@@ -25,7 +25,7 @@ from tests.evaluation.score_files import (
     write_vspw,
 )
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.evaluation.score_report import COUNTS, FIGURES, TRACKING, ScoreReport
+from videomt_ros.evaluation.score_report import COUNTS, FIGURES, ScoreReport, mean_report
 from videomt_ros.evaluation.scoring import score_files
 
 ISSUE_KEYS = {
@@ -147,8 +147,28 @@ def test_an_unlikely_track_can_be_left_out_of_tracking_alone(tmp_path):
     assert likely.notes == [
         'Figures of tracking leave out 1 of 5 tracks, whose score is below 0.5.'
     ]
-    not_tracking = set(FIGURES['ytvis']) - set(TRACKING)
-    assert all(every.figures[name] == likely.figures[name] for name in not_tracking)
+    assert score_instances(tmp_path, truth, results, track_score=0.2).figures == every.figures
+    # AP goes on seeing all: with the first object's track left out too, 27 of 36 remain.
+    results[0]['score'] = 0.4
+    fewer = score_instances(tmp_path, truth, results, track_score=0.5).figures
+    assert fewer['DetA'] == pytest.approx(27 / 36)
+    assert all(fewer[name] == every.figures[name] for name in FIGURES['ytvis'][:9])
+
+
+def test_curves_are_those_of_their_thresholds(tmp_path):
+    # Both cats' masks lack rows; the share that is left, their IoU, lies between 0.5 and 0.75.
+    truth = instances()
+    results = predictions(truth)
+    part = disc(6) & (np.indices(SIZE)[0] >= 9)
+    share = part.sum() / disc(6).sum()
+    assert 0.7 < share < 0.75
+    for entry in results[::2]:
+        entry['segmentations'] = [rle(np.roll(part, t % 3, axis=1)) for t in range(NUM_FRAMES)]
+    precision = score_instances(tmp_path, truth, results).curves['precision']
+    assert precision['0.5'] == [1] * 101
+    assert precision['0.75'] == [1 / 2] * 101
+    # The cats pass the five thresholds 0.50 to 0.70, the dogs all ten.
+    assert precision['mean'] == pytest.approx([(5 + 10) / 20] * 101)
 
 
 def test_crowds_and_unknown_categories_are_noted(tmp_path):
@@ -199,6 +219,16 @@ def test_several_truths_are_averaged_and_shown(tmp_path):
     some = score_files('ytvis', paths, results_path, video_ids=[7])
     assert some.figures['AR100'] == 1
     assert some.notes == ['short: none of its videos was scored, so it is left out of the mean.']
+
+
+def test_a_mean_needs_all_of_its_parts():
+    curves = {'recall': [0, 1], 'precision': {'mean': [1, 0.5]}}
+    one = ScoreReport('ytvis', {'AP': 1.0, 'APl': None, 'IDSW': 2}, [], {}, curves=curves)
+    other = ScoreReport('ytvis', {'AP': 0.5, 'APl': 1.0, 'IDSW': 1}, [], {})
+    report = mean_report({'one': one, 'other': other})
+    assert report.figures == {'AP': 0.75, 'APl': None, 'IDSW': 3}
+    assert report.curves == {}
+    assert mean_report({'one': one, 'again': one}).curves == curves
 
 
 def test_truth_files_need_different_names(tmp_path):
