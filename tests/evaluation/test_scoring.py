@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.score_files import (
+    CATEGORIES,
     LEFT,
     NUM_FRAMES,
     RIGHT,
@@ -113,6 +114,13 @@ def test_a_missing_video_is_missed_and_named(tmp_path):
     assert report.figures['AR100'] == 1 / 2
     assert report.figures['IDF1'] == pytest.approx(18 / (18 + 18 / 2))
     assert (report.figures['MT'], report.figures['ML']) == (2, 2)
+
+
+def test_a_note_names_twenty_videos_and_counts_the_others(tmp_path):
+    report = score_instances(tmp_path, instances(tuple(range(1, 24))), [])
+    [note] = report.notes
+    assert note.startswith('23 videos without results, whose objects count as missed: v1, v2, ')
+    assert note.endswith(', v20 and 3 more.')
 
 
 def test_no_predictions_at_all(tmp_path):
@@ -327,6 +335,58 @@ def test_true_pngs_may_lie_elsewhere(tmp_path):
     assert score_files('vipseg', [truth], results, masks).figures['VPQ'] == 1
     with pytest.raises(DatasetError, match='panomasksRGB'):
         score_files('vipseg', [truth], results)
+
+
+def test_images_of_coco_are_videos_of_one_frame(tmp_path):
+    # In image 5 a cat is found; in image 6 a crowd takes what is predicted on it out of AP.
+    mask, annotations, results = disc(10), [], []
+    for number, is_crowd in ((5, 0), (6, 1)):
+        annotations.append(
+            {
+                'id': number,
+                'image_id': number,
+                'category_id': 1,
+                'iscrowd': is_crowd,
+                'area': int(mask.sum()),
+                'bbox': [0, 0, 1, 1],
+                'segmentation': rle(mask),
+            }
+        )
+        shared = {'video_id': number, 'category_id': 1, 'score': 0.5}
+        results.append({**shared, 'segmentations': [rle(mask)]})
+    images = [
+        {'id': number, 'height': SIZE[0], 'width': SIZE[1], 'file_name': f'{number}.jpg'}
+        for number in (5, 6)
+    ]
+    truth = {
+        'images': images,
+        'annotations': annotations,
+        'categories': [{'id': 1, 'name': 'cat'}],
+    }
+    report = score_instances(tmp_path, truth, results)
+    assert (report.figures['AP'], report.figures['HOTA'], report.figures['MT']) == (1, 1, 2)
+    assert list(report.per_video) == ['5', '6']
+    assert report.notes[0].startswith('Crowds (1)')
+
+
+def test_panoptic_images_of_coco(tmp_path):
+    ids = panoptic_ids(0)
+    images = [{'id': 5, 'height': SIZE[0], 'width': SIZE[1], 'file_name': '5.jpg'}]
+    segments = panoptic_frame(ids)
+    annotation = {'image_id': 5, 'file_name': '5.png', 'segments_info': segments}
+    truth = write_json(
+        tmp_path / 'panoptic_val.json',
+        {'images': images, 'annotations': [annotation], 'categories': CATEGORIES},
+    )
+    write_ids(tmp_path / 'panoptic_val' / '5.png', ids)
+    write_ids(tmp_path / 'results' / 'pan_pred' / '5' / '5.png', ids)
+    frames = [{'file_name': '5.png', 'segments_info': segments}]
+    write_json(
+        tmp_path / 'results' / 'pred.json',
+        {'annotations': [{'video_id': '5', 'annotations': frames}]},
+    )
+    figures = score_files('vipseg', [truth], tmp_path / 'results').figures
+    assert (figures['VPQ1'], figures['VPQ2'], figures['HOTA'], figures['SQ']) == (1, None, 1, 1)
 
 
 def test_perfect_semantic(tmp_path):

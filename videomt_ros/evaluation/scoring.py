@@ -38,6 +38,8 @@ from videomt_ros.evaluation.stq import SegmentationTrackingQuality
 from videomt_ros.evaluation.vpq import VideoPanopticQuality
 
 VideoId = int | str
+_MAX_NAMES = 20
+"""Videos without results that a note names."""
 Progress = Callable[[int, int], object]
 """Takes the number of videos scored, and of all."""
 
@@ -340,8 +342,9 @@ def _missing_note(videos: Sequence[Any]) -> list[str]:
     if not videos:
         return []
     count = '1 video' if len(videos) == 1 else f'{len(videos)} videos'
-    names = ', '.join(video.name for video in videos)
-    return [f'{count} without results, whose objects count as missed: {names}.']
+    names = ', '.join(video.name for video in videos[:_MAX_NAMES])
+    more = f' and {len(videos) - _MAX_NAMES} more' if len(videos) > _MAX_NAMES else ''
+    return [f'{count} without results, whose objects count as missed: {names}{more}.']
 
 
 def _select(benchmark: Benchmark, figures: Mapping[str, float | None]) -> Figures:
