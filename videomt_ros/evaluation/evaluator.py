@@ -24,6 +24,7 @@ from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
+from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.video_results import open_results
@@ -48,6 +49,7 @@ def evaluate(
     about: Mapping[str, Any] | None = None,
     published_score: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
+    real_time: RealTime | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a model on a data set.
 
@@ -65,6 +67,7 @@ def evaluate(
             hardware; it does not decide the figures.
         published_score: what the model's authors report, in percent; see `Preset.published`.
         shard: which of the videos are those of this process; None: all.
+        real_time: score the live result on the clock, too; done by the first process.
 
     Returns:
         What `metrics.json` holds; None in all processes but the first.
@@ -121,7 +124,13 @@ def evaluate(
         'peak_memory_mb': _peak_memory_mb(),
         'notes': list(classes.notes),
     }
-    return finish(dataset, videos, modes, folder, run, published_score or {})
+    clocked = None
+    if real_time is not None:
+        with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
+            clocked = evaluate_real_time(
+                dataset, videos, predictor, real_time, out, lambda name: bar.update()
+            )
+    return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
 
 
 def _predict_all(

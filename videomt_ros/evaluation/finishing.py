@@ -1,9 +1,13 @@
-"""Finished videos of a run -> result files, figures and report; needs no network."""
+"""Finished videos of a run -> result files, figures and report.
+
+Needs no torch; without it the report alone is left out.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,6 @@ import numpy as np
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.datasets.vipseg import PredictedVideo, write_pred_json
 from videomt_ros.datasets.ytvis import write_ytvis_results
-from videomt_ros.evaluation.report import write_report
 from videomt_ros.evaluation.run_folder import RunFolder, write_json
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.evaluation.scoring import score_files
@@ -55,6 +58,10 @@ def finish(
     if real_time is not None:
         metrics['real_time'] = real_time
     write_json(folder.out / 'metrics.json', metrics, indent=1)
+    if find_spec('torch') is None:  # which the pictures' code lies beside
+        return metrics
+    from videomt_ros.evaluation.report import write_report
+
     write_report(folder.out / 'report.html', metrics, dataset, folder.out, published_score)
     return metrics
 

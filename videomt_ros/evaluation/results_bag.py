@@ -1,0 +1,295 @@
+"""What a running node really published, recorded in a bag -> result files and figures.
+
+The lists of tracks (`videomt_ros/msg/TrackArray`) become the segments that the node had, and these
+the same result files as the live score of `evaluation.evaluator`. An annotated frame without a
+list has no result: it counts as missed. Needs neither the network nor ROS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, BagTopic
+from videomt_ros.datasets.bag_truth import Match, load_bag_truth, match_video
+from videomt_ros.datasets.dataset import Category, Dataset, Video, VideoFrame
+from videomt_ros.datasets.rle import decode, to_rle
+from videomt_ros.evaluation.categories import ClassMap, map_classes
+from videomt_ros.evaluation.finishing import finish
+from videomt_ros.evaluation.live_video import live_video
+from videomt_ros.evaluation.run_folder import RunFolder
+from videomt_ros.evaluation.video_results import open_results
+from videomt_ros.structures import Segment, Segments, TrackState
+
+_NAMED = 10
+"""Frames that a note names."""
+
+
+class RecordedTracks:
+    """The lists of tracks of a bag that belong to annotated frames."""
+
+    def __init__(self, bag: Path, topic: str, truth: Path) -> None:
+        """Open the bag and the truth, and match their stamps.
+
+        Args:
+            bag: rosbag2 folder, or one of its files.
+            topic: of `TrackArray`; may be empty where there is one.
+            truth: as `datasets.bag_truth` reads it.
+
+        Raises:
+            BagError: the bag or the topic cannot be used, or holds no list.
+            DatasetError: the truth cannot be used, or does not fit the bag.
+        """
+        self.labels = load_bag_truth(truth)
+        self._bag = BagTopic(bag, (TRACK_ARRAY,), topic, f'a topic of {TRACK_ARRAY}')
+        self.topic = self._bag.topic
+        stamps_ns = []
+        names: dict[int, str] = {}
+        models: set[str] = set()
+        for message in self._bag.messages():
+            stamps_ns.append(message.stamp_ns)
+            models.add(message.content.model)
+            for track in message.content.tracks:
+                _check_name(bag, names, track.class_id, track.class_name)
+        if not stamps_ns:
+            reason = self._bag.first_fault or 'the topic is empty'
+            raise BagError(
+                f'Expected lists of tracks on {self.topic} of {bag}, got none: {reason}.'
+            )
+        self.num_messages = len(stamps_ns)
+        self.model = ', '.join(sorted(models - {''})) or 'unknown'
+        self.class_names = names
+        """Name of each class id that occurs."""
+        self.match = _exact(
+            match_video(self.labels, stamps_ns, f'results on {self.topic}'), stamps_ns
+        )
+        self._index = {n: i for i, n in enumerate(self.match.numbers) if n is not None}
+        self._faults: list[str] = []
+
+    def frames(self) -> Iterator[tuple[int, Segments]]:
+        """Number and segments of each annotated frame that has a list, in the order of the bag.
+
+        A list that cannot be used is left out, and noted.
+        """
+        self._faults = []
+        num_classes = max(self.class_names, default=-1) + 1
+        for number, message in enumerate(self._bag.messages()):
+            if (index := self._index.get(number)) is None:
+                continue
+            try:
+                segments = segments_of(message.content, message.stamp_ns, num_classes)
+                size = self.match.video.size
+                if segments.ids.shape != size:
+                    height, width = segments.ids.shape
+                    raise ValueError(
+                        f'Expected results of {size[1]} x {size[0]} pixels, as annotated, got '
+                        f'{width} x {height}.'
+                    )
+            except ValueError as error:
+                self._faults.append(f'{self.match.video.frame_names[index]}: {error}')
+                continue
+            yield index, segments
+
+    @property
+    def num_missed(self) -> int:
+        """Annotated frames without a usable list; complete after a pass over the frames."""
+        return len(self.match.missing) + len(self._faults)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know; complete after a pass over the frames."""
+        missing, num_frames = self.match.missing, len(self.match.numbers)
+        how = f'the nearest stamp within {self.match.tolerance_ns / 1e6:.4g} ms'
+        if not self.match.tolerance_ns:
+            how = 'by equal stamps'
+        notes = [
+            f'{num_frames - len(missing)} of {num_frames} annotated frames have a result on '
+            f'{self.topic} ({how}), which holds {self.num_messages}.'
+        ]
+        if missing:
+            notes.append(
+                f'{len(missing)} annotated frames have no result, and count as misses: '
+                f'{_listed(missing)}.'
+            )
+        if self._faults:
+            notes.append(
+                f'{len(self._faults)} results cannot be used, and their frames count as misses: '
+                f'{_listed(self._faults)}'
+            )
+        if self._bag.num_faulty:
+            notes.append(
+                f'{self._bag.num_faulty} messages are unreadable: {self._bag.first_fault}'
+            )
+        if self._bag.is_cut_off or self.num_messages < self._bag.num_announced:
+            notes.append(
+                f'The bag {self._bag.path} is damaged or was cut off: {self.num_messages} results '
+                'could be read.'
+            )
+        return notes
+
+
+def segments_of(message: Any, stamp_ns: int, num_classes: int) -> Segments:
+    """A list of tracks as the segments that it was made of; a LOST track has no pixels.
+
+    Args:
+        message: `videomt_ros/msg/TrackArray`, of rclpy or of rosbags.
+        stamp_ns: of its header.
+        num_classes: of the model.
+
+    Raises:
+        ValueError: a mask is no sound code of an image of the message's size.
+    """
+    height, width = message.height, message.width
+    ids = np.zeros((height, width), np.uint16)
+    segments = []
+    for track in message.tracks:
+        state = TrackState(track.state)
+        area = 0
+        if track.mask.counts and state is not TrackState.LOST:
+            size = [track.mask.height, track.mask.width]
+            code = to_rle({'size': size, 'counts': track.mask.counts}, height, width)
+            if code is not None:
+                mask = decode(code)
+                ids[mask] = track.id
+                area = int(np.count_nonzero(mask))
+        box, seen = track.box, track.last_seen
+        segments.append(
+            Segment(
+                track_id=track.id,
+                class_id=track.class_id,
+                class_name=track.class_name,
+                is_thing=track.is_thing,
+                score=float(track.score),
+                state=state,
+                age=track.age,
+                last_seen_ns=seen.sec * 1_000_000_000 + seen.nanosec,
+                box=(
+                    box.x_offset,
+                    box.y_offset,
+                    box.x_offset + box.width,
+                    box.y_offset + box.height,
+                ),
+                area=area,
+            )
+        )
+    return Segments(stamp_ns, ids, tuple(segments), num_classes)
+
+
+def evaluate_results_bag(
+    bag: Path, topic: str, truth: Path, out: Path, images: Video | None = None
+) -> dict[str, Any]:
+    """Score a recording.
+
+    Args:
+        bag: of `TrackArray`.
+        topic: of these; may be empty where there is one.
+        truth: as `datasets.bag_truth` reads it.
+        out: new folder for result files, figures and report, as of `evaluator.evaluate`.
+        images: the video itself, for the pictures of the report; None: without.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        BagError, DatasetError: bag or truth cannot be used.
+        ValueError: no class is a category of the truth, or the folder holds results.
+    """
+    recorded = RecordedTracks(bag, topic, truth)
+    labels = recorded.labels
+    video = _RecordedVideo(recorded, images)
+    dataset = Dataset(
+        f'bag {bag.name}',
+        labels.benchmark,
+        labels.categories,
+        (video,),
+        truth=(labels.path,),
+        truth_masks=labels.masks,
+        split=labels.split,
+    )
+    classes = _map(recorded.class_names, labels.categories)
+    run: dict[str, Any] = {
+        'dataset': dataset.name,
+        'split': dataset.split,
+        'limit': None,
+        'model': recorded.model,
+        'modes': ['live'],
+        'settings': {},
+        'benchmark': dataset.benchmark,
+        'num_videos': 1,
+        'num_resumed': 0,
+        'processes': 1,
+        'notes': list(classes.notes),
+    }
+    folder = RunFolder(out, dataset.benchmark)
+    folder.start({'results_bag': str(bag), 'topic': recorded.topic}, resume=False)
+    results = open_results(dataset, video, folder.workplace('live', 0))
+    live = live_video(results, classes)
+    for index, segments in recorded.frames():
+        live.add(index, segments)
+    num_frames = len(video.frame_names)
+    folder.finish('live', 0, video, live.finish(), num_frames)
+    run['frames'] = {'annotated': num_frames, 'missed': recorded.num_missed}
+    return finish(dataset, dataset.videos, ['live'], folder, run, {})
+
+
+class _RecordedVideo:
+    """The annotated video of a recording. See `datasets.dataset.Video`."""
+
+    def __init__(self, recorded: RecordedTracks, images: Video | None) -> None:
+        video = recorded.match.video
+        self.video_id, self.name = video.video_id, video.name
+        self.size, self.frame_names = video.size, video.frame_names
+        self._recorded, self._images = recorded, images
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of the recording."""
+        return self._recorded.notes
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """The images, if any were given."""
+        return iter(()) if self._images is None else self._images.frames()
+
+
+def _check_name(bag: Path, names: dict[int, str], class_id: int, name: str) -> None:
+    if names.setdefault(class_id, name) != name:
+        raise BagError(
+            f'Expected one model in {bag}, but class {class_id} is {names[class_id]!r} and '
+            f'{name!r} there.'
+        )
+
+
+def _exact(match: Match, stamps_ns: list[int]) -> Match:
+    """If any result has the very stamp of its frame, those of all must.
+
+    Then the truth has the stamps of the images, and a result with another stamp is that of
+    another image: half a period away there may be one of a camera that is faster than the truth.
+    """
+    truth_ns = match.video.stamps_ns
+    equal = tuple(
+        n if n is not None and stamps_ns[n] == truth_ns[i] else None
+        for i, n in enumerate(match.numbers)
+    )
+    if all(number is None for number in equal):
+        return match
+    return Match(match.video, 0, equal)
+
+
+def _map(names: Mapping[int, str], categories: tuple[Category, ...]) -> ClassMap:
+    """Classes by name; those that were never published are unknown, and do not matter."""
+    if not names:
+        return ClassMap(())
+    known = sorted(names)
+    found = map_classes([names[k] for k in known], categories, '')
+    numbers = dict(zip(known, found.category_ids, strict=True))
+    # A category that was never seen is no news; a class without a category is.
+    notes = tuple(note for note in found.notes if note.startswith('Classes of the model'))
+    return ClassMap(tuple(numbers.get(k) for k in range(known[-1] + 1)), notes)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ', '.join(names[:_NAMED]) + (f' and {more} more' if more > 0 else '')
