@@ -245,6 +245,13 @@ def test_panoptic_results_have_the_form_of_vipseg(tmp_path):
     [
         (lambda c: c['categories'][0].pop('isthing'), 'Category 1: isthing is missing.'),
         (lambda c: c['annotations'].clear(), 'Image 139: has no annotation.'),
+        (lambda c: c['images'][0].pop('height'), 'Image 139: height is missing.'),
+        (
+            lambda c: c['images'][0].update(width='3'),
+            "Image 139: expected width to be a whole number of 1 or more, got '3'.",
+        ),
+        (lambda c: c['images'][0].pop('file_name'), 'Image 139: file_name is missing.'),
+        (lambda c: c['images'].append(c['images'][0]), 'Image 139: the id occurs twice.'),
         (
             lambda c: c['annotations'].append(c['annotations'][0]),
             'Image 139: is annotated twice.',
@@ -275,6 +282,12 @@ def test_panoptic_images_may_come_without_annotations(tmp_path):
     path = write_panoptic(tmp_path)
     content = panoptic()
     del content['annotations']
+    content['images'].append({'id': 9, 'file_name': '9.jpg', 'height': 5, 'width': 4})
     write(path, content)
+    write_images(tmp_path / 'val2017', content)
     dataset = open_dataset('coco_panoptic', tmp_path)
-    assert (dataset.truth, dataset.truth_masks, len(dataset.videos)) == ((), None, 1)
+    assert (dataset.truth, dataset.truth_masks) == ((), None)
+    assert [(video.video_id, video.size) for video in dataset.videos] == [
+        ('9', (5, 4)),
+        ('139', (2, 3)),
+    ]

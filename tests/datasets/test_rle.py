@@ -156,6 +156,7 @@ def test_empty_strings_are_no_codes(strings):
         ({'size': [2, 3], 'counts': None}, 'runs of 0 or more, got None'),
         ({'size': [2, 3], 'counts': '12'}, 'make 3 pixels'),
         ({'size': [2, 3], 'counts': '12n'}, "string '12n' is damaged"),  # ends within a number
+        ({'size': [2, 3], 'counts': 'VPPPPPPPP0'}, 'is damaged'),  # 6, in ten characters
         ({'size': [2, 3], 'counts': '12~'}, "string '12~' is damaged"),
         ({'size': [2, 3], 'counts': '12é'}, "string '12é' is damaged"),
         ({'size': [2, 3], 'counts': b'12\xff'}, 'is damaged'),
