@@ -10,7 +10,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,16 @@ from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
 from videomt_ros.datasets.vspw import NUM_CLASSES, load_vspw, load_vspw_results
 from videomt_ros.datasets.ytvis import YtvisTruth, load_ytvis, load_ytvis_results
 from videomt_ros.evaluation.ap import IOU_THRESHOLDS, RECALL_LEVELS, ApScores, VideoAP
-from videomt_ros.evaluation.clear import ClearScores, clear
-from videomt_ros.evaluation.hota import HotaScores, hota
-from videomt_ros.evaluation.identity import IdentityScores, identity
-from videomt_ros.evaluation.overlap import ImageOverlaps, TrackSequence, overlap_tracks
+from videomt_ros.evaluation.overlap import ImageOverlaps, overlap_tracks
 from videomt_ros.evaluation.score_report import (
     FIGURES,
-    TRACKING,
     Figures,
     ScoreReport,
     mean_report,
 )
 from videomt_ros.evaluation.semantic import SemanticQuality
 from videomt_ros.evaluation.stq import SegmentationTrackingQuality
+from videomt_ros.evaluation.tracking_scores import TrackingTally
 from videomt_ros.evaluation.vpq import VideoPanopticQuality
 
 VideoId = int | str
@@ -84,72 +80,6 @@ def score_files(
     return _score_vspw(truth[0], results, split or 'val', video_ids, progress)
 
 
-@dataclass(frozen=True)
-class TrackingScores:
-    """HOTA, IDF1 and CLEAR of some sequences; those of two sets of sequences add up."""
-
-    hota: HotaScores = field(default_factory=HotaScores)
-    identity: IdentityScores = field(default_factory=IdentityScores)
-    clear: ClearScores = field(default_factory=ClearScores)
-
-    @classmethod
-    def of(cls, sequences: Sequence[TrackSequence]) -> TrackingScores:
-        """Score sequences, their counts pooled."""
-        return cls(hota(sequences), identity(sequences), clear(sequences))
-
-    def __add__(self, other: TrackingScores) -> TrackingScores:
-        return TrackingScores(
-            self.hota + other.hota, self.identity + other.identity, self.clear + other.clear
-        )
-
-    def figures(self) -> Figures:
-        """`TRACKING`."""
-        found = self.identity.figures() | self.hota.figures() | self.clear.figures()
-        return {name: found[name] for name in TRACKING}
-
-
-class _Tracking:
-    """Tracking scores of all videos, of each class and of each video."""
-
-    def __init__(self) -> None:
-        self.total = TrackingScores()
-        self._per_class: dict[int, TrackingScores] = {}
-        self.per_video: dict[str, dict[str, Any]] = {}
-
-    def add_video(self, video: Any, sequences: Iterable[TrackSequence]) -> None:
-        """Score one video of a truth."""
-        in_video = TrackingScores()
-        for sequence in sequences:
-            scores = TrackingScores.of([sequence])
-            in_video += scores
-            category = sequence.category_id
-            self._per_class[category] = self.of_class(category) + scores
-        self.total += in_video
-        figures = in_video.figures()
-        self.per_video[str(video.video_id)] = {
-            'name': video.name,
-            **{name: figures[name] for name in ('HOTA', 'IDF1', 'IDSW')},
-        }
-
-    def of_class(self, category_id: int) -> TrackingScores:
-        """Scores of one class over all videos."""
-        return self._per_class.get(category_id, TrackingScores())
-
-    def switches(self) -> list[dict[str, Any]]:
-        """As in `ScoreReport`."""
-        return [
-            {
-                'video_id': switch.video_id,
-                'frame': switch.frame,
-                'truth_id': switch.truth_id,
-                'from': switch.old_track_id,
-                'to': switch.new_track_id,
-                'category_id': switch.category_id,
-            }
-            for switch in self.total.clear.switches
-        ]
-
-
 def _score_ytvis(
     paths: Sequence[Path],
     results_path: Path,
@@ -197,7 +127,7 @@ def _score_ytvis_truth(
     progress: Callable[[], object],
 ) -> ScoreReport:
     ap = VideoAP(category.category_id for category in truth.categories)
-    tracking = _Tracking()
+    tracking = TrackingTally()
     num_crowds = num_tracks = num_left_out = 0
     for video in videos:
         true_tracks, tracks = truth.tracks(video.video_id), results.get(video.video_id, [])
@@ -247,7 +177,7 @@ def _score_vipseg(
     videos = [video for video in truth.videos if video.video_id in chosen]
     is_thing = {category.category_id: category.is_thing for category in truth.categories}
     vpq, stq = VideoPanopticQuality(is_thing), SegmentationTrackingQuality(is_thing)
-    tracking = _Tracking()
+    tracking = TrackingTally()
     for number, video in enumerate(videos, start=1):
         vpq.start_video()
         stq.start_video()
@@ -354,7 +284,7 @@ def _select(benchmark: Benchmark, figures: Mapping[str, float | None]) -> Figure
 def _per_class(
     categories: Iterable[Category],
     figures: Mapping[int, Mapping[str, float | None]],
-    tracking: _Tracking | None,
+    tracking: TrackingTally | None,
 ) -> list[dict[str, Any]]:
     """Entries of `ScoreReport.per_class`."""
     entries = []

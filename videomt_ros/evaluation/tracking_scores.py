@@ -1,0 +1,80 @@
+"""HOTA, IDF1 and the counts of CLEAR MOT: of a data set, of its classes and of its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from videomt_ros.evaluation.clear import ClearScores, clear
+from videomt_ros.evaluation.hota import HotaScores, hota
+from videomt_ros.evaluation.identity import IdentityScores, identity
+from videomt_ros.evaluation.overlap import TrackSequence
+from videomt_ros.evaluation.score_report import TRACKING, Figures
+
+
+@dataclass(frozen=True)
+class TrackingScores:
+    """HOTA, IDF1 and CLEAR of some sequences; those of two sets of sequences add up."""
+
+    hota: HotaScores = field(default_factory=HotaScores)
+    identity: IdentityScores = field(default_factory=IdentityScores)
+    clear: ClearScores = field(default_factory=ClearScores)
+
+    @classmethod
+    def of(cls, sequences: Sequence[TrackSequence]) -> TrackingScores:
+        """Score sequences, their counts pooled."""
+        return cls(hota(sequences), identity(sequences), clear(sequences))
+
+    def __add__(self, other: TrackingScores) -> TrackingScores:
+        return TrackingScores(
+            self.hota + other.hota, self.identity + other.identity, self.clear + other.clear
+        )
+
+    def figures(self) -> Figures:
+        """`TRACKING`."""
+        found = self.identity.figures() | self.hota.figures() | self.clear.figures()
+        return {name: found[name] for name in TRACKING}
+
+
+class TrackingTally:
+    """Takes videos one by one, and keeps the scores of all, of each class and of each video."""
+
+    def __init__(self) -> None:
+        self.total = TrackingScores()
+        self.per_video: dict[str, dict[str, Any]] = {}
+        """As in `ScoreReport`."""
+        self._per_class: dict[int, TrackingScores] = {}
+
+    def add_video(self, video: Any, sequences: Iterable[TrackSequence]) -> None:
+        """Score a video, which has a `video_id` and a `name`."""
+        in_video = TrackingScores()
+        for sequence in sequences:
+            scores = TrackingScores.of([sequence])
+            in_video += scores
+            category = sequence.category_id
+            self._per_class[category] = self.of_class(category) + scores
+        self.total += in_video
+        figures = in_video.figures()
+        self.per_video[str(video.video_id)] = {
+            'name': video.name,
+            **{name: figures[name] for name in ('HOTA', 'IDF1', 'IDSW')},
+        }
+
+    def of_class(self, category_id: int) -> TrackingScores:
+        """Scores of one class over all videos."""
+        return self._per_class.get(category_id, TrackingScores())
+
+    def switches(self) -> list[dict[str, Any]]:
+        """As in `ScoreReport`."""
+        return [
+            {
+                'video_id': switch.video_id,
+                'frame': switch.frame,
+                'truth_id': switch.truth_id,
+                'from': switch.old_track_id,
+                'to': switch.new_track_id,
+                'category_id': switch.category_id,
+            }
+            for switch in self.total.clear.switches
+        ]
