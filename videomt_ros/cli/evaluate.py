@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videomt_ros.cli.evaluate_bags import (
+    add_bag_arguments,
+    check_sources,
+    note_lines,
+    open_bag,
+    real_time_lines,
+    real_time_of,
+    score_results_bag,
+)
+
 if TYPE_CHECKING:
     from videomt_ros.model.presets import Preset
 
@@ -16,13 +26,12 @@ HELP = 'score a model on a data set, and write the result files of its benchmark
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument('--model', required=True, help='whatever load_model takes')
+    parser.add_argument('--model', help='whatever load_model takes')
     parser.add_argument(
         '--dataset',
-        required=True,
         help='ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco or coco_panoptic',
     )
-    parser.add_argument('--root', type=Path, required=True, help='folder of the data set')
+    parser.add_argument('--root', type=Path, help='folder of the data set')
     parser.add_argument('--split', help="default: the data set's validation split")
     parser.add_argument(
         '--mode',
@@ -55,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='NAME=VALUE',
         help='a parameter of the node, for the live score, such as gap_s=2; may be repeated',
     )
+    add_bag_arguments(parser)
 
 
 def positive(text: str) -> int:
@@ -83,6 +93,11 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0; 1 if no video could be predicted.
     """
+    check_sources(args)
+    if args.results_bag is not None:
+        scored, folder = score_results_bag(args)
+        return print_result(scored, ('live',), {}, folder)
+
     from videomt_ros.datasets.benchmarks import open_dataset
     from videomt_ros.evaluation.evaluator import MODES, evaluate
     from videomt_ros.evaluation.sharding import joined_group
@@ -90,11 +105,14 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.model.device import choose_device, choose_precision
 
     split = {} if args.split is None else {'split': args.split}
-    dataset = open_dataset(args.dataset, args.root, **split)
+    if args.bag is not None:
+        dataset, source = open_bag(args), args.bag.stem
+    else:
+        dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
     device = choose_device(args.device)
     net = load_model(args.model).to(device, choose_precision(args.precision, device))
     modes = MODES if args.mode == 'both' else (args.mode,)
-    out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{args.dataset}'
+    out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
     preset = find_preset(args.model)
     published = preset.published if preset else {}
     with joined_group() as shard:
@@ -109,6 +127,7 @@ def main(args: argparse.Namespace) -> int:
             about={'model': args.model, **about(device)},
             published_score=published,
             shard=shard,
+            real_time=real_time_of(args),
         )
     if metrics is None:
         return 0
@@ -145,8 +164,12 @@ def print_result(
     run, failures = metrics['run'], metrics['failures']
     if run['num_resumed']:
         print(f'{run["num_resumed"]} of {run["num_videos"]} videos were finished before')
+    for note in note_lines(metrics, tuple(modes)):
+        print(note)
     for row in table(metrics, modes, published):
         print(row)
+    for line in real_time_lines(metrics):
+        print(line)
     if not any(mode in metrics for mode in modes):
         print('No truth: result files only')
     for failure in failures:
@@ -160,7 +183,7 @@ def print_result(
         print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
     for mode in modes:
         print(f'Results, {mode}: {out / mode}')
-    print(out / 'report.html')
+    print(out / ('report.html' if (out / 'report.html').exists() else 'metrics.json'))
     return 1 if len(failures) == len(modes) * run['num_videos'] else 0
 
 
@@ -172,11 +195,13 @@ def table(
     if not columns:
         return []
     heads = [*columns, *([f'paper ({published["benchmark"]})'] if published else [])]
+    # What the released script prints under this name is another figure; see `glossary`.
+    paper = {('mVC16_as_printed' if key == 'mVC16' else key): published[key] for key in published}
     rows = [['', *heads]]
     for name in metrics[columns[0]]['figures']:
         cells = [shown(name, metrics[column]['figures'].get(name)) for column in columns]
         if published:
-            cells.append(f'{published[name]:.1f}' if name in published else '')
+            cells.append(f'{paper[name]:.1f}' if name in paper else '')
         rows.append([name, *cells])
     widths = [max(len(row[k]) for row in rows) for k in range(len(heads) + 1)]
     return [

@@ -1,0 +1,154 @@
+"""The part of `videomt evaluate` that is about bags, and about time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videomt_ros.datasets.dataset import Dataset
+    from videomt_ros.evaluation.real_time import RealTime
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    bags = parser.add_argument_group('bags, in place of --dataset and --root')
+    bags.add_argument('--bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag with images')
+    bags.add_argument(
+        '--results-bag',
+        type=Path,
+        help='bag of the lists of tracks that a node published; needs no --model. With --bag '
+        'beside it, the report has pictures',
+    )
+    bags.add_argument('--topic', default='', help='of a bag that has several that fit')
+    bags.add_argument(
+        '--truth', type=Path, help='with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder'
+    )
+    clock = parser.add_argument_group('score on the clock, beside the others')
+    clock.add_argument(
+        '--real-time',
+        type=positive_number,
+        metavar='FACTOR',
+        help='score each frame against the newest result there is at its moment, if the video '
+        'runs so many times as fast as it was recorded',
+    )
+    clock.add_argument(
+        '--latency-ms',
+        type=number_from_zero,
+        metavar='L',
+        help='processing time of a frame for --real-time (1 if not given); default: as measured',
+    )
+
+
+def positive_number(text: str) -> float:
+    """Argument type: a number above 0."""
+    value = number_from_zero(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
+    return value
+
+
+def number_from_zero(text: str) -> float:
+    """Argument type: a number of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a number of 0 or more, got {text!r}')
+    return value
+
+
+def check_sources(args: argparse.Namespace) -> None:
+    """See that one source was named, with all that belongs to it.
+
+    Raises:
+        ValueError: says what is missing, or too much.
+    """
+    is_bag = args.bag is not None or args.results_bag is not None
+    if is_bag and (args.dataset is not None or args.root is not None):
+        raise ValueError('Expected --dataset and --root, or a bag, got both.')
+    if is_bag and args.truth is None:
+        raise ValueError('Expected --truth with the labels of the bag; it makes no score without.')
+    if not is_bag and (args.dataset is None or args.root is None):
+        raise ValueError('Expected --dataset and --root, or --bag or --results-bag with --truth.')
+    if not is_bag and (args.truth is not None or args.topic):
+        raise ValueError('--truth and --topic belong to a bag; a data set holds its own truth.')
+    if args.results_bag is None and args.model is None:
+        raise ValueError('Expected --model; only --results-bag goes without.')
+    if args.results_bag is not None:
+        for option in ('model', 'real_time', 'latency_ms', 'limit', 'split'):
+            if getattr(args, option) is not None:
+                name = option.replace('_', '-')
+                raise ValueError(f'--{name} has no meaning for --results-bag: leave it out.')
+
+
+def open_bag(args: argparse.Namespace) -> Dataset:
+    """The bag of --bag as a data set."""
+    from videomt_ros.datasets.bag_dataset import bag_dataset
+
+    # Of two bags the topic is that of the results.
+    topic = '' if args.results_bag is not None else args.topic
+    return bag_dataset(args.bag, topic, args.truth)
+
+
+def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Score --results-bag.
+
+    Returns:
+        What metrics.json holds, and its folder.
+    """
+    from videomt_ros.evaluation.results_bag import evaluate_results_bag
+
+    images = None if args.bag is None else open_bag(args).videos[0]
+    out = args.out or Path('out/evaluate') / f'results-{args.results_bag.stem}'
+    return evaluate_results_bag(args.results_bag, args.topic, args.truth, out, images), out
+
+
+def real_time_of(args: argparse.Namespace) -> RealTime | None:
+    """What was asked for of the clock."""
+    from videomt_ros.evaluation.real_time import RealTime
+
+    if args.real_time is None and args.latency_ms is None:
+        return None
+    return RealTime(1.0 if args.real_time is None else args.real_time, args.latency_ms)
+
+
+def note_lines(metrics: Mapping[str, Any], modes: tuple[str, ...]) -> Iterator[str]:
+    """Each note once."""
+    notes = [note for mode in modes for note in metrics.get(mode, {}).get('notes', ())]
+    for note in dict.fromkeys([*metrics['run']['notes'], *notes]):
+        yield f'Note: {note}'
+
+
+def real_time_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """The score on the clock, and how it falls with the latency."""
+    from videomt_ros.evaluation.glossary import as_text
+
+    if (clocked := metrics.get('real_time')) is None:
+        return
+    name = clocked['sweep_figure']
+    latency = 'measured latency'
+    if clocked['latency_ms'] is not None:
+        latency = f'{clocked["latency_ms"]:g} ms a frame'
+    elif clocked['measured_ms'] is not None:
+        latency += f', median {clocked["measured_ms"]["p50"]:.0f} ms'
+    figures = clocked['scores'].get('figures', {})
+    yield (
+        f'Real time x {clocked["factor"]:g}, {latency}: '
+        f'{name} {as_text(name, figures.get(name))}, {_counts(clocked)}'
+    )
+    for entry in clocked['sweep']:
+        yield (
+            f'  at {entry["latency_ms"]:3g} ms: {name} {as_text(name, entry["figure"])}, '
+            f'{_counts(entry)}'
+        )
+
+
+def _counts(entry: Mapping[str, int]) -> str:
+    return (
+        f'{entry["processed"]} of {entry["frames"]} frames processed, {entry["dropped"]} dropped'
+    )
