@@ -351,7 +351,7 @@ def test_unknown_categories_of_results_are_ignored_and_noted(tmp_path):
     results = load_ytvis_results(write(tmp_path / 'results.json', records), known)
     assert list(results) == [7]
     assert results.notes == (
-        '2 predictions of category 9, which the truth does not have, were ignored.',
+        'Ignored predictions of category 9, which the truth does not have: 2.',
     )
 
 

@@ -106,8 +106,7 @@ def load_ytvis_results(path: Path, truth: YtvisTruth | Sequence[YtvisTruth]) -> 
         results.setdefault(video_id, []).append(track)
     checks.finish(path)
     results.notes = tuple(
-        f'{count} predictions of category {category_id}, which the truth does not have, '
-        'were ignored.'
+        f'Ignored predictions of category {category_id}, which the truth does not have: {count}.'
         for category_id, count in sorted(ignored.items())
     )
     return results
