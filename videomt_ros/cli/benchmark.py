@@ -1,6 +1,7 @@
 """`videomt benchmark`: figures of this machine. It needs no ROS.
 
-`benchmark model` times the network and a whole frame, beside the port in `transformers`.
+`benchmark model` times the network and a whole frame, beside the port in `transformers`;
+`benchmark score` times the scoring of result files, beside a plain loop, and needs no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from videomt_ros.evaluation.benchmark import Comparison
 
-HELP = 'measure speed on this machine, beside transformers'
+HELP = 'measure speed on this machine, of the network or of scoring, beside a plain way'
 
 FRAME = (720, 1280)
 """(height, width) of the camera's images."""
@@ -23,10 +24,9 @@ FRAME = (720, 1280)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what can be measured, and the options of each."""
+    choices = parser.add_subparsers(metavar='what', required=True)
     text = 'time a step of the network and a whole frame to 1280 x 720 masks'
-    model = parser.add_subparsers(metavar='what', required=True).add_parser(
-        'model', help=text, description=text
-    )
+    model = choices.add_parser('model', help=text, description=text)
     model.set_defaults(run=benchmark_model)
     model.add_argument('--size', choices=('S', 'B', 'L'), default='S', help='ViT; default: S')
     model.add_argument(
@@ -53,6 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         '--repeats', type=positive, default=10, help='timed frames on each side; default: 10'
+    )
+
+    text = 'time video AP beside the loop over pairs of tracks that it replaces'
+    score = choices.add_parser('score', help=text, description=text)
+    score.set_defaults(run=benchmark_score)
+    score.add_argument('--videos', type=positive, default=300, help='default: 300')
+    score.add_argument(
+        '--results', type=positive, default=3000, help='in all videos together; default: 3000'
+    )
+    score.add_argument(
+        '--objects', type=positive, default=10, help='true ones in each video; default: 10'
+    )
+    score.add_argument('--seed', type=int, default=0, help='of the made up case; default: 0')
+    score.add_argument(
+        '--repeats', type=positive, default=1, help='times that each side is timed; default: 1'
     )
 
 
@@ -114,6 +129,41 @@ def benchmark_model(args: argparse.Namespace) -> int:
         f'A frame takes {ours:.{digits(ours)}f} ms here and {port:.{digits(port)}f} ms with '
         f'transformers, {port / ours:.2f} times as long.'
     )
+    return 0
+
+
+def benchmark_score(args: argparse.Namespace) -> int:
+    """Time video AP beside the plain loop, and check that both give the same figures."""
+    from importlib.metadata import version
+
+    from videomt_ros.evaluation import score_benchmark
+
+    case = score_benchmark.make_case(args.videos, args.results, args.objects, args.seed)
+    height, width = score_benchmark.SIZE
+    print(f'hardware: {cpu_name()}, 1 thread')
+    print(
+        f'versions: numpy {version("numpy")}, pycocotools {version("pycocotools")}, '
+        f'Python {platform.python_version()}'
+    )
+    print(
+        f'case: {args.videos} videos of {score_benchmark.NUM_FRAMES} frames of {width} x {height} '
+        f'pixels, {args.objects} objects of one category in each; {args.results} results, '
+        f'{score_benchmark.count_pairs(case)} pairs of a result and an object; seed {args.seed}'
+    )
+    print('timed: from run-length codes in memory to all figures, without reading files')
+    comparison = score_benchmark.compare_scoring(case, args.repeats)
+    print()
+    for name, seconds in (('videomt_ros', comparison.ours_s), ('pairs', comparison.plain_s)):
+        print(f'{name:<11} {seconds:7.2f} s of the CPU, median of {args.repeats}')
+    print(f'memory of videomt_ros: {comparison.peak_bytes / 1e6:.1f} MB over that of the case')
+    print(f'figures: differ by {comparison.difference:.1g} at most')
+    print()
+    if comparison.difference > score_benchmark.TOLERANCE:
+        raise ValueError(
+            f'Expected the same figures from both ways, within {score_benchmark.TOLERANCE:g}, but '
+            f'they differ by {comparison.difference:.3g}: {comparison.figures}. Please report it.'
+        )
+    print(f'The loop over pairs takes {comparison.ratio:.1f} times as long.')
     return 0
 
 

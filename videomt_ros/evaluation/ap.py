@@ -156,8 +156,7 @@ class VideoAP:
             )
             for category in categories
         ]
-        overlap = measure_overlap(results, truth, groups)
-        iou = overlap.iou
+        overlap = measure_overlap(results, truth, groups, least=_NEEDED_IOU[0])
         result_sizes = [_mean_area(areas) for areas in overlap.result_areas]
         truth_sizes = [
             _mean_area(overlap.truth_areas[index] if track.areas is None else track.areas)
@@ -166,7 +165,7 @@ class VideoAP:
         self._video_ids.add(video_id)
         for category, (rows, columns) in zip(categories, groups, strict=True):
             self._outcomes[category][video_id] = _match(
-                iou[np.ix_(rows, columns)],
+                overlap.iou[np.ix_(rows, columns)],
                 np.array([results[row].score for row in rows]),
                 np.array([result_sizes[row] for row in rows]),
                 np.array([truth_sizes[column] for column in columns]),
@@ -255,22 +254,24 @@ def _match(
     num_results, num_truth = iou.shape
     counts = _in_range(truth_sizes) & ~is_crowd  # (A, G)
     shape = (len(SIZE_RANGES), len(IOU_THRESHOLDS))
-    right = np.zeros((*shape, num_results), bool)
-    matched = np.zeros((*shape, num_results), bool)
-    is_free = np.ones((*shape, num_truth), bool)
-    for index in np.flatnonzero((iou >= _NEEDED_IOU[0]).any(1)):
-        # Place of each object by rising IoU, equal ones as they came: the last is taken. Objects
-        # that count stand above all others.
-        rank = np.empty(num_truth, np.int64)
-        rank[np.argsort(iou[index], kind='stable')] = np.arange(num_truth)
-        preference = (rank + num_truth * counts)[:, None]  # (A, 1, G)
-        may_take = is_free & (iou[index] >= _NEEDED_IOU[:, None])  # (A, S, G)
-        best = np.where(may_take, preference, -1).argmax(2)[:, :, None]  # (A, S, 1)
-        takes = np.take_along_axis(may_take, best, 2)
-        matched[:, :, index] = takes[:, :, 0]
-        right[:, :, index] = (takes & np.take_along_axis(counts[:, None], best, 2))[:, :, 0]
-        stays_free = np.take_along_axis(is_free, best, 2) & (~takes | is_crowd[best])
-        np.put_along_axis(is_free, best, stays_free, 2)
+    right = np.zeros((num_results, *shape), bool)
+    matched = np.zeros((num_results, *shape), bool)
+    is_free = np.ones((num_truth, *shape), bool)
+    reaches = iou[:, :, None] >= _NEEDED_IOU  # (D, G, S)
+    for index in np.flatnonzero(reaches.any((1, 2))).tolist():
+        # By falling IoU, and among equal ones the last first.
+        order = np.argsort(iou[index], kind='stable')[::-1]
+        candidates = order[: np.count_nonzero(reaches[index, :, 0])].tolist()
+        for wanted in (counts, ~counts):  # an ignored object only where no other is free
+            for place in candidates:
+                takes = is_free[place] & reaches[index, place] & wanted[:, place, None]
+                takes &= ~matched[index]
+                matched[index] |= takes
+                if wanted is counts:
+                    right[index] |= takes
+                if not is_crowd[place]:
+                    is_free[place] &= ~takes
+    right, matched = np.moveaxis(right, 0, 2), np.moveaxis(matched, 0, 2)
     wrong = ~matched & _in_range(result_sizes)[:, None]
     return _Outcome(scores, right, wrong, counts.sum(1))
 

@@ -10,7 +10,7 @@ gives each pair's IoU as a float, and the pixels they share follow from it exact
 and b, shared = IoU (a + b) / (1 + IoU), whose rounding error is below 1e-5 pixels for any area
 that fits into the codes (2^32).
 
-Letters: T frames, N results, M true objects.
+Letters: T frames, F of them in one part, N results, M true objects.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack, Rle
 
+_NUM_PARTS = 6
+"""Of a video; before each, pairs that have too little in common are given up. Two objects of one
+size that never meet cannot reach an IoU of 0.5 any more after a third of the frames."""
+
 
 @dataclass(frozen=True)
 class VolumeOverlap:
     """What is measured of the results and true objects of one video."""
 
-    shared: NDArray[np.int64]
-    """(N, M), pixels in common, summed over the frames; 0 for pairs that were not compared."""
+    iou: NDArray[np.float64]
+    """(N, M), 0..1; 0 for pairs that were not compared."""
     result_areas: NDArray[np.int64]
     """(N, T), pixels in each frame, 0 where absent."""
     truth_areas: NDArray[np.int64]
     """(M, T), likewise."""
-
-    @property
-    def iou(self) -> NDArray[np.float64]:
-        """(N, M), 0 where both are empty or were not compared."""
-        union = self.result_areas.sum(1)[:, None] + self.truth_areas.sum(1) - self.shared
-        return self.shared / np.maximum(union, 1)
 
 
 def volume_iou(results: Sequence[MaskTrack], truth: Sequence[MaskTrack]) -> NDArray[np.float64]:
@@ -56,7 +54,7 @@ def volume_iou(results: Sequence[MaskTrack], truth: Sequence[MaskTrack]) -> NDAr
         truth: M tracks of the same video.
 
     Returns:
-        (N, M), 0..1.
+        (N, M), 0..1; 0 where both are empty.
 
     Raises:
         ValueError: two tracks differ in their number of frames or the size of their masks.
@@ -69,73 +67,113 @@ def measure_overlap(
     results: Sequence[MaskTrack],
     truth: Sequence[MaskTrack],
     groups: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    least: float = 0.0,
 ) -> VolumeOverlap:
-    """Areas of all tracks of one video, and the pixels that some pairs share.
+    """Areas of all tracks of one video, and the IoU of some pairs.
 
-    Frame by frame, each mask is read once, and only those of one frame are held.
+    Each mask is read once. The codes of the video are held meanwhile, but no pixels.
 
     Args:
         results: N tracks.
         truth: M tracks.
         groups: indices of results and of true objects; within each group every result is compared
             with every true object. No pair may be in two groups.
+        least: an IoU below it may come out as any other that is below it, which saves time.
 
     Raises:
         ValueError: two tracks differ in their number of frames or the size of their masks.
     """
-    tracks = [*truth, *results]
+    names = [f'annotation {track.track_id} of video {track.video_id}' for track in truth]
+    names += [f'result {track.track_id} of video {track.video_id}' for track in results]
+    masks, areas = _read([*truth, *results], names)
+    truth_masks, truth_areas = masks[: len(truth)], areas[: len(truth)]
+    result_masks, result_areas = masks[len(truth) :], areas[len(truth) :]
+    iou = np.zeros((len(results), len(truth)))
+    for rows, columns in groups:
+        iou[np.ix_(rows, columns)] = _iou(
+            [result_masks[row] for row in rows],
+            [truth_masks[column] for column in columns],
+            result_areas[rows],
+            truth_areas[columns],
+            least,
+        )
+    return VolumeOverlap(iou, result_areas, truth_areas)
+
+
+def _read(
+    tracks: Sequence[MaskTrack], names: Sequence[str]
+) -> tuple[list[list[Rle]], NDArray[np.int64]]:
+    """Masks of each track, empty ones for None, and their areas (tracks, T)."""
     num_frames = len(tracks[0].masks) if tracks else 0
-    for index, track in enumerate(tracks):
+    areas = np.zeros((len(tracks), num_frames), np.int64)
+    size: tuple[int, ...] | None = None
+    empty: Rle = {}
+    all_masks = []
+    for index, (track, name) in enumerate(zip(tracks, names, strict=True)):
         if len(track.masks) != num_frames:
             raise ValueError(
-                f'Expected {num_frames} frames, as {_name(tracks, 0, len(truth))} has, got '
-                f'{len(track.masks)} in {_name(tracks, index, len(truth))}.'
+                f'Expected {num_frames} frames, as {names[0]} has, got {len(track.masks)} in '
+                f'{name}.'
             )
-    areas = np.zeros((len(tracks), num_frames), np.int64)
-    shared = np.zeros((len(results), len(truth)), np.int64)
-    compared = [(rows, columns) for rows, columns in groups if rows.size and columns.size]
-    size: list[int] | None = None
-    for frame in range(num_frames):
-        masks = [track.masks[frame] for track in tracks]
-        present = [index for index, mask in enumerate(masks) if mask is not None]
-        for index in present:
-            mask_size = list(masks[index]['size'])  # type: ignore[index]
-            size = size or mask_size
-            if mask_size != size:
-                raise ValueError(
-                    f'Expected masks of {size[0]} x {size[1]} pixels (height x width) as in the '
-                    f'rest of the video, got {mask_size[0]} x {mask_size[1]} in frame {frame} of '
-                    f'{_name(tracks, index, len(truth))}.'
-                )
+        masks = list(track.masks)
+        for frame, mask in enumerate(masks):
+            if mask is not None and tuple(mask['size']) != size:
+                if size is not None:
+                    raise ValueError(
+                        f'Expected masks of {_text(size)} pixels (height x width) as in the rest '
+                        f'of the video, got {_text(mask["size"])} in frame {frame} of {name}.'
+                    )
+                size = tuple(mask['size'])
+                height, width = size
+                empty = {'size': [height, width], 'counts': [height * width]}
+                empty = coco_mask.frPyObjects(empty, height, width)
+        present = [frame for frame, mask in enumerate(masks) if mask is not None]
         if present:
-            areas[present, frame] = coco_mask.area([masks[index] for index in present])
-        for rows, columns in compared:
-            _add_shared(shared, masks, areas[:, frame], rows, columns)
-    return VolumeOverlap(shared, areas[len(truth) :], areas[: len(truth)])
+            areas[index, present] = coco_mask.area([masks[frame] for frame in present])
+        all_masks.append([empty if mask is None else mask for mask in masks])
+    return all_masks, areas
 
 
-def _add_shared(
-    shared: NDArray[np.int64],
-    masks: Sequence[Rle | None],
-    areas: NDArray[np.int64],
-    rows: NDArray[np.intp],
-    columns: NDArray[np.intp],
-) -> None:
-    """Add the pixels that the masks of one frame share; true objects come first in the lists."""
-    num_truth = shared.shape[1]
-    rows, columns = rows[areas[num_truth + rows] > 0], columns[areas[columns] > 0]
-    if not (rows.size and columns.size):
-        return
-    iou = coco_mask.iou(
-        [masks[num_truth + row] for row in rows],
-        [masks[column] for column in columns],
-        [0] * len(columns),
-    )
-    sums = areas[num_truth + rows][:, None] + areas[columns]
-    shared[np.ix_(rows, columns)] += np.rint(iou * sums / (1 + iou)).astype(np.int64)
+def _iou(
+    results: Sequence[Sequence[Rle]],
+    truth: Sequence[Sequence[Rle]],
+    result_areas: NDArray[np.int64],
+    truth_areas: NDArray[np.int64],
+    least: float,
+) -> NDArray[np.float64]:
+    """(N, M); see `measure_overlap`."""
+    num_frames = result_areas.shape[1]
+    # The most that each pair can share, (N, M), lowered part by part to what it does share.
+    shared = np.array([np.minimum(areas, truth_areas).sum(1) for areas in result_areas])
+    shared = shared.reshape(len(results), len(truth))
+    total = result_areas.sum(1)[:, None] + truth_areas.sum(1)
+    for part in range(min(_NUM_PARTS, num_frames)):
+        can_reach = (shared > 0) & (shared >= least * (total - shared))
+        rows, columns = _indices(can_reach.any(1)), _indices(can_reach.any(0))
+        if not rows:
+            break
+        frames = slice(part, num_frames, _NUM_PARTS)  # spread, since objects move
+        is_crowd = np.zeros(len(columns), np.uint8)
+        iou = np.array(
+            [
+                coco_mask.iou(
+                    [results[row][frame] for row in rows],
+                    [truth[column][frame] for column in columns],
+                    is_crowd,
+                )
+                for frame in range(part, num_frames, _NUM_PARTS)
+            ]
+        )  # (F, rows, columns)
+        a = result_areas[rows, frames].T[:, :, None]
+        b = truth_areas[columns, frames].T[:, None]
+        excess = np.minimum(a, b) - np.rint(iou * (a + b) / (1 + iou)).astype(np.int64)
+        shared[np.ix_(rows, columns)] -= excess.sum(0)
+    return shared / np.maximum(total - shared, 1)
 
 
-def _name(tracks: Sequence[MaskTrack], index: int, num_truth: int) -> str:
-    kind = 'annotation' if index < num_truth else 'result'
-    track = tracks[index]
-    return f'{kind} {track.track_id} of video {track.video_id}'
+def _text(size: Sequence[int]) -> str:
+    return f'{size[0]} x {size[1]}'
+
+
+def _indices(mask: NDArray[np.bool_]) -> list[int]:
+    return np.flatnonzero(mask).tolist()

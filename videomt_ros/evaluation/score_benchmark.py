@@ -1,0 +1,207 @@
+"""How fast `ap.py` scores beside the plain loop of `plain_score.py`, on a case made up for it.
+
+The case is made of crowded videos, each with objects of one kind, like a flock: masks of
+1280 x 720 pixels with outlines that move and change, as run-length codes alone. The plain loop
+spends its time on pairs of one category, `ap.py` on reading masks; so the ratio grows with the
+number of objects in a video. It needs no torch.
+
+Letters: T frames, L columns of an object.
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.evaluation.ap import VideoAP
+from videomt_ros.evaluation.plain_score import VideoTracks, plain_figures
+
+SIZE = (720, 1280)
+"""(height, width) of the masks."""
+NUM_FRAMES = 36
+CATEGORIES = tuple(range(1, 41))
+"""Ids, as many as YouTube-VIS has."""
+TOLERANCE = 1e-9
+"""By which the figures of both ways may differ."""
+
+_FOUND_SHARE = 0.7
+"""Results that follow a true object, more or less closely; the others follow nothing."""
+
+
+@dataclass(frozen=True)
+class ScoreComparison:
+    """Both ways on one case."""
+
+    ours_s: float
+    """CPU seconds, median over the repeats, from tracks in memory to figures."""
+    plain_s: float
+    figures: dict[str, float | None]
+    difference: float
+    """Largest of a figure."""
+    peak_bytes: int
+    """Highest memory in use by Python and numpy while ours scores, over that of the case."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the plain loop takes."""
+        return self.plain_s / self.ours_s
+
+
+def make_case(
+    num_videos: int, num_results: int, num_objects: int, seed: int, num_frames: int = NUM_FRAMES
+) -> list[VideoTracks]:
+    """Make true objects and results up.
+
+    Args:
+        num_videos: at least 1.
+        num_results: of all videos together, spread evenly.
+        num_objects: true ones in each video.
+        seed: of the random numbers; the same seed gives the same case.
+        num_frames: T of each video.
+    """
+    rng = np.random.default_rng(seed)
+    videos: list[VideoTracks] = []
+    for video_id in range(1, num_videos + 1):
+        category = int(rng.choice(CATEGORIES))
+        shapes = [_Shape.random(rng, num_frames) for _ in range(num_objects)]
+        truth = []
+        for number, shape in enumerate(shapes, start=1):
+            masks = shape.masks()
+            areas = [None if mask is None else int(coco_mask.area(mask)) for mask in masks]
+            truth.append(MaskTrack(video_id, category, masks, areas=areas, track_id=number))
+        results = []
+        share = num_results // num_videos + (video_id <= num_results % num_videos)
+        for number in range(1, share + 1):
+            if shapes and rng.random() < _FOUND_SHARE:
+                shape = shapes[rng.integers(len(shapes))].disturbed(rng)
+            else:
+                shape = _Shape.random(rng, num_frames)
+            score = round(float(rng.random()), 3)
+            results.append(MaskTrack(video_id, category, shape.masks(), score, track_id=number))
+        videos.append((video_id, truth, results))
+    return videos
+
+
+def count_pairs(case: list[VideoTracks]) -> int:
+    """Pairs of a result and a true object of one video and category."""
+    return sum(
+        result.category_id == true.category_id
+        for _, truth, results in case
+        for true in truth
+        for result in results
+    )
+
+
+def compare_scoring(case: list[VideoTracks], repeats: int = 1) -> ScoreComparison:
+    """Score the case in both ways, in turns.
+
+    Args:
+        case: see `make_case`.
+        repeats: times that each way is measured.
+    """
+
+    def ours() -> dict[str, float | None]:
+        ap = VideoAP(CATEGORIES)
+        for video in case:
+            ap.add_video(*video)
+        return ap.result().figures()
+
+    def plain() -> dict[str, float | None]:
+        return plain_figures(CATEGORIES, case)
+
+    ours_s, plain_s = [], []
+    for _ in range(repeats):
+        seconds, figures = _timed(ours)
+        ours_s.append(seconds)
+        seconds, expected = _timed(plain)
+        plain_s.append(seconds)
+    # Apart from the timed runs, since watching memory slows them down.
+    tracemalloc.start()
+    ours()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return ScoreComparison(
+        median(ours_s), median(plain_s), figures, largest_difference(figures, expected), peak
+    )
+
+
+def largest_difference(first: dict[str, float | None], second: dict[str, float | None]) -> float:
+    """Between figures of the same names; infinite where only one of the two is undefined."""
+    return max(
+        (0.0 if a is b else np.inf) if a is None or b is None else abs(a - b)
+        for a, b in ((value, second[name]) for name, value in first.items())
+    )
+
+
+def _timed(
+    work: Callable[[], dict[str, float | None]],
+) -> tuple[float, dict[str, float | None]]:
+    start = time.process_time()
+    figures = work()
+    return time.process_time() - start, figures
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """An outline that moves: one run of pixels in each column."""
+
+    centres: NDArray[np.float64]
+    """(T, 2), x and y."""
+    tops: NDArray[np.float64]
+    """(T, L), pixels above the centre."""
+    bottoms: NDArray[np.float64]
+    """(T, L), pixels below it."""
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, num_frames: int) -> _Shape:
+        """Somewhere in the image, on a straight way, with an uneven edge that changes."""
+        height, width = SIZE
+        half_width = int(rng.integers(40, 180))
+        half_height = half_width * rng.uniform(0.6, 1.6)
+        start = rng.uniform((0, 0), (width, height))
+        speed = rng.normal(scale=4, size=2)
+        columns = np.linspace(-1, 1, 2 * half_width + 1)[1:-1]
+        ellipse = half_height * np.sqrt(1 - columns**2)
+        waves = rng.uniform(1, 12, (2, 1, 1)) * columns + np.linspace(0, 3, num_frames)[:, None]
+        edges = ellipse * (1 + 0.15 * np.sin(waves)) + rng.normal(size=waves.shape)  # (2, T, L)
+        return cls(start + speed * np.arange(num_frames)[:, None], *edges)
+
+    def disturbed(self, rng: np.random.Generator) -> _Shape:
+        """As a network might see it: moved, scaled and rough."""
+        size = self.tops.shape[1]
+        error = rng.uniform(0, 0.3)
+        centres = self.centres + rng.normal(scale=error * size / 4, size=2)
+        scale = rng.normal(1, error / 2, (2, 1, 1))
+        edges = np.stack([self.tops, self.bottoms]) * scale
+        return _Shape(centres, *(edges + rng.normal(size=edges.shape)))
+
+    def masks(self) -> list[Rle | None]:
+        """T codes; None where the shape is outside of the image."""
+        return [
+            _encode(*frame) for frame in zip(self.centres, self.tops, self.bottoms, strict=True)
+        ]
+
+
+def _encode(
+    centre: NDArray[np.float64], above: NDArray[np.float64], below: NDArray[np.float64]
+) -> Rle | None:
+    height, width = SIZE
+    x, y = centre
+    columns = np.arange(len(above)) + round(x - len(above) / 2)
+    top = np.clip(np.rint(y - above), 0, height).astype(np.int64)
+    bottom = np.clip(np.rint(y + below), 0, height).astype(np.int64)
+    inside = (columns >= 0) & (columns < width) & (bottom > top)
+    if not inside.any():
+        return None
+    # Codes run down the columns.
+    edges = (columns[:, None] * height + np.stack([top, bottom], 1))[inside].reshape(-1)
+    counts = np.diff(edges, prepend=0, append=height * width)
+    return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width)
