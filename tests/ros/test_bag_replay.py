@@ -1,0 +1,224 @@
+"""Bag -> node over DDS -> recorded bag -> score, with the demo model and drawn scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from videomt_ros.cli import main
+from videomt_ros.datasets.bag_dataset import bag_dataset
+from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagTopic, message_types
+from videomt_ros.datasets.bag_writing import make_bags
+from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.dataset import Dataset, VideoFrame
+from videomt_ros.datasets.rle import encode
+from videomt_ros.datasets.rosbag import BagImages
+from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.evaluation.predict import TASKS
+from videomt_ros.inference import VideoStream
+from videomt_ros.model import load_model
+from videomt_ros.structures import Segments, TrackState
+
+NUM_FRAMES = 15
+NAMES = {'ytvis': 'ytvis2019', 'vipseg': 'vipseg', 'vspw': 'vspw'}
+BENCHMARKS = pytest.mark.parametrize('benchmark', list(NAMES))
+
+
+@dataclass
+class Replay:
+    """A bag, its truth, and what the node made of it."""
+
+    bag: Path
+    truth: Path
+    recorded: Path
+    printed: str
+
+    def messages(self) -> list[Any]:
+        return list(BagTopic(self.recorded, (TRACK_ARRAY,), '', 'tracks').messages())
+
+    def counts(self) -> dict[str, int]:
+        """Of the last line that the command printed."""
+        words = self.printed.splitlines()[-1].replace(';', ',').split(', ')
+        names = ('sent', 'received', 'processed', 'dropped', 'rejected', 'failed')
+        return {name: int(word.split()[0]) for name, word in zip(names, words, strict=False)}
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory) -> Mapping[str, tuple[Path, Path]]:
+    """A bag and its truth by benchmark; the scene is the same in all."""
+    home = tmp_path_factory.mktemp('bags')
+    found = {}
+    for benchmark, name in NAMES.items():
+        write_dataset(benchmark, home / benchmark, 1, NUM_FRAMES, seed=29)  # type: ignore[arg-type]
+        dataset = open_dataset(name, home / benchmark)
+        (bag,) = make_bags(dataset, home / f'{benchmark}_bags')
+        end = '_vspw' if benchmark == 'vspw' else '.json'
+        found[benchmark] = bag, bag.with_name(bag.name + end)
+    return found
+
+
+def replay(bag: Path, truth: Path, out: Path, capsys, *options: str) -> Replay:
+    command = ['bag', 'replay', str(bag), '--model', 'demo', '--out', str(out), *options]
+    code = main(command)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return Replay(bag, truth, out, printed.out)
+
+
+def evaluated(capsys, out: Path, *options: str | Path) -> dict[str, Any]:
+    """What `videomt evaluate` writes."""
+    assert main(['evaluate', *map(str, options), '--out', str(out)]) == 0
+    capsys.readouterr()
+    return json.loads((out / 'metrics.json').read_text())
+
+
+def offline(benchmark: str, bag: Path, truth: Path) -> list[Segments]:
+    """What a stream in this process makes of every image of the bag."""
+    stream = VideoStream(load_model('demo'), TASKS[benchmark])  # type: ignore[index]
+    (video,) = bag_dataset(bag, '', truth).videos
+    return [stream.push(frame.image, frame.stamp_ns) for frame in video.frames()]
+
+
+def assert_same(message: Any, segments: Segments) -> None:
+    """Every field of a list of tracks is that of the segments."""
+    assert (message.height, message.width) == segments.ids.shape
+    assert len(message.tracks) == len(segments.segments)
+    for track, segment in zip(message.tracks, segments.segments, strict=True):
+        assert track.id == segment.track_id
+        assert (track.class_id, track.class_name) == (segment.class_id, segment.class_name)
+        assert track.is_thing == segment.is_thing
+        assert track.score == np.float32(segment.score)
+        assert track.state == segment.state
+        assert (track.age, track.area) == (segment.age, segment.area)
+        assert track.last_seen.sec * 10**9 + track.last_seen.nanosec == segment.last_seen_ns
+        x0, y0, x1, y1 = segment.box
+        box = (track.box.x_offset, track.box.y_offset, track.box.width, track.box.height)
+        assert box == (x0, y0, x1 - x0, y1 - y0)
+        if segment.state is TrackState.LOST:
+            assert track.mask.counts == ''
+        else:
+            counts = encode(segments.mask(segment.track_id))['counts']
+            assert track.mask.counts == counts.decode()
+
+
+@BENCHMARKS
+def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, bags, capsys, benchmark):
+    bag, truth = bags[benchmark]
+    task = ('--task', TASKS[benchmark])
+    live = replay(bag, truth, tmp_path / 'recorded', capsys, '--every-frame', *task)
+    assert live.counts() == {
+        'sent': NUM_FRAMES,
+        'received': NUM_FRAMES,
+        'processed': NUM_FRAMES,
+        'dropped': 0,
+        'rejected': 0,
+        'failed': 0,
+    }
+    messages, expected = live.messages(), offline(benchmark, bag, truth)
+    assert len(messages) == len(expected) == NUM_FRAMES
+    for message, segments in zip(messages, expected, strict=True):
+        assert message.stamp_ns == segments.stamp_ns
+        assert_same(message.content, segments)
+    assert sum(len(segments.segments) for segments in expected) > NUM_FRAMES
+
+    # And so the scores are equal, too.
+    source = ('--truth', truth)
+    model = ('--model', 'demo', '--mode', 'live', '--device', 'cpu')
+    of_bag = evaluated(capsys, tmp_path / 'bag', '--bag', bag, *source, *model)
+    of_node = evaluated(
+        capsys, tmp_path / 'node', '--results-bag', live.recorded, '--bag', bag, *source
+    )
+    assert of_node['live']['figures'] == of_bag['live']['figures']
+    assert of_node['live']['figures'][{'ytvis': 'AP', 'vipseg': 'VPQ', 'vspw': 'mIoU'}[benchmark]]
+    assert of_node['run']['frames'] == {'annotated': NUM_FRAMES, 'missed': 0}
+
+
+class GoesDark:
+    """A scene, of which nothing is to be seen in the last three images."""
+
+    video_id, name, size = 1, 'dark', (384, 480)
+    frame_names = tuple(map(str, range(10)))
+
+    def frames(self):
+        for index, (image, _) in enumerate(Scene(29, num_frames=10).frames()):
+            image = image if index < 7 else np.zeros_like(image)
+            yield VideoFrame(index, index * 100_000_000, image)
+
+
+def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(tmp_path, capsys):
+    video = GoesDark()
+    (bag,) = make_bags(Dataset('dark', 'ytvis', (), (video,)), tmp_path / 'bags')
+    params = tmp_path / 'node.yaml'
+    states = ('tentative', 'confirmed', 'lost')
+    params.write_text(
+        f'/**:\n  ros__parameters:\n    track_states: [{", ".join(states)}]\n    gap_s: 5.0\n'
+    )
+    options = ('--every-frame', '--params', str(params))
+    live = replay(bag, params, tmp_path / 'recorded', capsys, *options)
+    stream = VideoStream(load_model('demo'), track_states=states, gap_s=5.0)
+    seen = set()
+    for message, frame in zip(live.messages(), BagImages(bag).frames(), strict=True):
+        assert frame.stamp_ns is not None
+        segments = stream.push(frame.image, frame.stamp_ns)
+        assert_same(message.content, segments)
+        seen |= {segment.state for segment in segments.segments}
+    assert seen == set(TrackState)
+
+
+def test_frames_that_were_dropped_count_as_misses(tmp_path, bags, capsys):
+    bag, truth = bags['ytvis']
+    live = replay(bag, truth, tmp_path / 'recorded', capsys, '--rate', '1000')
+    counts = live.counts()
+    assert counts['sent'] == counts['received'] == NUM_FRAMES
+    assert counts['processed'] + counts['dropped'] == NUM_FRAMES
+    assert counts['dropped'] > 0
+    assert len(live.messages()) == counts['processed']
+    metrics = evaluated(
+        capsys, tmp_path / 'node', '--results-bag', live.recorded, '--truth', truth
+    )
+    missed = counts['dropped']
+    assert metrics['run']['frames'] == {'annotated': NUM_FRAMES, 'missed': missed}
+    assert any(
+        f'{missed} annotated frames have no result, and count as misses' in note
+        for note in metrics['live']['notes']
+    )
+    whole = evaluated(
+        capsys,
+        tmp_path / 'bag',
+        *('--bag', bag, '--truth', truth, '--model', 'demo', '--mode', 'live'),
+    )
+    assert metrics['live']['figures']['AP'] < whole['live']['figures']['AP']
+
+
+def test_a_recording_is_not_overwritten(tmp_path, bags, capsys):
+    (tmp_path / 'recorded').mkdir()
+    command = ['bag', 'replay', str(bags['ytvis'][0]), '--model', 'demo']
+    assert main([*command, '--out', str(tmp_path / 'recorded')]) == 1
+    assert 'exists already' in capsys.readouterr().err
+
+
+def test_a_failed_replay_leaves_nothing(tmp_path, bags, capsys):
+    command = ['bag', 'replay', str(bags['ytvis'][0]), '--model', 'no-such-model']
+    assert main([*command, '--out', str(tmp_path / 'recorded')]) == 1
+    assert 'no-such-model' in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bags_name_the_type_as_ros_does():
+    from ament_index_python.packages import get_package_share_directory
+
+    store = message_types()
+    for name in ('Mask', 'Track', 'TrackArray'):
+        path = Path(get_package_share_directory('videomt_ros'), 'msg', f'{name}.json')
+        hashes = {
+            h['type_name']: h['hash_string'] for h in json.loads(path.read_text())['type_hashes']
+        }
+        kind = f'videomt_ros/msg/{name}'
+        assert store.hash_rihs01(kind) == hashes[kind]
