@@ -207,11 +207,12 @@ def test_an_object_comes_before_a_crowd_that_fits_better():
     ('area', 'ranges'),
     [
         (128**2 - 1, 's'), (128**2, 'sm'), (128**2 + 1, 'm'),
-        (256**2 - 1, 'm'), (256**2, 'ml'), (256**2 + 1, 'l'),
+        (256**2 - 1, 'm'), (256**2, 'ml'), (256**2 + 1, 'l'), (290_000, 'l'),
     ],
 )  # fmt: skip
 def test_both_ends_belong_to_a_size_range(area, ranges):
     figures = score([thing((0, area))], [thing((0, area))])
+    assert figures['AP'] == 1
     for name in 'sml':
         assert figures[f'AP{name}'] == (1 if name in ranges else None)
     # So do they for results that match nothing: a small object, found, comes after.
@@ -277,7 +278,8 @@ def test_equal_scores_keep_the_order_of_the_file():
 def test_results_are_sorted_by_score():
     ap = VideoAP([1])
     ap.add_video(1, [A], [scored(NOWHERE, 0.1), scored(A, 0.9)])
-    assert ap.result().figures()['AP'] == 1
+    figures = ap.result().figures()
+    assert figures['AP'] == figures['AR1'] == 1
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ def test_two_empty_tracks_have_nothing_in_common():
     assert volume_iou([track(None, EMPTY)], [track(EMPTY, None)]) == 0
 
 
+def test_a_track_that_is_absent_throughout_shares_nothing():
+    nothing = track(None, None)
+    tracks = [nothing, track(LEFT, FULL)]
+    assert volume_iou(tracks, tracks).tolist() == [[0, 0], [0, 1]]
+    assert volume_iou([nothing], [nothing]) == 0
+
+
 def test_masks_that_do_not_meet():
     assert volume_iou([track(LEFT)], [track(RIGHT)]) == 0
     # Boxes that overlap without a shared pixel.

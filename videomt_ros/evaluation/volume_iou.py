@@ -107,8 +107,7 @@ def _read(
     num_frames = len(tracks[0].masks) if tracks else 0
     areas = np.zeros((len(tracks), num_frames), np.int64)
     size: tuple[int, ...] | None = None
-    empty: Rle = {}
-    all_masks = []
+    all_masks: list[list[Rle | None]] = []
     for index, (track, name) in enumerate(zip(tracks, names, strict=True)):
         if len(track.masks) != num_frames:
             raise ValueError(
@@ -124,14 +123,15 @@ def _read(
                         f'of the video, got {_text(mask["size"])} in frame {frame} of {name}.'
                     )
                 size = tuple(mask['size'])
-                height, width = size
-                empty = {'size': [height, width], 'counts': [height * width]}
-                empty = coco_mask.frPyObjects(empty, height, width)
         present = [frame for frame, mask in enumerate(masks) if mask is not None]
         if present:
             areas[index, present] = coco_mask.area([masks[frame] for frame in present])
-        all_masks.append([empty if mask is None else mask for mask in masks])
-    return all_masks, areas
+        all_masks.append(masks)
+    height, width = size or (1, 1)
+    empty = {'size': [height, width], 'counts': [height * width]}
+    empty = coco_mask.frPyObjects(empty, height, width)
+    filled = [[empty if mask is None else mask for mask in masks] for masks in all_masks]
+    return filled, areas
 
 
 def _iou(
