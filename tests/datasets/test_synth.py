@@ -108,3 +108,16 @@ def test_a_folder_with_files_is_left_alone(tmp_path, capsys):
 def test_no_videos_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='got 0 videos'):
         write_dataset('vspw', tmp_path / 'x', num_videos=0)
+
+
+def test_images_have_the_size_that_was_asked_for(tmp_path):
+    out = tmp_path / 'small'
+    assert (
+        main(
+            ['synth', '--format', 'vspw', '--videos', '1', '--frames', '1', '--out', str(out)]
+            + ['--size', '40', '60']
+        )
+        == 0
+    )
+    [image] = (out / 'data').glob('*/origin/*.jpg')
+    assert Image.open(image).size == (60, 40)

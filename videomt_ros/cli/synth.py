@@ -15,6 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='new or empty folder')
     parser.add_argument('--frames', type=int, default=40, help='of each video; default: 40')
     parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        default=(384, 480),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images in pixels; default: 384 480',
+    )
+    parser.add_argument(
         '--seed',
         type=int,
         default=0,
@@ -35,6 +43,7 @@ def main(args: argparse.Namespace) -> int:
             args.videos,
             args.frames,
             args.seed,
+            size=tuple(args.size),
             progress=lambda number: bar.update(1),
         )
     name = {'ytvis': 'ytvis2019'}.get(args.format, args.format)

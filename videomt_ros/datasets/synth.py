@@ -34,6 +34,7 @@ def write_dataset(
     num_frames: int = 40,
     seed: int = 0,
     progress: Callable[[int], None] = lambda number: None,
+    size: tuple[int, int] = (384, 480),
 ) -> None:
     """Write a labelled data set.
 
@@ -44,6 +45,7 @@ def write_dataset(
         num_frames: of each video, at least 1.
         seed: of the first scene.
         progress: called with the number of videos written so far.
+        size: (height, width) of the images in pixels.
 
     Raises:
         ValueError: the folder holds files, or a number is out of range.
@@ -61,7 +63,7 @@ def write_dataset(
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[benchmark]
-    write(partial, [Scene(seed + i, num_frames=num_frames) for i in range(num_videos)], progress)
+    write(partial, [Scene(seed + i, *size, num_frames) for i in range(num_videos)], progress)
     if out.exists():
         out.rmdir()
     partial.rename(out)
