@@ -98,9 +98,11 @@ def main(args: argparse.Namespace) -> int:
         scored, folder = score_results_bag(args)
         return print_result(scored, ('live',), {}, folder)
 
+    import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
+
     from videomt_ros.datasets.benchmarks import open_dataset
     from videomt_ros.evaluation.evaluator import MODES, evaluate
-    from videomt_ros.evaluation.sharding import joined_group
+    from videomt_ros.evaluation.sharding import joined_group, own_device
     from videomt_ros.model import load_model
     from videomt_ros.model.device import choose_device, choose_precision
 
@@ -109,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
         dataset, source = open_bag(args), args.bag.stem
     else:
         dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
-    device = choose_device(args.device)
+    device = own_device(choose_device(args.device))
     net = load_model(args.model).to(device, choose_precision(args.precision, device))
     modes = MODES if args.mode == 'both' else (args.mode,)
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'

@@ -106,9 +106,19 @@ def evaluate(
         'settings': settings,
     }
     folder = RunFolder(out, dataset.benchmark)
-    shard.first_does(lambda: folder.start(request, resume))
+    num_resumed = 0
+
+    def start() -> None:
+        nonlocal num_resumed
+        folder.start(request, resume)
+        num_resumed = sum(
+            all(folder.is_finished(mode, position) for mode in modes)
+            for position in range(len(videos))
+        )
+
+    shard.first_does(start)
     begin_s = time.perf_counter()
-    resumed = _predict_all(dataset, videos, predictor, modes, folder, shard)
+    _predict_all(dataset, videos, predictor, modes, folder, shard)
     seconds = time.perf_counter() - begin_s
     shard.wait()
     if not shard.is_first:
@@ -118,7 +128,7 @@ def evaluate(
         **(about or {}),
         'benchmark': dataset.benchmark,
         'num_videos': len(videos),
-        'num_resumed': resumed,
+        'num_resumed': num_resumed,
         'processes': shard.world_size,
         'predict_s': round(seconds, 3),
         'peak_memory_mb': _peak_memory_mb(),
@@ -140,12 +150,8 @@ def _predict_all(
     modes: Sequence[Mode],
     folder: RunFolder,
     shard: Shard,
-) -> int:
-    """Predict the videos of this process that are not finished yet.
-
-    Returns:
-        How many were finished before.
-    """
+) -> None:
+    """Predict the videos of this process that are not finished yet."""
     mine = range(shard.rank, len(videos), shard.world_size)
     missing = {
         position: [mode for mode in modes if not folder.is_finished(mode, position)]
@@ -169,7 +175,6 @@ def _predict_all(
             }
             done = predictor.predict(video, results, folder.scratch, lambda: bar.update())
             _keep(folder, position, video, done)
-    return len(mine) - len(todo)
 
 
 def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 
 _PATIENCE = timedelta(days=30)
@@ -70,3 +71,11 @@ def joined_group() -> Iterator[Shard]:
         yield Shard(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Spread the processes of a machine over its GPUs, where no GPU was named."""
+    rank = int(os.environ.get('LOCAL_RANK', '0'))
+    if device.type != 'cuda' or device.index is not None or not rank:
+        return device
+    return torch.device('cuda', rank % torch.cuda.device_count())

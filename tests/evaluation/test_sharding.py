@@ -1,0 +1,35 @@
+"""What a process of several makes of its environment; the processes themselves: test_evaluate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from videomt_ros.evaluation.sharding import Shard, joined_group, own_device
+
+
+def test_a_process_alone_has_all_of_the_work(monkeypatch):
+    monkeypatch.delenv('WORLD_SIZE', raising=False)
+    with joined_group() as shard:
+        assert shard == Shard(0, 1)
+        assert shard.is_first
+        shard.wait()
+
+
+def test_the_error_of_the_first_process_is_its_own():
+    def fail():
+        raise ValueError('no room')
+
+    with pytest.raises(ValueError, match='no room'):
+        Shard().first_does(fail)
+
+
+def test_processes_share_the_gpus_of_a_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    found = []
+    for rank in range(4):
+        monkeypatch.setenv('LOCAL_RANK', str(rank))
+        found.append(own_device(torch.device('cuda')).index or 0)
+        assert own_device(torch.device('cuda:1')) == torch.device('cuda:1')
+        assert own_device(torch.device('cpu')) == torch.device('cpu')
+    assert found == [0, 1, 0, 1]
