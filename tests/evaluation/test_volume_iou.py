@@ -106,6 +106,12 @@ def test_the_numbers_of_frames_must_agree():
         volume_iou([track(LEFT, track_id=7)], [track(LEFT, LEFT, track_id=3)])
 
 
+def test_hundreds_of_frames_and_tracks_can_be_compared():
+    long = track(*[LEFT] * 700, *[None] * 9)
+    assert volume_iou([long], [track(*[FULL] * 709)]) == float(Fraction(2 * 700, 4 * 709))
+    assert (volume_iou([track(LEFT)] * 300, [track(FULL)] * 300) == np.full((300, 300), 0.5)).all()
+
+
 def test_another_size_is_an_error_that_names_the_track():
     small = rle('o..')
     with pytest.raises(ValueError, match=r'1 x 4 pixels .* got 1 x 3 in frame 1 of result 7'):

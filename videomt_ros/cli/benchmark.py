@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--results', type=positive, default=3000, help='in all videos together; default: 3000'
     )
     score.add_argument(
-        '--objects', type=positive, default=10, help='true ones in each video; default: 10'
+        '--objects',
+        type=positive,
+        default=12,
+        help='true ones in each video; the more, the larger the ratio; default: 12',
     )
     score.add_argument('--seed', type=int, default=0, help='of the made up case; default: 0')
     score.add_argument(

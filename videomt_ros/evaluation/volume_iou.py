@@ -28,6 +28,9 @@ _NUM_PARTS = 6
 """Of a video; before each, pairs that have too little in common are given up. Two objects of one
 size that never meet cannot reach an IoU of 0.5 any more after a third of the frames."""
 
+_MOST_AREAS = 255
+"""Masks that `area` of pycocotools 2.0.11 takes at once: with numpy 2 it counts them in a byte."""
+
 
 @dataclass(frozen=True)
 class VolumeOverlap:
@@ -124,8 +127,9 @@ def _read(
                     )
                 size = tuple(mask['size'])
         present = [frame for frame, mask in enumerate(masks) if mask is not None]
-        if present:
-            areas[index, present] = coco_mask.area([masks[frame] for frame in present])
+        for start in range(0, len(present), _MOST_AREAS):
+            part = present[start : start + _MOST_AREAS]
+            areas[index, part] = coco_mask.area([masks[frame] for frame in part])
         all_masks.append(masks)
     height, width = size or (1, 1)
     empty = {'size': [height, width], 'counts': [height * width]}
