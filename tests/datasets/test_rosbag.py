@@ -226,22 +226,80 @@ def test_bag_in_several_files(tmp_path):
     assert sum(1 for _ in BagImages(folder).frames()) == 3
 
 
-def test_rosbag1(tmp_path):
+def write_rosbag1(path: Path, count: int, compression: str = 'NONE') -> Path:
     from rosbags.rosbag1 import Writer
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS1_NOETIC)
-    path = tmp_path / 'old.bag'
-    with Writer(path) as writer:
-        kind = 'sensor_msgs/msg/Image'
+    kind = 'sensor_msgs/msg/Image'
+    writer = Writer(path)
+    if compression != 'NONE':
+        writer.set_compression(Writer.CompressionFormat[compression])
+    with writer:
         connection = writer.add_connection('/image', kind, typestore=store)
-        stamp = store.types['builtin_interfaces/msg/Time'](5, 0)
-        header = store.types['std_msgs/msg/Header'](0, stamp, 'front')
-        data = image_of(3).reshape(-1)
-        message = store.types[kind](header, 48, 64, 'rgb8', 0, 192, data)
-        writer.write(connection, START_NS, store.serialize_ros1(message, kind))
-    (frame,) = BagImages(path).frames()
-    np.testing.assert_array_equal(frame.image, image_of(3))
+        for number in range(count):
+            stamp = store.types['builtin_interfaces/msg/Time'](5, number)
+            header = store.types['std_msgs/msg/Header'](number, stamp, 'front')
+            data = image_of(number).reshape(-1)
+            message = store.types[kind](header, 48, 64, 'rgb8', 0, 192, data)
+            time_ns = START_NS + number * PERIOD_NS
+            writer.write(connection, time_ns, store.serialize_ros1(message, kind))
+    return path
+
+
+def test_rosbag1(tmp_path):
+    frames = list(BagImages(write_rosbag1(tmp_path / 'old.bag', 4)).frames())
+    assert len(frames) == 4
+    np.testing.assert_array_equal(frames[3].image, image_of(3))
+    assert frames[3].stamp_ns == 5_000_000_003
+
+
+@pytest.mark.parametrize('compression', ['NONE', 'BZ2', 'LZ4'])
+def test_rosbag1_is_read_up_to_the_cut(tmp_path, compression):
+    path = write_rosbag1(tmp_path / 'old.bag', 300, compression)
+    cut(path, 0.7)
+    before = path.read_bytes()
+    source = BagImages(path)
+    frames = list(source.frames())
+    assert 150 < len(frames) < 220
+    for number, frame in enumerate(frames):
+        assert frame.time_ns == START_NS + number * PERIOD_NS
+        np.testing.assert_array_equal(frame.image, image_of(number))
+    assert f'damaged or was cut off: {len(frames)} images' in source.notes[0]
+    assert path.read_bytes() == before
+
+
+def test_rosbag1_without_an_index(tmp_path):
+    """As a recorder leaves it that was killed: the header says that there is none."""
+    path = write_rosbag1(tmp_path / 'old.bag', 5)
+    data = path.read_bytes()
+    place = data.index(b'index_pos=') + len(b'index_pos=')
+    path.write_bytes(data[:place] + bytes(8) + data[place + 8 :])
+    source = BagImages(path)
+    assert len(list(source.frames())) == 5
+    assert 'damaged or was cut off: 5 images' in source.notes[0]
+
+
+@pytest.mark.parametrize('content', [b'', b'#ROSBAG V1.2\n', b'#ROSBAG V2.0\n', b'hello' * 99])
+def test_files_that_are_no_bags_of_ros_1(tmp_path, content):
+    (tmp_path / 'old.bag').write_bytes(content)
+    with pytest.raises(BagError):
+        BagImages(tmp_path / 'old.bag')
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_a_rosbag1_with_damage_anywhere_is_read_or_refused(tmp_path, seed):
+    path = write_rosbag1(tmp_path / 'old.bag', 20, ['NONE', 'BZ2', 'LZ4'][seed % 3])
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(0, len(data), 40):
+        data[place] = rng.integers(256)
+    path.write_bytes(data)
+    try:
+        frames = list(BagImages(path).frames())
+    except BagError:
+        return
+    assert len(frames) <= 20
 
 
 @STORAGES

@@ -2,7 +2,8 @@
 
 An mcap file ends in an index and a footer, which a recorder writes last; without them a reader
 can still walk through its records. Format: mcap.dev/spec. A sqlite3 file that is shorter than its
-header says is refused by sqlite as a whole, though its first pages are sound.
+header says is refused by sqlite as a whole, though its first pages are sound. `bag_repair_ros1`
+does the same for bags of ROS 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from videomt_ros.datasets.bag_repair_ros1 import copy_readable_messages
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -36,7 +39,7 @@ def repaired(path: Path) -> Iterator[Any]:
     """Make a cut off file readable.
 
     Args:
-        path: an .mcap or .db3 file, or one of these compressed as a whole (.mcap.zstd).
+        path: an .mcap, .db3 or .bag file, or one that is compressed as a whole (.mcap.zstd).
 
     Yields:
         What rosbags takes for a path: it holds everything up to the cut.
@@ -58,8 +61,13 @@ def repaired(path: Path) -> Iterator[Any]:
             _decompress_readable(path, plain)
             with repaired(plain) as view:
                 yield view
+    elif path.suffix == '.bag':
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, path.name)
+            copy_readable_messages(path, copy)
+            yield copy
     else:
-        raise ValueError(f'Expected an .mcap or .db3 file, got {path}.')
+        raise ValueError(f'Expected an .mcap, .db3 or .bag file, got {path}.')
 
 
 class _McapView(type(Path())):  # type: ignore[misc]
