@@ -73,6 +73,12 @@ def test_each_mask_is_read_once():
     assert read == [0, 1, 2]
 
 
+def test_a_frame_may_hold_hundreds_of_tracks():
+    results = [track(number, 1, 'x...') for number in range(1, 301)]
+    [one] = overlap_tracks('v1', [track(1, 1, 'xx..')], results)
+    assert one.frames[0].iou.tolist() == [[0.5] * 300]
+
+
 def test_tracks_of_unequal_length_are_an_error():
     with pytest.raises(ValueError, match=r'one length in video v1, got \[1, 2\] frames'):
         overlap_tracks('v1', [track(1, 1, 'x')], [track(1, 2, 'x', 'x')])

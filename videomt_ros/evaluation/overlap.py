@@ -242,10 +242,10 @@ def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
 def _masks_by_class(tracks: Sequence[MaskTrack], t: int) -> dict[int, list[tuple[int, Rle]]]:
     """Track id and mask of all that is seen in frame t, by category id."""
     seen = [(track, mask) for track in tracks if (mask := track.masks[t]) is not None]
-    areas = coco_mask.area([mask for _, mask in seen]) if seen else []
     by_class: dict[int, list[tuple[int, Rle]]] = {}
-    for (track, mask), area in zip(seen, areas, strict=True):
-        if area:
+    for track, mask in seen:
+        # One by one: with numpy 2, pycocotools 2.0.11 fails on more than 255 masks at once.
+        if coco_mask.area(mask):
             by_class.setdefault(track.category_id, []).append((track.track_id, mask))
     return by_class
 
