@@ -148,6 +148,18 @@ def test_annotated_frames_without_an_image_are_named(tmp_path):
     )
 
 
+def test_images_that_were_recorded_out_of_order(tmp_path):
+    """They come as they were recorded, as a node would get them, each with its own stamp."""
+    bag = write_bag(tmp_path / 'bag', {'/image': [image_message(t) for t in (0, 2, 1, 3)]})
+    video = opened(bag, ytvis_json(tmp_path / 'truth.json', [stamp(t) for t in range(4)]))
+    frames = list(video.frames())
+    assert [frame.index for frame in frames] == [0, 2, 1, 3]
+    for frame in frames:
+        assert frame.index is not None
+        assert frame.stamp_ns == stamp(frame.index)
+        np.testing.assert_array_equal(frame.image, image_of(frame.index))
+
+
 def test_of_several_videos_the_one_that_fits(tmp_path):
     bag = write_bag(tmp_path / 'bag', {'/image': images(3)})
     later = [stamp(t) + 10**12 for t in range(3)]

@@ -189,6 +189,32 @@ def test_without_truth_there_are_bags_alone(tmp_path, roots):
     assert list(tmp_path.iterdir()) == [bag]
 
 
+class Late(Broken):
+    """A video whose first stamp is not 0, with an image between that is not annotated."""
+
+    def frames(self):
+        for index, seconds in ((0, 7), (None, 8), (1, 9)):
+            yield VideoFrame(index, seconds * 10**9, np.zeros((8, 8, 3), np.uint8))
+
+
+def test_each_video_begins_on_a_day_of_its_own(tmp_path):
+    videos = [Late(), Late()]
+    videos[1].name = 'other'
+    bags = make_bags(Dataset('x', 'ytvis', (), tuple(videos)), tmp_path)
+    for number, bag in enumerate(bags):
+        first_ns = 1_700_000_000_000_000_000 + number * 86_400_000_000_000
+        expected = [first_ns, first_ns + 10**9, first_ns + 2 * 10**9]
+        assert [image.stamp_ns for image in BagImages(bag).images()] == expected
+
+
+def test_single_images_make_no_bag(tmp_path):
+    path = tmp_path / 'coco.json'
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    dataset = Dataset('coco', 'ytvis', (), (Late(),), truth=(path,))
+    with pytest.raises(DatasetError, match='annotations of videos, got those of single images'):
+        make_bags(dataset, tmp_path / 'bags')
+
+
 def test_names_that_become_one(tmp_path):
     videos = []
     for name in ('a/b', 'a_b'):

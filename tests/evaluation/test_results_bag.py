@@ -141,9 +141,17 @@ def test_a_lost_track_has_no_mask(tmp_path, truth):
     assert metrics['run']['frames']['missed'] == 0
 
 
-def test_the_order_of_the_messages_does_not_count(tmp_path, truth):
-    messages = [message(stamp(t), track(4, square())) for t in (3, 0, 2, 1)]
-    assert scored(tmp_path, messages, truth)['live']['figures']['AP'] == 1
+def test_each_frame_gets_its_own_message(tmp_path, truth):
+    """Whatever their order; that of an image that is not annotated is left out."""
+    times = (3, -1, 0, 2)
+    messages = [message(stamp(t), track(10 + t, square())) for t in times]
+    recorded = RecordedTracks(record(tmp_path / 'bag', messages), '', truth)
+    found = {index: segments for index, segments in recorded.frames()}
+    assert sorted(found) == [0, 2, 3]
+    for index, segments in found.items():
+        assert segments.stamp_ns == stamp(index)
+        assert [s.track_id for s in segments.segments] == [10 + index]
+    assert recorded.num_missed == 1
 
 
 def test_the_result_of_an_image_between_is_not_that_of_a_dropped_one(tmp_path, truth):

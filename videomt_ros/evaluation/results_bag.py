@@ -63,9 +63,8 @@ class RecordedTracks:
         self.model = ', '.join(sorted(models - {''})) or 'unknown'
         self.class_names = names
         """Name of each class id that occurs."""
-        self.match = _exact(
-            match_video(self.labels, stamps_ns, f'results on {self.topic}'), stamps_ns
-        )
+        match = match_video(self.labels, stamps_ns, f'results on {self.topic} of {bag}')
+        self.match = _exact(match, stamps_ns)
         self._index = {n: i for i, n in enumerate(self.match.numbers) if n is not None}
         self._faults: list[str] = []
 
