@@ -146,7 +146,7 @@ def test_each_frame_gets_its_own_message(tmp_path, truth):
     times = (3, -1, 0, 2)
     messages = [message(stamp(t), track(10 + t, square())) for t in times]
     recorded = RecordedTracks(record(tmp_path / 'bag', messages), '', truth)
-    found = {index: segments for index, segments in recorded.frames()}
+    found = dict(recorded.frames())
     assert sorted(found) == [0, 2, 3]
     for index, segments in found.items():
         assert segments.stamp_ns == stamp(index)
