@@ -235,19 +235,19 @@ def test_stages_are_timed(tiny_net, tmp_path):
     assert set(alone['timing_ms']) == {'read', 'prepare', 'network', 'published'}
 
 
-def scripted(script, benchmark, out, names=SCRIPT_NAMES, num_queries=6, **settings):
-    """Live results of a script of objects."""
-    net = ScriptedNet([make_logits(objects, num_queries) for objects in script])
+def scripted(script, benchmark, out, names=SCRIPT_NAMES, mode='live', **settings):
+    """Results of a script of objects; those of instances are returned."""
+    net = ScriptedNet([make_logits(objects) for objects in script])
     video = MadeVideo(
         num_frames=len(script),
         size=IMAGE.shape[:2],
         stamps_ns=[t * STEP_NS for t in range(len(script))],
     )
     dataset = made_dataset(benchmark, [video], names)
-    evaluate(dataset, net, out, modes=('live',), settings={'confirm_frames': 1, **settings})
-    if benchmark == 'ytvis':
-        return json.loads((out / 'live/results.json').read_text())
-    return net
+    evaluate(dataset, net, out, modes=(mode,), settings={'confirm_frames': 1, **settings})
+    if benchmark != 'ytvis':
+        return None
+    return json.loads((out / mode / 'results.json').read_text())
 
 
 def test_a_live_track_is_one_result(tmp_path):
@@ -324,6 +324,22 @@ def test_live_ids_and_categories_are_those_that_were_published(tmp_path):
         assert set(segments) == {10, 12}
         assert ids[32, 32] == segments[10]
         assert ids[130, 90] == segments[12]
+
+
+def test_published_stuff_of_one_class_is_one_segment(tmp_path):
+    """And two objects of one class are two."""
+    script = [[
+        Obj(0, SKY, 0, 0), Obj(1, CAT, 20, 0), Obj(2, SKY, 0, 30), Obj(3, CAT, 20, 30)
+    ]]  # fmt: skip
+    scripted(script, 'vipseg', tmp_path, mode='published')
+    ids = read_ids(tmp_path / 'published/pan_pred/1/00000.png', IMAGE.shape[:2])
+    sky, other_sky = ids[16, 16], ids[16, 136]
+    cat, other_cat = ids[96, 16], ids[96, 136]
+    assert sky == other_sky
+    assert len({sky, cat, other_cat, 0}) == 4
+    content = json.loads((tmp_path / 'published/pred.json').read_text())
+    [frame] = content['annotations'][0]['annotations']
+    assert sorted(entry['category_id'] for entry in frame['segments_info']) == [10, 10, 12]
 
 
 def test_pixels_without_a_class_take_that_of_their_neighbours(tmp_path):

@@ -17,7 +17,7 @@ from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
 from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.evaluation.predict import Predictor
-from videomt_ros.evaluation.video_results import open_results, stored_tracks
+from videomt_ros.evaluation.video_results import PanopticResults, open_results, stored_tracks
 from videomt_ros.evaluation.whole_video import (
     Choice,
     MaskFrame,
@@ -343,6 +343,46 @@ def test_the_pause_would_have_made_a_difference(sure_net, tmp_path):
         )
     ]
     assert same(results[0]['published'], results[1]['published'])
+
+
+class FullDisk(PanopticResults):
+    """Results that fail at one frame."""
+
+    fails_at = 0
+
+    def add(self, index, ids, category_ids):
+        if index == self.fails_at:
+            raise OSError('No space left on device')
+        super().add(index, ids, category_ids)
+
+
+def predict_on_full_disk(net, video, folder, fails_at):
+    dataset = made_dataset('vipseg', [video])
+    classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
+    live = FullDisk(folder / 'live', video)
+    live.fails_at = fails_at
+    results = {'published': open_results(dataset, video, folder / 'published'), 'live': live}
+    return Predictor(net, 'vipseg', classes).predict(video, results, folder)
+
+
+@pytest.mark.parametrize('fails_at', [0, 3])
+def test_the_published_result_goes_on_where_the_live_one_fails(sure_net, tmp_path, fails_at):
+    """The stream stops, and the network runs on from the state that it had."""
+    video = MadeVideo()
+    done = predict_on_full_disk(sure_net, video, tmp_path, fails_at)
+    assert done.errors == {'live': 'OSError: No space left on device'}
+    _, alone = predict(sure_net, video, 'vipseg', tmp_path / 'alone')
+    found = read('vipseg', video, tmp_path / 'published', done, 'published')
+    assert same(found, alone['published'])
+    assert any(found)
+
+
+def test_each_mode_names_the_first_thing_that_went_wrong(sure_net, tmp_path):
+    done = predict_on_full_disk(sure_net, MadeVideo(fails_at=4), tmp_path, 2)
+    assert done.errors == {
+        'live': 'OSError: No space left on device',
+        'published': 'ValueError: video_1/00004.jpg is no image.',
+    }
 
 
 def test_memory_does_not_grow_with_the_length(tiny_config, tmp_path):
