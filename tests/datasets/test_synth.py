@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from videomt_ros.cli import main
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synth import START_NS, write_dataset
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 
 SEED, FRAMES = 7, 6
@@ -80,8 +80,9 @@ def test_vspw_masks_hold_the_classes_counted_from_one(tmp_path, scenes):
     assert names.endswith('\n')
     for name, scene in zip(names.split(), scenes, strict=True):
         for t, (_, ids) in enumerate(scene.frames()):
-            assert frame_shown(out / 'data' / name / 'origin' / f'{t:08d}.jpg', scene) == t
-            mask = np.array(Image.open(out / 'data' / name / 'mask' / f'{t:08d}.png'))
+            stamp = START_NS + t * 100_000_000
+            assert frame_shown(out / 'data' / name / 'origin' / f'{stamp}.jpg', scene) == t
+            mask = np.array(Image.open(out / 'data' / name / 'mask' / f'{stamp}.png'))
             assert mask.dtype == np.uint8
             assert ((mask == 0) == (ids == 0)).all()
             for identity, class_id in scene.class_of.items():

@@ -25,6 +25,8 @@ from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 FPS = 10.0
 """Rate that the videos are said to have, as that of the demo's camera."""
 JPEG_QUALITY = 95
+START_NS = 1_700_000_000_000_000_000
+"""Stamp of the first frame of a VSPW video, whose frames are named by their stamps."""
 
 
 def write_dataset(
@@ -168,8 +170,9 @@ def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None])
         for identity, class_id in scene.class_of.items():
             classes[identity] = class_id + 1
         for t, (image, ids) in enumerate(scene.frames()):
-            _write_image(folder / 'origin' / f'{t:08d}.jpg', image)
-            _write_mask(folder / 'mask' / f'{t:08d}.png', classes[ids])
+            name = str(START_NS + round(t * 1e9 / FPS))
+            _write_image(folder / 'origin' / f'{name}.jpg', image)
+            _write_mask(folder / 'mask' / f'{name}.png', classes[ids])
         progress(number)
     names = ''.join(f'{_name(scene)}\n' for scene in scenes)
     (out / 'val.txt').write_text(names, encoding='utf-8')
