@@ -29,6 +29,7 @@ def draw(
     alpha: float = 0.45,
     labels: bool = True,
     boxes: bool = True,
+    scores: bool = True,
 ) -> NDArray[np.uint8]:
     """Draw segments over their image.
 
@@ -38,6 +39,7 @@ def draw(
         alpha: weight of a mask's colour, 0..1.
         labels: write id, class name and score at each segment.
         boxes: draw the boxes of things; stuff never has one.
+        scores: False leaves them out of the labels, as for a truth.
 
     Returns:
         A new image, RGB, (H, W, 3) uint8.
@@ -72,7 +74,7 @@ def draw(
     if labels:
         plates: list[tuple[int, int, int, int]] = []
         for segment in shown:  # by falling score, so that the surest has the first choice
-            plates.append(_write_label(canvas, segment, plates))
+            plates.append(_write_label(canvas, segment, plates, scores))
     return canvas
 
 
@@ -89,7 +91,10 @@ def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
 
 
 def _write_label(
-    canvas: NDArray[np.uint8], segment: Segment, plates: list[tuple[int, int, int, int]]
+    canvas: NDArray[np.uint8],
+    segment: Segment,
+    plates: list[tuple[int, int, int, int]],
+    scores: bool,
 ) -> tuple[int, int, int, int]:
     """Write 'id name score' on a dark plate inside the image, at the segment's box.
 
@@ -97,12 +102,15 @@ def _write_label(
         canvas: image to write on.
         segment: what to name.
         plates: boxes of the labels written so far, which are kept free if there is room.
+        scores: write the score, too.
 
     Returns:
         Box of the plate, (x0, y0, x1, y1), exclusive.
     """
     height, width = canvas.shape[:2]
-    text = f'{segment.track_id} {segment.class_name} {segment.score:.2f}'
+    text = f'{segment.track_id} {segment.class_name}'
+    if scores:
+        text += f' {segment.score:.2f}'
     if segment.state is TrackState.TENTATIVE:
         text += ' ?'
     # 0.35 is the smallest scale at which this font can be read.

@@ -1,0 +1,147 @@
+"""Charts of the report as SVG in the page itself: a curve, and what happens along a video.
+
+The strings are whole elements with all text escaped. Colours and fonts come from report.css by
+class name, so that a chart follows the page into the dark and onto paper; nothing in a chart has
+an id, so that any number of them share a page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 420, 290
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 44
+"""Of a line chart and its margins, in units of its view box."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a chart."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    """(x, y) in the units of the axes."""
+    style: str
+    """Class name in report.css, for its colour and its dashes."""
+    marked: bool = False
+    """True where points were measured, each of which gets a dot."""
+
+
+def line_chart(
+    lines: Sequence[Line],
+    alt: str,
+    x_label: str,
+    y_label: str,
+    x_max: float,
+    y_max: float,
+) -> str:
+    """Draw curves over axes that begin at 0.
+
+    Args:
+        lines: in the order of drawing; the page names them in a legend of its own.
+        alt: what the chart shows, for those who do not see it.
+        x_label: of the axis, with its unit.
+        y_label: as above.
+        x_max: largest x, more than 0.
+        y_max: as above.
+
+    Returns:
+        An svg element.
+    """
+    plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    bottom = _TOP + plot_height
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _LEFT + plot_width * x / x_max, bottom - plot_height * y / y_max
+
+    parts = []
+    for value in _ticks(y_max):
+        y = place(0, value)[1]
+        parts.append(_line('grid', _LEFT, y, _LEFT + plot_width, y))
+        parts.append(_text(_LEFT - 7, y + 4, f'{value:g}', 'end'))
+    for value in _ticks(x_max):
+        x = place(value, 0)[0]
+        parts.append(_line('axis', x, bottom, x, bottom + 4))
+        parts.append(_text(x, bottom + 17, f'{value:g}', 'middle'))
+    parts.append(_line('axis', _LEFT, bottom, _LEFT + plot_width, bottom))
+    parts.append(_text(_LEFT + plot_width / 2, _HEIGHT - 6, x_label, 'middle'))
+    middle = _TOP + plot_height / 2
+    turn = f' transform="rotate(-90 12 {middle:g})"'
+    parts.append(_text(12, middle, y_label, 'middle', turn))
+    for line in lines:
+        places = [place(x, y) for x, y in line.points]
+        path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in places)
+        parts.append(f'<polyline class="curve {escape(line.style)}" points="{path}"/>')
+        if line.marked:
+            parts += [
+                f'<circle class="dot {escape(line.style)}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+                for x, y in places
+            ]
+    return _svg(f'class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}"', alt, parts)
+
+
+def timeline(
+    num_frames: int, events: Iterable[tuple[int, str]], shown: Iterable[int], alt: str
+) -> str:
+    """Draw what happens along a video: a bar for each event, a square for each frame shown.
+
+    It is as wide as its place on the page, and its letters keep their size on a phone.
+
+    Args:
+        num_frames: length of the video, at least 1.
+        events: frame, counted from 0, and a line on what happens there.
+        shown: frames of which the page has pictures.
+        alt: what the chart shows, for those who do not see it.
+
+    Returns:
+        An svg element.
+    """
+
+    def place(frame: int) -> float:
+        return 100 * (frame + 0.5) / num_frames
+
+    parts = ['<line class="lane" x1="0" y1="16" x2="100%" y2="16"/>']
+    for frame in shown:
+        parts.append(
+            f'<rect class="shown" x="{place(frame):.2f}%" y="9" width="14" height="14" rx="3" '
+            f'transform="translate(-7 0)"><title>Frame {frame}: shown below</title></rect>'
+        )
+    for frame, what in events:
+        x = f'{place(frame):.2f}%'
+        parts.append(
+            f'<line class="event" x1="{x}" y1="3" x2="{x}" y2="29">'
+            f'<title>Frame {frame}: {escape(what)}</title></line>'
+        )
+    parts.append('<text x="0" y="44">frame 0</text>')
+    if num_frames > 1:
+        parts.append(f'<text x="100%" y="44" text-anchor="end">{num_frames - 1}</text>')
+    return _svg('class="timeline" height="48"', alt, parts)
+
+
+def round_up(value: float) -> float:
+    """The end of an axis that holds this value: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of 10."""
+    power = 10.0 ** math.floor(math.log10(value))
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * power for step in steps if step * power >= value * (1 - 1e-9))
+
+
+def _ticks(end: float) -> list[float]:
+    """From 0 to the end in 4, 5 or 6 steps, whichever has the roundest."""
+    count = min((5, 4, 6), key=lambda n: len(f'{end / n:.10g}'.replace('.', '').strip('0')))
+    return [end * i / count for i in range(count + 1)]
+
+
+def _svg(attributes: str, alt: str, parts: Iterable[str]) -> str:
+    return f'<svg {attributes} role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
+
+
+def _line(style: str, x0: float, y0: float, x1: float, y1: float) -> str:
+    ends = f'x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"'
+    return f'<line class="{style}" {ends}/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, more: str = '') -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(str(text))}</text>'

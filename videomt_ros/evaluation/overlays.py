@@ -1,0 +1,226 @@
+"""Pictures of a report: some frames of a video with their truth and with what was predicted.
+
+A track has the number and the colour of the true object that it overlaps most along the video, and
+so the same colour on both sides means the same object; a track without an object has a number of
+its own. The numbers hold for one video.
+
+Letters: H W image size in pixels, N objects, M tracks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from videomt_ros.datasets.dataset import Video
+from videomt_ros.evaluation.frame_labels import Label, Labels
+from videomt_ros.inference.draw import draw
+from videomt_ros.structures import Segment, Segments, TrackState
+
+_WIDTH = 480
+"""Of a picture in pixels; smaller images stay as they are."""
+_QUALITY = 78
+"""Of the JPEGs."""
+_SAMPLES = 12
+"""Frames by which tracks and objects are paired: reading all of a long video takes too long."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame of the report."""
+
+    index: int
+    """Frame of the video, from 0."""
+    predicted: bytes | None = None
+    """JPEG; None if there is a problem."""
+    truth: bytes | None = None
+    """JPEG; None where the truth is unknown."""
+    problem: str = ''
+    """Why there is no picture."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of a video, and the numbers that stand in them."""
+
+    pictures: list[Picture]
+    objects: dict[int, int] = field(default_factory=dict)
+    """Key of a true object -> its number in the pictures."""
+    tracks: dict[int, int] = field(default_factory=dict)
+    """As above, for tracks."""
+
+
+def make_pictures(
+    video: Video,
+    frames: Iterable[int],
+    truth: Labels | None,
+    predicted: Labels,
+    marked: Mapping[int, Sequence[int]],
+) -> Pictures:
+    """Draw frames of a video.
+
+    Args:
+        video: its images are read up to the last frame asked for.
+        frames: indices of annotated frames.
+        truth: None where it is unknown.
+        predicted: what was predicted.
+        marked: frame -> keys of true objects, whose places in the prediction are outlined.
+
+    Returns:
+        A picture for each frame, in rising order. A frame that cannot be read costs its own
+        picture alone, and those of the frames behind it where the video cannot go on.
+    """
+    wanted = sorted(set(frames))
+    try:
+        objects, tracks = _numbers(video, wanted, truth, predicted)
+    except (OSError, ValueError) as error:
+        return Pictures([Picture(index, problem=_one_line(error)) for index in wanted])
+    images, problem = _images(video, wanted)
+    pictures = []
+    for index in wanted:
+        if index not in images:
+            pictures.append(Picture(index, problem=problem))
+            continue
+        ids, labels = predicted.frame(video, index)
+        view = _overlay(images[index], ids, labels, tracks)
+        true_view = None
+        if truth is not None:
+            ids, labels = truth.frame(video, index)
+            true_view = _overlay(images[index], ids, labels, objects)
+            for key in marked.get(index, ()):
+                _outline(view, _resized(ids == key, view))
+        pictures.append(
+            Picture(index, _jpeg(view), None if true_view is None else _jpeg(true_view))
+        )
+    return Pictures(pictures, objects, tracks)
+
+
+def _numbers(
+    video: Video, wanted: Sequence[int], truth: Labels | None, predicted: Labels
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Number of each object and of each track in the frames that are looked at.
+
+    Tracks and objects are paired so that the sum of their IoUs is the highest.
+    """
+    num_frames = len(video.frame_names)
+    even = np.linspace(0, num_frames - 1, min(_SAMPLES, num_frames)).round().astype(int)
+    shared: Counter[tuple[int, int]] = Counter()  # pixels of each (object, track), 0 for none
+    for index in sorted({*even.tolist(), *wanted}):
+        tracks, _ = predicted.frame(video, index)
+        objects = np.zeros_like(tracks)
+        if truth is not None:
+            objects, _ = truth.frame(video, index)
+        step = max(1, tracks.shape[1] // _WIDTH)  # a count of some pixels does
+        both = objects[::step, ::step] << 32 | tracks[::step, ::step]
+        pairs, counts = np.unique(both, return_counts=True)
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            shared[pair >> 32, pair & 0xFFFFFFFF] += count
+    true_area: Counter[int] = Counter()
+    track_area: Counter[int] = Counter()
+    for (true_key, track_key), count in shared.items():
+        true_area[true_key] += count
+        track_area[track_key] += count
+    true_keys = sorted(true_area.keys() - {0})
+    track_keys = sorted(track_area.keys() - {0})
+    iou = np.zeros((len(true_keys), len(track_keys)))
+    for n, a in enumerate(true_keys):
+        for m, b in enumerate(track_keys):
+            iou[n, m] = shared[a, b] / (true_area[a] + track_area[b] - shared[a, b])
+    number_of = {
+        track_keys[m]: int(n) + 1
+        for n, m in zip(*linear_sum_assignment(iou, maximize=True), strict=True)
+        if iou[n, m] > 0
+    }
+    others = itertools.count(len(true_keys) + 1)
+    return (
+        {key: number for number, key in enumerate(true_keys, start=1)},
+        {key: number_of.get(key) or next(others) for key in track_keys},
+    )
+
+
+def _images(video: Video, wanted: Sequence[int]) -> tuple[dict[int, NDArray[np.uint8]], str]:
+    """Images of these frames at their size on the page, and why others are missing."""
+    images: dict[int, NDArray[np.uint8]] = {}
+    try:
+        for frame in video.frames():
+            if frame.index is not None and frame.index in wanted:
+                images[frame.index] = _shrink(frame.image)
+                if len(images) == len(wanted):
+                    break
+    except (OSError, ValueError) as error:
+        return images, _one_line(error)
+    return images, 'This frame has no image.'
+
+
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if width <= _WIDTH:
+        return image
+    size = (_WIDTH, max(1, round(height * _WIDTH / width)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _resized(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A mask at the size of a picture, 0 or 1."""
+    size = (image.shape[1], image.shape[0])
+    return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+
+
+def _overlay(
+    image: NDArray[np.uint8],
+    keys: NDArray[np.int64],
+    labels: Sequence[Label],
+    numbers: Mapping[int, int],
+) -> NDArray[np.uint8]:
+    """An image with its objects or tracks under their numbers."""
+    ids = np.zeros(image.shape[:2], np.uint16)
+    segments = []
+    for label in labels:
+        mask = _resized(keys == label.key, image)
+        area = int(mask.sum())
+        if not area:
+            continue
+        number = numbers[label.key]
+        ids[mask > 0] = number
+        x, y, width, height = cv2.boundingRect(mask)
+        segments.append(
+            Segment(
+                number,
+                class_id=0,
+                class_name=label.class_name,
+                is_thing=label.is_thing,
+                score=1.0 if label.score is None else label.score,
+                state=TrackState.CONFIRMED,
+                age=1,
+                last_seen_ns=0,
+                box=(x, y, x + width, y + height),
+                area=area,
+            )
+        )
+    segments.sort(key=lambda segment: -segment.score)
+    scores = any(label.score is not None for label in labels)
+    return draw(image, Segments(0, ids, tuple(segments), num_classes=1), scores=scores)
+
+
+def _outline(view: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    """Put a frame of white on black around a place, in a picture."""
+    x, y, width, height = cv2.boundingRect(mask)
+    corners = (x - 4, y - 4), (x + width + 4, y + height + 4)
+    cv2.rectangle(view, *corners, (0, 0, 0), 5)
+    cv2.rectangle(view, *corners, (255, 255, 255), 2)
+
+
+def _jpeg(view: NDArray[np.uint8]) -> bytes:
+    bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
+    return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
