@@ -72,7 +72,7 @@ def runs_of_string(string: bytes) -> list[int] | None:
             value += runs[-2]
         runs.append(value)
         value = place = 0
-    return None if place or not runs or min(runs) < 0 else runs
+    return None if place or not runs or min(runs) < 0 or 0 in runs[1:-1] else runs
 
 
 @pytest.mark.parametrize('nothing', [None, []])
@@ -104,6 +104,27 @@ def test_polygons_stand_for_their_union():
     assert (both == (decode(to_rle([left], 4, 6)) | decode(to_rle([right], 4, 6)))).all()
     # Rows 0 to 3 of columns 0 and 1, and rows 1 and 2 of columns 2 to 4.
     assert both.sum() == 4 * 2 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ('counts', 'joined'),
+    [
+        ([2, 0, 0, 3, 1], b'231'),  # 2 of background, and 3 of the object
+        ([0, 0, 2, 4], b'24'),
+        ([2, 1, 0, 2, 1], b'231'),
+        ([0, 6], b'06'),
+        ([0, 3, 0, 3], b'06'),
+        ([6, 0], b'6'),
+        ([0, 0, 6], b'6'),
+    ],
+)
+def test_empty_runs_are_left_out_and_their_neighbours_joined(counts, joined):
+    rle = to_rle({'size': [2, 3], 'counts': counts}, 2, 3)
+    assert rle == {'size': [2, 3], 'counts': joined}
+    is_object = np.repeat(np.arange(len(counts)) % 2, counts)
+    assert decode(rle).ravel('F').tolist() == is_object.tolist()
+    # pycocotools stops where both codes have an empty run, and finds nothing in common.
+    assert coco_mask.iou([rle], [rle], [0])[0, 0] == is_object.any()
 
 
 def test_codes_agree_with_pycocotools_on_random_masks():
@@ -162,6 +183,7 @@ def test_empty_strings_are_no_codes(strings):
         ({'size': [2, 3], 'counts': b'12\xff'}, 'is damaged'),
         ({'size': [2, 3], 'counts': ''}, 'is damaged'),
         ({'size': [2, 3], 'counts': '7O'}, 'is damaged'),  # runs of 7 and of -1
+        ({'size': [2, 3], 'counts': '2004'}, 'is damaged'),  # runs of 2, 0, 0 and 4
         ([[0, 0, 4, 4]], r'three points or more, got \[0, 0, 4, 4\] as polygon 1'),
         ([[0, 0, 4, 0, 4, 4], [0, 0, 4, 0, 4, 4, 1]], 'as polygon 2'),
         ([[0, 0, 4, 0, 4, float('nan')]], 'as polygon 1'),

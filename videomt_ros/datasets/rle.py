@@ -68,10 +68,24 @@ def convert(segmentation: Any, height: int, width: int) -> Rle | None:
         if isinstance(counts, (str, bytes)):
             data = counts.encode('ascii') if isinstance(counts, str) else counts
             return {'size': [height, width], 'counts': data}
-        return coco_mask.frPyObjects(
-            {'size': [height, width], 'counts': np.array(counts, np.uint32)}, height, width
-        )
+        runs = _without_empty(np.array(counts, np.uint32))
+        return coco_mask.frPyObjects({'size': [height, width], 'counts': runs}, height, width)
     return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+
+
+def _without_empty(runs: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The same mask without empty runs between others: their neighbours become one run.
+
+    pycocotools stops to compare two masks where both have an empty run.
+    """
+    if runs[1:].all():
+        return runs
+    is_object = np.arange(len(runs)) % 2 == 1
+    filled = np.flatnonzero(runs)
+    colours = is_object[filled]
+    starts = np.flatnonzero(np.append(True, colours[1:] != colours[:-1]))
+    joined = np.add.reduceat(runs[filled], starts, dtype=np.uint32)
+    return np.append(np.uint32(0), joined) if colours[0] else joined
 
 
 def rle_to_json(rle: Rle) -> dict[str, Any]:
@@ -128,7 +142,8 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
     """How many pixels, of object and background, each RLE string describes.
 
     Returns:
-        One number for each string; -1 where it is not an RLE string.
+        One number for each string; -1 where it is not an RLE string, or has an empty run between
+        others, at which pycocotools may stop to compare two masks.
     """
     # Letters: S strings, C characters of all of them, V values (runs, or differences of runs).
     sound = [number for number, string in enumerate(strings) if string]
@@ -167,6 +182,9 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
 
     is_damaged |= np.maximum.reduceat(size, first) >= _MAX_CHARACTERS
     is_damaged |= np.minimum.reduceat(runs, first) < 0
+    is_inside = np.ones(len(runs), bool)
+    is_inside[first] = is_inside[last - 1] = False
+    is_damaged |= np.logical_or.reduceat(is_inside & (runs == 0), first)
     is_damaged |= np.maximum.reduceat(bits, np.concatenate([[0], stops[:-1]])) > 63
     sums[sound] = np.where(is_damaged, -1, np.add.reduceat(runs, first))
     return sums.tolist()
