@@ -201,6 +201,18 @@ def test_one_error_lists_every_fault(tmp_path):
         (lambda c: c['videos'][0].pop('video_id'), 'Expected a video_id'),
         (lambda c: c['videos'][0].update(video_id=12), 'folder, got 12'),
         (lambda c: c['videos'][0].update(fps=0), 'fps above 0'),
+        (lambda c: c['videos'][0].update(fps=10**400), 'fps above 0'),
+        (
+            lambda c: [image.update(width=2**31) for image in c['videos'][0]['images']],
+            'expected width, got 2147483648',
+        ),
+        (
+            lambda c: [
+                image.update(stamp_ns=2**63 + t)
+                for t, image in enumerate(c['videos'][0]['images'])
+            ],
+            'a whole number of nanoseconds',
+        ),
         (lambda c: c['videos'][0]['images'][0].update(width=4), 'images of one size'),
         (lambda c: c['videos'][0]['images'][0].update(height='2'), "height, got '2'"),
         (lambda c: c['videos'][0]['images'][0].update(file_name='../a.png'), 'file_name'),
@@ -234,6 +246,12 @@ def test_one_error_lists_every_fault(tmp_path):
             ),
             'area of id 300, got nan',
         ),
+        (
+            lambda c: c['annotations'][1]['annotations'][0]['segments_info'][0].update(
+                area=10**400
+            ),
+            'area of id 300, got 1000',
+        ),
         (lambda c: c['annotations'][1]['annotations'][0].pop('segments_info'), 'segments_info'),
         (lambda c: c['annotations'].append(None), 'got None'),
         (lambda c: c['videos'].append(7), 'Expected a video_id'),
@@ -242,6 +260,7 @@ def test_one_error_lists_every_fault(tmp_path):
         (lambda c: c['categories'].append({'id': 3}), 'Expected categories as'),
         (lambda c: c.update(videos=[], annotations=[]), 'at least one video'),
         (lambda c: c.update(categories=[]), 'at least one category'),
+        (lambda c: c.update(annotations=5), "a list 'annotations', got int"),
     ],
 )
 def test_a_fault_of_the_json_is_named(tmp_path, change, said):

@@ -207,14 +207,32 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
             lambda c: c['videos'][0].update(length=3),
             'Video 7: its length is 3, but it has 2 frames.',
         ),
+        (
+            lambda c: c['videos'][0].update(id=2**63),
+            'Video 9223372036854775808: expected id to be a whole number of 64 bits, '
+            'got 9223372036854775808.',
+        ),
+        (
+            lambda c: c['videos'][0].update(height=2**16, width=2**16),
+            'Video 7: expected fewer than 2^32 pixels, got 65536 x 65536.',
+        ),
+        (
+            lambda c: c['videos'][0].update(fps=10**400),
+            'Video 7: expected fps to be a finite number, got 1' + 56 * '0' + '....',
+        ),
+        (
+            lambda c: c['videos'][0].update(stamps_ns=[5, 2**63]),
+            'Video 7: expected stamps_ns, rising whole numbers from 0 on, '
+            'got [5, 9223372036854775808].',
+        ),
         (lambda c: c['videos'][0].update(fps=0), 'Video 7: expected fps above 0, got 0.'),
         (
             lambda c: c['videos'][0].update(stamps_ns=[5, 5]),
-            'Video 7: expected stamps_ns, rising whole numbers, got [5, 5].',
+            'Video 7: expected stamps_ns, rising whole numbers from 0 on, got [5, 5].',
         ),
         (
             lambda c: c['videos'][0].update(stamps_ns=[0.5, 1.5]),
-            'Video 7: expected stamps_ns, rising whole numbers, got [0.5, 1.5].',
+            'Video 7: expected stamps_ns, rising whole numbers from 0 on, got [0.5, 1.5].',
         ),
         (
             lambda c: c['videos'][0].update(stamps_ns=[5]),
@@ -381,6 +399,20 @@ def test_a_zip_without_results_says_what_it_holds(tmp_path):
     assert 'results.json or results.zip' in faults(lambda: load_ytvis_results(tmp_path, known))[0]
 
 
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_says_so_however_it_was_packed(tmp_path, method):
+    known = load_ytvis(write(tmp_path / 'valid.json', truth()))
+    path = tmp_path / 'results.zip'
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        archive.writestr('results.json', json.dumps(predictions()))
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(data)
+    (fault,) = faults(lambda: load_ytvis_results(path, known))
+    assert 'zip file, but ' in fault
+    assert 'None' not in fault
+
+
 def test_results_may_belong_to_the_videos_of_several_truths(tmp_path):
     short, long = truth(), truth()
     del short['videos'][0], short['annotations'][1]
@@ -412,6 +444,15 @@ def test_results_may_belong_to_the_videos_of_several_truths(tmp_path):
         (
             lambda r: r[1].update(score=True),
             'Prediction [1]: expected score to be a finite number, got True.',
+        ),
+        (
+            lambda r: r[1].update(score=10**400),
+            'Prediction [1]: expected score to be a finite number, got 1' + 56 * '0' + '....',
+        ),
+        (
+            lambda r: r[1].update(category_id=-(2**63)),
+            'Prediction [1]: expected category_id to be a whole number of 64 bits, '
+            'got -9223372036854775808.',
         ),
         (lambda r: r[1].pop('category_id'), 'Prediction [1]: category_id is missing.'),
         (

@@ -46,11 +46,10 @@ def read_images(
     videos: dict[int, YtvisVideo] = {}
     for where, record in checks.section(content, 'images'):
         image_id = checks.whole(record, 'id', where)
-        height = checks.whole(record, 'height', where, least=1)
-        width = checks.whole(record, 'width', where, least=1)
+        size = checks.size(record, where)
         name = checks.text(record, 'file_name', where)
         if checks.new(image_id, videos, where) and image_id is not None:
-            videos[image_id] = YtvisVideo(image_id, '', (height or 0, width or 0), (name or '',))
+            videos[image_id] = YtvisVideo(image_id, '', size, (name or '',))
     if content.get('annotations') is None:
         return videos, None
     tracks: dict[int, MaskTrack] = {}
@@ -101,8 +100,7 @@ def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTr
     images: dict[int, dict[str, Any]] = {}
     for where, record in checks.section(content, 'images'):
         image_id = checks.whole(record, 'id', where)
-        checks.whole(record, 'height', where, least=1)
-        checks.whole(record, 'width', where, least=1)
+        checks.size(record, where)
         checks.text(record, 'file_name', where)
         if checks.new(image_id, images, where) and image_id is not None:
             images[image_id] = record

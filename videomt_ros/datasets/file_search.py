@@ -21,7 +21,7 @@ def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
         if parent not in listed:
             try:
                 listed[parent] = set(os.listdir(parent))
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a name that holds a zero byte
                 listed[parent] = set()
         if base not in listed[parent]:
             missing.append(name)

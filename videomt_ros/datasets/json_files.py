@@ -23,7 +23,7 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DatasetError(path, [f'Expected a JSON file, but {error.strerror}.']) from error
+        raise DatasetError(path, [f'Expected a JSON file, got: {error.strerror}.']) from error
     return parse_json(data, path, object_hook)
 
 

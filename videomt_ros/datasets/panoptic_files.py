@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
+from videomt_ros.datasets.record_checks import is_number
 
 SegmentsInfo = list[dict[str, Any]]
 """Entries of one frame with `id` and `category_id`; of the truth also `iscrowd` and `area`."""
@@ -162,7 +163,7 @@ def segment_faults(
             )
         if is_truth:
             area = segment.get('area')
-            if not (isinstance(area, (int, float)) and 0 <= area < float('inf')):
+            if not (is_number(area) and area >= 0):
                 faults.append(f'expected an area of id {_short(number)}, got {_short(area)}')
             if segment.get('iscrowd') not in (0, 1):
                 faults.append(

@@ -5,13 +5,18 @@ Each check returns the value, or None where it noted a fault.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.rle import find_faults
+
+_HIGHEST = 2**63 - 1
+"""Ids are kept in arrays."""
+_MAX_PIXELS = 2**32 - 1
+"""Of an image: pycocotools counts in 32 bits, and loops without end where the count wraps."""
 
 
 class Checks:
@@ -62,18 +67,30 @@ class Checks:
     ) -> int | None:
         """Check a whole number."""
         value = record.get(field)
+        if type(value) is int and abs(value) > _HIGHEST:
+            self._unusable(record, field, where, 'a whole number of 64 bits')
+            return None
         if type(value) is int and (least is None or value >= least):
             return value
         limit = '' if least is None else f' of {least} or more'
         self._unusable(record, field, where, f'a whole number{limit}')
         return None
 
+    def size(self, record: dict[str, Any], where: str) -> tuple[int, int]:
+        """Check the size of an image; (height, width), with a 0 where a fault was noted."""
+        height = self.whole(record, 'height', where, least=1) or 0
+        width = self.whole(record, 'width', where, least=1) or 0
+        if height * width > _MAX_PIXELS:
+            self.fault(f'{where}: expected fewer than 2^32 pixels, got {width} x {height}.')
+            return 0, 0
+        return height, width
+
     def number(
         self, record: dict[str, Any], field: str, where: str, least: float | None = None
     ) -> float | None:
         """Check a number that is finite."""
         value = record.get(field)
-        if value is not None and is_number(value) and (least is None or value >= least):
+        if is_number(value) and (least is None or value >= least):
             return float(value)
         limit = '' if least is None else f' of {least:g} or more'
         self._unusable(record, field, where, f'a finite number{limit}')
@@ -183,9 +200,10 @@ def read_categories(content: Any, checks: Checks, with_things: bool = False) -> 
     return list(found.values())
 
 
-def is_number(value: Any) -> bool:
-    """True for a finite number; bool is none here, although it is int."""
-    return type(value) in (int, float) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """True for a number that a float can hold; bool is none here, although it is int."""
+    # NaN fails every comparison, and whole numbers of any length can be compared.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def kind(value: Any) -> str:

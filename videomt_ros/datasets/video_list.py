@@ -15,7 +15,7 @@ def read_video_list(path: Path, faults: list[str]) -> list[str]:
         faults: what is wrong is added to them.
     """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f'Expected a list of videos, but {path} cannot be read: {error}.')
         return []

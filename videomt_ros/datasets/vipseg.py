@@ -189,7 +189,7 @@ def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Datase
         try:
             size = read_size(next(iter(files.values())))
         except DatasetError as error:
-            faults.append(f'Video {video_id}: {error}')
+            faults.append(f'Video {video_id}: {error.path}: {" ".join(error.faults)}')
             continue
         frame_names = tuple(f'{stem}.png' for stem in files)
         stamps = regular_stamps(len(files), FPS)

@@ -18,6 +18,7 @@ from videomt_ros.datasets.panoptic_files import (
     VipsegVideo,
     segment_faults,
 )
+from videomt_ros.datasets.record_checks import is_number
 
 
 def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth:
@@ -37,6 +38,8 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
         folder = masks_folder if masks_folder.is_dir() else path.with_suffix('')
         return read_coco_panoptic(content, path, folder)
     _check_lists(content, path, ('videos', 'categories'))
+    if content.get('annotations') is not None:
+        _check_lists(content, path, ('annotations',))
     categories = _read_categories(content['categories'], faults)
     category_ids = {category.category_id for category in categories}
     videos: dict[str, VipsegVideo] = {}
@@ -168,8 +171,8 @@ def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
             if not is_right(image.get(field))
         ]
     fps = entry.get('fps')
-    if fps is not None and not (type(fps) in (int, float) and 0 < fps < float('inf')):
-        wrong.append(f'{where}: expected fps above 0, got {fps!r}.')
+    if fps is not None and not (is_number(fps) and fps > 0):
+        wrong.append(f'{where}: expected fps above 0, got {fps!r:.80}.')
     if wrong:
         faults += wrong
         return None
@@ -192,7 +195,7 @@ def _read_stamps(where: str, images: list[Any], faults: list[str]) -> tuple[int,
     stamps = [image.get('stamp_ns') for image in images]
     if all(stamp is None for stamp in stamps):
         return None
-    if not all(type(stamp) is int and stamp >= 0 for stamp in stamps):
+    if not all(type(stamp) is int and 0 <= stamp < 2**63 for stamp in stamps):
         faults.append(
             f'{where}: expected stamp_ns in every image or in none, as a whole number of '
             'nanoseconds.'
@@ -290,4 +293,4 @@ def _category_changes(video: VipsegVideo, segments: list[SegmentsInfo]) -> list[
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < 2**31

@@ -5,6 +5,7 @@ Category ids are 0..123, one below the values of the true masks.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import Category, DatasetError
@@ -15,6 +16,8 @@ NUM_CLASSES = 124
 """Values 1..124 of a true mask are classes; others are not looked at."""
 CLASS_FILES = ('classes.json', 'label_num_dic_final.json')
 """Where classes are looked for in a data set, the first that is there counts."""
+
+_NUMBER = re.compile('[0-9]{1,4}')
 
 
 def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
@@ -45,10 +48,11 @@ def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
     names: dict[int, str] = {}
     for name, value in content.items():
         # The official file has its numbers as texts.
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
+        number = int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
         if type(number) is not int or not 0 <= number <= NUM_CLASSES:
             faults.append(
-                f'Expected a value from 0 to {NUM_CLASSES} for {name!r} in {path}, got {value!r}.'
+                f'Expected a value from 0 to {NUM_CLASSES} for {name!r} in {path}, '
+                f'got {value!r:.80}.'
             )
         elif number in names:
             faults.append(

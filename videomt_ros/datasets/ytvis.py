@@ -8,6 +8,7 @@ names its record; masks are turned into RLE when they are asked for.
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import zipfile
 import zlib
@@ -24,6 +25,16 @@ from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.record_checks import Checks, kind, read_categories, shown
 from videomt_ros.datasets.rle import pack_runs, rle_to_json
 from videomt_ros.datasets.whole_file import whole_file
+
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What `zipfile` raises where an archive is damaged, encrypted or of an unknown kind."""
 
 
 class YtvisResults(dict[int | str, list[MaskTrack]]):
@@ -87,7 +98,8 @@ def load_ytvis_results(path: Path, truth: YtvisTruth | Sequence[YtvisTruth]) -> 
             continue
         if 'image_id' in record and 'video_id' not in record:  # results of COCO itself
             record = {**record, 'video_id': record['image_id']}
-            record['segmentations'] = [record.get('segmentation')]
+            if 'segmentation' in record:
+                record['segmentations'] = [record['segmentation']]
         video_id = checks.known(record, 'video_id', where, sizes, 'the videos of the truth')
         category_id = checks.whole(record, 'category_id', where)
         score = checks.number(record, 'score', where)
@@ -149,8 +161,7 @@ def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
     videos: dict[int, YtvisVideo] = {}
     for where, record in checks.section(content, 'videos'):
         video_id = checks.whole(record, 'id', where)
-        height = checks.whole(record, 'height', where, least=1)
-        width = checks.whole(record, 'width', where, least=1)
+        size = checks.size(record, where)
         names = record.get('file_names')
         if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
             got = shown(names) if 'file_names' in record else 'nothing'
@@ -166,7 +177,6 @@ def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
         if fps is not None and fps <= 0:
             checks.fault(f'{where}: expected fps above 0, got {fps:g}.')
         if checks.new(video_id, videos, where) and video_id is not None:
-            size = (height or 0, width or 0)
             videos[video_id] = YtvisVideo(video_id, '', size, tuple(names), stamps, fps)
     return videos
 
@@ -179,8 +189,14 @@ def _read_stamps(
     stamps = checks.per_frame(record, 'stamps_ns', where, length)
     if stamps is None:
         return None
-    if set(map(type, stamps)) != {int} or any(b <= a for a, b in pairwise(stamps)):
-        checks.fault(f'{where}: expected stamps_ns, rising whole numbers, got {shown(stamps)}.')
+    if (
+        set(map(type, stamps)) != {int}
+        or any(b <= a for a, b in pairwise(stamps))
+        or not 0 <= stamps[0] <= stamps[-1] < 2**63
+    ):
+        checks.fault(
+            f'{where}: expected stamps_ns, rising whole numbers from 0 on, got {shown(stamps)}.'
+        )
     return tuple(stamps)
 
 
@@ -237,7 +253,7 @@ def _load_results(path: Path) -> Any:
                 raise DatasetError(path, [fault])
             data = archive.read((chosen or names)[0])
     except OSError as error:
-        raise DatasetError(path, [f'Expected a zip file, but {error.strerror}.']) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DatasetError(path, [f'Expected a zip file, but {error}.']) from error
+    except _BROKEN_ZIP as error:
         raise DatasetError(path, [f'Expected a sound zip file, but {error}.']) from error
     return parse_json(data, path, pack_runs)
