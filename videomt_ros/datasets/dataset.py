@@ -31,6 +31,7 @@ class DatasetError(ValueError):
             path: the file or folder at fault.
             faults: what was expected, what came, and what to do, one sentence or two each.
         """
+        self.path = path
         self.faults = tuple(faults)
         shown = ' '.join(
             f'({number}) {fault}' for number, fault in enumerate(faults[:_MAX_FAULTS], start=1)
@@ -39,6 +40,10 @@ class DatasetError(ValueError):
         tail = f' ... and {more} more.' if more > 0 else ''
         count = '1 fault' if len(faults) == 1 else f'{len(faults)} faults'
         super().__init__(f'{path}: {count}: {shown}{tail}')
+
+    def __reduce__(self) -> tuple[type[DatasetError], tuple[Path, tuple[str, ...]]]:
+        # Exceptions are pickled by their text, which is not what this one is made from.
+        return DatasetError, (self.path, self.faults)
 
 
 @dataclass(frozen=True)
