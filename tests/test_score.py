@@ -205,6 +205,21 @@ def test_nothing_is_written_where_scoring_fails(tmp_path, fails):
     assert out.read_text() == 'older'
 
 
+def test_a_file_that_cannot_be_written_costs_no_figure(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    assert main(arguments('ytvis', truth, results, '--json', tmp_path)) == 1
+    output = capsys.readouterr()
+    assert 'AP50 ' in output.out
+    assert 'Is a directory' in output.err
+
+
+@pytest.mark.parametrize('score', ['nan', 'inf', 'high'])
+def test_a_track_score_is_a_number(score, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments('ytvis', 'a', 'b', '--track-score', score))
+    assert f'--track-score: expected a number, got {score}' in capsys.readouterr().err
+
+
 def test_a_split_that_is_not_there_is_named(tmp_path, fails):
     truth, results = write_vspw(tmp_path)
     assert 'train.txt' in fails('vspw', truth, results, '--split', 'train')

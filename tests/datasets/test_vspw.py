@@ -102,6 +102,7 @@ def test_classes_of_the_user_go_first_and_have_names_of_their_own(tmp_path):
         ('{"a": 125}', "from 0 to 124 for 'a'"),
         ('{"a": "-1"}', "from 0 to 124 for 'a'"),
         ('{"a": true}', "from 0 to 124 for 'a'"),
+        (f'{{"a": "{"9" * 5000}"}}', "from 0 to 124 for 'a'"),
         ('{"a": 1.5}', "from 0 to 124 for 'a'"),
         ('{"a": 4, "b": "4"}', "got 4 for 'a' and 'b'"),
     ],
@@ -202,6 +203,21 @@ def test_one_error_lists_every_fault_of_results(tmp_path):
         assert sum(said in fault for fault in faults) == 1, said
     assert len(faults) == 3
     assert len(faults_of(load_vspw_results, tmp_path / 'none', truth)) == 1
+
+
+def test_a_folder_above_that_of_the_results_is_not_scored_as_nothing(tmp_path):
+    truth = load_vspw(write_truth(tmp_path / 'truth'))
+    write_results(tmp_path / 'runs' / 'first')
+    (fault,) = faults_of(load_vspw_results, tmp_path / 'runs', truth)
+    assert 'such as 9_b, got none, but first' in fault
+    (tmp_path / 'empty').mkdir()
+    assert load_vspw_results(tmp_path / 'empty', truth).missing == ('9_b', '127_a')
+
+
+def test_a_list_of_videos_may_come_from_another_system(tmp_path):
+    write_truth(tmp_path)
+    (tmp_path / 'val.txt').write_bytes(b'\xef\xbb\xbf9_b\r\n127_a\r\n')
+    assert [video.video_id for video in load_vspw(tmp_path).videos] == ['9_b', '127_a']
 
 
 def test_results_of_another_size_are_named(tmp_path):

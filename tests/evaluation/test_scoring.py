@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -410,6 +411,26 @@ def test_a_missing_semantic_video_is_missed_and_named(tmp_path):
     assert report.figures['mIoU'] == report.figures['FWIoU'] == report.figures['mVC8'] == 1 / 2
     assert report.per_video == {'a': {'name': 'a', 'mIoU': 0}, 'b': {'name': 'b', 'mIoU': 1}}
     assert score_files('vspw', [truth], results, video_ids=['b']).figures['mIoU'] == 1
+
+
+def test_every_frame_that_cannot_be_scored_is_named(tmp_path):
+    truth, results = write_vspw(tmp_path)
+    paths = [results / 'a' / '00000001.png', results / 'b' / '00000002.png']
+    for path in paths:
+        path.write_bytes(b'')
+    with pytest.raises(DatasetError) as error:
+        score_files('vspw', [truth], results)
+    assert [fault.partition(':')[0] for fault in error.value.faults] == list(map(str, paths))
+    assert pickle.loads(pickle.dumps(error.value)).faults == error.value.faults
+
+
+def test_many_frames_that_cannot_be_scored_end_the_work(tmp_path):
+    truth, results = write_vipseg(tmp_path)
+    for path in (results / 'pan_pred').rglob('*.png'):
+        path.write_bytes(b'')
+    with pytest.raises(DatasetError, match='not looked at') as error:
+        score_files('vipseg', [truth], results)
+    assert len(error.value.faults) == 11
 
 
 def test_a_missing_frame_is_an_error(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split', help='vspw: which list of videos; default: val')
     parser.add_argument(
         '--track-score',
-        type=float,
+        type=finite,
         default=0.0,
         help='ytvis: HOTA, IDF1 and the counts look only at tracks of this score or more; '
         'default: 0, all, as TrackEval does',
@@ -47,8 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', type=Path, help='file to write: all figures, and more detail')
 
 
+def finite(text: str) -> float:
+    """Argument type: a number, but neither infinite nor NaN, which nothing would reach."""
+    with suppress(ValueError):
+        if math.isfinite(value := float(text)):
+            return value
+    raise argparse.ArgumentTypeError(f'expected a number, got {text}')
+
+
 def main(args: argparse.Namespace) -> int:
-    """Score, write the file, and print a table; its last line is the figure that ranks models."""
+    """Score, print a table, and write the file; the last line is the figure that ranks models."""
     from tqdm import tqdm
 
     from videomt_ros.datasets.whole_file import whole_file
@@ -77,14 +87,14 @@ def main(args: argparse.Namespace) -> int:
             track_score=args.track_score,
             progress=advance,
         )
+    print(_table(report))
+    for note in report.notes:
+        print(f'note: {note}')
     if args.json:
         # The figures stand at the top as well, under their own names.
         content = report.figures | report.to_json()
         with whole_file(args.json) as file:
             file.write(json.dumps(content, indent=1, allow_nan=False).encode())
-    print(_table(report))
-    for note in report.notes:
-        print(f'note: {note}')
     main_figure = MAIN[report.benchmark]
     print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
     return 0

@@ -198,6 +198,13 @@ def load_vspw_results(folder: Path, truth: VspwTruth) -> VspwResults:
         for path in sorted(folder.iterdir())
         if path.name not in known and find_files(path, ('.png',))
     ]
+    if not faults and len(results.missing) == len(truth.videos):
+        found = [path.name for path in folder.iterdir() if not path.name.startswith('.')]
+        if found:
+            faults.append(
+                f'Expected folders of videos of the truth, such as {truth.videos[0].video_id}, '
+                f'got none, but {", ".join(sorted(found)[:5])}. Name the folder that holds them.'
+            )
     if faults:
         raise DatasetError(folder, faults)
     return results
@@ -310,7 +317,7 @@ def _find_video(
     try:
         size = read_size(next(iter(files.values())))
     except DatasetError as error:
-        faults.append(f'Video {video_id}: {error}')
+        faults.append(f'Video {video_id}: {error.path}: {" ".join(error.faults)}')
         return None
     names = tuple(
         path.name if path.suffix.lower() == '.png' else f'{stem}.png'

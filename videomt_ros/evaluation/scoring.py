@@ -36,6 +36,8 @@ from videomt_ros.evaluation.vpq import VideoPanopticQuality
 VideoId = int | str
 _MAX_NAMES = 20
 """Videos without results that a note names."""
+_MAX_FAULTS = 10
+"""Frames that cannot be scored, after which nothing is gained by reading on."""
 Progress = Callable[[int, int], object]
 """Takes the number of videos scored, and of all."""
 
@@ -177,24 +179,25 @@ def _score_vipseg(
     videos = [video for video in truth.videos if video.video_id in chosen]
     is_thing = {category.category_id: category.is_thing for category in truth.categories}
     vpq, stq = VideoPanopticQuality(is_thing), SegmentationTrackingQuality(is_thing)
-    tracking = TrackingTally()
+    tracking, faults = TrackingTally(), _Faults(folder)
     for number, video in enumerate(videos, start=1):
         vpq.start_video()
         stq.start_video()
         overlaps = ImageOverlaps(is_thing)
         for t, frame_name in enumerate(video.frame_names):
-            frame = (
-                truth.ids(video.video_id, t),
-                truth.segments(video.video_id, t),
-                results.ids(video.video_id, t),
-                results.segments(video.video_id, t),
-            )
-            with _naming(f'Video {video.video_id}, frame {frame_name}'):
+            with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
+                frame = (
+                    truth.ids(video.video_id, t),
+                    truth.segments(video.video_id, t),
+                    results.ids(video.video_id, t),
+                    results.segments(video.video_id, t),
+                )
                 vpq.update(*frame)
                 stq.update(*frame)
                 overlaps.update(*frame)
         tracking.add_video(video, overlaps.sequences(video.video_id))
         progress(number, len(videos))
+    faults.finish()
     vpq_scores, stq_scores = vpq.result(), stq.result()
     figures = vpq_scores.figures() | stq_scores.figures() | tracking.total.figures()
     per_class = {
@@ -224,19 +227,21 @@ def _score_vspw(
     videos = [video for video in truth.videos if video.video_id in chosen]
     total = SemanticQuality(NUM_CLASSES).result()
     per_video: dict[str, dict[str, Any]] = {}
+    faults = _Faults(folder)
     for number, video in enumerate(videos, start=1):
         quality = SemanticQuality(NUM_CLASSES)
         for t, frame_name in enumerate(video.frame_names):
-            true_mask = truth.mask(video.video_id, t)
-            pred_mask = None
-            if video.video_id not in results.missing:
-                pred_mask = results.mask(video.video_id, t, true_mask)
-            with _naming(f'Video {video.video_id}, frame {frame_name}'):
+            with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
+                true_mask = truth.mask(video.video_id, t)
+                pred_mask = None
+                if video.video_id not in results.missing:
+                    pred_mask = results.mask(video.video_id, t, true_mask)
                 quality.update(true_mask, pred_mask)
         scores = quality.result()
         total += scores
         per_video[video.video_id] = {'name': video.name, 'mIoU': scores.figures()['mIoU']}
         progress(number, len(videos))
+    faults.finish()
     return ScoreReport(
         'vspw',
         _select('vspw', total.figures()),
@@ -262,10 +267,34 @@ def _naming(place: str) -> Iterator[None]:
     """Say where it was that metrics found something wrong."""
     try:
         yield
-    except DatasetError:
-        raise
     except ValueError as error:
         raise ValueError(f'{place}: {error}') from error
+
+
+class _Faults:
+    """Faults of frames, which are read one by one: told at the end, or once they are many."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._faults: list[str] = []
+
+    @contextmanager
+    def gathering(self, place: str) -> Iterator[None]:
+        """Note what is wrong with a frame, and go on to the next."""
+        try:
+            yield
+        except DatasetError as error:
+            self._faults.append(f'{error.path}: {" ".join(error.faults)}')
+        except ValueError as error:
+            self._faults.append(f'{place}: {error}')
+        if len(self._faults) == _MAX_FAULTS:
+            self._faults.append('Frames after that were not looked at.')
+            self.finish()
+
+    def finish(self) -> None:
+        """Raise DatasetError if there was any fault."""
+        if self._faults:
+            raise DatasetError(self._folder, self._faults)
 
 
 def _missing_note(videos: Sequence[Any]) -> list[str]:
