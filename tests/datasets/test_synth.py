@@ -106,6 +106,12 @@ def test_a_folder_with_files_is_left_alone(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ['mine']
 
 
+def test_a_scene_that_cannot_be_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match='8 x 8 pixels'):
+        write_dataset('ytvis', tmp_path / 'x', num_videos=1, size=(1, 1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_videos_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='got 0 videos'):
         write_dataset('vspw', tmp_path / 'x', num_videos=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +17,13 @@ HELP = 'score result files against annotation files'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument('--benchmark', choices=('ytvis', 'vipseg', 'vspw'), required=True)
+    parser.add_argument(
+        '--benchmark',
+        choices=('ytvis', 'vipseg', 'vspw'),
+        required=True,
+        help='format and figures: ytvis (YouTube-VIS, OVIS, instances of COCO), vipseg (VIPSeg, '
+        'panoptic COCO) or vspw',
+    )
     parser.add_argument(
         '--truth',
         type=Path,
@@ -61,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     """Score, print a table, and write the file; the last line is the figure that ranks models."""
     from tqdm import tqdm
 
-    from videomt_ros.datasets.whole_file import whole_file
+    from videomt_ros.datasets.json_files import write_json
     from videomt_ros.evaluation.glossary import MAIN, as_text
     from videomt_ros.evaluation.scoring import score_files
 
@@ -92,9 +97,7 @@ def main(args: argparse.Namespace) -> int:
         print(f'note: {note}')
     if args.json:
         # The figures stand at the top as well, under their own names.
-        content = report.figures | report.to_json()
-        with whole_file(args.json) as file:
-            file.write(json.dumps(content, indent=1, allow_nan=False).encode())
+        write_json(args.json, report.figures | report.to_json(), indent=1)
     main_figure = MAIN[report.benchmark]
     print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
     return 0

@@ -10,7 +10,9 @@ HELP = 'write synthetic scenes as a data set with exact truth'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument('--format', choices=('ytvis', 'vipseg', 'vspw'), required=True)
+    parser.add_argument(
+        '--format', choices=('ytvis', 'vipseg', 'vspw'), required=True, help='of the files'
+    )
     parser.add_argument('--videos', type=int, required=True, help='how many')
     parser.add_argument('--out', type=Path, required=True, help='new or empty folder')
     parser.add_argument('--frames', type=int, default=40, help='of each video; default: 40')

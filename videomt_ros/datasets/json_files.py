@@ -1,4 +1,4 @@
-"""JSON files of annotations and results, with a word on where a broken one breaks."""
+"""JSON files: read, with a word on where a broken one breaks, and written whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.whole_file import whole_file
 
 
 def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -44,3 +45,13 @@ def parse_json(
         raise DatasetError(path, [fault]) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10,000 brackets
         raise DatasetError(path, [f'Expected JSON of a usual kind, but {error}.']) from error
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file that is whole or not there; makes its folder.
+
+    Raises:
+        ValueError: the content holds NaN or an infinity, which JSON has no word for.
+    """
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())

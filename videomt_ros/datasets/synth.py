@@ -7,19 +7,20 @@ seed s is the scene of seed s + i.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.dataset import Benchmark
+from videomt_ros.datasets.json_files import write_json
+from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
+from videomt_ros.datasets.rle import encode, rle_to_json
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 
 FPS = 10.0
@@ -59,13 +60,14 @@ def write_dataset(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
+    scenes = [Scene(seed + i, *size, num_frames) for i in range(num_videos)]
     # Beside the target, so that an end halfway leaves no data set that looks whole.
-    partial = out.with_name(f'{out.name}.partial')
+    partial = out.with_name(f'.{out.name}.partial')
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[benchmark]
-    write(partial, [Scene(seed + i, *size, num_frames) for i in range(num_videos)], progress)
+    write(partial, scenes, progress)
     if out.exists():
         out.rmdir()
     partial.rename(out)
@@ -80,7 +82,7 @@ def _write_ytvis(out: Path, scenes: list[Scene], progress: Callable[[int], None]
         for t, (image, ids) in enumerate(scene.frames()):
             _write_image(out / 'valid' / 'JPEGImages' / name / f'{t:05d}.jpg', image)
             for identity in _visible(ids):
-                tracks[identity][t] = coco_mask.encode(np.asfortranarray(ids == identity))
+                tracks[identity][t] = encode(ids == identity)
         videos.append(
             {
                 'id': video_id,
@@ -103,7 +105,7 @@ def _write_ytvis(out: Path, scenes: list[Scene], progress: Callable[[int], None]
                     'height': scene.height,
                     'width': scene.width,
                     'length': len(scene),
-                    'segmentations': [m and {**m, 'counts': m['counts'].decode()} for m in masks],
+                    'segmentations': [mask and rle_to_json(mask) for mask in masks],
                     'areas': [m and int(coco_mask.area(m)) for m in masks],
                     'bboxes': [m and coco_mask.toBbox(m).tolist() for m in masks],
                 }
@@ -116,7 +118,7 @@ def _write_ytvis(out: Path, scenes: list[Scene], progress: Callable[[int], None]
         'categories': [{'id': k, 'name': name} for k, name in enumerate(CLASS_NAMES, start=1)],
         'annotations': annotations,
     }
-    _write_json(out / 'valid.json', truth)
+    write_json(out / 'valid.json', truth)
 
 
 def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None]) -> None:
@@ -128,8 +130,7 @@ def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None
         for t, (image, ids) in enumerate(scene.frames()):
             _write_image(out / 'images' / name / f'{t:05d}.jpg', image)
             path = out / 'panomasksRGB' / name / f'{t:05d}.png'
-            rgb = np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], axis=-1).astype(np.uint8)
-            _write_mask(path, rgb)
+            write_ids(path, ids)
             images.append(
                 {
                     'id': f'{name}_{t:05d}',
@@ -138,21 +139,11 @@ def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None
                     'file_name': path.name,
                 }
             )
-            segments = [
-                {
-                    'id': identity,
-                    'category_id': scene.class_of[identity],
-                    'iscrowd': 0,
-                    'bbox': list(cv2.boundingRect((ids == identity).astype(np.uint8))),
-                    'area': int((ids == identity).sum()),
-                }
-                for identity in _visible(ids)
-            ]
             frames.append(
                 {
                     'image_id': images[-1]['id'],
                     'file_name': path.name,
-                    'segments_info': segments,
+                    'segments_info': segments_info(ids, dict(sorted(scene.class_of.items()))),
                 }
             )
         videos.append({'video_id': name, 'fps': FPS, 'images': images})
@@ -160,7 +151,7 @@ def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None
         progress(number)
     categories = [{'id': k, 'name': name, 'isthing': 1} for k, name in enumerate(CLASS_NAMES)]
     truth = {'videos': videos, 'annotations': annotations, 'categories': categories}
-    _write_json(out / 'panoptic_gt_VIPSeg_val.json', truth)
+    write_json(out / 'panoptic_gt_VIPSeg_val.json', truth)
 
 
 def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None]) -> None:
@@ -172,12 +163,12 @@ def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None])
         for t, (image, ids) in enumerate(scene.frames()):
             name = str(START_NS + round(t * 1e9 / FPS))
             _write_image(folder / 'origin' / f'{name}.jpg', image)
-            _write_mask(folder / 'mask' / f'{name}.png', classes[ids])
+            write_mask(folder / 'mask' / f'{name}.png', classes[ids])
         progress(number)
     names = ''.join(f'{_name(scene)}\n' for scene in scenes)
     (out / 'val.txt').write_text(names, encoding='utf-8')
     numbers = {name: number for number, name in enumerate(CLASS_NAMES, start=1)}
-    _write_json(out / 'label_num_dic_final.json', numbers)
+    write_json(out / 'label_num_dic_final.json', numbers)
 
 
 def _name(scene: Scene) -> str:
@@ -191,12 +182,3 @@ def _visible(ids: NDArray[np.uint16]) -> list[int]:
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=JPEG_QUALITY)
-
-
-def _write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content), encoding='utf-8')

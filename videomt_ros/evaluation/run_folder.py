@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Benchmark, Video
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.datasets.json_files import write_json
 
 _FORMAT = 1
 """Of the files in `parts`; another version of this package may write them otherwise."""
@@ -130,12 +130,6 @@ class RunFolder:
     def _mark(self, mode: str, position: int, video: Video, **fields: Any) -> None:
         marker = {'video_id': video.video_id, 'name': video.name, **fields}
         write_json(self._marker_path(mode, position), marker)
-
-
-def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file that is whole or not there."""
-    with whole_file(path) as file:
-        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
 def _check_same(path: Path, request: Mapping[str, Any]) -> None:

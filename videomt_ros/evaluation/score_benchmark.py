@@ -66,7 +66,12 @@ def make_case(
         num_objects: true ones in each video.
         seed: of the random numbers; the same seed gives the same case.
         num_frames: T of each video.
+
+    Raises:
+        ValueError: the seed is below 0.
     """
+    if seed < 0:
+        raise ValueError(f'Expected a seed of 0 or more, got {seed}.')
     rng = np.random.default_rng(seed)
     videos: list[VideoTracks] = []
     for video_id in range(1, num_videos + 1):
