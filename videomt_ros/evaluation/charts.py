@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 420, 290
+_WIDTH, _HEIGHT = 380, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 44
 """Of a line chart and its margins, in units of its view box."""
 
@@ -129,8 +129,9 @@ def round_up(value: float) -> float:
 
 
 def _ticks(end: float) -> list[float]:
-    """From 0 to the end in 4, 5 or 6 steps, whichever has the roundest."""
-    count = min((5, 4, 6), key=lambda n: len(f'{end / n:.10g}'.replace('.', '').strip('0')))
+    """From 0 to the end in 4, 5 or 6 steps, of 1, 2 or 5 times a power of 10 if that can be."""
+    digits = {n: f'{end / n:.10g}'.replace('.', '').strip('0') for n in (5, 4, 6)}
+    count = min(digits, key=lambda n: (digits[n] not in ('1', '2', '5'), len(digits[n])))
     return [end * i / count for i in range(count + 1)]
 
 

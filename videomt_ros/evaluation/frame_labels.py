@@ -5,6 +5,7 @@ Letters: H W image size in pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
@@ -131,8 +132,20 @@ class SemanticLabels:
         return keys, [Label(key, self._categories[key - 1].name, False, None) for key in known]
 
 
-def open_truth(dataset: Dataset) -> Labels | None:
+class Truth(NamedTuple):
+    """The truth of some videos."""
+
+    labels: Labels
+    num_objects: Mapping[int, int]
+    """By category id; empty for classes of pixels, which have no objects."""
+
+
+def open_truth(dataset: Dataset, videos: Iterable[Video]) -> Truth | None:
     """The truth of a data set; None where it has none.
+
+    Args:
+        dataset: says where it lies.
+        videos: of it, those whose objects are counted.
 
     Raises:
         DatasetError: its files cannot be used.
@@ -140,14 +153,29 @@ def open_truth(dataset: Dataset) -> Labels | None:
     if not dataset.truth:
         return None
     categories = _by_id(dataset)
-    if dataset.benchmark == 'vipseg':
-        return PanopticLabels(load_vipseg(dataset.truth[0], dataset.truth_masks), categories)
     if dataset.benchmark == 'vspw':
-        return SemanticLabels(load_vspw(dataset.truth[0], dataset.split).mask, categories, 1)
+        semantic = load_vspw(dataset.truth[0], dataset.split)
+        return Truth(SemanticLabels(semantic.mask, categories, 1), {})
+    if dataset.benchmark == 'vipseg':
+        panoptic = load_vipseg(dataset.truth[0], dataset.truth_masks)
+        segments = {
+            (video.video_id, segment['id'], segment['category_id'])
+            for video in videos
+            for t in range(len(video.frame_names))
+            for segment in panoptic.segments(str(video.video_id), t)
+        }
+        counts = Counter(category for _, _, category in segments)
+        return Truth(PanopticLabels(panoptic, categories), counts)
     tracks: dict[int | str, Sequence[MaskTrack]] = {}
     for truth in map(load_ytvis, dataset.truth):
         tracks |= {video.video_id: truth.tracks(video.video_id) for video in truth.videos}
-    return TrackLabels(tracks.__getitem__, categories, has_scores=False)
+    counts = Counter(
+        track.category_id
+        for video in videos
+        for track in tracks[video.video_id]
+        if not track.is_crowd
+    )
+    return Truth(TrackLabels(tracks.__getitem__, categories, has_scores=False), counts)
 
 
 def open_results(folder: Path, dataset: Dataset) -> Labels:

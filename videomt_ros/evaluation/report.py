@@ -6,13 +6,14 @@ is missing in the metrics is missing on the page, and the rest of it stands.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.datasets.whole_file import whole_file
-from videomt_ros.evaluation.charts import Line, line_chart
+from videomt_ros.evaluation.charts import Line, line_chart, round_up
+from videomt_ros.evaluation.frame_labels import Truth, open_truth
 from videomt_ros.evaluation.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
 from videomt_ros.evaluation.report_videos import videos_section
 
@@ -25,8 +26,27 @@ BENCHMARKS = {
     'vspw': 'VSPW val',
 }
 """What presets call the data that a published score was measured on, by name of the data set."""
-_TITLES = {'published': 'published protocol', 'live': 'live', 'real': 'real time'}
+_TITLES = {'published': 'published', 'live': 'live'}
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
+_OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
+"""Figures of one annotation file out of several."""
+_STAGES = {
+    'read': 'read the image',
+    'prepare': "make it the network's input",
+    'network': 'network',
+    'live': 'live result: masks and tracks',
+    'published': 'published protocol: keep the masks',
+    'total': 'a live frame in all, once it is read',
+}
+_RUN_NAMES = {
+    'videos': 'digest of the videos',
+    'weights': 'digest of the weights',
+    'num_videos': 'videos',
+    'num_resumed': 'videos finished before a break',
+    'predict_s': 'time to predict, s',
+    'peak_memory_mb': 'most memory, MB',
+}
+"""Better names for fields of a run."""
 _ONE_TABLE = 16
 """Classes that fit below each other; more stand in two tables side by side."""
 
@@ -83,21 +103,29 @@ def build_page(
     """What the template asks for."""
     run = metrics.get('run', {})
     columns = _columns(metrics)
-    scored = [column for column in columns if column.score.get('figures')]
+    truth, problem = None, ''
+    try:
+        truth = open_truth(dataset, dataset.videos[: run.get('num_videos')])
+    except (OSError, ValueError) as error:
+        problem = str(error)
     page: dict[str, Any] = {
         'title': f'{run.get("model", "Model")} on {run.get("dataset", dataset.name)}',
-        'lead': _lead(metrics, dataset, columns),
-        'tiles': _tiles(scored, metrics, dataset, published_score),
-        'failures': metrics.get('failures', []),
-        'columns': _score_columns(scored, published_score),
-        'scores': _score_groups(scored, dataset, published_score),
+        'lead': _lead(metrics, dataset, run),
+        'tiles': _tiles(columns, metrics, dataset, published_score),
+        'failures': [
+            *metrics.get('failures', []),
+            *metrics.get('real_time', {}).get('failures', []),
+        ],
+        'columns': _score_columns(columns, published_score),
+        'scores': _score_groups(columns, dataset, published_score),
         'comparison': _comparison(run, dataset, published_score),
-        'classes': _classes(scored, dataset),
-        'curves': _curves(scored),
-        'real_time': None,
+        'score_parts': _score_parts(columns),
+        'classes': _classes(columns, dataset, truth),
+        'curves': _curves(columns),
+        'real_time': _real_time(metrics.get('real_time')),
         'speed': _speed(metrics.get('timing_ms', {})),
-        'videos': videos_section(metrics, dataset, out),
-        'notes': _notes(columns),
+        'videos': videos_section(metrics, dataset, out, truth, problem),
+        'notes': [*run.get('notes', ()), *_notes(columns)],
         'run': list(_run(run)),
     }
     page['parts'] = [
@@ -119,22 +147,24 @@ def build_page(
 
 
 def _columns(metrics: Mapping[str, Any]) -> list[Column]:
-    return [
-        Column(mode, _TITLES[mode], metrics[mode])
-        for mode in ('published', 'live')
-        if metrics.get(mode)
+    """Every way of predicting that was scored."""
+    columns = [
+        Column(mode, title, metrics[mode]) for mode, title in _TITLES.items() if metrics.get(mode)
     ]
+    clocked = metrics.get('real_time') or {}
+    if clocked.get('scores'):
+        columns.append(Column('real', f'real time ×{clocked["factor"]:g}', clocked['scores']))
+    return columns
 
 
-def _lead(metrics: Mapping[str, Any], dataset: Dataset, columns: Iterable[Column]) -> str:
-    run = metrics.get('run', {})
+def _lead(metrics: Mapping[str, Any], dataset: Dataset, run: Mapping[str, Any]) -> str:
     count = run.get('num_videos', len(dataset.videos))
     parts = [f'{count} video{"s" * (count != 1)}']
     if run.get('split'):
         parts.append(f'split {run["split"]}')
-    modes = [column.title for column in columns]
-    if modes:
-        parts.append(' and '.join(modes))
+    parts += [title for mode, title in _TITLES.items() if mode in run.get('modes', ())]
+    if metrics.get('real_time'):
+        parts.append('real time')
     if not dataset.truth:
         parts.append('no truth: predictions only')
     return ', '.join(parts)
@@ -216,8 +246,9 @@ def _comparison(
 ) -> list[str]:
     """What may be compared with what."""
     protocol = (
-        'The published protocol looks at a whole video before it scores it; live scores use the '
-        'past of each frame alone, as a robot does, so the two answer different questions.'
+        'Published scores follow the protocol of the paper, which looks at a whole video before '
+        'it decides; live scores use the past of each frame alone, as a robot does. The two '
+        'answer different questions.'
     )
     if not published_score:
         return [protocol, 'No published score of this model is known.']
@@ -229,8 +260,8 @@ def _comparison(
         verdict = f'This run scored at most {limit} of its videos, a sample: not comparable.'
     else:
         verdict = (
-            'It is comparable with the column "published protocol" if the folder given here holds '
-            'exactly that data, and with no other column.'
+            'It is comparable with the column "published" if the folder given here holds exactly '
+            'that data, and with no other column.'
         )
     sentences = [protocol, f'The score in the paper was measured on {benchmark}. {verdict}']
     if dataset.benchmark == 'vipseg':
@@ -246,7 +277,19 @@ def _comparison(
     return sentences
 
 
-def _classes(columns: Sequence[Column], dataset: Dataset) -> dict[str, Any] | None:
+def _score_parts(columns: Sequence[Column]) -> dict[str, Any] | None:
+    """The score of each annotation file, where there are several."""
+    rows = []
+    for column in columns:
+        for name, figures in column.score.get('parts', {}).items():
+            cells = [as_text(figure, figures.get(figure)) for figure in _OF_PARTS]
+            rows.append({'name': f'{name}, {column.title}', 'cells': cells})
+    return {'heads': ('annotation file', *_OF_PARTS), 'rows': rows} if rows else None
+
+
+def _classes(
+    columns: Sequence[Column], dataset: Dataset, truth: Truth | None
+) -> dict[str, Any] | None:
     """Bars for each class, the best by the first column first."""
     figure = CLASS_FIGURE[dataset.benchmark]
     columns = [column for column in columns if column.score.get('per_class')]
@@ -258,20 +301,25 @@ def _classes(columns: Sequence[Column], dataset: Dataset) -> dict[str, Any] | No
     first = tables[0]
     scored = [key for key, entry in first.items() if entry.get(figure) is not None]
     scored.sort(key=lambda key: -first[key][figure])
+    counts = truth.num_objects if truth else {}
     rows = []
     for key in scored:
         values = [table.get(key, {}).get(figure) for table in tables]
         rows.append(
             {
                 'name': first[key]['name'],
-                'cells': [as_text(figure, value) for value in values],
+                'cells': [
+                    *([counts.get(key, 0)] if counts else []),
+                    *(as_text(figure, value) for value in values),
+                ],
                 'bars': [
                     (column.style, 100 * (value or 0.0))
                     for column, value in zip(columns, values, strict=True)
                 ],
             }
         )
-    heads = [('', 'class'), *((column.style, column.title) for column in columns)]
+    heads = [('', 'class'), *([('', 'objects')] if counts else [])]
+    heads += [(column.style, column.title) for column in columns]
     half = len(rows) if len(rows) <= _ONE_TABLE else (len(rows) + 1) // 2
     return {
         'sentence': f'{figure} of each class in percent, the best first.',
@@ -312,7 +360,7 @@ def _speed(timing_ms: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | Non
     longest = max(times['p50'] for times in timing_ms.values()) or 1.0
     rows = [
         {
-            'name': stage,
+            'name': _STAGES.get(stage, stage),
             'cells': [f'{times["p50"]:.1f}', f'{times["mean"]:.1f}'],
             'bars': [('', 100 * times['p50'] / longest)],
         }
@@ -322,6 +370,51 @@ def _speed(timing_ms: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | Non
         'sentence': 'Milliseconds per frame on the machine named below; the bar is the median.',
         'table': {'heads': [('', 'stage'), ('', 'median'), ('', 'mean')], 'rows': rows},
     }
+
+
+def _real_time(clocked: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How the score falls with the processing time."""
+    if not clocked:
+        return None
+    figure = clocked['sweep_figure']
+    times = '' if clocked['factor'] == 1 else f'{clocked["factor"]:g} times '
+    sentences = [
+        'Each frame is scored against the newest result there is at its moment, as the world '
+        f'does not wait (streaming perception). The videos are played {times}as fast as they '
+        'were recorded; a frame that comes while another one waits replaces it.'
+    ]
+    if clocked['latency_ms'] is not None:
+        sentences.append(f'Every frame is taken to need {clocked["latency_ms"]:g} ms.')
+    elif clocked['measured_ms']:
+        sentences.append(
+            f'On this machine a frame needs {clocked["measured_ms"]["p50"]:.1f} ms (median): '
+            f'of {clocked["frames"]} frames {clocked["processed"]} were processed and '
+            f'{clocked["dropped"]} dropped.'
+        )
+    sweep = [entry for entry in clocked['sweep'] if entry['figure'] is not None]
+    points = [(entry['latency_ms'], 100 * entry['figure']) for entry in sweep]
+    svg = ''
+    if points:
+        alt = f'{figure} over the assumed latency: ' + ', '.join(
+            f'{value:.1f} at {latency_ms:g} ms' for latency_ms, value in points
+        )
+        x_max = round_up(max([latency_ms for latency_ms, _ in points] + [1.0]))
+        line = Line(figure, points, 'real', marked=True)
+        svg = line_chart([line], alt, 'assumed latency, ms', f'{figure}, %', x_max, 100)
+    rows = [
+        {
+            'name': f'{entry["latency_ms"]:g} ms',
+            'cells': [
+                as_text(figure, entry['figure']),
+                entry['processed'],
+                entry['dropped'],
+                entry['without_result'],
+            ],
+        }
+        for entry in clocked['sweep']
+    ]
+    heads = ('latency', figure, 'processed', 'dropped', 'before a result')
+    return {'sentences': sentences, 'svg': svg, 'heads': heads, 'rows': rows}
 
 
 def _notes(columns: Iterable[Column]) -> list[str]:
@@ -337,9 +430,12 @@ def _notes(columns: Iterable[Column]) -> list[str]:
     ]
 
 
-def _run(run: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, str]]:
+def _run(run: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
     """Settings as pairs of name and value, those within settings under both names."""
-    for name, value in run.items():
+    for key, value in run.items():
+        name = _RUN_NAMES.get(key, key)
+        if key == 'notes':
+            continue
         if isinstance(value, Mapping):
             yield from _run(value, f'{prefix}{name} ')
         elif isinstance(value, (list, tuple)):

@@ -9,7 +9,7 @@ from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.evaluation.charts import timeline
-from videomt_ros.evaluation.frame_labels import SHOWN_SCORE, Labels, open_results, open_truth
+from videomt_ros.evaluation.frame_labels import SHOWN_SCORE, Labels, Truth, open_results
 from videomt_ros.evaluation.glossary import as_text
 from videomt_ros.evaluation.overlays import Picture, Pictures, make_pictures
 
@@ -28,19 +28,25 @@ _SAME = (
 _LEGEND = {
     'ytvis': f'{_SAME} Where an object goes on under another track, it is framed in white.',
     'vipseg': f'{_SAME} Where an object goes on under another track, it is framed in white.',
-    'vspw': 'A class has one colour.',
+    'vspw': 'A class has the same number and colour on both sides.',
 }
 
 
 def videos_section(
-    metrics: Mapping[str, Any], dataset: Dataset, out: Path
+    metrics: Mapping[str, Any],
+    dataset: Dataset,
+    out: Path,
+    truth: Truth | None,
+    problem: str,
 ) -> dict[str, Any] | None:
     """What the template shows of single videos.
 
     Args:
         metrics: what metrics.json holds.
-        dataset: its images and its truth are read.
+        dataset: its images are read.
         out: folder of the result files, in a folder for each mode.
+        truth: None where there is none, or a problem.
+        problem: why the truth cannot be used.
 
     Returns:
         None where nothing was predicted.
@@ -75,17 +81,17 @@ def videos_section(
         chosen = [*ranked[:NUM_WORST], *ranked[: -NUM_BEST - 1 : -1]]
     else:
         chosen = ranked or others[: NUM_WORST + NUM_BEST]
-    side = 'live' if mode == 'live' else 'published protocol'
     sentences = []
     is_choice = len(chosen) < len(ranked)
     if is_choice:
         sentences.append(
             f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranked)} videos by {figure}, '
-            f'{side}.'
+            f'{mode}.'
         )
+    if problem:
+        sentences.append(f'The truth cannot be shown: {problem}')
     try:
         predicted = open_results(out / mode, dataset)
-        truth = open_truth(dataset)
     except (OSError, ValueError) as error:
         sentences.append(f'There are no pictures: {error}')
         chosen = []
@@ -94,6 +100,7 @@ def videos_section(
             sentences.append(_LEGEND[dataset.benchmark])
     if dataset.benchmark == 'ytvis':
         sentences.append(f'Predictions with a score of at least {SHOWN_SCORE} are shown.')
+    labels = truth.labels if truth else None
     switches: dict[str, list[Mapping[str, Any]]] = {}
     for switch in score.get('switches', []):
         switches.setdefault(str(switch['video_id']), []).append(switch)
@@ -105,13 +112,13 @@ def videos_section(
                 'title': video.name,
                 'rank': ('worst' if place < NUM_WORST else 'best') if is_choice else '',
                 'facts': _facts(per_video.get(str(video.video_id), {}), len(video.frame_names)),
-                **_pictures(video, truth, predicted, events, side),
+                **_pictures(video, labels, predicted, events, mode),
             }
         )
     return {
         'sentences': sentences,
         'shown': shown,
-        'table': _table(ranked, per_video, figure, mode) if ranked else None,
+        'table': _table(ranked, per_video, figure, mode) if len(ranked) > 1 else None,
     }
 
 
