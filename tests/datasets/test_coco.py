@@ -15,7 +15,7 @@ from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.rle import decode
-from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results, write_vipseg_frame
+from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
 from videomt_ros.datasets.ytvis import load_ytvis, load_ytvis_results, write_ytvis_results
 
 PERSON = 256 * 3 + 1
@@ -235,7 +235,7 @@ def test_panoptic_results_have_the_form_of_vipseg(tmp_path):
     segments = [{'id': PERSON, 'category_id': 1}, {'id': SKY, 'category_id': 187}]
     annotation = {'video_id': '139', 'annotations': [{'segments_info': segments}]}
     write(tmp_path / 'out' / 'pred.json', {'annotations': [annotation]})
-    write_vipseg_frame(tmp_path / 'out', '139', '000000000139.png', IDS)
+    write_ids(tmp_path / 'out' / 'pan_pred' / '139' / '000000000139.png', IDS)
     results = load_vipseg_results(tmp_path / 'out', truth)
     assert (results.ids('139', 0) == IDS).all()
 

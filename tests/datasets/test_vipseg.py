@@ -18,7 +18,6 @@ from videomt_ros.datasets.vipseg import (
     load_vipseg_results,
     vipseg_dataset,
     write_pred_json,
-    write_vipseg_frame,
 )
 
 CATEGORIES = [
@@ -81,7 +80,7 @@ def write_results(folder: Path, videos: dict | None = None) -> Path:
     for video_id, frames in reversed((videos or VIDEOS).items()):
         names = [f'{12 * t + 3:08d}.png' for t in range(len(frames))]
         for name, ids in zip(names, frames, strict=True):
-            write_vipseg_frame(folder, video_id, name, np.array(ids))
+            write_ids(folder / 'pan_pred' / video_id / name, np.array(ids))
         segments = [segments_info(np.array(ids), CATEGORY_OF) for ids in frames]
         entries.append(PredictedVideo(video_id, names, segments))
     write_pred_json(folder, entries)
@@ -348,7 +347,7 @@ def test_one_error_lists_every_fault_of_results(tmp_path):
 def test_a_predicted_png_that_does_not_fit_its_json_is_named(tmp_path, ids, said):
     truth = load_vipseg(write_truth(tmp_path / 'truth'))
     folder = write_results(tmp_path / 'results')
-    write_vipseg_frame(folder, '3_x', '00000003.png', np.array(ids))
+    write_ids(folder / 'pan_pred' / '3_x' / '00000003.png', np.array(ids))
     results = load_vipseg_results(folder, truth)
     with pytest.raises(DatasetError, match=rf'pan_pred/3_x/00000003\.png: .*{said}'):
         results.ids('3_x', 0)
@@ -496,7 +495,7 @@ def test_synthetic_scenes_are_read_and_written_back_as_they_are(tmp_path):
         segments = []
         for t, name in enumerate(video.frame_names):
             ids = truth.ids(video.video_id, t)
-            write_vipseg_frame(tmp_path / 'results', video.video_id, name, ids)
+            write_ids(tmp_path / 'results' / 'pan_pred' / video.video_id / name, ids)
             category_of = {s['id']: s['category_id'] for s in truth.segments(video.video_id, t)}
             segments.append(segments_info(ids, category_of))
             assert segments[-1] == truth.segments(video.video_id, t)

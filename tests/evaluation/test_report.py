@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.synth import write_dataset
 from videomt_ros.datasets.vipseg import (
@@ -18,9 +19,8 @@ from videomt_ros.datasets.vipseg import (
     load_vipseg,
     vipseg_dataset,
     write_pred_json,
-    write_vipseg_frame,
 )
-from videomt_ros.datasets.vspw import load_vspw, vspw_dataset, write_vspw_frame
+from videomt_ros.datasets.vspw import load_vspw, vspw_dataset
 from videomt_ros.datasets.ytvis import load_ytvis, write_ytvis_results
 from videomt_ros.datasets.ytvis_folders import ytvis_dataset
 from videomt_ros.evaluation.glossary import GROUPS
@@ -349,7 +349,9 @@ def test_panoptic_videos_are_shown_with_things_and_stuff(report, tmp_path):
     segments = [truth.segments(video.video_id, t) for t in range(8)]
     names = truth.videos[0].frame_names
     for t, name in enumerate(names):
-        write_vipseg_frame(tmp_path / 'live', video.video_id, name, truth.ids(video.video_id, t))
+        write_ids(
+            tmp_path / 'live' / 'pan_pred' / video.video_id / name, truth.ids(video.video_id, t)
+        )
     write_pred_json(tmp_path / 'live', [PredictedVideo(video.video_id, names, segments)])
     score = score_files('vipseg', dataset.truth, tmp_path / 'live').to_json()
     page = report(
@@ -375,7 +377,7 @@ def test_semantic_videos_are_shown_with_one_colour_per_class(report, tmp_path):
     truth, video = load_vspw(tmp_path / 'data'), dataset.videos[0]
     for t, name in enumerate(truth.videos[0].frame_names):
         mask = truth.mask(video.video_id, t)
-        write_vspw_frame(tmp_path / 'live', video.video_id, name, np.where(mask, mask - 1, 255))
+        write_mask(tmp_path / 'live' / video.video_id / name, np.where(mask, mask - 1, 255))
     score = score_files('vspw', dataset.truth, tmp_path / 'live', split='val').to_json()
     page = report(
         {'run': {'modes': ['live']}, 'live': score},

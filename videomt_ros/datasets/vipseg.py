@@ -18,14 +18,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
 from videomt_ros.datasets.image_folder import ImageFolderVideo, find_files, regular_stamps
-from videomt_ros.datasets.mask_png import read_size, write_ids
+from videomt_ros.datasets.mask_png import read_size
 from videomt_ros.datasets.panoptic_files import (
     SegmentsInfo,
     VipsegResults,
@@ -89,20 +86,6 @@ def load_vipseg_results(folder: Path, truth: VipsegTruth) -> VipsegResults:
     if faults:
         raise DatasetError(path, faults)
     return results
-
-
-def write_vipseg_frame(
-    folder: Path, video_id: str, frame_name: str, ids: NDArray[np.integer[Any]]
-) -> None:
-    """Write the PNG of one frame into a folder of results.
-
-    Args:
-        folder: of the results; the file is `pan_pred/<video_id>/<frame_name>`.
-        video_id: of its video.
-        frame_name: as the truth has it.
-        ids: (H, W) whole numbers, 0 is void.
-    """
-    write_ids(folder / 'pan_pred' / video_id / frame_name, ids)
 
 
 def write_pred_json(folder: Path, videos: Iterable[PredictedVideo]) -> None:

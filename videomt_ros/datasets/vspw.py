@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from videomt_ros.datasets.image_folder import (
     regular_stamps,
     stamps_of_names,
 )
-from videomt_ros.datasets.mask_png import read_mask, read_size, write_mask
+from videomt_ros.datasets.mask_png import read_mask, read_size
 from videomt_ros.datasets.video_list import read_video_list
 from videomt_ros.datasets.vspw_classes import NUM_CLASSES, read_vspw_classes
 
@@ -208,28 +207,6 @@ def load_vspw_results(folder: Path, truth: VspwTruth) -> VspwResults:
     if faults:
         raise DatasetError(folder, faults)
     return results
-
-
-def write_vspw_frame(
-    folder: Path, video_id: str, frame_name: str, mask: NDArray[np.integer[Any]]
-) -> None:
-    """Write the PNG of one frame into a folder of results.
-
-    Args:
-        folder: of the results; the file is `<video_id>/<frame_name>`.
-        video_id: of its video.
-        frame_name: as the truth has it.
-        mask: (H, W), category ids 0..123, or VOID.
-
-    Raises:
-        ValueError: the mask holds something else.
-    """
-    if mask.size and ((mask >= NUM_CLASSES) & (mask != VOID)).any():
-        wrong = np.unique(mask[(mask >= NUM_CLASSES) & (mask != VOID)])
-        raise ValueError(
-            f'Expected category ids 0..{NUM_CLASSES - 1} or {VOID}, got {wrong.tolist()}.'
-        )
-    write_mask(folder / video_id / frame_name, mask)
 
 
 def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
