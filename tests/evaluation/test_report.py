@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -394,3 +395,9 @@ def test_semantic_videos_are_shown_with_one_colour_per_class(report, tmp_path):
     assert len(pictures) == 4
     for true_view, view in zip(pictures[::2], pictures[1::2], strict=True):
         assert np.array_equal(true_view, view)
+
+
+def test_without_jinja2_the_error_names_it(report, metrics, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jinja2', None)
+    with pytest.raises(ModuleNotFoundError, match='jinja2'):
+        report(metrics)

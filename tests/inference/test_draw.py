@@ -43,6 +43,15 @@ def test_masks_are_blended_inside_and_the_rest_stays():
     assert (drawn[outside] == 50).all()
 
 
+def test_a_label_without_its_score_is_shorter():
+    image = np.zeros((120, 160, 3), np.uint8)
+    segments = result((40, 60, 80, 100))
+    full, short = (
+        draw(image, segments, boxes=False, scores=scores)[:60].any(2) for scores in (True, False)
+    )
+    assert 0 < short.any(0).sum() < full.any(0).sum()
+
+
 def test_colours_belong_to_ids():
     colors = [track_color(i) for i in range(1, 13)]
     assert colors == [track_color(i) for i in range(1, 13)]

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.evaluation.charts import Line, line_chart, round_up
-from videomt_ros.evaluation.frame_labels import Truth, open_truth
-from videomt_ros.evaluation.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
+from videomt_ros.evaluation.frame_labels import open_truth
+from videomt_ros.evaluation.glossary import as_text
+from videomt_ros.evaluation.report_scores import (
+    MODES,
+    Column,
+    class_bars,
+    comparison,
+    headline_tiles,
+    parts_table,
+    score_columns,
+    table_groups,
+    table_heads,
+)
 from videomt_ros.evaluation.report_videos import videos_section
 
-BENCHMARKS = {
-    'ytvis2019': 'YouTube-VIS 2019 val',
-    'ytvis2021': 'YouTube-VIS 2021 val',
-    'ytvis2022': 'YouTube-VIS 2022 long videos val',
-    'ovis': 'OVIS val',
-    'vipseg': 'VIPSeg val',
-    'vspw': 'VSPW val',
-}
-"""What presets call the data that a published score was measured on, by name of the data set."""
-_TITLES = {'published': 'published', 'live': 'live'}
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
-_OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
-"""Figures of one annotation file out of several."""
 _STAGES = {
     'read': 'read the image',
     'prepare': "make it the network's input",
@@ -38,6 +37,7 @@ _STAGES = {
     'published': 'published protocol: keep the masks',
     'total': 'a live frame in all, once it is read',
 }
+"""What the stages of `timing_ms` are."""
 _RUN_NAMES = {
     'videos': 'digest of the videos',
     'weights': 'digest of the weights',
@@ -47,17 +47,6 @@ _RUN_NAMES = {
     'peak_memory_mb': 'most memory, MB',
 }
 """Better names for fields of a run."""
-_ONE_TABLE = 16
-"""Classes that fit below each other; more stand in two tables side by side."""
-
-
-class Column(NamedTuple):
-    """Scores of one way of predicting."""
-
-    style: str
-    title: str
-    score: Mapping[str, Any]
-    """As `ScoreReport.to_json` gives it."""
 
 
 def write_report(
@@ -100,9 +89,9 @@ def build_page(
     out: Path,
     published_score: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the template asks for."""
+    """What the template asks for; the arguments are those of `write_report`."""
     run = metrics.get('run', {})
-    columns = _columns(metrics)
+    columns = score_columns(metrics)
     truth, problem = None, ''
     try:
         truth = open_truth(dataset, dataset.videos[: run.get('num_videos')])
@@ -111,16 +100,16 @@ def build_page(
     page: dict[str, Any] = {
         'title': f'{run.get("model", "Model")} on {run.get("dataset", dataset.name)}',
         'lead': _lead(metrics, dataset, run),
-        'tiles': _tiles(columns, metrics, dataset, published_score),
+        'tiles': headline_tiles(columns, metrics, dataset, published_score),
         'failures': [
             *metrics.get('failures', []),
             *metrics.get('real_time', {}).get('failures', []),
         ],
-        'columns': _score_columns(columns, published_score),
-        'scores': _score_groups(columns, dataset, published_score),
-        'comparison': _comparison(run, dataset, published_score),
-        'score_parts': _score_parts(columns),
-        'classes': _classes(columns, dataset, truth),
+        'columns': table_heads(columns, published_score),
+        'scores': table_groups(columns, dataset, published_score),
+        'comparison': comparison(run, dataset, published_score),
+        'score_parts': parts_table(columns),
+        'classes': class_bars(columns, dataset, truth),
         'curves': _curves(columns),
         'real_time': _real_time(metrics.get('real_time')),
         'speed': _speed(metrics.get('timing_ms', {})),
@@ -146,186 +135,17 @@ def build_page(
     return page
 
 
-def _columns(metrics: Mapping[str, Any]) -> list[Column]:
-    """Every way of predicting that was scored."""
-    columns = [
-        Column(mode, title, metrics[mode]) for mode, title in _TITLES.items() if metrics.get(mode)
-    ]
-    clocked = metrics.get('real_time') or {}
-    if clocked.get('scores'):
-        columns.append(Column('real', f'real time ×{clocked["factor"]:g}', clocked['scores']))
-    return columns
-
-
 def _lead(metrics: Mapping[str, Any], dataset: Dataset, run: Mapping[str, Any]) -> str:
     count = run.get('num_videos', len(dataset.videos))
     parts = [f'{count} video{"s" * (count != 1)}']
     if run.get('split'):
         parts.append(f'split {run["split"]}')
-    parts += [title for mode, title in _TITLES.items() if mode in run.get('modes', ())]
+    parts += [mode for mode in MODES if mode in run.get('modes', ())]
     if metrics.get('real_time'):
         parts.append('real time')
     if not dataset.truth:
         parts.append('no truth: predictions only')
     return ', '.join(parts)
-
-
-def _tiles(
-    columns: Sequence[Column],
-    metrics: Mapping[str, Any],
-    dataset: Dataset,
-    published_score: Mapping[str, Any],
-) -> list[dict[str, str]]:
-    """The few figures that stand above all."""
-    main = MAIN[dataset.benchmark]
-    tiles = [
-        _tile(column.style, f'{main}, {column.title}', as_text(main, value))
-        for column in columns
-        if (value := column.score['figures'].get(main)) is not None
-    ]
-    if main in published_score:
-        where = published_score['benchmark']
-        tiles.append(_tile('', f'{main} in the paper, {where}', f'{published_score[main]:.1f}'))
-    for column in columns:
-        if column.style == 'live':
-            for name in ('HOTA', 'IDSW'):
-                value = column.score['figures'].get(name)
-                if value is not None:
-                    tiles.append(_tile('live', f'{name}, live', as_text(name, value)))
-    total = metrics.get('timing_ms', {}).get('total')
-    if total:
-        tiles.append(_tile('', 'per frame, median', f'{total["p50"]:.1f}', 'ms'))
-    return tiles
-
-
-def _tile(style: str, name: str, value: str, unit: str = '') -> dict[str, str]:
-    return {'style': style, 'name': name, 'value': value, 'unit': unit}
-
-
-def _score_columns(
-    columns: Sequence[Column], published_score: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    heads = [{'style': column.style, 'title': column.title} for column in columns]
-    if published_score:
-        heads.append({'style': '', 'title': 'paper'})
-    return heads
-
-
-def _score_groups(
-    columns: Sequence[Column], dataset: Dataset, published_score: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The score table: figures in groups, a cell for each column, and one for the paper."""
-    paper = dict(published_score)
-    # What the released script prints under this name is another figure, see the glossary.
-    paper['mVC16_as_printed'] = paper.pop('mVC16', None)
-    groups = []
-    for group in GROUPS:
-        rows = []
-        for name, meaning in group.meanings.items():
-            if not any(name in column.score['figures'] for column in columns):
-                continue
-            cells = [as_text(name, column.score['figures'].get(name)) for column in columns]
-            if published_score:
-                value = paper.get(name)
-                cells.append('–' if value is None else f'{value:.1f}')
-            rows.append(
-                {
-                    'name': name,
-                    'meaning': meaning,
-                    'cells': cells,
-                    'is_main': name == MAIN[dataset.benchmark],
-                }
-            )
-        if rows:
-            groups.append({'title': group.title, 'rows': rows})
-    return groups
-
-
-def _comparison(
-    run: Mapping[str, Any], dataset: Dataset, published_score: Mapping[str, Any]
-) -> list[str]:
-    """What may be compared with what."""
-    protocol = (
-        'Published scores follow the protocol of the paper, which looks at a whole video before '
-        'it decides; live scores use the past of each frame alone, as a robot does. The two '
-        'answer different questions.'
-    )
-    if not published_score:
-        return [protocol, 'No published score of this model is known.']
-    benchmark = published_score['benchmark']
-    limit = run.get('limit')
-    if BENCHMARKS.get(dataset.name) != benchmark:
-        verdict = 'This run scored other data: the two are not comparable.'
-    elif limit:
-        verdict = f'This run scored at most {limit} of its videos, a sample: not comparable.'
-    else:
-        verdict = (
-            'It is comparable with the column "published" if the folder given here holds exactly '
-            'that data, and with no other column.'
-        )
-    sentences = [protocol, f'The score in the paper was measured on {benchmark}. {verdict}']
-    if dataset.benchmark == 'vipseg':
-        sentences.append(
-            'Whether a printed VPQ is the mean over four windows (VPQ) or five (VPQ_five), papers '
-            'do not say: look at both.'
-        )
-    elif dataset.benchmark == 'vspw':
-        sentences.append(
-            'The released script prints as mVC16 what is called mVC16_as_printed here, and so the '
-            'score in the paper stands there.'
-        )
-    return sentences
-
-
-def _score_parts(columns: Sequence[Column]) -> dict[str, Any] | None:
-    """The score of each annotation file, where there are several."""
-    rows = []
-    for column in columns:
-        for name, figures in column.score.get('parts', {}).items():
-            cells = [as_text(figure, figures.get(figure)) for figure in _OF_PARTS]
-            rows.append({'name': f'{name}, {column.title}', 'cells': cells})
-    return {'heads': ('annotation file', *_OF_PARTS), 'rows': rows} if rows else None
-
-
-def _classes(
-    columns: Sequence[Column], dataset: Dataset, truth: Truth | None
-) -> dict[str, Any] | None:
-    """Bars for each class, the best by the first column first."""
-    figure = CLASS_FIGURE[dataset.benchmark]
-    columns = [column for column in columns if column.score.get('per_class')]
-    if not columns:
-        return None
-    tables = [
-        {entry['category_id']: entry for entry in column.score['per_class']} for column in columns
-    ]
-    first = tables[0]
-    scored = [key for key, entry in first.items() if entry.get(figure) is not None]
-    scored.sort(key=lambda key: -first[key][figure])
-    counts = truth.num_objects if truth else {}
-    rows = []
-    for key in scored:
-        values = [table.get(key, {}).get(figure) for table in tables]
-        rows.append(
-            {
-                'name': first[key]['name'],
-                'cells': [
-                    *([counts.get(key, 0)] if counts else []),
-                    *(as_text(figure, value) for value in values),
-                ],
-                'bars': [
-                    (column.style, 100 * (value or 0.0))
-                    for column, value in zip(columns, values, strict=True)
-                ],
-            }
-        )
-    heads = [('', 'class'), *([('', 'objects')] if counts else [])]
-    heads += [(column.style, column.title) for column in columns]
-    half = len(rows) if len(rows) <= _ONE_TABLE else (len(rows) + 1) // 2
-    return {
-        'sentence': f'{figure} of each class in percent, the best first.',
-        'tables': [{'heads': heads, 'rows': part} for part in (rows[:half], rows[half:]) if part],
-        'without': [entry['name'] for key, entry in first.items() if key not in scored],
-    }
 
 
 def _curves(columns: Sequence[Column]) -> list[dict[str, Any]]:

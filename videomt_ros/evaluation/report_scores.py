@@ -1,0 +1,209 @@
+"""The part of the report that compares: the score table, the paper, the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.evaluation.frame_labels import Truth
+from videomt_ros.evaluation.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
+
+BENCHMARKS = {
+    'ytvis2019': 'YouTube-VIS 2019 val',
+    'ytvis2021': 'YouTube-VIS 2021 val',
+    'ytvis2022': 'YouTube-VIS 2022 long videos val',
+    'ovis': 'OVIS val',
+    'vipseg': 'VIPSeg val',
+    'vspw': 'VSPW val',
+}
+"""What presets call the data that a published score was measured on, by name of the data set."""
+MODES = ('published', 'live')
+"""Ways of predicting, in the order of their columns."""
+_OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
+"""Figures of one annotation file out of several."""
+_ONE_TABLE = 16
+"""Classes that fit below each other; more stand in two tables side by side."""
+
+
+class Column(NamedTuple):
+    """Scores of one way of predicting."""
+
+    style: str
+    """Class name in report.css, for its colour."""
+    title: str
+    score: Mapping[str, Any]
+    """As `ScoreReport.to_json` gives it."""
+
+
+def score_columns(metrics: Mapping[str, Any]) -> list[Column]:
+    """Every way of predicting that was scored."""
+    columns = [Column(mode, mode, metrics[mode]) for mode in MODES if metrics.get(mode)]
+    clocked = metrics.get('real_time') or {}
+    if clocked.get('scores'):
+        columns.append(Column('real', f'real time ×{clocked["factor"]:g}', clocked['scores']))
+    return columns
+
+
+def headline_tiles(
+    columns: Sequence[Column],
+    metrics: Mapping[str, Any],
+    dataset: Dataset,
+    published_score: Mapping[str, Any],
+) -> list[dict[str, str]]:
+    """The few figures that stand above all."""
+    main = MAIN[dataset.benchmark]
+    tiles = [
+        _tile(column.style, f'{main}, {column.title}', as_text(main, value))
+        for column in columns
+        if (value := column.score['figures'].get(main)) is not None
+    ]
+    if columns and main in published_score:
+        where = published_score['benchmark']
+        tiles.append(_tile('', f'{main} in the paper, {where}', f'{published_score[main]:.1f}'))
+    for column in columns:
+        if column.style == 'live':
+            for name in ('HOTA', 'IDSW'):
+                value = column.score['figures'].get(name)
+                if value is not None:
+                    tiles.append(_tile('live', f'{name}, live', as_text(name, value)))
+    total = metrics.get('timing_ms', {}).get('total')
+    if total:
+        tiles.append(_tile('', 'per frame, median', f'{total["p50"]:.1f}', 'ms'))
+    return tiles
+
+
+def _tile(style: str, name: str, value: str, unit: str = '') -> dict[str, str]:
+    return {'style': style, 'name': name, 'value': value, 'unit': unit}
+
+
+def table_heads(
+    columns: Sequence[Column], published_score: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Heads of the score table, that of the figures left out."""
+    heads = [{'style': column.style, 'title': column.title} for column in columns]
+    if published_score:
+        heads.append({'style': '', 'title': 'paper'})
+    return heads
+
+
+def table_groups(
+    columns: Sequence[Column], dataset: Dataset, published_score: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The score table: figures in groups, a cell for each column, and one for the paper."""
+    paper = dict(published_score)
+    # What the released script prints under this name is another figure, see the glossary.
+    paper['mVC16_as_printed'] = paper.pop('mVC16', None)
+    groups = []
+    for group in GROUPS:
+        rows = []
+        for name, meaning in group.meanings.items():
+            if not any(name in column.score['figures'] for column in columns):
+                continue
+            cells = [as_text(name, column.score['figures'].get(name)) for column in columns]
+            if published_score:
+                value = paper.get(name)
+                cells.append('–' if value is None else f'{value:.1f}')
+            rows.append(
+                {
+                    'name': name,
+                    'meaning': meaning,
+                    'cells': cells,
+                    'is_main': name == MAIN[dataset.benchmark],
+                }
+            )
+        if rows:
+            groups.append({'title': group.title, 'rows': rows})
+    return groups
+
+
+def comparison(
+    run: Mapping[str, Any], dataset: Dataset, published_score: Mapping[str, Any]
+) -> list[str]:
+    """What may be compared with what."""
+    protocol = (
+        'Published scores follow the protocol of the paper, which looks at a whole video before '
+        'it decides; live scores use the past of each frame alone, as a robot does. The two '
+        'answer different questions.'
+    )
+    if not published_score:
+        return [protocol, 'No published score of this model is known.']
+    benchmark = published_score['benchmark']
+    limit = run.get('limit')
+    if BENCHMARKS.get(dataset.name) != benchmark:
+        verdict = 'This run scored other data: the two are not comparable.'
+    elif limit:
+        verdict = f'This run scored at most {limit} of its videos, a sample: not comparable.'
+    else:
+        verdict = (
+            'It is comparable with the column "published" if the folder given here holds exactly '
+            'that data, and with no other column.'
+        )
+    sentences = [protocol, f'The score in the paper was measured on {benchmark}. {verdict}']
+    if len(dataset.truth) > 1:
+        sentences.append(
+            'The figures are means over several annotation files; the score in the paper belongs '
+            'beside that of its own videos, further down.'
+        )
+    if dataset.benchmark == 'vipseg':
+        sentences.append(
+            'Whether a printed VPQ is the mean over four windows (VPQ) or five (VPQ_five), papers '
+            'do not say: look at both.'
+        )
+    elif dataset.benchmark == 'vspw':
+        sentences.append(
+            'The released script prints as mVC16 what is called mVC16_as_printed here, and so the '
+            'score in the paper stands there.'
+        )
+    return sentences
+
+
+def parts_table(columns: Sequence[Column]) -> dict[str, Any] | None:
+    """The score of each annotation file, where there are several."""
+    rows = []
+    for column in columns:
+        for name, figures in column.score.get('parts', {}).items():
+            cells = [as_text(figure, figures.get(figure)) for figure in _OF_PARTS]
+            rows.append({'name': f'{name}, {column.title}', 'cells': cells})
+    return {'heads': ('annotation file', *_OF_PARTS), 'rows': rows} if rows else None
+
+
+def class_bars(
+    columns: Sequence[Column], dataset: Dataset, truth: Truth | None
+) -> dict[str, Any] | None:
+    """Bars for each class, the best by the first column first."""
+    figure = CLASS_FIGURE[dataset.benchmark]
+    columns = [column for column in columns if column.score.get('per_class')]
+    if not columns:
+        return None
+    tables = [
+        {entry['category_id']: entry for entry in column.score['per_class']} for column in columns
+    ]
+    first = tables[0]
+    scored = [key for key, entry in first.items() if entry.get(figure) is not None]
+    scored.sort(key=lambda key: -first[key][figure])
+    counts = truth.num_objects if truth else {}
+    rows = []
+    for key in scored:
+        values = [table.get(key, {}).get(figure) for table in tables]
+        rows.append(
+            {
+                'name': first[key]['name'],
+                'cells': [
+                    *([counts.get(key, 0)] if counts else []),
+                    *(as_text(figure, value) for value in values),
+                ],
+                'bars': [
+                    (column.style, 100 * (value or 0.0))
+                    for column, value in zip(columns, values, strict=True)
+                ],
+            }
+        )
+    heads = [('', 'class'), *([('', 'objects')] if counts else [])]
+    heads += [(column.style, column.title) for column in columns]
+    half = len(rows) if len(rows) <= _ONE_TABLE else (len(rows) + 1) // 2
+    return {
+        'sentence': f'{figure} of each class in percent, the best first.',
+        'tables': [{'heads': heads, 'rows': part} for part in (rows[:half], rows[half:]) if part],
+        'without': [entry['name'] for key, entry in first.items() if key not in scored],
+    }
