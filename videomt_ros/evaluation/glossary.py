@@ -45,7 +45,7 @@ GROUPS = (
     Group(
         'Panoptic',
         {
-            'VPQ': 'Video panoptic quality: mean over windows of 1, 2, 4, 6 frames (the paper).',
+            'VPQ': 'Video panoptic quality: mean over windows of 1, 2, 4, 6 frames (VIPSeg).',
             'VPQ_th': 'VPQ of things: countable objects.',
             'VPQ_st': 'VPQ of stuff: sky, road and the like.',
             'VPQ_five': 'VPQ with windows of 8 frames too, as the released scripts average it.',
