@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(chosen)
             run = module.main
     args = parser.parse_args(argv)
+    args.command = shlex.join(['videomt', *argv])  # for verbs that write down how they were run
     assert run is not None, 'parse_args ends the process where no verb was named'
     try:
         return run(args)

@@ -126,7 +126,7 @@ def main(args: argparse.Namespace) -> int:
             limit=args.limit,
             resume=args.resume,
             settings=dict(args.set),
-            about={'model': args.model, **about(device)},
+            about={'model': args.model, 'command': args.command, **about(device)},
             published_score=published,
             shard=shard,
             real_time=real_time_of(args),
