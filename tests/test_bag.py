@@ -103,6 +103,8 @@ def test_notes_and_the_score_on_the_clock_are_printed(tmp_path, home, capsys):
             '--real-time has no meaning for --results-bag',
         ),
         (['--results-bag', 'b', '--truth', 't', '--model', 'm'], '--model has no meaning'),
+        (['--results-bag', 'b', '--truth', 't', '--set', 'gap_s=1'], '--set has no meaning'),
+        (['--results-bag', 'b', '--truth', 't', '--mode', 'published'], 'Expected the live mode'),
         (['--bag', 'no-bag', '--truth', 'no-truth', '--model', 'demo'], 'no-truth'),
     ],
 )

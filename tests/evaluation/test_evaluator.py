@@ -15,6 +15,7 @@ from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, Scripte
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
 from videomt_ros.evaluation.evaluator import MODES, evaluate
+from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 
 BENCHMARKS = ('ytvis', 'vipseg', 'vspw')
@@ -151,6 +152,19 @@ def test_results_are_never_overwritten_in_silence(tiny_net, tmp_path, steps):
     before = len(steps)
     with pytest.raises(ValueError, match='holds results already .* --resume, or name another'):
         evaluate(dataset, tiny_net, tmp_path)
+    assert len(steps) == before
+
+
+def test_two_runs_do_not_work_in_one_folder(tiny_net, tmp_path, steps):
+    dataset = made_dataset('ytvis', videos(1))
+    evaluate(dataset, tiny_net, tmp_path / 'out')
+    before = len(steps)
+    other = RunFolder(tmp_path / 'out', 'ytvis')
+    other.start(json.loads((tmp_path / 'out/run.json').read_text()), resume=True)
+    with pytest.raises(ValueError, match='Another run is at work in .*out'):
+        evaluate(dataset, tiny_net, tmp_path / 'out', resume=True)
+    other.close()
+    assert evaluate(dataset, tiny_net, tmp_path / 'out', resume=True)['run']['num_resumed'] == 1
     assert len(steps) == before
 
 

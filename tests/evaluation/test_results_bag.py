@@ -109,6 +109,18 @@ def scored(tmp_path: Path, messages: list[Any], truth: Path) -> dict[str, Any]:
     return evaluate_results_bag(bag, '', truth, tmp_path / 'out')
 
 
+def test_a_second_run_asks_to_resume_and_gives_the_same(tmp_path, truth):
+    first = scored(tmp_path, [message(stamp(t), track(4, square())) for t in range(4)], truth)
+    with pytest.raises(ValueError, match='--resume'):
+        evaluate_results_bag(tmp_path / 'bag', '', truth, tmp_path / 'out')
+    (tmp_path / 'out' / 'metrics.json').unlink()
+    again = evaluate_results_bag(tmp_path / 'bag', '', truth, tmp_path / 'out', resume=True)
+    assert again == first
+    record(tmp_path / 'other', [message(stamp(t)) for t in range(4)])
+    with pytest.raises(ValueError, match='another run: results_bag was'):
+        evaluate_results_bag(tmp_path / 'other', '', truth, tmp_path / 'out', resume=True)
+
+
 def test_a_track_in_every_frame(tmp_path, truth):
     metrics = scored(tmp_path, [message(stamp(t), track(4, square())) for t in range(4)], truth)
     assert metrics['live']['figures']['AP'] == 1

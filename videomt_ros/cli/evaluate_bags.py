@@ -80,8 +80,10 @@ def check_sources(args: argparse.Namespace) -> None:
     if args.results_bag is None and args.model is None:
         raise ValueError('Expected --model; only --results-bag goes without.')
     if args.results_bag is not None:
-        for option in ('model', 'real_time', 'latency_ms', 'limit', 'split'):
-            if getattr(args, option) is not None:
+        if args.mode == 'published':
+            raise ValueError('Expected the live mode for --results-bag: a node publishes live.')
+        for option in ('model', 'real_time', 'latency_ms', 'limit', 'split', 'set'):
+            if getattr(args, option) not in (None, []):
                 name = option.replace('_', '-')
                 raise ValueError(f'--{name} has no meaning for --results-bag: leave it out.')
 
@@ -105,7 +107,10 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
     images = None if args.bag is None else open_bag(args).videos[0]
     out = args.out or Path('out/evaluate') / f'results-{args.results_bag.stem}'
-    return evaluate_results_bag(args.results_bag, args.topic, args.truth, out, images), out
+    scored = evaluate_results_bag(
+        args.results_bag, args.topic, args.truth, out, images, args.resume
+    )
+    return scored, out
 
 
 def real_time_of(args: argparse.Namespace) -> RealTime | None:

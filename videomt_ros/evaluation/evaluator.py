@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,31 +117,32 @@ def evaluate(
             for position in range(len(videos))
         )
 
-    shard.first_does(start)
-    begin_s = time.perf_counter()
-    _predict_all(dataset, videos, predictor, modes, folder, shard)
-    seconds = time.perf_counter() - begin_s
-    shard.wait()
-    if not shard.is_first:
-        return None
-    run = {
-        **request,
-        **(about or {}),
-        'benchmark': dataset.benchmark,
-        'num_videos': len(videos),
-        'num_resumed': num_resumed,
-        'processes': shard.world_size,
-        'predict_s': round(seconds, 3),
-        'peak_memory_mb': _peak_memory_mb(),
-        'notes': list(classes.notes),
-    }
-    clocked = None
-    if real_time is not None:
-        with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
-            clocked = evaluate_real_time(
-                dataset, videos, predictor, real_time, out, lambda name: bar.update()
-            )
-    return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
+    with closing(folder):
+        shard.first_does(start)
+        begin_s = time.perf_counter()
+        _predict_all(dataset, videos, predictor, modes, folder, shard)
+        seconds = time.perf_counter() - begin_s
+        shard.wait()
+        if not shard.is_first:
+            return None
+        run = {
+            **request,
+            **(about or {}),
+            'benchmark': dataset.benchmark,
+            'num_videos': len(videos),
+            'num_resumed': num_resumed,
+            'processes': shard.world_size,
+            'predict_s': round(seconds, 3),
+            'peak_memory_mb': _peak_memory_mb(),
+            'notes': list(classes.notes),
+        }
+        clocked = None
+        if real_time is not None:
+            with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
+                clocked = evaluate_real_time(
+                    dataset, videos, predictor, real_time, out, lambda name: bar.update()
+                )
+        return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
 
 
 def _predict_all(

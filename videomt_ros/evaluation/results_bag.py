@@ -8,6 +8,7 @@ list has no result: it counts as missed. Needs neither the network nor ROS.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,12 @@ def segments_of(message: Any, stamp_ns: int, num_classes: int) -> Segments:
 
 
 def evaluate_results_bag(
-    bag: Path, topic: str, truth: Path, out: Path, images: Video | None = None
+    bag: Path,
+    topic: str,
+    truth: Path,
+    out: Path,
+    images: Video | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Score a recording.
 
@@ -188,6 +194,7 @@ def evaluate_results_bag(
         truth: as `datasets.bag_truth` reads it.
         out: new folder for result files, figures and report, as of `evaluator.evaluate`.
         images: the video itself, for the pictures of the report; None: without.
+        resume: make the results in the folder anew, which must be of the same recording.
 
     Returns:
         What `metrics.json` holds.
@@ -222,16 +229,17 @@ def evaluate_results_bag(
         'processes': 1,
         'notes': list(classes.notes),
     }
-    folder = RunFolder(out, dataset.benchmark)
-    folder.start({'results_bag': str(bag), 'topic': recorded.topic}, resume=False)
-    results = open_results(dataset, video, folder.workplace('live', 0))
-    live = live_video(results, classes)
-    for index, segments in recorded.frames():
-        live.add(index, segments)
-    num_frames = len(video.frame_names)
-    folder.finish('live', 0, video, live.finish(), num_frames)
-    run['frames'] = {'annotated': num_frames, 'missed': recorded.num_missed}
-    return finish(dataset, dataset.videos, ['live'], folder, run, {})
+    request = {'results_bag': str(bag), 'topic': recorded.topic, 'truth': str(truth)}
+    with closing(RunFolder(out, dataset.benchmark)) as folder:
+        folder.start(request, resume)
+        results = open_results(dataset, video, folder.workplace('live', 0))
+        live = live_video(results, classes)
+        for index, segments in recorded.frames():
+            live.add(index, segments)
+        num_frames = len(video.frame_names)
+        folder.finish('live', 0, video, live.finish(), num_frames)
+        run['frames'] = {'annotated': num_frames, 'missed': recorded.num_missed}
+        return finish(dataset, dataset.videos, ['live'], folder, run, {})
 
 
 class _RecordedVideo:

@@ -3,6 +3,7 @@
     OUT/run.json                 what was asked for; a resumed run must ask for the same
     OUT/parts/MODE/00012.json    video 12 is finished, or failed; written last, in one step
     OUT/parts/MODE/00012/        its masks, for YouTube-VIS
+    OUT/parts/lock               locked by a run as long as it works here
     OUT/MODE/...                 result files, as the benchmark's server takes them
     OUT/metrics.json, OUT/report.html
 
@@ -11,11 +12,12 @@ Several processes may share the folder; each video belongs to one of them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from videomt_ros.datasets.dataset import Benchmark, Video
 from videomt_ros.datasets.json_files import write_json
@@ -31,6 +33,7 @@ class RunFolder:
     def __init__(self, out: Path, benchmark: Benchmark) -> None:
         self.out = out
         self._benchmark = benchmark
+        self._lock: IO[bytes] | None = None
 
     @property
     def scratch(self) -> Path:
@@ -47,7 +50,7 @@ class RunFolder:
 
         Raises:
             ValueError: the folder holds results and resume was not asked for, or the results of
-                another request.
+                another request, or another run is still at work in it.
         """
         found = [name for name in _OURS if (self.out / name).exists()]
         path = self.out / 'run.json'
@@ -66,7 +69,28 @@ class RunFolder:
         if path.exists():
             _check_same(path, request)
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self._claim()
         write_json(path, request)
+
+    def close(self) -> None:
+        """Leave the folder to other runs."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _claim(self) -> None:
+        """Lock the folder; the lock of a process that is killed goes with it."""
+        self._lock = (self.scratch / 'lock').open('wb')
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ValueError(
+                f'Another run is at work in {self.out}. Wait for its end, or name another folder '
+                'with --out.'
+            ) from error
+        except OSError:
+            pass  # a file system without locks: then it is up to the user
 
     def marker(self, mode: str, position: int) -> dict[str, Any] | None:
         """What is noted of a video, by its position in the data set; None: not finished."""
