@@ -114,7 +114,8 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         )
     match = match_video(labels, stamps_ns, f'images on {images.topic} of {bag}')
     return Dataset(
-        f'bag {bag.name}',
+        # With the topic: another camera of the bag is another data set.
+        f'bag {bag.name} {images.topic}',
         labels.benchmark,
         labels.categories,
         (BagVideo(images, match, times_ns),),
