@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from videomt_ros.cli import main
-from videomt_ros.cli.evaluate import table
+from videomt_ros.cli.evaluate import print_result, table, told_to_resume
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synth import write_dataset
 from videomt_ros.evaluation.scoring import score_files
+from videomt_ros.model import load_model, save_model
 
 NUM_VIDEOS, NUM_FRAMES = 4, 10
 NAMES = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
@@ -86,13 +88,12 @@ def test_the_figures_are_those_of_the_result_files(unbroken, roots, name, mode):
     assert figures(unbroken[name])[mode] == expected
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_the_last_lines_are_a_table_and_the_report(roots, tmp_path, capsys, name):
-    assert main(arguments(name, roots[name], tmp_path, '--limit', '2')) == 0
+def test_the_last_lines_are_a_table_and_the_report(roots, tmp_path, capsys):
+    assert main(arguments('ytvis2019', roots['ytvis2019'], tmp_path, '--limit', '2')) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert lines[0].split() == ['published', 'live']
-    assert lines[1].split()[0] == MAIN[name]
+    assert lines[1].split()[0] == 'AP'
     assert lines[-1] == str(tmp_path / 'report.html')
     assert captured.err == ''
     assert len(figures(tmp_path)['live']['per_video']) == 2
@@ -158,9 +159,11 @@ def test_a_data_set_without_truth_gives_result_files(roots, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('name', ['ytvis2019', 'vipseg'])  # one file; PNGs
-def test_a_killed_run_goes_on_where_it_was(roots, unbroken, tmp_path, name):
-    command = [sys.executable, '-m', 'videomt_ros', *arguments(name, roots[name], tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def test_a_killed_run_goes_on_where_it_was(roots, unbroken, tmp_path, capsys, name):
+    command = arguments(name, roots[name], tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'videomt_ros', *command], stderr=subprocess.DEVNULL
+    )
     marks = tmp_path / 'parts/live'
     deadline_s = time.monotonic() + 120
     while not list(marks.glob('0*.json')):
@@ -171,12 +174,10 @@ def test_a_killed_run_goes_on_where_it_was(roots, unbroken, tmp_path, name):
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / 'metrics.json').exists()
 
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert '--resume' in refused.stderr
-    done = subprocess.run([*command, '--resume'], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'of 4 videos were finished before' in done.stdout
+    assert main(command) == 1
+    assert '--resume' in capsys.readouterr().err
+    assert main([*command, '--resume']) == 0
+    assert 'of 4 videos were finished before' in capsys.readouterr().out
     assert result_files(tmp_path) == result_files(unbroken[name])
     assert figures(tmp_path) == figures(unbroken[name])
 
@@ -210,6 +211,43 @@ def test_two_processes_give_up_together(roots, unbroken):
     done = torchrun(*arguments('ytvis2019', roots['ytvis2019'], unbroken['ytvis2019']))
     assert done.returncode != 0
     assert 'holds results already' in done.stderr
+
+
+def test_a_file_of_a_published_model_has_the_published_score(roots, tmp_path, capsys):
+    net = load_model('demo')
+    net.config = replace(net.config, name='videomt-dinov2-small-ytvis2019')
+    save_model(net, tmp_path / 'mine.safetensors')
+    command = arguments('ytvis2019', roots['ytvis2019'], tmp_path / 'out', '--limit', '1')
+    command[command.index('demo')] = str(tmp_path / 'mine.safetensors')
+    assert main([*command, '--mode', 'live']) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ['live', 'paper', '(YouTube-VIS', '2019', 'val)']
+    assert (rows[1][0], rows[1][2]) == ('AP', '52.8')
+
+
+def test_who_is_interrupted_is_told_how_to_go_on(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), told_to_resume(tmp_path):
+        raise KeyboardInterrupt
+    assert f'Interrupted. What is finished is in {tmp_path}; --resume' in capsys.readouterr().err
+    with pytest.raises(OSError, match='^disk full$'), told_to_resume(tmp_path):
+        raise OSError('disk full')
+    (tmp_path / 'run.json').touch()
+    full = pytest.raises(OSError, match='^disk full. What is finished is in .* --resume goes on')
+    with full, told_to_resume(tmp_path):
+        raise OSError('disk full')
+
+
+def test_what_failed_on_the_clock_is_named_too(tmp_path, capsys):
+    failure = {'video': 'v7', 'mode': 'real_time', 'error': 'no such image'}
+    clock = {'factor': 1.0, 'latency_ms': 5.0, 'measured_ms': None, 'sweep_figure': 'AP'}
+    counts = {'frames': 1, 'processed': 1, 'dropped': 0}
+    metrics = {
+        'run': {'num_videos': 2, 'num_resumed': 0, 'notes': []},
+        'failures': [],
+        'real_time': {**clock, **counts, 'scores': {}, 'sweep': [], 'failures': [failure]},
+    }
+    assert print_result(metrics, ('live',), {}, tmp_path) == 0
+    assert 'v7 (real_time): no such image' in capsys.readouterr().err
 
 
 def test_the_table_sets_the_figures_beside_the_paper():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.model import load_model
     from videomt_ros.model.device import choose_device, choose_precision
 
+    real_time = real_time_of(args)
     split = {} if args.split is None else {'split': args.split}
     if args.bag is not None:
         dataset, source = open_bag(args), args.bag.stem
@@ -115,9 +117,10 @@ def main(args: argparse.Namespace) -> int:
     net = load_model(args.model).to(device, choose_precision(args.precision, device))
     modes = MODES if args.mode == 'both' else (args.mode,)
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
-    preset = find_preset(args.model)
+    # A file, or a repository of the hub, is known by its name too.
+    preset = find_preset(net.config.name)
     published = preset.published if preset else {}
-    with joined_group() as shard:
+    with joined_group() as shard, told_to_resume(out):
         metrics = evaluate(
             dataset,
             net,
@@ -129,18 +132,33 @@ def main(args: argparse.Namespace) -> int:
             about={'model': args.model, 'command': args.command, **about(device)},
             published_score=published,
             shard=shard,
-            real_time=real_time_of(args),
+            real_time=real_time,
         )
     if metrics is None:
         return 0
     return print_result(metrics, modes, published, out)
 
 
-def find_preset(model: str) -> Preset | None:
+@contextmanager
+def told_to_resume(out: Path) -> Iterator[None]:
+    """Where a full disk or Ctrl-C ends a run that has begun, say how to go on."""
+    hint = f'What is finished is in {out}; --resume goes on from there.'
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f'Interrupted. {hint}', file=sys.stderr)
+        raise
+    except OSError as error:
+        if not (out / 'run.json').exists():
+            raise
+        raise OSError(f'{error}. {hint}') from error
+
+
+def find_preset(name: str) -> Preset | None:
     """The preset of this name, if there is one."""
     from videomt_ros.model.presets import load_preset, preset_names
 
-    return load_preset(model) if model in preset_names() else None
+    return load_preset(name) if name in preset_names() else None
 
 
 def about(device: Any) -> dict[str, str]:
@@ -174,7 +192,8 @@ def print_result(
         print(line)
     if not any(mode in metrics for mode in modes):
         print('No truth: result files only')
-    for failure in failures:
+    clocked = (metrics.get('real_time') or {}).get('failures', ())
+    for failure in [*failures, *clocked]:
         print(
             f'Failed, counted as missed: {failure["video"]} ({failure["mode"]}): '
             f'{failure["error"]}',

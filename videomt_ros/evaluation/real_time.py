@@ -47,7 +47,7 @@ class RealTime:
             raise ValueError(f'Expected a real-time factor above 0, got {self.factor}.')
         for latency_ms in (self.latency_ms, *self.sweep_ms):
             if latency_ms is not None and not 0 <= latency_ms < 1e9:
-                raise ValueError(f'Expected a latency of 0 ms or more, got {latency_ms}.')
+                raise ValueError(f'Expected a latency from 0 to below 1e9 ms, got {latency_ms}.')
 
 
 @dataclass
