@@ -295,6 +295,7 @@ def test_compressed_images_and_several_topics(tmp_path):
         for number, frame in enumerate(video.frames()):
             assert frame.index == number
             np.testing.assert_array_equal(frame.image, image_of(number))
+        assert bag_dataset(bag, topic, truth).name == f'bag bag {topic}'
 
 
 def test_a_bag_of_ros_1(tmp_path):

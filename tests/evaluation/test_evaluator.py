@@ -77,6 +77,15 @@ def test_results_of_instances_are_what_a_server_takes(tiny_net, tmp_path):
         assert all(mask['size'] == [70, 90] for mask in result['segmentations'])
 
 
+@pytest.mark.parametrize(('frames', 'is_noted'), [(1, False), (2, True)])
+def test_single_images_need_tracks_from_the_first_frame(tiny_net, tmp_path, frames, is_noted):
+    dataset = replace(made_dataset('ytvis', [MadeVideo(num_frames=1)]), name='coco')
+    settings = {'confirm_frames': frames}
+    metrics = evaluate(dataset, tiny_net, tmp_path, modes=('live',), settings=settings)
+    noted = [note for note in metrics['run']['notes'] if '--set confirm_frames=1' in note]
+    assert bool(noted) == is_noted
+
+
 def test_ovis_keeps_twenty_pairs_of_a_video(tiny_net, tmp_path):
     dataset = replace(made_dataset('ytvis', videos(1)), name='ovis')
     evaluate(dataset, tiny_net, tmp_path, modes=('published',))

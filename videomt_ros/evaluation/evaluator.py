@@ -33,6 +33,8 @@ from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.model.network import VidEoMT
 
 MODES: tuple[Mode, ...] = ('published', 'live')
+_IMAGES = ('coco', 'coco_panoptic')
+"""Data sets whose videos have one frame."""
 
 _logger = logging.getLogger(__name__)
 
@@ -94,6 +96,13 @@ def evaluate(
     stream_settings = predictor.new_stream().settings  # checks them before any work
     if dataset.benchmark == 'vspw' and stream_settings.class_filter:
         raise ValueError('VSPW wants a class in every pixel: leave class_filter empty.')
+    notes = []
+    if 'live' in modes and dataset.name in _IMAGES and stream_settings.confirm_frames > 1:
+        notes.append(
+            'These are single images, and a live track is published from its frame '
+            f'{stream_settings.confirm_frames} on, which they do not have. '
+            '--set confirm_frames=1 publishes it from the first.'
+        )
     request = {
         'dataset': dataset.name,
         'split': dataset.split,
@@ -134,7 +143,7 @@ def evaluate(
             'processes': shard.world_size,
             'predict_s': round(seconds, 3),
             'peak_memory_mb': _peak_memory_mb(),
-            'notes': list(classes.notes),
+            'notes': [*classes.notes, *notes],
         }
         clocked = None
         if real_time is not None:
