@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+from videomt_ros.cli.argument_types import count, positive_number
 
 HELP = 'make bags of a data set with their truth, or play a bag through the running node'
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='write sensor_msgs/CompressedImage on /camera/image_raw/compressed',
     )
     make.add_argument('--zstd', choices=('none', 'file', 'message'), default='none')
-    make.add_argument('--limit', type=_count, help='the first so many videos')
+    make.add_argument('--limit', type=count, help='the first so many videos')
     make.set_defaults(run=_make)
 
     text = 'play a bag through the real node, over ROS 2, and record what it publishes'
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument('--out', type=Path, required=True, help='new bag (mcap) of TrackArray')
     pace = replay.add_mutually_exclusive_group()
     pace.add_argument(
-        '--rate', type=_positive, default=1.0, help='times as fast as recorded; default 1'
+        '--rate', type=positive_number, default=1.0, help='times as fast as recorded; default 1'
     )
     pace.add_argument(
         '--every-frame',
@@ -123,19 +124,3 @@ def _replay(args: argparse.Namespace) -> int:
         f'{kept} lists of tracks in {args.out}'
     )
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number above 0, got {text!r}')
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-    return value

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videomt_ros.cli.argument_types import positive_number, whole_number
+
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.datasets.source import Source
@@ -37,18 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out', type=Path, default=Path('out/demo'), help='folder for the results'
     )
     # Six objects of five classes, of which some are born late, and some leave and return.
-    parser.add_argument('--seed', type=_natural, default=29, help='of the synthetic scene')
+    parser.add_argument('--seed', type=whole_number, default=29, help='of the synthetic scene')
     parser.add_argument(
-        '--frames', type=_natural, default=0, help='end after so many; default: no limit'
+        '--frames', type=whole_number, default=0, help='end after so many; default: no limit'
     )
     parser.add_argument(
         '--seconds',
-        type=_positive,
+        type=positive_number,
         help=f'end after so much of the source; default {_FILE_SECONDS:.0f}, '
         f'of a webcam {_LIVE_SECONDS:.0f}',
     )
     parser.add_argument(
-        '--rate', type=_positive, default=0.0, help="frames in a second; default the source's own"
+        '--rate',
+        type=positive_number,
+        default=0.0,
+        help="frames in a second; default the source's own",
     )
 
 
@@ -141,19 +146,3 @@ def _write_results(out: Path, recording: Recording, run: LiveRun, title: str) ->
     os.replace(recording.video, recording.folder.parent / 'overlay.mp4')
     for name in _RESULTS:
         os.replace(recording.folder.parent / name, out / name)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'expected a whole number of 0 or more, got {text!r}')
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-    return value

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videomt_ros.cli.argument_types import count
 from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="published: the paper's protocol, which sees the whole video; live: frame by frame, "
         "with the ids of the node's tracker; default: both, in one pass",
     )
-    parser.add_argument('--limit', type=positive, help='only the first so many videos')
+    parser.add_argument('--limit', type=count, help='only the first so many videos')
     parser.add_argument(
         '--out',
         type=Path,
@@ -66,13 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a parameter of the node, for the live score, such as gap_s=2; may be repeated',
     )
     add_bag_arguments(parser)
-
-
-def positive(text: str) -> int:
-    """Argument type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
-    return int(text)
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from videomt_ros.cli.argument_types import number_from_zero, positive_number
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.dataset import Dataset
@@ -20,8 +21,8 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         '--results-bag',
         type=Path,
-        help='bag of the lists of tracks that a node published; needs no --model. With --bag '
-        'beside it, the report has pictures',
+        help='bag of the lists of tracks that a node sent; needs no --model. With --bag beside '
+        'it, labels may have other stamps than images, and the report has pictures',
     )
     bags.add_argument('--topic', default='', help='of a bag that has several that fit')
     bags.add_argument(
@@ -41,25 +42,6 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='L',
         help='processing time of a frame for --real-time (1 if not given); default: as measured',
     )
-
-
-def positive_number(text: str) -> float:
-    """Argument type: a number above 0."""
-    value = number_from_zero(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
-    return value
-
-
-def number_from_zero(text: str) -> float:
-    """Argument type: a number of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f'expected a number of 0 or more, got {text!r}')
-    return value
 
 
 def check_sources(args: argparse.Namespace) -> None:
@@ -103,9 +85,11 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     Returns:
         What metrics.json holds, and its folder.
     """
+    from videomt_ros.datasets.bag_dataset import BagVideo
     from videomt_ros.evaluation.results_bag import evaluate_results_bag
 
     images = None if args.bag is None else open_bag(args).videos[0]
+    assert images is None or isinstance(images, BagVideo)
     out = args.out or Path('out/evaluate') / f'results-{args.results_bag.stem}'
     scored = evaluate_results_bag(
         args.results_bag, args.topic, args.truth, out, images, args.resume
