@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from tests.datasets.bags import header_of, write_bag
+from tests.datasets.bags import header_of, image_message, write_bag
 from videomt_ros.cli import main
+from videomt_ros.datasets.bag_dataset import bag_dataset
 from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, message_types
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.rle import encode
@@ -172,6 +173,32 @@ def test_the_result_of_an_image_between_is_not_that_of_a_dropped_one(tmp_path, t
     messages = [message(stamp(t), track(4, square())) for t in times]
     metrics = scored(tmp_path, messages, truth)
     assert metrics['run']['frames'] == {'annotated': 4, 'missed': 1}
+
+
+def test_labels_far_apart_do_not_take_the_result_of_a_neighbour(tmp_path):
+    """Every fifth image is labelled, and these are what the node has dropped."""
+    truth = write_truth(tmp_path / 'truth.json', [stamp(t) for t in (1, 6, 11, 16)])
+    messages = [message(stamp(t), track(4, square())) for t in range(20) if t % 5 != 1]
+    metrics = scored(tmp_path, messages, truth)
+    assert metrics['run']['frames'] == {'annotated': 4, 'missed': 4}
+
+
+def test_images_tell_which_result_is_that_of_a_label(tmp_path):
+    """Labels 30 ms late, every second image; the node has dropped image 2, 30 ms before one."""
+    bag = write_bag(tmp_path / 'images', {'/image': [image_message(t) for t in range(8)]})
+    first_ns = START_NS - 7_000_000  # of the stamps that these images have
+    labelled = [first_ns + t * PERIOD_NS + 30_000_000 for t in (0, 2, 4, 6)]
+    truth = write_truth(tmp_path / 'truth.json', labelled)
+    messages = [
+        message(first_ns + t * PERIOD_NS, track(4, square()))
+        for t in (0, 3, 4, 6)  # image 3 is 70 ms after the label of the dropped image 2
+    ]
+    recorded = record(tmp_path / 'bag', messages)
+    (images,) = bag_dataset(bag, '', truth).videos
+    tracks = RecordedTracks(recorded, '', truth, images)
+    assert [index for index, _ in tracks.frames()] == [0, 2, 3]
+    assert '3 of 4 annotated frames' in tracks.notes[0]
+    assert 'by the stamps of their images' in tracks.notes[0]
 
 
 def test_a_truth_with_stamps_of_its_own(tmp_path):

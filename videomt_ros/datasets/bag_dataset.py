@@ -22,12 +22,16 @@ class BagVideo:
     before it plus the time that has passed since, as recorded.
     """
 
-    def __init__(self, images: BagImages, match: Match, times_ns: list[int]) -> None:
+    def __init__(
+        self, images: BagImages, match: Match, stamps_ns: list[int], times_ns: list[int]
+    ) -> None:
         """Keep what was found; see `bag_dataset`."""
         self.video_id, self.name = match.video.video_id, match.video.name
         self.size, self.frame_names = match.video.size, match.video.frame_names
         self.stamps_ns = tuple(times_ns)
         """Of every image, as `frames` gives them."""
+        self.annotated_ns = tuple(None if n is None else stamps_ns[n] for n in match.numbers)
+        """Of each annotated frame the stamp of its image, which a node copies to its results."""
         self._images = images
         self._index = {n: i for i, n in enumerate(match.numbers) if n is not None}
         self._matching = _matching_notes(match, images.topic, len(times_ns))
@@ -118,7 +122,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         f'bag {bag.name} {images.topic}',
         labels.benchmark,
         labels.categories,
-        (BagVideo(images, match, times_ns),),
+        (BagVideo(images, match, stamps_ns, times_ns),),
         truth=(labels.path,),
         truth_masks=labels.masks,
         split=labels.split,

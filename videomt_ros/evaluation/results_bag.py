@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from videomt_ros.datasets.bag_dataset import BagVideo
 from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, BagTopic
-from videomt_ros.datasets.bag_truth import Match, load_bag_truth, match_video
-from videomt_ros.datasets.dataset import Category, Dataset, Video, VideoFrame
+from videomt_ros.datasets.bag_truth import BagTruth, Match, load_bag_truth, match_video
+from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame
 from videomt_ros.datasets.rle import decode, to_rle
 from videomt_ros.evaluation.categories import ClassMap, map_classes
 from videomt_ros.evaluation.finishing import finish
@@ -32,13 +33,15 @@ _NAMED = 10
 class RecordedTracks:
     """The lists of tracks of a bag that belong to annotated frames."""
 
-    def __init__(self, bag: Path, topic: str, truth: Path) -> None:
+    def __init__(self, bag: Path, topic: str, truth: Path, images: BagVideo | None = None) -> None:
         """Open the bag and the truth, and match their stamps.
 
         Args:
             bag: rosbag2 folder, or one of its files.
             topic: of `TrackArray`; may be empty where there is one.
             truth: as `datasets.bag_truth` reads it.
+            images: what the node saw, with that truth. Then a result belongs to an annotated
+                frame if it has the stamp of its image.
 
         Raises:
             BagError: the bag or the topic cannot be used, or holds no list.
@@ -64,8 +67,12 @@ class RecordedTracks:
         self.model = ', '.join(sorted(models - {''})) or 'unknown'
         self.class_names = names
         """Name of each class id that occurs."""
-        match = match_video(self.labels, stamps_ns, f'results on {self.topic} of {bag}')
-        self.match = _exact(match, stamps_ns)
+        if images is None:
+            match = match_video(self.labels, stamps_ns, f'results on {self.topic} of {bag}')
+            self.match = _sure(match, stamps_ns)
+        else:
+            self.match = _by_images(self.labels, images, stamps_ns)
+        self._knows_images = images is not None
         self._index = {n: i for i, n in enumerate(self.match.numbers) if n is not None}
         self._faults: list[str] = []
 
@@ -103,7 +110,9 @@ class RecordedTracks:
         """What a reader of the figures has to know; complete after a pass over the frames."""
         missing, num_frames = self.match.missing, len(self.match.numbers)
         how = f'the nearest stamp within {self.match.tolerance_ns / 1e6:.4g} ms'
-        if not self.match.tolerance_ns:
+        if self._knows_images:
+            how = 'by the stamps of their images'
+        elif not self.match.tolerance_ns:
             how = 'by equal stamps'
         notes = [
             f'{num_frames - len(missing)} of {num_frames} annotated frames have a result on '
@@ -183,7 +192,7 @@ def evaluate_results_bag(
     topic: str,
     truth: Path,
     out: Path,
-    images: Video | None = None,
+    images: BagVideo | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Score a recording.
@@ -193,7 +202,7 @@ def evaluate_results_bag(
         topic: of these; may be empty where there is one.
         truth: as `datasets.bag_truth` reads it.
         out: new folder for result files, figures and report, as of `evaluator.evaluate`.
-        images: the video itself, for the pictures of the report; None: without.
+        images: what the node saw: matches the truth's stamps, and gives the report pictures.
         resume: make the results in the folder anew, which must be of the same recording.
 
     Returns:
@@ -203,7 +212,7 @@ def evaluate_results_bag(
         BagError, DatasetError: bag or truth cannot be used.
         ValueError: no class is a category of the truth, or the folder holds results.
     """
-    recorded = RecordedTracks(bag, topic, truth)
+    recorded = RecordedTracks(bag, topic, truth, images)
     labels = recorded.labels
     video = _RecordedVideo(recorded, images)
     dataset = Dataset(
@@ -245,7 +254,7 @@ def evaluate_results_bag(
 class _RecordedVideo:
     """The annotated video of a recording. See `datasets.dataset.Video`."""
 
-    def __init__(self, recorded: RecordedTracks, images: Video | None) -> None:
+    def __init__(self, recorded: RecordedTracks, images: BagVideo | None) -> None:
         video = recorded.match.video
         self.video_id, self.name = video.video_id, video.name
         self.size, self.frame_names = video.size, video.frame_names
@@ -269,20 +278,43 @@ def _check_name(bag: Path, names: dict[int, str], class_id: int, name: str) -> N
         )
 
 
-def _exact(match: Match, stamps_ns: list[int]) -> Match:
-    """If any result has the very stamp of its frame, those of all must.
+def _sure(match: Match, stamps_ns: list[int]) -> Match:
+    """Leave out results that may be those of a neighbour of the annotated frame.
 
-    Then the truth has the stamps of the images, and a result with another stamp is that of
-    another image: half a period away there may be one of a camera that is faster than the truth.
+    If any result has the very stamp of its frame, those of all must: the truth has the stamps of
+    the images. Else a result must be nearer than half the smallest step between results, which is
+    the camera's period where any two images in a row had one. The period of the truth says little:
+    often every fifth image is labelled, and a dropped one must not get a neighbour's result.
     """
     truth_ns = match.video.stamps_ns
-    equal = tuple(
-        n if n is not None and stamps_ns[n] == truth_ns[i] else None
-        for i, n in enumerate(match.numbers)
+    away = [
+        None if n is None else abs(stamps_ns[n] - truth_ns[i]) for i, n in enumerate(match.numbers)
+    ]
+    if 0 in away:
+        tolerance_ns = 0
+    else:
+        ordered = sorted(set(stamps_ns))
+        steps = [after - before for before, after in zip(ordered, ordered[1:], strict=False)]
+        tolerance_ns = min([match.tolerance_ns, *((step - 1) // 2 for step in steps)])
+    numbers = tuple(
+        n if distance is not None and distance <= tolerance_ns else None
+        for n, distance in zip(match.numbers, away, strict=True)
     )
-    if all(number is None for number in equal):
-        return match
-    return Match(match.video, 0, equal)
+    return Match(match.video, tolerance_ns, numbers)
+
+
+def _by_images(labels: BagTruth, images: BagVideo, stamps_ns: list[int]) -> Match:
+    """Results by the stamps of the images that were matched with the truth before."""
+    number_of = {stamp_ns: number for number, stamp_ns in enumerate(stamps_ns)}
+    (video,) = (video for video in labels.videos if video.video_id == images.video_id)
+    return Match(
+        video,
+        0,
+        tuple(
+            None if stamp_ns is None else number_of.get(stamp_ns)
+            for stamp_ns in images.annotated_ns
+        ),
+    )
 
 
 def _map(names: Mapping[int, str], categories: tuple[Category, ...]) -> ClassMap:
