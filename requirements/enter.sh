@@ -7,3 +7,5 @@ export AMENT_PREFIX_PATH="$_built:$AMENT_PREFIX_PATH"
 export LD_LIBRARY_PATH="$_built/lib:$LD_LIBRARY_PATH"
 export PYTHONPATH="$PWD:$(echo "$_built"/lib/python3.*/site-packages)${PYTHONPATH:+:$PYTHONPATH}"
 unset _built
+# The command that pip installs, from the sources here.
+videomt() { python -m videomt_ros "$@"; }

@@ -83,7 +83,7 @@ def test_notes_and_the_score_on_the_clock_are_printed(tmp_path, home, capsys):
         f'Note: {NUM_FRAMES} of {NUM_FRAMES} annotated frames have an image'
     )
     (clocked,) = (line for line in lines if line.startswith('Real time x 2, 100 ms a frame: AP '))
-    assert clocked.endswith(', 5 of 10 frames processed, 4 dropped')
+    assert clocked.endswith(', 5 of 10 frames processed, 4 dropped, 1 waiting at the end')
     (at_zero,) = (line for line in lines if line.startswith('  at   0 ms: AP '))
     assert at_zero.endswith(', 10 of 10 frames processed, 0 dropped')
 

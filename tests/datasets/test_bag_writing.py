@@ -229,10 +229,11 @@ def test_the_command(tmp_path, roots, capsys):
     out = tmp_path / 'bags'
     command = ['bag', 'make', '--dataset', 'ytvis2019', '--root', str(roots['ytvis'])]
     assert main([*command, '--out', str(out), '--limit', '1', '--storage', 'sqlite3']) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        f'1 bags in {out}, each with its truth beside it'
-    )
     (name,) = (path.stem for path in out.glob('*.json'))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f'1 bag in {out}, each with its truth beside it',
+        f'videomt evaluate --bag {out}/{name} --truth {out}/{name}.json',
+    ]
     assert (out / name / f'{name}.db3').exists()
     assert len(json.loads((out / f'{name}.json').read_text())['videos']) == 1
     assert main([*command, '--out', str(out)]) == 1

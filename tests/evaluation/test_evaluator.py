@@ -50,6 +50,7 @@ def test_a_data_set_without_truth_gives_result_files_only(tiny_net, tmp_path, be
     metrics = evaluate(made_dataset(benchmark, videos()), tiny_net, tmp_path)
     assert not {'published', 'live'} & set(metrics)
     assert metrics['failures'] == []
+    assert metrics['run']['live_parameters']['gap_s'] == 1.0
     assert json.loads((tmp_path / 'metrics.json').read_text()) == metrics
     names = set(result_files(tmp_path))
     for mode in MODES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import tempfile
 from dataclasses import replace
@@ -72,6 +73,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
+    from videomt_ros.datasets.bag_truth_writing import truth_paths
     from videomt_ros.datasets.bag_writing import BagFormat, make_bags
     from videomt_ros.datasets.benchmarks import open_dataset
 
@@ -80,7 +82,10 @@ def _make(args: argparse.Namespace) -> int:
     form = BagFormat(args.storage, args.compressed or 'raw', args.zstd)
     bags = make_bags(dataset, args.out, form, lambda name: print(f'  {name}', flush=True))
     truth = 'each with its truth beside it' if dataset.truth else 'without truth'
-    print(f'{len(bags)} bags in {args.out}, {truth}')
+    print(f'{len(bags)} {"bag" if len(bags) == 1 else "bags"} in {args.out}, {truth}')
+    if bags and dataset.truth:
+        beside = truth_paths(args.out, dataset, dataset.videos[0])[-1]
+        print(shlex.join(['videomt', 'evaluate', '--bag', str(bags[0]), '--truth', str(beside)]))
     return 0
 
 

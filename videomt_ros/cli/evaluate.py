@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,12 @@ def main(args: argparse.Namespace) -> int:
             limit=args.limit,
             resume=args.resume,
             settings=dict(args.set),
-            about={'model': args.model, 'command': args.command, **about(device)},
+            about={
+                'model': args.model,
+                'command': args.command,
+                'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                **about(device),
+            },
             published_score=published,
             shard=shard,
             real_time=real_time,

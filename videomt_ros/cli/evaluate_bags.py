@@ -138,6 +138,8 @@ def real_time_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _counts(entry: Mapping[str, int]) -> str:
+    waiting = entry['frames'] - entry['processed'] - entry['dropped']
     return (
         f'{entry["processed"]} of {entry["frames"]} frames processed, {entry["dropped"]} dropped'
+        + (f', {waiting} waiting at the end' if waiting else '')
     )

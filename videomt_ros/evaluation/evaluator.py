@@ -7,6 +7,7 @@ over processes, or killed and resumed, gives the figures of one that ran through
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -138,6 +139,11 @@ def evaluate(
             **request,
             **(about or {}),
             'benchmark': dataset.benchmark,
+            'paper': dict(published_score or {}),
+            'live_parameters': {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(stream_settings).items()
+            },
             'num_videos': len(videos),
             'num_resumed': num_resumed,
             'processes': shard.world_size,

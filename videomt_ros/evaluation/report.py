@@ -45,6 +45,7 @@ _RUN_NAMES = {
     'num_resumed': 'videos finished before a break',
     'predict_s': 'time to predict, s',
     'peak_memory_mb': 'most memory, MB',
+    'live_parameters': 'live:',
 }
 """Better names for fields of a run."""
 

@@ -122,12 +122,12 @@ def comparison(
 ) -> list[str]:
     """What may be compared with what."""
     protocol = (
-        'Published scores follow the protocol of the paper, which looks at a whole video before '
-        'it decides; live scores use the past of each frame alone, as a robot does. The two '
-        'answer different questions.'
+        'The column "published" follows the protocol of the paper, which looks at a whole video '
+        'before it decides; live scores use the past of each frame alone, as a robot does. The '
+        'two answer different questions.'
     )
     if not published_score:
-        return [protocol, 'No published score of this model is known.']
+        return [protocol, 'The paper gives no score for this model.']
     benchmark = published_score['benchmark']
     limit = run.get('limit')
     if BENCHMARKS.get(dataset.name) != benchmark:
