@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videomt_ros.datasets.bag_truth import Match, load_bag_truth, match_video
-from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame
+from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame, list_names
 from videomt_ros.datasets.images import FrameError
 from videomt_ros.datasets.rosbag import BagImages
 from videomt_ros.datasets.stream_clock import StreamClock
-
-_NAMED = 10
-"""Frames that a note names."""
 
 
 class BagVideo:
@@ -79,7 +76,7 @@ class BagVideo:
             )
         if lost:
             self._unreadable.append(
-                f'{len(lost)} of them are annotated, and count as misses: {_listed(lost)}.'
+                f'{len(lost)} of them are annotated, and count as misses: {list_names(lost)}.'
             )
 
 
@@ -141,11 +138,6 @@ def _matching_notes(match: Match, topic: str, num_images: int) -> list[str]:
     if missing:
         notes.append(
             f'{len(missing)} annotated frames have no image, and count as misses: '
-            f'{_listed(missing)}.'
+            f'{list_names(missing)}.'
         )
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ', '.join(names[:_NAMED]) + (f' and {more} more' if more > 0 else '')

@@ -19,6 +19,18 @@ Benchmark = Literal['ytvis', 'vipseg', 'vspw']
 
 _MAX_FAULTS = 20
 """Faults that an error prints; all of them are in its list."""
+_MAX_NAMES = 10
+"""Names that a note lists."""
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are.
+
+    >>> list_names(['a', 'b'])
+    'a, b'
+    """
+    more = len(names) - _MAX_NAMES
+    return ', '.join(names[:_MAX_NAMES]) + (f' and {more} more' if more > 0 else '')
 
 
 class DatasetError(ValueError):

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.dataset import Category, list_names
 from videomt_ros.labels import benchmarks, load_classes
-
-_SHOWN = 8
-"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +79,22 @@ def map_classes(
     if all(number is None for number in found):
         raise ValueError(
             f'Expected a model and a data set with classes in common. The model knows '
-            f'{_listed(class_names)}; the data set has '
-            f'{_listed([category.name for category in categories])}. '
+            f'{list_names(class_names)}; the data set has '
+            f'{list_names([category.name for category in categories])}. '
             'Choose a model that was trained on this data set.'
         )
     unknown = [name for name, number in zip(class_names, found, strict=True) if number is None]
     missed = [item.name for item in categories if item.category_id not in found]
     notes = []
     if unknown:
-        notes.append(f'Classes of the model that the data set does not have: {_listed(unknown)}.')
+        notes.append(
+            f'Classes of the model that the data set does not have: {list_names(unknown)}.'
+        )
     if missed:
-        notes.append(f'Categories that the model does not know: {_listed(missed)}.')
+        notes.append(
+            f'{len(missed)} of {len(categories)} categories are unknown to the model, and score 0 '
+            f'where they occur: {list_names(missed)}.'
+        )
     return ClassMap(tuple(found), tuple(notes))
 
 
@@ -110,8 +112,3 @@ def _numbers_of_benchmark(
 
 def _normalised(name: str) -> str:
     return re.sub(r'[\s_-]+', '', name.casefold())
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ', '.join(names[:_SHOWN]) + (f' and {more} more' if more > 0 else '')

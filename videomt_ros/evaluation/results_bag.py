@@ -17,7 +17,7 @@ import numpy as np
 from videomt_ros.datasets.bag_dataset import BagVideo
 from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, BagTopic
 from videomt_ros.datasets.bag_truth import BagTruth, Match, load_bag_truth, match_video
-from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame
+from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
 from videomt_ros.evaluation.categories import ClassMap, map_classes
 from videomt_ros.evaluation.finishing import finish
@@ -25,9 +25,6 @@ from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.structures import Segment, Segments, TrackState
-
-_NAMED = 10
-"""Frames that a note names."""
 
 
 class RecordedTracks:
@@ -121,12 +118,12 @@ class RecordedTracks:
         if missing:
             notes.append(
                 f'{len(missing)} annotated frames have no result, and count as misses: '
-                f'{_listed(missing)}.'
+                f'{list_names(missing)}.'
             )
         if self._faults:
             notes.append(
                 f'{len(self._faults)} results cannot be used, and their frames count as misses: '
-                f'{_listed(self._faults)}'
+                f'{list_names(self._faults)}'
             )
         if self._bag.num_faulty:
             notes.append(
@@ -327,8 +324,3 @@ def _map(names: Mapping[int, str], categories: tuple[Category, ...]) -> ClassMap
     # A category that was never seen is no news; a class without a category is.
     notes = tuple(note for note in found.notes if note.startswith('Classes of the model'))
     return ClassMap(tuple(numbers.get(k) for k in range(known[-1] + 1)), notes)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ', '.join(names[:_NAMED]) + (f' and {more} more' if more > 0 else '')
