@@ -182,7 +182,6 @@ def test_two_runs_do_not_work_in_one_folder(tiny_net, tmp_path, steps):
     ('changes', 'named'),
     [
         ({'modes': ('live',)}, 'modes was'),
-        ({'limit': 2}, 'limit was null and is 2'),
         ({'settings': {'gap_s': 3.0}}, r'settings was {} and is {"gap_s": 3.0}'),
     ],
 )
@@ -204,6 +203,20 @@ def test_other_weights_and_other_data_are_another_run(tiny_net, tmp_path):
         tiny_net.mask_head[4].bias[3] += 1e-6
     with pytest.raises(ValueError, match='run: weights was'):
         evaluate(dataset, tiny_net, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize('benchmark', BENCHMARKS)
+def test_a_sample_goes_on_to_all_videos_and_back(tiny_net, tmp_path, benchmark, steps):
+    dataset = made_dataset(benchmark, videos())
+    evaluate(dataset, tiny_net, tmp_path / 'whole')
+    evaluate(dataset, tiny_net, tmp_path / 'grown', limit=1)
+    steps.clear()
+    metrics = evaluate(dataset, tiny_net, tmp_path / 'grown', resume=True)
+    assert metrics['run']['num_resumed'] == 1
+    assert len(steps) == 4 + 4  # of the two videos that were left
+    assert result_files(tmp_path / 'grown') == result_files(tmp_path / 'whole')
+    again = evaluate(dataset, tiny_net, tmp_path / 'grown', limit=1, resume=True)
+    assert (again['run']['num_videos'], again['run']['limit']) == (1, 1)
 
 
 def test_limit_takes_the_first_videos(tiny_net, tmp_path):

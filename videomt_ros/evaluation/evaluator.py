@@ -62,7 +62,7 @@ def evaluate(
         net: in evaluation mode, on its device and in its number type.
         out: folder for everything; see `evaluation.run_folder`.
         modes: published, live or both, which takes one pass over the frames.
-        limit: only the first so many videos.
+        limit: only the first so many videos; may differ from that of the run that is resumed.
         resume: go on with what is in the folder.
         settings: fields of StreamSettings that differ from the defaults, for the live result.
         spool_limit: bytes of mask logits that may wait on the disk for the end of a video; with
@@ -107,8 +107,7 @@ def evaluate(
     request = {
         'dataset': dataset.name,
         'split': dataset.split,
-        'videos': _digest_videos(dataset, videos),
-        'limit': limit,
+        'videos': _digest_videos(dataset),
         'model': net.config.name,
         'weights': _digest_network(net),
         'precision': str(next(net.parameters()).dtype).removeprefix('torch.'),
@@ -139,6 +138,7 @@ def evaluate(
             **request,
             **(about or {}),
             'benchmark': dataset.benchmark,
+            'limit': limit,
             'paper': dict(published_score or {}),
             'live_parameters': {
                 name: list(value) if isinstance(value, tuple) else value
@@ -203,10 +203,10 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
         folder.fail(mode, position, video, error)
 
 
-def _digest_videos(dataset: Dataset, videos: Sequence[Video]) -> str:
+def _digest_videos(dataset: Dataset) -> str:
     """Which videos and categories these are, wherever they lie."""
     content = [
-        [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in videos],
+        [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in dataset.videos],
         [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
