@@ -268,7 +268,10 @@ def test_the_worst_and_the_best_videos_have_pictures_beside_their_truth(report, 
     titles = [f'{dataset.videos[place].name} worst' for place in (0, 1, 2)]
     titles += [f'{dataset.videos[place].name} best' for place in (6, 5)]
     assert all(title in page.text for title in titles)
-    assert 'The 3 worst and the 2 best of 7 videos by HOTA, live.' in page.text
+    assert (
+        'The 3 worst and the 2 best of 7 videos by HOTA, live; the pictures are of that result.'
+        in page.text
+    )
     assert len(page.pictures) == 5 * 3 * 2
     for truth, live in zip(page.pictures[::2], page.pictures[1::2], strict=True):
         assert decode_picture(truth).shape == decode_picture(live).shape == (384, 480, 3)
@@ -335,6 +338,13 @@ def test_what_is_not_comparable_is_said(report, metrics, ytvis, name, limit, ver
     run = metrics['run'] | {'limit': limit}
     page = report(metrics | {'run': run}, dataset=replace(ytvis[0], name=name))
     assert verdict in page.text
+
+
+def test_a_report_of_a_node_says_nothing_of_the_papers_protocol(report, metrics):
+    assert 'whole video before it decides' in report(metrics).text
+    live = {key: value for key, value in metrics.items() if key != 'published'}
+    run = metrics['run'] | {'modes': ['live']}
+    assert 'whole video before it decides' not in report(live | {'run': run}).text
 
 
 def test_each_of_several_annotation_files_has_its_row(report, metrics, ytvis):

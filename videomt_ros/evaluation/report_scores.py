@@ -121,13 +121,25 @@ def comparison(
     run: Mapping[str, Any], dataset: Dataset, published_score: Mapping[str, Any]
 ) -> list[str]:
     """What may be compared with what."""
-    protocol = (
-        'The column "published" follows the protocol of the paper, which looks at a whole video '
-        'before it decides; live scores use the past of each frame alone, as a robot does. The '
-        'two answer different questions.'
-    )
+    sentences = []
+    if 'published' in run.get('modes', ()):
+        sentences.append(
+            'The column "published" follows the protocol of the paper, which looks at a whole '
+            'video before it decides; live scores use the past of each frame alone, as a robot '
+            'does. The two answer different questions.'
+        )
+        if dataset.benchmark == 'ytvis':
+            sentences.append(
+                'That protocol lists ten or more tracks a video, sure or not, which its tracking '
+                'figures count as false.'
+            )
+    if dataset.benchmark == 'vspw':
+        sentences.append(
+            'mVC asks for one class along the frames, right or wrong, of pixels without a label '
+            'too.'
+        )
     if not published_score:
-        return [protocol, 'The paper gives no score for this model.']
+        return [*sentences, 'The paper gives no score for this model.']
     benchmark = published_score['benchmark']
     limit = run.get('limit')
     if BENCHMARKS.get(dataset.name) != benchmark:
@@ -139,7 +151,7 @@ def comparison(
             'It is comparable with the column "published" if the folder given here holds exactly '
             'that data, and with no other column.'
         )
-    sentences = [protocol, f'The score in the paper was measured on {benchmark}. {verdict}']
+    sentences.append(f'The score in the paper was measured on {benchmark}. {verdict}')
     if len(dataset.truth) > 1:
         sentences.append(
             'The figures are means over several annotation files; the score in the paper belongs '

@@ -86,7 +86,7 @@ def videos_section(
     if is_choice:
         sentences.append(
             f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranked)} videos by {figure}, '
-            f'{mode}.'
+            f'{mode}; the pictures are of that result.'
         )
     if problem:
         sentences.append(f'The truth cannot be shown: {problem}')
