@@ -125,6 +125,12 @@ def test_a_setting_that_is_none_is_refused(tmp_path, capsys, text):
     assert '--set' in capsys.readouterr().err
 
 
+def test_a_setting_without_a_live_score_is_refused(tmp_path, capsys):
+    command = arguments('ytvis2019', tmp_path, tmp_path / 'out', '--set', 'gap_s=2')
+    assert main([*command, '--mode', 'published']) == 1
+    assert '--set is for the live score' in capsys.readouterr().err
+
+
 def test_unreadable_images_are_counted_and_named(roots, tmp_path, capsys):
     root = tmp_path / 'data'
     shutil.copytree(roots['ytvis2019'], root)
@@ -164,9 +170,9 @@ def test_a_killed_run_goes_on_where_it_was(roots, unbroken, tmp_path, capsys, na
     process = subprocess.Popen(
         [sys.executable, '-m', 'videomt_ros', *command], stderr=subprocess.DEVNULL
     )
-    marks = tmp_path / 'parts/live'
     deadline_s = time.monotonic() + 120
-    while not list(marks.glob('0*.json')):
+    # A video is finished once it is so in both modes.
+    while not all(list(tmp_path.glob(f'parts/{mode}/0*.json')) for mode in ('published', 'live')):
         assert process.poll() is None
         assert time.monotonic() < deadline_s
         time.sleep(0.005)

@@ -59,6 +59,8 @@ def check_sources(args: argparse.Namespace) -> None:
         raise ValueError('Expected --dataset and --root, or --bag or --results-bag with --truth.')
     if not is_bag and (args.truth is not None or args.topic):
         raise ValueError('--truth and --topic belong to a bag; a data set holds its own truth.')
+    if args.set and args.mode == 'published':
+        raise ValueError('--set is for the live score, which --mode published does without.')
     if args.results_bag is None and args.model is None:
         raise ValueError('Expected --model; only --results-bag goes without.')
     if args.results_bag is not None:

@@ -45,13 +45,13 @@ class DatasetError(ValueError):
         """
         self.path = path
         self.faults = tuple(faults)
-        shown = ' '.join(
+        text = ' '.join(
             f'({number}) {fault}' for number, fault in enumerate(faults[:_MAX_FAULTS], start=1)
         )
         more = len(faults) - _MAX_FAULTS
         tail = f' ... and {more} more.' if more > 0 else ''
-        count = '1 fault' if len(faults) == 1 else f'{len(faults)} faults'
-        super().__init__(f'{path}: {count}: {shown}{tail}')
+        text = faults[0] if len(faults) == 1 else f'{len(faults)} faults: {text}{tail}'
+        super().__init__(f'{path}: {text}')
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[Path, tuple[str, ...]]]:
         # Exceptions are pickled by their text, which is not what this one is made from.
