@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -48,17 +49,26 @@ class TrainSettings:
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)
     """(height, width) in pixels; each batch has one of them."""
     learning_rate: float = 1e-4
+    layer_decay: float = 1.0
+    """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
+    from scratch, 0.6 in the published recipe, which starts from a pretrained one."""
     weight_decay: float = 0.05
+    decay_all: bool = False
+    """Weight decay for norms, biases, layer scales, prefix tokens and queries too."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from 0."""
+    vit_warmup_steps: int | None = None
+    """Steps over which that of the ViT rises, once the rest has risen; null: with the rest.
+    1000 in the published recipe."""
     decay_power: float = 0.9
     """Of the polynomial decay to 0 that follows."""
     grad_clip_norm: float = 1.0
     """Largest norm of the gradient of all parameters together."""
     masked_attention_until: float = 0.0
     """Share of all steps over which masked attention fades from always to never; 0: none."""
-    ema_decay: float = 0.999
-    """Of the running mean of the weights, which is what the run delivers."""
+    ema_decay: float | None = 0.999
+    """Of the running mean of the weights, which is what the run delivers; null: it delivers the
+    last weights, and keeps no mean."""
     losses: LossWeights = field(default_factory=LossWeights)
     device: str = 'cpu'
     """A torch device. On a GPU the network runs under bfloat16 autocast."""
@@ -87,8 +97,11 @@ class TrainSettings:
         check_range(self, 'learning_rate grad_clip_norm', 0, open_=True)
         check_range(self, 'weight_decay warmup_steps decay_power workers', 0)
         check_range(self, 'masked_attention_until', 0, 1)
+        check_range(self, 'layer_decay', 0, 1, open_=True)
+        if self.vit_warmup_steps is not None:
+            check_range(self, 'vit_warmup_steps', 0)
         check_range(self, 'threads checkpoint_every log_every', 1)
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')
         try:
             torch.device(self.device)
@@ -184,6 +197,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     Raises:
         ValueError: it is of another type; says which setting.
     """
+    if get_origin(hint) is UnionType:  # a setting that may be null
+        if value is None:
+            return None
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if is_dataclass(hint):
         return build_settings(hint, value, f'{name}.')
     if get_origin(hint) is tuple:

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Subset
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.training.clips import Batch, SyntheticClips
 from videomt_ros.training.criterion import Criterion
-from videomt_ros.training.schedule import learning_rate_factor, masked_attention_probability
+from videomt_ros.training.optimiser import group_table, parameter_groups, set_learning_rates
+from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
 from videomt_ros.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ UPDATER_GAIN = 0.3
 
 
 class Trainer:
-    """Train a network from scratch and leave its averaged weights in `settings.out`.
+    """Train a network from scratch and leave its (averaged) weights in `settings.out`.
 
     A run that is interrupted goes on from its last checkpoint with `run(resume=True)`.
     """
@@ -42,18 +43,21 @@ class Trainer:
         self.net = VidEoMT(settings.network)
         start_from_scratch(self.net)
         self.net.to(self.device).train()
-        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.average: dict[str, Tensor] = {}  # stays empty without ema_decay
+        if settings.ema_decay is not None:
+            self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.criterion = Criterion(settings.losses)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.net, settings.weight_decay), lr=settings.learning_rate
+        groups = parameter_groups(
+            self.net, settings.weight_decay, settings.layer_decay, settings.decay_all
         )
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.step = 0
 
     def run(self, resume: bool = False) -> Path:
         """Train to the last step.
 
         Returns:
-            The file with the averaged weights, one that `load_model` reads.
+            The file with the (averaged) weights, one that `load_model` reads.
 
         Raises:
             ValueError: the loss is not finite; the folder holds a run already; or, on a resume,
@@ -68,6 +72,7 @@ class Trainer:
                 'Go on with that run by --resume, or choose another folder with out=...'
             )
         self.cut_log()
+        logger.info('Parameter groups:\n%s', group_table(self.optimizer.param_groups))
         started, first_step = time.monotonic(), self.step
         with open(self.log_path, 'a', encoding='utf-8') as log:
             for batch in self.batches():
@@ -118,11 +123,14 @@ class Trainer:
         # Points and masked queries are drawn anew for each step from its own seed, so that a
         # resumed run draws what an unbroken one would.
         torch.manual_seed((settings.seed << 32) + self.step)
-        factor = learning_rate_factor(
-            self.step, settings.warmup_steps, settings.total_steps, settings.decay_power
+        factors = learning_rate_factors(
+            self.step,
+            settings.warmup_steps,
+            settings.vit_warmup_steps,
+            settings.total_steps,
+            settings.decay_power,
         )
-        for group in self.optimizer.param_groups:
-            group['lr'] = settings.learning_rate * factor
+        set_learning_rates(self.optimizer, settings.learning_rate, factors)
         probability = masked_attention_probability(
             self.step, settings.total_steps, settings.masked_attention_until
         )
@@ -157,16 +165,18 @@ class Trainer:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the averaged weights towards the present ones."""
+        """Move the averaged weights, if there are any, towards the present ones."""
+        if self.settings.ema_decay is None:
+            return
         # A young average follows closely, or it would hold on to the random start.
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.net.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
 
     def save_average(self) -> Path:
-        """Write the averaged weights as half precision; returns the file."""
+        """Write the averaged weights, or else the present ones, as half precision."""
         net = VidEoMT(self.settings.network)
-        net.load_state_dict(self.average)
+        net.load_state_dict(self.average or self.net.state_dict())
         path = self.out / 'model.safetensors'
         save_model(net, path, dtype=torch.float16)
         return path
@@ -298,16 +308,3 @@ def start_from_scratch(net: VidEoMT) -> None:
         with torch.no_grad():
             net.query_updater.weight.mul_(UPDATER_GAIN)
         nn.init.zeros_(net.query_updater.bias)
-
-
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and the table of positions decay; vectors, prefix tokens and the queries do not."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in net.named_parameters():
-        matrix = parameter.ndim > 1 and name != 'q.weight' and not name.endswith('_token')
-        (decayed if matrix else free).append(parameter)
-    return [
-        {'params': decayed, 'weight_decay': weight_decay},
-        {'params': free, 'weight_decay': 0.0},
-    ]
