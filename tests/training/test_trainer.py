@@ -223,7 +223,7 @@ def test_each_stage_has_clips_of_its_own(run_file, monkeypatch):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr('videomt_ros.training.trainer.SyntheticClips', Watched)
+    monkeypatch.setattr('videomt_ros.training.mixture.SyntheticClips', Watched)
     stages = (
         'stages=[{steps: 2, clip_frames: 1, batch_size: 2},'
         ' {steps: 1, clip_frames: 2, batch_size: 1, max_stride: 3}]'

@@ -13,6 +13,7 @@ import yaml
 
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
+from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.ranges import check_range
 
 MAY_CHANGE = ('out', 'device', 'threads', 'workers', 'checkpoint_every', 'log_every')
@@ -46,8 +47,13 @@ class TrainSettings:
     out: str = 'out/train'
     """Folder of checkpoints, log and the final weights."""
     seed: int = 0
+    data: tuple[DataSource, ...] = ()
+    """What to train on, mixed by weight; none: synthetic scenes alone."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Of annotated videos."""
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)
-    """(height, width) in pixels; each batch has one of them."""
+    """(height, width) of synthetic scenes in pixels; each batch has one of them, and among other
+    data each scene."""
     learning_rate: float = 1e-4
     layer_decay: float = 1.0
     """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
@@ -118,7 +124,11 @@ class TrainSettings:
     def deciding(self) -> dict[str, Any]:
         """What a run and its resumption must agree on: plain values by dotted name."""
         values = {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
-        for part in ('network', 'losses'):
+        # The folder may be another on another machine.
+        values['data'] = [
+            {k: v for k, v in source.items() if k != 'root'} for source in values['data']
+        ]
+        for part in ('network', 'losses', 'augmentation'):
             values |= {f'{part}.{name}': value for name, value in values.pop(part).items()}
         return values
 

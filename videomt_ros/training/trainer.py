@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from videomt_ros.model import VidEoMT, save_model
-from videomt_ros.training.clips import Batch, SyntheticClips
+from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion
+from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.optimiser import group_table, parameter_groups, set_learning_rates
+from videomt_ros.training.sampling import load_batches
 from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
 from videomt_ros.training.settings import TrainSettings
 
@@ -39,6 +40,7 @@ class Trainer:
         self.out = Path(settings.out)
         self.device = open_device(settings.device)
         torch.set_num_threads(settings.threads)
+        self.mixture = Mixture(settings)
         torch.manual_seed(settings.seed)
         self.net = VidEoMT(settings.network)
         start_from_scratch(self.net)
@@ -99,23 +101,11 @@ class Trainer:
         """The batches from the present step to the last, whatever came before a resume."""
         settings, done = self.settings, 0
         for index, stage in enumerate(settings.stages):
-            clips = SyntheticClips(
-                settings.seed + index,
-                stage.steps,
-                stage.batch_size,
-                stage.clip_frames,
-                settings.image_sizes,
-                stage.max_stride,
-                stage.supersample,
-            )
             rest = range(max(0, self.step - done), stage.steps)
             done += stage.steps
-            yield from DataLoader(
-                Subset(clips, rest),
-                batch_size=None,
-                num_workers=settings.workers,
-                pin_memory=self.device.type == 'cuda',
-            )
+            clips = self.mixture.clips(index)
+            on_gpu = self.device.type == 'cuda'
+            yield from load_batches(clips, rest, settings.workers, pin_memory=on_gpu)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the losses."""
