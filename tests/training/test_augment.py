@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.training.augment import ClipTransform, draw_transform
 from videomt_ros.training.data_settings import Augmentation
 
@@ -116,3 +118,16 @@ def test_a_crop_has_the_sides_of_the_recipe():
         assert 319 <= right - left <= 751
     assert 0.64 - 0.01 <= min(shares) < 0.7  # 384 / 600
     assert max(shares) == 1
+
+
+def test_training_sees_what_a_stream_sees(tiny_config):
+    image = np.random.default_rng(5).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    seen, geometry = Preprocessor(tiny_config, torch.device('cpu'), torch.float32)(image)
+    size = geometry.resized_size
+    assert min(size) < 90
+    augmentation = Augmentation((min(size),), 1000, **PLAIN)
+    ours = draw_transform(np.random.default_rng(0), (90, 120), augmentation).image(image, 0)
+    assert ours.shape == (*size, 3)
+    mean, std = np.array(tiny_config.pixel_mean), np.array(tiny_config.pixel_std)
+    stream = seen[0, :, : size[0], : size[1]].permute(1, 2, 0).numpy() * std + mean
+    assert np.abs(ours - stream).max() < 1.01  # grey levels

@@ -10,12 +10,16 @@ Letters: T frames, H W size of the source, h w size of the result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from videomt_ros.training.data_settings import Augmentation
+
+Pixel = TypeVar('Pixel', np.uint8, np.uint16)
 
 _CROP_SHORT_SIDES = (400, 500, 600)
 _CROP_SIDES = (384, 600)
@@ -37,27 +41,40 @@ class ClipTransform:
 
     def image(self, image: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
         """Apply to frame t: (H, W, 3) -> (h, w, 3). What a turn brings in is black."""
-        return self._apply(image, t, cv2.INTER_LINEAR, cv2.INTER_LINEAR)
+        height, width = self.size
+        # With antialiasing, as a stream resizes.
+        part = Image.fromarray(np.ascontiguousarray(self._cut(image)))
+        resized = np.asarray(part.resize((width, height), Image.Resampling.BILINEAR))
+        return self._turn(resized, t, cv2.INTER_LINEAR)
 
     def ids(self, ids: NDArray[np.uint16], t: int) -> NDArray[np.uint16]:
         """Apply to ids of frame t: (H, W) -> (h, w), no new ids. What a turn brings in is 0."""
-        # The exact one takes the pixel nearest to the centre, where the image is read too; the
-        # other one takes that to its left.
-        return self._apply(ids, t, cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST)
+        return self._nearest(ids, t)
 
     def mask(self, mask: NDArray[np.bool_], t: int) -> NDArray[np.bool_]:
         """Apply to a mask of frame t: (H, W) -> (h, w)."""
-        return self._apply(mask.view(np.uint8), t, cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST) > 0
+        return self._nearest(mask.view(np.uint8), t) > 0
 
-    def _apply(self, array: NDArray, t: int, resizing: int, turning: int) -> NDArray:
-        top, left, bottom, right = self.crop
+    def _nearest(self, array: NDArray[Pixel], t: int) -> NDArray[Pixel]:
         height, width = self.size
-        result = cv2.resize(array[top:bottom, left:right], (width, height), interpolation=resizing)
+        # The exact one takes the pixel nearest to the centre, where the image is read too; the
+        # other one takes that to its left.
+        resizing = cv2.INTER_NEAREST_EXACT
+        resized = cv2.resize(self._cut(array), (width, height), interpolation=resizing)
+        return self._turn(resized, t, cv2.INTER_NEAREST)
+
+    def _cut(self, array: NDArray[Pixel]) -> NDArray[Pixel]:
+        top, left, bottom, right = self.crop
+        return array[top:bottom, left:right]
+
+    def _turn(self, array: NDArray[Pixel], t: int, interpolation: int) -> NDArray[Pixel]:
+        """Flip and turn what has the size of the result."""
         if self.flip:
-            result = np.ascontiguousarray(result[:, ::-1])
+            array = np.ascontiguousarray(array[:, ::-1])
         if self.turns:
-            result = cv2.warpAffine(result, self.turns[t], (width, height), flags=turning)
-        return result
+            height, width = self.size
+            array = cv2.warpAffine(array, self.turns[t], (width, height), flags=interpolation)
+        return array
 
 
 def draw_transform(
