@@ -189,6 +189,11 @@ def test_renamed_categories_may_share_a_class():
     assert table == {3: 1, 8: 1, 5: 0}
 
 
+def test_a_category_of_another_meaning_can_be_left_out():
+    table = class_table('data.0', ['dog', 'truck'], CATEGORIES, 'coco', [('truck', None)])
+    assert table == {5: 0}
+
+
 @pytest.mark.parametrize(
     ('pair', 'fault'),
     [

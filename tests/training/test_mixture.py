@@ -11,6 +11,7 @@ import torch
 
 from tests.training.labelled_data import FORMATS, SIZE, write_labelled
 from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 from videomt_ros.training.settings import load_settings
 from videomt_ros.training.trainer import Trainer
 
@@ -99,6 +100,21 @@ def test_the_padding_is_what_the_network_sees_as_nothing(run_file, root):
     assert seen[..., 24:, :].abs().max() < 0.01
     assert seen[..., :24, :].abs().min(dim=2).values.mean() > 0.1
     assert not batch.targets.masks[..., 24:, :].any()
+
+
+def test_categories_are_renamed_or_left_out_by_the_run_file(run_file, root):
+    renamed = [['circle', 'star'], ['ring', None]]
+    overrides = [
+        data(source(root, 'ovis', renamed=renamed)),
+        'stages=[{steps: 20, clip_frames: 2, batch_size: 2}]',
+    ]
+    trainer = Trainer(load_settings(run_file, overrides))
+    seen = {k for batch in trainer.batches() for k in batch.targets.class_ids.tolist()}
+    names = {trainer.net.config.class_names[k] for k in seen}
+    scenes = [Scene(seed, *SIZE, num_frames=4) for seed in (0, 1)]
+    drawn = {CLASS_NAMES[k] for scene in scenes for k in scene.class_of.values()}
+    assert {'circle', 'ring'} & drawn
+    assert names == {'star' if name == 'circle' else name for name in drawn} - {'ring'}
 
 
 @pytest.mark.parametrize('workers', [1, 2])

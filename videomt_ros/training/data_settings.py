@@ -23,9 +23,10 @@ class DataSource:
     split: str = 'train'
     weight: float = 1.0
     """Share of the clips that come from it, over the sum of all weights."""
-    renamed: tuple[tuple[str, str], ...] = ()
-    """Pairs of a category's name and the network's name for it, such as [car, sedan]. Names that
-    are alike need none; categories that the network does not know are left out."""
+    renamed: tuple[tuple[str, str | None], ...] = ()
+    """Pairs of a category's name and the network's name for it, such as [car, sedan], or null to
+    leave it out: the mouse of COCO is no animal. Names that are alike need none; categories that
+    the network does not know are left out."""
 
     def __post_init__(self) -> None:
         names = (*BENCHMARK_NAMES, SYNTHETIC)

@@ -108,7 +108,7 @@ def class_table(
     class_names: Sequence[str],
     categories: Sequence[Category],
     dataset: str,
-    renamed: Sequence[tuple[str, str]] = (),
+    renamed: Sequence[tuple[str, str | None]] = (),
 ) -> dict[int, int]:
     """Class id of each category that the network knows, by category id.
 
@@ -125,17 +125,22 @@ def class_table(
     names = dict(renamed)
     for kind, wanted, known in (
         ('category of the data set', names, [category.name for category in categories]),
-        ('class of the network', names.values(), class_names),
+        ('class of the network', filter(None, names.values()), class_names),
     ):
         if unknown := sorted(set(wanted) - set(known)):
             raise ValueError(
                 f'Expected renamed in {name} to pair a category of the data set with a class of '
                 f'the network, but there is no {kind} {", ".join(unknown)}.'
             )
+    kept = {
+        category.category_id: ours
+        for category in categories
+        if (ours := names.get(category.name, category.name)) is not None
+    }
     first: dict[str, Category] = {}
     for category in categories:
-        ours = names.get(category.name, category.name)
-        first.setdefault(ours, replace(category, name=ours))
+        if ours := kept.get(category.category_id):
+            first.setdefault(ours, replace(category, name=ours))
     try:
         classes = map_classes(class_names, list(first.values()), dataset)
     except ValueError as error:
@@ -143,9 +148,8 @@ def class_table(
     for note in classes.notes:
         logger.info('%s: %s', name, note)
     class_of = {number: k for k, number in enumerate(classes.category_ids) if number is not None}
-    table = {}
-    for category in categories:
-        known_as = first[names.get(category.name, category.name)].category_id
-        if known_as in class_of:
-            table[category.category_id] = class_of[known_as]
-    return table
+    return {
+        number: class_of[first[ours].category_id]
+        for number, ours in kept.items()
+        if first[ours].category_id in class_of
+    }
