@@ -322,14 +322,39 @@ def test_masked_attention_fades_with_the_step(run_file, monkeypatch):
     trainer = Trainer(load_settings(run_file, ['masked_attention_until=0.5']))
     forward, passed = trainer.net.forward, []
 
-    def spy(clip, masked_attention=None):
+    def spy(clip, masked_attention, state):
         passed.append(masked_attention)
-        return forward(clip, masked_attention)
+        return forward(clip, masked_attention, state)
 
     monkeypatch.setattr(trainer.net, 'forward', spy)
     for step in (0, 1, 3):
         one_step(trainer, step)
     assert passed == [[1.0] * 2, [pytest.approx(2 / 3)] * 2, None]
+
+
+def test_a_long_clip_is_one_step_in_chunks(run_file, monkeypatch):
+    stages = (
+        'stages=[{steps: 1, clip_frames: 1, batch_size: 1},'
+        ' {steps: 1, clip_frames: 7, batch_size: 1, chunk_frames: 3}]'
+    )
+    trainer = Trainer(load_settings(run_file, [stages, 'network.propagation=gru']))
+    forward, seen, steps = trainer.net.forward, [], []
+
+    def spy(clip, masked_attention, state):
+        seen.append((clip.shape[1], state))
+        outputs, after = forward(clip, masked_attention, state)
+        seen[-1] = (*seen[-1], after)
+        return outputs, after
+
+    monkeypatch.setattr(trainer.net, 'forward', spy)
+    monkeypatch.setattr(trainer.optimizer, 'step', lambda: steps.append(len(seen)))
+    one_step(trainer, 0)
+    one_step(trainer, 1)
+    assert [length for length, _, _ in seen] == [1, 3, 3, 1]
+    assert steps == [1, 4]
+    for (_, _, after), (_, entering, _) in zip(seen[1:], seen[2:], strict=False):
+        assert torch.equal(after, entering) and not entering.requires_grad
+    assert trainer.net.query_updater.weight_hh.grad.any()
 
 
 def test_a_network_from_scratch_starts_ready_to_learn(run_file):

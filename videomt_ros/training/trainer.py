@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from videomt_ros.model import VidEoMT, save_model
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.chunks import chunk_losses
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion
 from videomt_ros.training.mixture import Mixture
@@ -126,19 +129,37 @@ class Trainer:
         )
         masked = [probability] * settings.network.num_query_blocks if probability else None
         targets = batch.targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == 'cuda'):
-            outputs = self.net(self.normalise(batch.frames.to(self.device)), masked)
-        losses = self.criterion(outputs, targets)
-        loss = torch.stack(list(losses.values())).sum()
-        values = torch.stack([loss, *losses.values()]).detach().tolist()
-        record = dict(zip(['loss', *losses], values, strict=True))
-        if not loss.isfinite():
+
+        def forward(frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
+            on_gpu = self.device.type == 'cuda'
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
+                return self.net(self.normalise(frames.to(self.device)), masked, state)
+
+        batch_size, num_frames = batch.frames.shape[:2]
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = []
+        for losses in chunk_losses(
+            forward,
+            self.net.cut_gradient,
+            self.criterion,
+            self.net.initial_state(batch_size),
+            batch.frames,
+            targets,
+            settings.stage_at(self.step).chunk_frames or num_frames,
+        ):
+            loss = torch.stack(list(losses.values())).sum()
+            loss.backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
+        sums = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        loss = torch.stack(list(sums.values())).sum()
+        record = dict(
+            zip(['loss', *sums], torch.stack([loss, *sums.values()]).tolist(), strict=True)
+        )
+        if not math.isfinite(record['loss']):
             raise ValueError(
                 f'The loss is not finite at step {self.step}: {record}. Start another run with '
                 'a lower learning_rate, in another folder with out=...'
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), settings.grad_clip_norm)
         self.optimizer.step()
         self.update_average()
