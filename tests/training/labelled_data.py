@@ -27,8 +27,8 @@ def write_labelled(dataset: str, root: Path, num_videos: int = 2, num_frames: in
         write_dataset(benchmark, root, num_videos, num_frames, size=SIZE)  # type: ignore[arg-type]
 
 
-def write_coco(dataset: str, root: Path, num_images: int) -> None:
-    """The first frames of scenes, as images of COCO."""
+def write_coco(dataset: str, root: Path, num_images: int) -> Path:
+    """The first frames of scenes, as images of COCO; returns the annotation file."""
     is_panoptic = dataset == 'coco_panoptic'
     images, annotations = [], []
     (root / 'val2017').mkdir(parents=True)
@@ -61,6 +61,7 @@ def write_coco(dataset: str, root: Path, num_images: int) -> None:
     path = root / 'annotations' / f'{name}.json'
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
+    return path
 
 
 def scene_objects(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.training.labelled_data import FORMATS, SIZE, scene_objects, write_coco, write_labelled
 from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Clip
@@ -124,6 +125,26 @@ def write_one_video(root, **changes) -> None:
         'annotations': annotations,
     }
     (root / 'val.json').write_text(json.dumps(content | changes))
+
+
+def test_crowds_void_and_unknown_categories_of_panoptic_data_are_no_objects(tmp_path):
+    path = write_coco('coco_panoptic', tmp_path, 1)
+    content = json.loads(path.read_text())
+    ids = np.zeros(SIZE, np.int64)
+    ids[:, :10], ids[:, 10:20], ids[:, 20:30], ids[:, 30:40] = 70000, 5, 300, 4
+    write_ids(tmp_path / 'annotations' / 'panoptic_val2017' / '0.png', ids)
+    content['annotations'][0]['segments_info'] = [
+        {'id': number, 'category_id': category_id, 'iscrowd': is_crowd, 'area': 480}
+        for number, category_id, is_crowd in [(5, 2, 0), (70000, 1, 0), (300, 1, 1), (4, 3, 0)]
+    ]
+    path.write_text(json.dumps(content))
+    data = DataSource('coco_panoptic', str(tmp_path), 'val')
+    source = open_source('data.0', data, ('circle', 'square'))  # categories 1 and 2
+    clip = source.read(source.videos[0], [0], AS_IT_IS)
+    masks = {int(k): mask[0] for k, mask in zip(clip.class_ids, clip.masks, strict=True)}
+    assert clip.class_ids.shape == (2,)
+    assert np.array_equal(masks[0], ids == 70000)
+    assert np.array_equal(masks[1], ids == 5)
 
 
 def test_images_become_pseudo_clips_that_turn(tmp_path):
