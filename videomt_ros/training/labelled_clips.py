@@ -144,7 +144,10 @@ def class_table(
     try:
         classes = map_classes(class_names, list(first.values()), dataset)
     except ValueError as error:
-        raise ValueError(f'{name}: {error}') from error
+        raise ValueError(
+            f'{name}: {error} For training, network.class_names says what the model is to know, '
+            'and renamed which category that is.'
+        ) from error
     for note in classes.notes:
         logger.info('%s: %s', name, note)
     class_of = {number: k for k, number in enumerate(classes.category_ids) if number is not None}
