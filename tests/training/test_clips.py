@@ -134,6 +134,11 @@ def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
     assert strides == {1, 2, 3}
 
 
+def test_clips_of_walled_scenes_have_the_wall():
+    plain, walled = (clips(batch_size=1, hidden_frames=limits)[0] for limits in (None, (10, 25)))
+    assert not torch.equal(plain.frames, walled.frames)
+
+
 def test_supersampled_clips_are_larger_scenes_made_smaller():
     plain, fine = (clips(batch_size=1, supersample=factor)[0] for factor in (1, 3))
     assert fine.frames.shape == plain.frames.shape

@@ -55,6 +55,7 @@ class SyntheticClips(Dataset[Batch]):
         max_stride: frames of a scene from one clip frame to the next, 1 up to this.
         supersample: the scenes are drawn so many times larger, and reduced as the camera's image
             is before it enters the network: fine textures and noise fade by it.
+        hidden_frames: of the scenes; see `datasets.synthetic.Scene`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SyntheticClips(Dataset[Batch]):
         image_sizes: Sequence[tuple[int, int]],
         max_stride: int,
         supersample: int = 1,
+        hidden_frames: tuple[int, int] | None = None,
     ) -> None:
         self.seed = seed
         self.num_batches = num_batches
@@ -74,6 +76,7 @@ class SyntheticClips(Dataset[Batch]):
         self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
         self.max_stride = max_stride
         self.supersample = supersample
+        self.hidden_frames = hidden_frames
 
     def __len__(self) -> int:
         return self.num_batches
@@ -86,7 +89,9 @@ class SyntheticClips(Dataset[Batch]):
 
     def _clip(self, rng: np.random.Generator, height: int, width: int) -> Clip:
         size = (height, width)
-        return draw_scene(rng, size, self.clip_frames, self.max_stride, self.supersample)
+        return draw_scene(
+            rng, size, self.clip_frames, self.max_stride, self.supersample, self.hidden_frames
+        )
 
 
 def draw_scene(
@@ -95,6 +100,7 @@ def draw_scene(
     clip_frames: int,
     max_stride: int,
     supersample: int,
+    hidden_frames: tuple[int, int] | None = None,
 ) -> Clip:
     """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
 
@@ -104,6 +110,7 @@ def draw_scene(
         clip_frames: T.
         max_stride: see SyntheticClips.
         supersample: see SyntheticClips.
+        hidden_frames: see SyntheticClips.
     """
     height, width = size
     scene = Scene(
@@ -112,6 +119,7 @@ def draw_scene(
         width * supersample,
         num_frames=60,
         num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+        hidden_frames=hidden_frames,
     )
     stride = int(rng.integers(1, max_stride + 1))
     last = len(scene) - 1 - stride * (clip_frames - 1)

@@ -50,6 +50,7 @@ class Mixture:
                 settings.image_sizes,
                 part.max_stride,
                 part.supersample,
+                part.hidden_frames,
             )
         return MixedClips(
             seed,
@@ -72,4 +73,5 @@ class Mixture:
             settings.image_sizes,
             stage.supersample,
             settings.data[number].weight,
+            stage.hidden_frames,
         )

@@ -64,6 +64,7 @@ class SceneClips:
         sizes: Sequence[tuple[int, int]],
         supersample: int = 1,
         weight: float = 1.0,
+        hidden_frames: tuple[int, int] | None = None,
     ) -> None:
         """Keep the settings.
 
@@ -72,8 +73,10 @@ class SceneClips:
             sizes: (height, width) of the scenes, one chosen at random per clip.
             supersample: see `clips.SyntheticClips`.
             weight: see `ClipSource`.
+            hidden_frames: see `clips.SyntheticClips`.
         """
         self.weight = weight
+        self._hidden_frames = hidden_frames
         self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
         self._sizes = list(sizes)
         self._supersample = supersample
@@ -81,7 +84,9 @@ class SceneClips:
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
         """See `ClipSource`."""
         size = self._sizes[rng.integers(len(self._sizes))]
-        clip = draw_scene(rng, size, clip_frames, max_stride, self._supersample)
+        clip = draw_scene(
+            rng, size, clip_frames, max_stride, self._supersample, self._hidden_frames
+        )
         class_ids = self._class_of[clip.class_ids]
         known = class_ids >= 0
         return Clip(clip.frames, class_ids[known], clip.masks[known])

@@ -33,6 +33,9 @@ class Stage:
     """Largest distance between neighbouring frames of a clip; each clip draws its own."""
     supersample: int = 1
     """Scenes are drawn so many times larger, and reduced as a camera's image would be."""
+    hidden_frames: tuple[int, int] | None = None
+    """Fewest and most frames for which shapes of synthetic scenes vanish behind a wall, again and
+    again; null: there is no wall."""
     chunk_frames: int | None = None
     """Truncated query propagation: frames that are learned from at a time, 2 or more, with the
     memory of as many; the queries pass on from chunk to chunk, their gradient does not. null: the
@@ -40,6 +43,14 @@ class Stage:
 
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
+        if (
+            self.hidden_frames is not None
+            and not 2 <= self.hidden_frames[0] <= self.hidden_frames[1]
+        ):
+            raise ValueError(
+                'Expected hidden_frames as fewest and most, 2 or more, in this order, '
+                f'got {self.hidden_frames}.'
+            )
         # A single frame teaches nothing about what it hands on.
         if self.chunk_frames is not None:
             check_range(self, 'chunk_frames', 2)
