@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.synthetic_wall import RADII, Wall, draw_walk
+from videomt_ros.datasets.synthetic_wall import RADII, Wall, check_hidden_frames, draw_walk
 
 CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 
@@ -128,11 +128,7 @@ class Scene:
                 'Expected a scene of at least 8 x 8 pixels, 1 frame and a seed of 0 or more, '
                 f'got {height} x {width}, {num_frames} frames, seed {seed}.'
             )
-        if hidden_frames is not None and not 2 <= hidden_frames[0] <= hidden_frames[1]:
-            raise ValueError(
-                'Expected hidden_frames as fewest and most, 2 or more, in this order, '
-                f'got {hidden_frames}.'
-            )
+        check_hidden_frames(hidden_frames)
         self.seed, self.height, self.width, self.num_frames = seed, height, width, num_frames
         self._rng = np.random.default_rng(seed)
         if num_objects is None:

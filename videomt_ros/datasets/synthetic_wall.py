@@ -24,6 +24,15 @@ _SWAYS = (0.36, 0.44)
 """Far enough to show a whole shape, and within a view whose short side is 1."""
 
 
+def check_hidden_frames(hidden_frames: tuple[int, int] | None) -> None:
+    """Raise ValueError unless these are the fewest and most frames of a passage, or None."""
+    if hidden_frames is not None and not 2 <= hidden_frames[0] <= hidden_frames[1]:
+        raise ValueError(
+            'Expected hidden_frames as fewest and most, 2 or more, in this order, '
+            f'got {hidden_frames}.'
+        )
+
+
 class Walk(NamedTuple):
     """A swing to and fro behind the wall: x = centre + sway * sin(frequency * t + phase)."""
 

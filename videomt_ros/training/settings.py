@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 import yaml
 
+from videomt_ros.datasets.synthetic_wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.data_settings import Augmentation, DataSource
@@ -43,14 +44,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
-        if (
-            self.hidden_frames is not None
-            and not 2 <= self.hidden_frames[0] <= self.hidden_frames[1]
-        ):
-            raise ValueError(
-                'Expected hidden_frames as fewest and most, 2 or more, in this order, '
-                f'got {self.hidden_frames}.'
-            )
+        check_hidden_frames(self.hidden_frames)
         # A single frame teaches nothing about what it hands on.
         if self.chunk_frames is not None:
             check_range(self, 'chunk_frames', 2)
