@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
@@ -92,6 +94,76 @@ def test_light_noise_and_camera_change_the_picture():
     scene._objects.clear()
     first, later = (scene.frame(t)[0].astype(int) for t in (0, 30))
     assert np.abs(first - later).mean() > 3
+
+
+@pytest.mark.parametrize(
+    ('scene', 'identities', 'pixels'),
+    [
+        (
+            (5, 48, 64),
+            'c51d130a8f13e1ef',
+            [108.9, 96.7, 106.0, 80.2, 74.5, 85.5, 118.4, 102.6, 116.6],
+        ),
+        (
+            (29, 96, 120),
+            '9fe0e1238ff03f65',
+            [79.3, 87.5, 88.6, 78.6, 85.8, 90.1, 68.5, 79.7, 86.8],
+        ),
+        (
+            (123, 64, 48),
+            'ded7695bd6192aa3',
+            [130.7, 135.3, 138.3, 149.7, 150.8, 154.1, 116.2, 110.5, 115.4],
+        ),
+    ],
+)
+def test_scenes_are_the_same_as_ever(scene, identities, pixels):
+    """Published scores are of these. Pixels within 1, for another OpenCV may round otherwise."""
+    images, ids = zip(*(Scene(*scene).frame(t) for t in (0, 17, 59)), strict=True)
+    assert hashlib.sha256(np.stack(ids).tobytes()).hexdigest()[:16] == identities
+    means = [float(image[:, :, channel].mean()) for image in images for channel in range(3)]
+    assert means == pytest.approx(pixels, abs=1)
+
+
+def runs_of_absence(seen: list[bool]) -> list[int]:
+    """Lengths of the gaps between frames in which something is seen."""
+    frames = [t for t, visible in enumerate(seen) if visible]
+    return [b - a - 1 for a, b in zip(frames, frames[1:], strict=False) if b - a > 1]
+
+
+@pytest.mark.parametrize('limits', [(10, 25), (4, 8)])
+def test_a_wall_hides_a_shape_for_so_many_frames(limits):
+    for seed in range(12):
+        scene = Scene(seed, 96, 120, num_frames=80, num_objects=1, hidden_frames=limits)
+        gaps = runs_of_absence([bool(ids.any()) for _, ids in scene.frames()])
+        assert gaps and all(limits[0] <= gap <= limits[1] for gap in gaps), (seed, gaps)
+
+
+def test_shapes_among_others_vanish_behind_the_wall_too():
+    gaps = []
+    for seed in range(10):
+        scene = Scene(seed, 96, 120, hidden_frames=(10, 25))
+        masks = [ids for _, ids in scene.frames()]
+        for identity in scene.class_of:
+            found = runs_of_absence([bool((ids == identity).any()) for ids in masks])
+            assert any(gap >= 10 for gap in found)  # each of them, in 60 frames
+            gaps += found
+    # Now and then shapes hide one another as well.
+    assert sum(10 <= gap <= 25 for gap in gaps) >= 0.9 * len(gaps)
+
+
+def test_a_wall_is_all_that_is_added_to_the_world():
+    with_wall, without = Scene(3, 48, 64, hidden_frames=(10, 25)), Scene(3, 48, 64)
+    assert with_wall.class_of == without.class_of
+    with_wall._wall = None
+    for scene in (with_wall, without):
+        scene._objects.clear()
+    assert np.array_equal(with_wall.frame(9)[0], without.frame(9)[0])
+
+
+@pytest.mark.parametrize('limits', [(1, 5), (8, 7)])
+def test_hidden_frames_that_cannot_be_are_refused(limits):
+    with pytest.raises(ValueError, match='Expected hidden_frames'):
+        Scene(0, 48, 64, hidden_frames=limits)
 
 
 @pytest.mark.parametrize('values', [(0, 4, 64), (-1, 64, 64), (0, 64, 64, 0)])

@@ -6,7 +6,13 @@ import numpy as np
 import torch
 
 from videomt_ros.datasets.synthetic import Scene
-from videomt_ros.training.clips import FIRST_TRAINING_SEED, SyntheticClips, collate
+from videomt_ros.training.clips import (
+    FIRST_TRAINING_SEED,
+    Clip,
+    SyntheticClips,
+    clip_of_ids,
+    collate,
+)
 
 
 def clips(**changes) -> SyntheticClips:
@@ -37,7 +43,7 @@ def test_truth_is_joined_over_clips():
         frames = [scene.frame(t) for t in (0, 1)]
         images, ids = (np.stack(part) for part in zip(*frames, strict=True))
         parts.append((images, ids, scene.class_of))
-    batch = collate(parts)
+    batch = collate([clip_of_ids(*part) for part in parts])
     n = 0
     for clip, (images, ids, class_of) in enumerate(parts):
         assert np.array_equal(batch.frames[clip].permute(0, 2, 3, 1).numpy(), images)
@@ -50,9 +56,38 @@ def test_truth_is_joined_over_clips():
 
 
 def test_empty_clips_have_empty_truth():
-    batch = collate([(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint16), {})])
+    frames, ids = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint16)
+    batch = collate([clip_of_ids(frames, ids, {})])
     assert batch.targets.masks.shape == (0, 2, 8, 8)
     assert batch.targets.class_ids.shape == (0,)
+
+
+def test_smaller_clips_are_padded_right_and_bottom():
+    small = Clip(
+        np.full((1, 3, 5, 3), 9, np.uint8), np.array([2], np.int64), np.ones((1, 1, 3, 5), bool)
+    )
+    large = Clip(
+        np.full((1, 6, 4, 3), 7, np.uint8), np.array([1], np.int64), np.ones((1, 1, 6, 4), bool)
+    )
+    batch = collate([small, large], divisor=4, fill=(1, 2, 3))
+    assert batch.frames.shape == (2, 1, 3, 8, 8)  # 6 and 5 up to the next multiple of 4
+    assert batch.targets.masks.shape == (2, 1, 8, 8)
+    assert batch.targets.clip_of.tolist() == [0, 1]
+    assert batch.targets.class_ids.tolist() == [2, 1]
+    for number, (rows, columns, value) in enumerate([(3, 5, 9), (6, 4, 7)]):
+        inside = torch.zeros(8, 8, dtype=torch.bool)
+        inside[:rows, :columns] = True
+        assert torch.equal(batch.targets.masks[number, 0], inside)
+        assert (batch.frames[number, 0][:, inside] == value).all()
+        padding = batch.frames[number, 0][:, ~inside]
+        assert padding.unique(dim=1).flatten().tolist() == [1, 2, 3]
+
+
+def test_masks_may_overlap():
+    masks = np.zeros((2, 1, 2, 2), bool)
+    masks[0, 0, 0], masks[1, 0, :, 0] = True, True
+    clip = Clip(np.zeros((1, 2, 2, 3), np.uint8), np.array([0, 1], np.int64), masks)
+    assert np.array_equal(collate([clip]).targets.masks.numpy(), masks)
 
 
 def test_training_never_draws_a_scene_of_the_evaluation(monkeypatch):
@@ -97,6 +132,11 @@ def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
             image, _ = scene.frame(start + stride * i)
             assert np.array_equal(batch.frames[0, i].permute(1, 2, 0).numpy(), image)
     assert strides == {1, 2, 3}
+
+
+def test_clips_of_walled_scenes_have_the_wall():
+    plain, walled = (clips(batch_size=1, hidden_frames=limits)[0] for limits in (None, (10, 25)))
+    assert not torch.equal(plain.frames, walled.frames)
 
 
 def test_supersampled_clips_are_larger_scenes_made_smaller():

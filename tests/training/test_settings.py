@@ -44,6 +44,13 @@ def test_numbers_may_be_written_as_people_do(run_file):
     assert settings.stages == (Stage(1, 1, 1),)
 
 
+def test_some_settings_may_be_null(run_file):
+    settings = load_settings(run_file, ['ema_decay=null', 'vit_warmup_steps=null'])
+    assert settings.ema_decay is None and settings.vit_warmup_steps is None
+    settings = load_settings(run_file, ['ema_decay=9e-1', 'vit_warmup_steps=7'])
+    assert (settings.ema_decay, settings.vit_warmup_steps) == (0.9, 7)
+
+
 def test_a_run_file_may_hold_any_letters(tmp_path):
     path = tmp_path / 'run.yaml'
     path.write_text(SMALL.replace('kerb', 'Bordstein und Wände'), encoding='utf-8')
@@ -90,6 +97,10 @@ WRONG = [
     ('stages=[{steps: 1, clip_frames: 0, batch_size: 1}]', 'Expected clip_frames of 1 or more'),
     ('stages=[{steps: 1, clip_frames: 1, batch_size: -1}]', 'Expected batch_size of 1 or more'),
     (f'stages=[{STAGE}, max_stride: 0}}]', 'Expected max_stride of 1 or more'),
+    (f'stages=[{STAGE}, hidden_frames: [8, 7]}}]', 'Expected hidden_frames as fewest and most'),
+    (f'stages=[{STAGE}, hidden_frames: 8}}]', 'Expected stages.0.hidden_frames to be a list'),
+    (f'stages=[{STAGE}, chunk_frames: 1}}]', 'Expected chunk_frames of 2 or more, got 1'),
+    (f'stages=[{STAGE}, chunk_frames: 2.5}}]', 'Expected stages.0.chunk_frames to be a whole'),
     ('image_sizes=[]', 'Expected image_sizes, one'),
     ('image_sizes=[[0, 32]]', 'Expected image_sizes of 8 pixels or more'),
     ('image_sizes=[[32, 32], [-32, 32]]', 'got -32 x 32'),
@@ -104,6 +115,13 @@ WRONG = [
     ('grad_clip_norm=0', 'Expected grad_clip_norm above 0'),
     ('masked_attention_until=1.1', 'Expected masked_attention_until from 0 to 1, got 1.1'),
     ('ema_decay=1', 'Expected ema_decay in 0..1'),
+    ('ema_decay=off', 'Expected ema_decay to be a number'),
+    ('layer_decay=0', 'Expected layer_decay above 0, up to 1'),
+    ('layer_decay=1.1', 'Expected layer_decay above 0, up to 1'),
+    ('decay_all=1', 'Expected decay_all to be true or false'),
+    ('vit_warmup_steps=-1', 'Expected vit_warmup_steps of 0 or more'),
+    ('vit_warmup_steps=0.5', 'Expected vit_warmup_steps to be a whole number'),
+    ('warmup_steps=null', 'Expected warmup_steps to be a whole number'),
     ('threads=0', 'Expected threads of 1 or more'),
     ('workers=-1', 'Expected workers of 0 or more'),
     ('checkpoint_every=0', 'Expected checkpoint_every of 1 or more'),

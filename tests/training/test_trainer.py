@@ -14,9 +14,8 @@ from timm.layers import build_sincos2d_pos_embed
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.training.clips import SyntheticClips
-from videomt_ros.training.schedule import learning_rate_factor, masked_attention_probability
 from videomt_ros.training.settings import load_settings
-from videomt_ros.training.trainer import Trainer, parameter_groups, start_from_scratch
+from videomt_ros.training.trainer import Trainer, start_from_scratch
 
 TINY = """
 seed: 1
@@ -55,11 +54,15 @@ def test_a_run_leaves_weights_that_load_and_a_log(run_file, tmp_path):
     assert all(math.isfinite(line['loss']) for line in lines)
 
 
-def test_a_resumed_run_equals_an_unbroken_one(run_file, tmp_path, monkeypatch):
-    unbroken = Trainer(load_settings(run_file, [f'out={tmp_path / "a"}']))
+@pytest.mark.parametrize(
+    'overrides',
+    [[], ['layer_decay=0.6', 'vit_warmup_steps=2'], ['ema_decay=null', 'decay_all=true']],
+)
+def test_a_resumed_run_equals_an_unbroken_one(run_file, tmp_path, monkeypatch, overrides):
+    unbroken = Trainer(load_settings(run_file, [f'out={tmp_path / "a"}', *overrides]))
     unbroken.run()
 
-    broken = Trainer(load_settings(run_file, [f'out={tmp_path / "b"}']))
+    broken = Trainer(load_settings(run_file, [f'out={tmp_path / "b"}', *overrides]))
     step = broken.train_step
 
     def stop_at_5(batch):
@@ -70,12 +73,18 @@ def test_a_resumed_run_equals_an_unbroken_one(run_file, tmp_path, monkeypatch):
     monkeypatch.setattr(broken, 'train_step', stop_at_5)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    resumed = Trainer(load_settings(run_file, [f'out={tmp_path / "b"}']))
+    resumed = Trainer(load_settings(run_file, [f'out={tmp_path / "b"}', *overrides]))
     resumed.run(resume=True)  # from the checkpoint of step 4
     assert resumed.step == 6
     for name, value in unbroken.net.state_dict().items():
         assert torch.equal(value, resumed.net.state_dict()[name]), name
-        assert torch.equal(unbroken.average[name], resumed.average[name]), name
+    assert unbroken.average.keys() == resumed.average.keys()
+    for name, value in unbroken.average.items():
+        assert torch.equal(value, resumed.average[name]), name
+    for ours, theirs in zip(
+        unbroken.optimizer.param_groups, resumed.optimizer.param_groups, strict=True
+    ):
+        assert (ours['name'], ours['lr']) == (theirs['name'], theirs['lr'])
 
 
 def test_it_learns_two_clips_by_heart(run_file, tmp_path):
@@ -200,18 +209,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(run_file, tmp_path):
         trainer.run()
 
 
-def test_schedules_start_turn_and_end_where_they_should():
-    rates = [learning_rate_factor(step, 10, 110, 0.9) for step in range(111)]
-    assert rates[0] == 0 and rates[10] == 1 and rates[110] == 0
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
-    assert rates[60] == pytest.approx(0.5**0.9)
-    assert [masked_attention_probability(step, 100, 0.5) for step in (0, 25, 50, 99)] == [
-        1.0, 0.5, 0.0, 0.0,
-    ]  # fmt: skip
-    assert masked_attention_probability(0, 100, 0.0) == 0.0
-
-
 def one_step(trainer: Trainer, step: int) -> None:
     """The optimiser's step of this number, on the run's next batch."""
     trainer.step = step
@@ -226,7 +223,7 @@ def test_each_stage_has_clips_of_its_own(run_file, monkeypatch):
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr('videomt_ros.training.trainer.SyntheticClips', Watched)
+    monkeypatch.setattr('videomt_ros.training.mixture.SyntheticClips', Watched)
     stages = (
         'stages=[{steps: 2, clip_frames: 1, batch_size: 2},'
         ' {steps: 1, clip_frames: 2, batch_size: 1, max_stride: 3}]'
@@ -255,7 +252,47 @@ def test_the_learning_rate_follows_the_schedule(run_file):
     for step, factor in ((1, 1 / 2), (2, 1.0), (4, 0.5**0.9)):
         one_step(trainer, step)
         rates = [group['lr'] for group in trainer.optimizer.param_groups]
-        assert rates == pytest.approx([0.01 * factor] * 2)
+        assert rates == pytest.approx([0.01 * factor] * len(rates))
+
+
+def test_the_vit_waits_and_its_depths_differ(run_file):
+    overrides = [
+        'learning_rate=0.01', 'warmup_steps=2', 'vit_warmup_steps=2', 'layer_decay=0.5',
+        'stages=[{steps: 6, clip_frames: 2, batch_size: 1}]',
+    ]  # fmt: skip
+    trainer = Trainer(load_settings(run_file, overrides))
+    start = {name: value.clone() for name, value in trainer.net.named_parameters()}
+    one_step(trainer, 1)
+    for name, value in trainer.net.named_parameters():
+        assert torch.equal(value, start[name]) == name.startswith('backbone.'), name
+    # 6 steps in all: at step 3 the ViT has half its rate, the rest 3/4 of its decay before it.
+    one_step(trainer, 3)
+    rates = {group['name']: group['lr'] for group in trainer.optimizer.param_groups}
+    assert rates['vit norm, no decay'] == pytest.approx(0.01 / 2)
+    assert rates['vit block 0'] == pytest.approx(0.01 / 2 / 8)  # 3 blocks
+    assert rates['new'] == pytest.approx(0.01 * 0.75**0.9)
+
+
+def test_weight_decay_may_take_in_all(run_file):
+    trainer = Trainer(load_settings(run_file, ['decay_all=true', 'weight_decay=0.03']))
+    assert {group['weight_decay'] for group in trainer.optimizer.param_groups} == {0.03}
+
+
+def test_a_run_without_an_average_leaves_its_last_weights(run_file, tmp_path):
+    overrides = [f'out={tmp_path / "out"}', 'ema_decay=null']
+    trainer = Trainer(load_settings(run_file, overrides))
+    net = load_model(trainer.run())
+    for name, value in trainer.net.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, atol=2e-3, rtol=2e-3)
+    resumed = Trainer(load_settings(run_file, overrides))
+    resumed.run(resume=True)
+    assert resumed.step == 6 and not resumed.average
+
+
+def test_the_groups_are_logged(run_file, tmp_path, caplog):
+    caplog.set_level('INFO')
+    Trainer(load_settings(run_file, [f'out={tmp_path / "out"}'])).run()
+    assert 'vit block 2, no decay' in caplog.text
 
 
 def test_frames_are_normalised_as_in_a_stream(run_file):
@@ -266,27 +303,6 @@ def test_frames_are_normalised_as_in_a_stream(run_file):
     assert geometry.padded_size == (32, 40)
     frames = torch.from_numpy(image).permute(2, 0, 1)[None, None]
     torch.testing.assert_close(trainer.normalise(frames)[0], expected)
-
-
-def test_vectors_and_queries_do_not_decay(run_file):
-    net = Trainer(load_settings(run_file)).net
-    decayed, free = parameter_groups(net, 0.03)
-    assert (decayed['weight_decay'], free['weight_decay']) == (0.03, 0.0)
-    names = {parameter: name for name, parameter in net.named_parameters()}
-    decayed_names, free_names = (
-        {names.pop(parameter) for parameter in group['params']} for group in (decayed, free)
-    )
-    assert not names
-    assert {
-        'backbone.vit.pos_embed', 'backbone.vit.patch_embed.proj.weight',
-        'backbone.vit.blocks.0.attn.qkv.weight', 'query_updater.weight', 'class_head.weight',
-        'upscale.0.conv2.weight',
-    } <= decayed_names  # fmt: skip
-    assert {
-        'q.weight', 'backbone.vit.cls_token', 'backbone.vit.reg_token', 'backbone.vit.norm.weight',
-        'backbone.vit.blocks.0.ls1.gamma', 'backbone.vit.blocks.0.attn.qkv.bias',
-        'query_updater.bias', 'upscale.0.norm.weight',
-    } <= free_names  # fmt: skip
 
 
 def test_gradients_are_clipped(run_file, monkeypatch):
@@ -306,14 +322,39 @@ def test_masked_attention_fades_with_the_step(run_file, monkeypatch):
     trainer = Trainer(load_settings(run_file, ['masked_attention_until=0.5']))
     forward, passed = trainer.net.forward, []
 
-    def spy(clip, masked_attention=None):
+    def spy(clip, masked_attention, state):
         passed.append(masked_attention)
-        return forward(clip, masked_attention)
+        return forward(clip, masked_attention, state)
 
     monkeypatch.setattr(trainer.net, 'forward', spy)
     for step in (0, 1, 3):
         one_step(trainer, step)
     assert passed == [[1.0] * 2, [pytest.approx(2 / 3)] * 2, None]
+
+
+def test_a_long_clip_is_one_step_in_chunks(run_file, monkeypatch):
+    stages = (
+        'stages=[{steps: 1, clip_frames: 1, batch_size: 1},'
+        ' {steps: 1, clip_frames: 7, batch_size: 1, chunk_frames: 3}]'
+    )
+    trainer = Trainer(load_settings(run_file, [stages, 'network.propagation=gru']))
+    forward, seen, steps = trainer.net.forward, [], []
+
+    def spy(clip, masked_attention, state):
+        seen.append((clip.shape[1], state))
+        outputs, after = forward(clip, masked_attention, state)
+        seen[-1] = (*seen[-1], after)
+        return outputs, after
+
+    monkeypatch.setattr(trainer.net, 'forward', spy)
+    monkeypatch.setattr(trainer.optimizer, 'step', lambda: steps.append(len(seen)))
+    one_step(trainer, 0)
+    one_step(trainer, 1)
+    assert [length for length, _, _ in seen] == [1, 3, 3, 1]
+    assert steps == [1, 4]
+    for (_, _, after), (_, entering, _) in zip(seen[1:], seen[2:], strict=False):
+        assert torch.equal(after, entering) and not entering.requires_grad
+    assert trainer.net.query_updater.weight_hh.grad.any()
 
 
 def test_a_network_from_scratch_starts_ready_to_learn(run_file):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from videomt_ros.datasets.dataset import DatasetError, VideoFrame
@@ -38,24 +39,33 @@ class ImageFolderVideo:
         Raises:
             DatasetError: an image cannot be read, ends early, or has another size.
         """
-        for index, path in enumerate(self.image_paths):
-            try:
-                with Image.open(path) as file:
-                    # As it is stored, whatever turn its EXIF asks for: so masks count pixels.
-                    image = file.convert('RGB')
-            except UNREADABLE as error:
-                raise DatasetError(
-                    path, [f'Expected an image that Pillow can read: {error}.']
-                ) from error
-            if (image.height, image.width) != self.size:
-                raise DatasetError(
-                    path,
-                    [
-                        f'Expected {self.size[1]} x {self.size[0]} pixels (width x height), '
-                        f'got {image.width} x {image.height}.'
-                    ],
-                )
-            yield VideoFrame(index, self.stamps_ns[index], np.array(image))
+        for index in range(len(self.image_paths)):
+            yield VideoFrame(index, self.stamps_ns[index], self.image(index))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Read one image alone: RGB, (H, W, 3).
+
+        Raises:
+            DatasetError: it cannot be read, ends early, or has another size.
+        """
+        path = self.image_paths[index]
+        try:
+            with Image.open(path) as file:
+                # As it is stored, whatever turn its EXIF asks for: so masks count pixels.
+                image = file.convert('RGB')
+        except UNREADABLE as error:
+            raise DatasetError(
+                path, [f'Expected an image that Pillow can read: {error}.']
+            ) from error
+        if (image.height, image.width) != self.size:
+            raise DatasetError(
+                path,
+                [
+                    f'Expected {self.size[1]} x {self.size[0]} pixels (width x height), '
+                    f'got {image.width} x {image.height}.'
+                ],
+            )
+        return np.array(image)
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

@@ -10,12 +10,14 @@ image's short side, so that a scene looks alike at every size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from videomt_ros.datasets.synthetic_wall import RADII, Wall, check_hidden_frames, draw_walk
 
 CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 
@@ -105,6 +107,8 @@ class Scene:
         width: image width in pixels, at least 8.
         num_frames: length; objects are born within the first half of it.
         num_objects: how many shapes the scene holds, None: 3 to 6.
+        hidden_frames: fewest and most frames, for a wall behind which all shapes vanish for so
+            long, again and again; None: no wall. Without one, scenes are the same as ever.
 
     Attributes:
         class_of: identity -> class id, an index into `CLASS_NAMES`.
@@ -117,12 +121,14 @@ class Scene:
         width: int = 480,
         num_frames: int = 60,
         num_objects: int | None = None,
+        hidden_frames: tuple[int, int] | None = None,
     ) -> None:
         if min(height, width) < 8 or num_frames < 1 or seed < 0:
             raise ValueError(
                 'Expected a scene of at least 8 x 8 pixels, 1 frame and a seed of 0 or more, '
                 f'got {height} x {width}, {num_frames} frames, seed {seed}.'
             )
+        check_hidden_frames(hidden_frames)
         self.seed, self.height, self.width, self.num_frames = seed, height, width, num_frames
         self._rng = np.random.default_rng(seed)
         if num_objects is None:
@@ -144,6 +150,11 @@ class Scene:
         self._noise = self._rng.uniform(0, 9)
         self._blur = max(0.0, self._rng.uniform(-0.006, 0.006))  # half of the scenes are sharp
         self._background = self._draw_background()
+        # Drawn after all else, so that what has no wall stays as it was.
+        self._wall: Wall | None = None
+        if hidden_frames is not None:
+            self._objects = [self._send_behind(item, hidden_frames) for item in self._objects]
+            self._wall = Wall(self._draw_colours(saturation=(0, 60), value=(60, 160)))
 
     def __len__(self) -> int:
         return self.num_frames
@@ -168,6 +179,8 @@ class Scene:
         for identity, item in enumerate(self._objects, start=1):
             if t >= item.birth:
                 self._paint(canvas, ids, identity, item, t, camera)
+        if self._wall is not None:
+            self._wall.paint(canvas, ids, camera)
         return self._expose(canvas, t), ids
 
     def _draw_colours(
@@ -221,6 +234,23 @@ class Scene:
             colours=colours,
             pitch=rng.uniform(0.4, 0.6),
         )
+
+    def _send_behind(self, item: _Object, hidden_frames: tuple[int, int]) -> _Object:
+        """The same shape, smaller and upright, on a path behind the wall."""
+        radius, angle = self._rng.uniform(*RADII), item.spin[0]
+        x = np.concatenate(_unit_outlines(item.class_id)) @ [np.cos(angle), -np.sin(angle)]
+        reach = radius * x.min(), radius * x.max()
+        walk = draw_walk(self._rng, *reach, hidden_frames, self.num_frames)
+        sway, frequency, phase = item.sway.copy(), item.frequency.copy(), item.phase.copy()
+        sway[:, 0] = walk.sway, 0
+        frequency[0, 0], phase[0, 0] = walk.frequency, walk.phase
+        # A shape that leaves the view is hidden by that: these stay.
+        sway[:, 1] = self._rng.uniform(0.03, 0.12, 2)
+        centre = np.array([walk.centre, np.clip(item.centre[1], -0.3, 0.3)])
+        return replace(
+            item, radius=radius, centre=centre, sway=sway, frequency=frequency, phase=phase,
+            spin=(angle, 0.0), birth=0,
+        )  # fmt: skip
 
     def _draw_background(self) -> NDArray[np.uint8]:
         """A texture larger than the view by half on each side, (2H, 2W, 3) uint8."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -107,29 +107,50 @@ class VidEoMT(nn.Module):
             ValueError: frames or state have another shape.
         """
         check_frames(frames, self.config.patch_size)
-        expected = (frames.shape[0], self.config.num_queries, self.config.embed_dim)
-        if tuple(state.shape) != expected:
-            raise ValueError(
-                f'Expected a state of shape {expected}, got {tuple(state.shape)}. '
-                'Start a video with initial_state(batch_size).'
-            )
+        self._check_state(state, frames.shape[0])
         tokens, rope = self.backbone.encode(frames)
         return self._decode(tokens, rope, state, self._grid(frames), None)
 
-    def forward(self, clip: Tensor, masked_attention: Sequence[float] | None = None) -> Outputs:
-        """Run B whole clips, each from its first state.
+    def cut_gradient(self, state: Tensor) -> Tensor:
+        """The same state as a start: what follows it teaches nothing to the frames before.
+
+        Without propagation the state is q, which all frames teach.
+        """
+        if self.config.propagation == 'none':
+            return self.initial_state(state.shape[0])
+        return state.detach()
+
+    @overload
+    def forward(
+        self, clip: Tensor, masked_attention: Sequence[float] | None = None, state: None = None
+    ) -> Outputs: ...
+
+    @overload
+    def forward(
+        self, clip: Tensor, masked_attention: Sequence[float] | None, state: Tensor
+    ) -> tuple[Outputs, Tensor]: ...
+
+    def forward(
+        self,
+        clip: Tensor,
+        masked_attention: Sequence[float] | None = None,
+        state: Tensor | None = None,
+    ) -> Outputs | tuple[Outputs, Tensor]:
+        """Run B clips: whole ones from their first state, or parts of them from a state.
 
         Args:
             clip: normalised RGB, (B, T, 3, H, W); H and W are multiples of the patch size.
             masked_attention: for training, one probability per query block, 0..1, that a query
                 attends only to the patches inside its own mask; None: all attend everywhere.
+            state: queries left by the frame before the clip, (B, Q, C); None: the clip is whole.
 
         Returns:
             Outputs with class_logits (B, T, Q, K + 1) and mask_logits (B, T, Q, h, w); in
-            training mode also the outputs before each query block.
+            training mode also the outputs before each query block. If a state was given, the
+            outputs and the next state (B, Q, C).
 
         Raises:
-            ValueError: the clip has another shape.
+            ValueError: the clip or the state has another shape.
         """
         if clip.ndim != 5 or not clip.shape[1]:
             raise ValueError(f'Expected a clip of shape (B, T, 3, H, W), got {tuple(clip.shape)}.')
@@ -139,14 +160,26 @@ class VidEoMT(nn.Module):
         # The encoder blocks see no queries, so all frames pass through them at once.
         tokens, rope = self.backbone.encode(frames)
         tokens = tokens.unflatten(0, (batch_size, num_frames))
-        state = self.initial_state(batch_size)
+        whole = state is None
+        if state is None:
+            state = self.initial_state(batch_size)
+        self._check_state(state, batch_size)
         outputs = []
         for t in range(num_frames):
             output, state = self._decode(
                 tokens[:, t], rope, state, self._grid(frames), masked_attention
             )
             outputs.append(output)
-        return stack_outputs(outputs)
+        stacked = stack_outputs(outputs)
+        return stacked if whole else (stacked, state)
+
+    def _check_state(self, state: Tensor, batch_size: int) -> None:
+        expected = (batch_size, self.config.num_queries, self.config.embed_dim)
+        if tuple(state.shape) != expected:
+            raise ValueError(
+                f'Expected a state of shape {expected}, got {tuple(state.shape)}. '
+                'Start a video with initial_state(batch_size).'
+            )
 
     def _grid(self, frames: Tensor) -> tuple[int, int]:
         patch_size = self.config.patch_size

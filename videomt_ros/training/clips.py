@@ -1,12 +1,14 @@
 """Clips to train on: batches of uint8 frames and their truth.
 
-Here the synthetic scenes; data sets of annotated videos give the same `Batch`.
+Here the synthetic scenes; `training.sampling` gives the same `Batch` from annotated videos.
+
+Letters: B batch, T frames, N objects of a clip, H W size in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +22,17 @@ from videomt_ros.training.criterion import Targets
 
 FIRST_TRAINING_SEED = 1_000_000
 """Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
+
+
+class Clip(NamedTuple):
+    """A few frames of a video and the objects in them, whose masks may overlap."""
+
+    frames: NDArray[np.uint8]
+    """(T, H, W, 3) RGB."""
+    class_ids: NDArray[np.int64]
+    """(N,), 0..K-1."""
+    masks: NDArray[np.bool_]
+    """(N, T, H, W); empty in frames where the object is hidden."""
 
 
 class Batch(NamedTuple):
@@ -42,6 +55,7 @@ class SyntheticClips(Dataset[Batch]):
         max_stride: frames of a scene from one clip frame to the next, 1 up to this.
         supersample: the scenes are drawn so many times larger, and reduced as the camera's image
             is before it enters the network: fine textures and noise fade by it.
+        hidden_frames: of the scenes; see `datasets.synthetic.Scene`.
     """
 
     def __init__(
@@ -53,6 +67,7 @@ class SyntheticClips(Dataset[Batch]):
         image_sizes: Sequence[tuple[int, int]],
         max_stride: int,
         supersample: int = 1,
+        hidden_frames: tuple[int, int] | None = None,
     ) -> None:
         self.seed = seed
         self.num_batches = num_batches
@@ -61,6 +76,7 @@ class SyntheticClips(Dataset[Batch]):
         self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
         self.max_stride = max_stride
         self.supersample = supersample
+        self.hidden_frames = hidden_frames
 
     def __len__(self) -> int:
         return self.num_batches
@@ -71,46 +87,91 @@ class SyntheticClips(Dataset[Batch]):
         clips = [self._clip(rng, height, width) for _ in range(self.batch_size)]
         return collate(clips)
 
-    def _clip(
-        self, rng: np.random.Generator, height: int, width: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], dict[int, int]]:
-        factor = self.supersample
-        scene = Scene(
-            int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
-            height * factor,
-            width * factor,
-            num_frames=60,
-            num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+    def _clip(self, rng: np.random.Generator, height: int, width: int) -> Clip:
+        size = (height, width)
+        return draw_scene(
+            rng, size, self.clip_frames, self.max_stride, self.supersample, self.hidden_frames
         )
-        stride = int(rng.integers(1, self.max_stride + 1))
-        last = len(scene) - 1 - stride * (self.clip_frames - 1)
-        start = int(rng.integers(0, max(1, last + 1)))
-        drawn = [scene.frame(start + stride * i) for i in range(self.clip_frames)]
-        images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
-        ids = [truth[factor // 2 :: factor, factor // 2 :: factor] for _, truth in drawn]
-        return np.stack(images), np.stack(ids), scene.class_of
 
 
-def collate(
-    clips: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint16], dict[int, int]]],
-) -> Batch:
-    """Join clips into a batch.
+def draw_scene(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    clip_frames: int,
+    max_stride: int,
+    supersample: int,
+    hidden_frames: tuple[int, int] | None = None,
+) -> Clip:
+    """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
 
     Args:
-        clips: of each, images (T, H, W, 3) uint8 RGB, identities (T, H, W) uint16, 0 background,
-            and the class of each identity. Identities that are never visible are left out.
+        rng: decides on scene, start and stride.
+        size: (height, width) in pixels.
+        clip_frames: T.
+        max_stride: see SyntheticClips.
+        supersample: see SyntheticClips.
+        hidden_frames: see SyntheticClips.
     """
-    frames = np.stack([images for images, _, _ in clips]).transpose(0, 1, 4, 2, 3)
-    clip_of, class_ids, masks = [], [], []
-    for index, (_, ids, class_of) in enumerate(clips):
-        for identity in np.unique(ids[ids > 0]):
-            clip_of.append(index)
-            class_ids.append(class_of[int(identity)])
-            masks.append(ids == identity)
-    shape = (0, *clips[0][1].shape)
-    targets = Targets(
-        torch.tensor(clip_of, dtype=torch.int64),
-        torch.tensor(class_ids, dtype=torch.int64),
-        torch.from_numpy(np.stack(masks) if masks else np.zeros(shape, bool)),
+    height, width = size
+    scene = Scene(
+        int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
+        height * supersample,
+        width * supersample,
+        num_frames=60,
+        num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+        hidden_frames=hidden_frames,
     )
-    return Batch(torch.from_numpy(np.ascontiguousarray(frames)), targets)
+    stride = int(rng.integers(1, max_stride + 1))
+    last = len(scene) - 1 - stride * (clip_frames - 1)
+    start = int(rng.integers(0, max(1, last + 1)))
+    drawn = [scene.frame(start + stride * i) for i in range(clip_frames)]
+    images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
+    middle = supersample // 2
+    ids = [truth[middle::supersample, middle::supersample] for _, truth in drawn]
+    return clip_of_ids(np.stack(images), np.stack(ids), scene.class_of)
+
+
+def clip_of_ids(
+    frames: NDArray[np.uint8], ids: NDArray[np.integer[Any]], class_of: Mapping[int, int]
+) -> Clip:
+    """A clip from images of ids.
+
+    Args:
+        frames: (T, H, W, 3) RGB.
+        ids: (T, H, W), 0 where there is no object.
+        class_of: class id of each id; may know more ids than the clip has.
+    """
+    present = [identity for identity in np.unique(ids).tolist() if identity]
+    class_ids = np.array([class_of[identity] for identity in present], np.int64)
+    return Clip(frames, class_ids, ids == np.array(present, ids.dtype)[:, None, None, None])
+
+
+def collate(clips: Sequence[Clip], divisor: int = 1, fill: Sequence[int] = (0, 0, 0)) -> Batch:
+    """Join clips into a batch; smaller ones are padded right and bottom, as a stream pads.
+
+    Args:
+        clips: of one number of frames.
+        divisor: height and width of the batch are multiples of it.
+        fill: colour of the padding, RGB. The mean of the network is its zero.
+    """
+    height, width = (
+        -(-max(clip.frames.shape[axis] for clip in clips) // divisor) * divisor for axis in (1, 2)
+    )
+    shape = (len(clips), len(clips[0].frames), height, width)
+    frames = np.empty((*shape, 3), np.uint8)
+    frames[:] = np.array(fill, np.uint8)
+    masks = np.zeros((sum(len(clip.class_ids) for clip in clips), *shape[1:]), bool)
+    first = 0
+    for index, clip in enumerate(clips):
+        rows, columns = clip.frames.shape[1:3]
+        frames[index, :, :rows, :columns] = clip.frames
+        last = first + len(clip.class_ids)
+        masks[first:last, :, :rows, :columns] = clip.masks
+        first = last
+    clip_of = np.repeat(np.arange(len(clips)), [len(clip.class_ids) for clip in clips])
+    targets = Targets(
+        torch.from_numpy(clip_of),
+        torch.from_numpy(np.concatenate([clip.class_ids for clip in clips])),
+        torch.from_numpy(masks),
+    )
+    return Batch(torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3))), targets)

@@ -5,7 +5,7 @@ them where the prediction is uncertain (PointRend, arXiv 1912.08193). Every auxi
 as much as the last one; in the released code the last auxiliary one lost its weights.
 
 Letters: L supervised layers, B batch, T frames, N objects of the whole batch, Q queries,
-K classes, P points, M (object, frame) pairs with a mask.
+K classes, P points, M (object, frame) pairs of these frames with a mask.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.matcher import assign, first_visible, pair_costs
+from videomt_ros.training.matcher import assign, count_pairs, first_visible, pair_costs
 from videomt_ros.training.ranges import check_range
 
 
@@ -105,18 +105,52 @@ class Criterion:
         Returns:
             Scalars `class`, `mask` and `dice`; the loss to minimise is their sum.
         """
+        return self.chunk(outputs, targets)[0]
+
+    def chunk(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        start: int = 0,
+        query_of: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The share of some consecutive frames in the losses of whole clips.
+
+        Objects keep the queries they were given in earlier chunks, and the losses are divided by
+        what the whole clips hold: those of all chunks add up to those of the clips.
+
+        Args:
+            outputs: of the chunk, as above with the chunk's frames for T.
+            targets: truth of the whole clips.
+            start: the chunk's first frame in the clips.
+            query_of: what this method returned for the chunk before, None at frame 0.
+
+        Returns:
+            The losses, and the query of each object in each layer, (L, N) int64, -1 without one.
+        """
         layers = (*outputs.auxiliary, outputs._replace(auxiliary=()))
         first = first_visible(targets.masks) if len(targets.class_ids) else targets.class_ids
-        matches = self.match(layers, targets, first)
+        query_of = self.match(layers, targets, first, start, query_of)
+        batch_size, _, num_queries = outputs.class_logits.shape[:3]
+        num_frames = targets.masks.shape[1]
+        num_pairs = count_pairs(targets.clip_of, first, batch_size, num_frames, num_queries)
         losses = [
-            self._layer(layer, targets, first, query_of)
-            for layer, query_of in zip(layers, matches, strict=True)
+            self._layer(layer, targets, first, of_layer, start, num_pairs)
+            for layer, of_layer in zip(layers, query_of, strict=True)
         ]
-        return {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
+        sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
+        return sums, query_of
 
     @torch.no_grad()
-    def match(self, layers: tuple[Outputs, ...], targets: Targets, first: Tensor) -> Tensor:
-        """Query of each object in each layer, (L, N) int64, -1 without one.
+    def match(
+        self,
+        layers: tuple[Outputs, ...],
+        targets: Targets,
+        first: Tensor,
+        start: int = 0,
+        query_of: Tensor | None = None,
+    ) -> Tensor:
+        """Query of each object in each layer, (L, N) int64, -1 without one; see `chunk`.
 
         All costs reach the host in one copy.
         """
@@ -125,10 +159,12 @@ class Criterion:
         if not num_objects:
             return torch.zeros(len(layers), 0, dtype=torch.int64, device=device)
         weights = self.weights
-        frame = first.clamp(max=num_frames - 1)
+        # Objects first seen in other chunks get costs too, of a wrong frame, that nobody reads: to
+        # leave them out, the host would have to wait for their number.
+        frame = (first - start).clamp(0, num_frames - 1)
         rows = torch.arange(num_objects, device=device)
         points = torch.rand(num_objects, weights.num_points, 2, device=device)
-        truth = sample_at(targets.masks[rows, frame].float(), points)
+        truth = sample_at(targets.masks[rows, start + frame].float(), points)
         costs = []
         for layer in layers:
             mask_logits = layer.mask_logits[targets.clip_of, frame].float()  # N, Q, h, w
@@ -143,27 +179,35 @@ class Criterion:
                     (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
                 )
             )
-        header = torch.stack([targets.clip_of, first], dim=1).float()  # small integers: exact
-        packed = torch.cat([torch.cat(costs, dim=1), header], dim=1).cpu().numpy()
-        clip_of, first_host = packed[:, -2].astype('int64'), packed[:, -1].astype('int64')
+        if query_of is None:
+            query_of = first.new_full((len(layers), num_objects), -1)
+        header = [targets.clip_of, first - start, *query_of]
+        small = torch.stack(header, dim=1).float()  # small integers: exact
+        packed = torch.cat([small, *costs], dim=1).cpu().numpy()
+        clip_of, first_host, *taken = packed[:, : len(header)].T.astype('int64')
         num_queries = costs[0].shape[1]
-        queries = [
-            assign(
-                packed[:, i * num_queries : (i + 1) * num_queries], clip_of, first_host, num_frames
-            )
-            for i in range(len(layers))
-        ]
-        return torch.stack([torch.from_numpy(query_of) for query_of in queries]).to(device)
+        queries = []
+        for i, of_layer in enumerate(taken):
+            left = len(header) + i * num_queries
+            costs_host = packed[:, left : left + num_queries]
+            queries.append(assign(costs_host, clip_of, first_host, num_frames, of_layer))
+        return torch.stack([torch.from_numpy(item) for item in queries]).to(device)
 
     def _layer(
-        self, layer: Outputs, targets: Targets, first: Tensor, query_of: Tensor
+        self,
+        layer: Outputs,
+        targets: Targets,
+        first: Tensor,
+        query_of: Tensor,
+        start: int,
+        num_pairs: Tensor,
     ) -> dict[str, Tensor]:
         weights = self.weights
         class_logits = layer.class_logits.float()  # B, T, Q, K + 1
         batch_size, num_frames, num_queries, num_outputs = class_logits.shape
         # An object is expected from its first sight on, hidden or not: presence is the mask's
         # matter. Before, nothing in the past could tell that it will come.
-        time = torch.arange(num_frames, device=class_logits.device)
+        time = start + torch.arange(num_frames, device=class_logits.device)
         expected = (time >= first[:, None]) & (query_of >= 0)[:, None]  # N, T
         objects, frames = expected.nonzero(as_tuple=True)  # M, M
         clips, queries = targets.clip_of[objects], query_of[objects]
@@ -173,21 +217,25 @@ class Criterion:
         labels[clips, frames, queries] = targets.class_ids[objects]
         label_weights = class_logits.new_ones(num_outputs)
         label_weights[-1] = weights.no_object_weight
-        class_loss = F.cross_entropy(class_logits.flatten(0, 2), labels.flatten(), label_weights)
+        class_loss = F.cross_entropy(
+            class_logits.flatten(0, 2), labels.flatten(), label_weights, reduction='sum'
+        )
+        num_labels = batch_size * targets.masks.shape[1] * num_queries
+        class_loss = class_loss / (num_pairs + weights.no_object_weight * (num_labels - num_pairs))
         mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
-        if not len(objects):  # a batch without objects still needs a gradient of 0
+        if not len(objects):  # frames without objects still need a gradient of 0
             nothing = mask_logits.sum() * 0
             return {'class': weights.class_weight * class_loss, 'mask': nothing, 'dice': nothing}
         with torch.no_grad():
             points = uncertain_points(mask_logits, weights)
-            truth = sample_at(targets.masks[objects, frames].float(), points)  # M, P
+            truth = sample_at(targets.masks[objects, start + frames].float(), points)  # M, P
         logits = sample_at(mask_logits, points)
-        mask_loss = F.binary_cross_entropy_with_logits(logits, truth)
+        mask_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1)
         inside = logits.sigmoid()
         overlap = (inside * truth).sum(dim=1)
         dice_loss = 1 - (2 * overlap + 1) / (inside.sum(dim=1) + truth.sum(dim=1) + 1)
         return {
             'class': weights.class_weight * class_loss,
-            'mask': weights.mask_weight * mask_loss,
-            'dice': weights.dice_weight * dice_loss.mean(),
+            'mask': weights.mask_weight * mask_loss.sum() / num_pairs,
+            'dice': weights.dice_weight * dice_loss.sum() / num_pairs,
         }

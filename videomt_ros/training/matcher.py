@@ -34,6 +34,30 @@ def first_visible(masks: Tensor) -> Tensor:
     return torch.where(visible, frames, num_frames).amin(dim=1)
 
 
+def count_pairs(
+    clip_of: Tensor, first: Tensor, batch_size: int, num_frames: int, num_queries: int
+) -> Tensor:
+    """(Object, frame) pairs that will be compared in whole clips, before anything is matched.
+
+    Which object finds no query free depends on the costs, but how many do not: from its first
+    frame on each object holds one query, until the clip has none left. So the losses of a part of
+    a clip can be divided by what the whole clip holds.
+
+    Args:
+        clip_of: (N,) int64, index of the clip that holds the object.
+        first: (N,) int64, first visible frame; num_frames for an object that is never visible.
+        batch_size: B.
+        num_frames: T.
+        num_queries: Q.
+
+    Returns:
+        A scalar, int64, on the device of `first`: nothing is copied to the host.
+    """
+    new = first.new_zeros(batch_size, num_frames + 1)
+    new.index_put_((clip_of, first), torch.ones_like(first), accumulate=True)
+    return new[:, :-1].cumsum(dim=1).clamp(max=num_queries).sum()
+
+
 def pair_costs(
     class_logits: Tensor,
     point_logits: Tensor,
@@ -72,22 +96,25 @@ def assign(
     clip_of: NDArray[np.int64],
     first: NDArray[np.int64],
     num_frames: int,
+    taken: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Give each object its query, frame by frame, among those not yet taken in its clip.
 
     Args:
         costs: (N, Q).
         clip_of: (N,) index of the clip that holds the object.
-        first: (N,) first visible frame; num_frames or more: never visible.
+        first: (N,) first visible frame; less than 0 or num_frames and more: in none of these.
         num_frames: T.
+        taken: (N,) what this function gave for the frames before; None: there are none.
 
     Returns:
-        (N,) query index; -1 for an object that is never visible or finds no query free.
+        (N,) query index; -1 for an object that is not seen yet or found no query free.
     """
-    query_of = np.full(len(costs), -1, np.int64)
+    query_of = np.full(len(costs), -1, np.int64) if taken is None else taken.copy()
     costs = np.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)
     for clip in np.unique(clip_of):
         free = np.ones(costs.shape[1], bool)
+        free[query_of[(clip_of == clip) & (query_of >= 0)]] = False
         for t in range(num_frames):
             objects = np.flatnonzero((clip_of == clip) & (first == t))
             queries = np.flatnonzero(free)

@@ -27,5 +27,5 @@ def check_range(
             continue
         limits = f'above {lowest}' if open_ else f'of {lowest} or more'
         if highest < math.inf:
-            limits = f'from {lowest} to {highest}'
+            limits = f'above {lowest}, up to {highest}' if open_ else f'from {lowest} to {highest}'
         raise ValueError(f'Expected {name} {limits}, got {value}.')

@@ -17,6 +17,41 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int, power: 
     return max(0.0, left) ** power
 
 
+def learning_rate_factors(
+    step: int, warmup_steps: int, vit_warmup_steps: int | None, total_steps: int, power: float
+) -> dict[str, float]:
+    """Factors of the base learning rate at a step for the pretrained ViT and for what is new.
+
+    Two-stage warm-up (EoMT, arXiv 2503.19108): while new parameters rise the ViT rests, so that
+    their first, random gradients do not spoil it. Then it rises, and from there decays to 0 at the
+    same last step.
+
+    Args:
+        step: of the optimiser, from 0.
+        warmup_steps: over which what is new rises.
+        vit_warmup_steps: over which the ViT rises after that; None: it rises with the rest.
+        total_steps: of the run.
+        power: of the decay.
+
+    Returns:
+        Factors by part: `vit` and `new`.
+
+    >>> learning_rate_factors(9, 10, 20, 110, 1.0)
+    {'vit': 0.0, 'new': 0.9}
+    >>> learning_rate_factors(20, 10, 20, 110, 1.0)
+    {'vit': 0.5, 'new': 0.9}
+    """
+    new = learning_rate_factor(step, warmup_steps, total_steps, power)
+    if vit_warmup_steps is None:
+        return {'vit': new, 'new': new}
+    vit = 0.0
+    if step >= warmup_steps:
+        vit = learning_rate_factor(
+            step - warmup_steps, vit_warmup_steps, total_steps - warmup_steps, power
+        )
+    return {'vit': vit, 'new': new}
+
+
 def masked_attention_probability(step: int, total_steps: int, until: float) -> float:
     """Chance that a query is held inside its mask: 1 at step 0, 0 from `until` of all steps on.
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
 
+from videomt_ros.datasets.synthetic_wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
+from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.ranges import check_range
 
 MAY_CHANGE = ('out', 'device', 'threads', 'workers', 'checkpoint_every', 'log_every')
@@ -30,9 +34,20 @@ class Stage:
     """Largest distance between neighbouring frames of a clip; each clip draws its own."""
     supersample: int = 1
     """Scenes are drawn so many times larger, and reduced as a camera's image would be."""
+    hidden_frames: tuple[int, int] | None = None
+    """Fewest and most frames for which shapes of synthetic scenes vanish behind a wall, again and
+    again; null: there is no wall."""
+    chunk_frames: int | None = None
+    """Truncated query propagation: frames that are learned from at a time, 2 or more, with the
+    memory of as many; the queries pass on from chunk to chunk, their gradient does not. null: the
+    whole clip. Published for clips of 15 frames: 5."""
 
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
+        check_hidden_frames(self.hidden_frames)
+        # A single frame teaches nothing about what it hands on.
+        if self.chunk_frames is not None:
+            check_range(self, 'chunk_frames', 2)
 
 
 @dataclass(frozen=True)
@@ -45,20 +60,34 @@ class TrainSettings:
     out: str = 'out/train'
     """Folder of checkpoints, log and the final weights."""
     seed: int = 0
+    data: tuple[DataSource, ...] = ()
+    """What to train on, mixed by weight; none: synthetic scenes alone."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """Of annotated videos."""
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)
-    """(height, width) in pixels; each batch has one of them."""
+    """(height, width) of synthetic scenes in pixels; each batch has one of them, and among other
+    data each scene."""
     learning_rate: float = 1e-4
+    layer_decay: float = 1.0
+    """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
+    from scratch, 0.6 in the published recipe, which starts from a pretrained one."""
     weight_decay: float = 0.05
+    decay_all: bool = False
+    """Weight decay for norms, biases, layer scales, prefix tokens and queries too."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from 0."""
+    vit_warmup_steps: int | None = None
+    """Steps over which that of the ViT rises, once the rest has risen; null: with the rest.
+    1000 in the published recipe."""
     decay_power: float = 0.9
     """Of the polynomial decay to 0 that follows."""
     grad_clip_norm: float = 1.0
     """Largest norm of the gradient of all parameters together."""
     masked_attention_until: float = 0.0
     """Share of all steps over which masked attention fades from always to never; 0: none."""
-    ema_decay: float = 0.999
-    """Of the running mean of the weights, which is what the run delivers."""
+    ema_decay: float | None = 0.999
+    """Of the running mean of the weights, which is what the run delivers; null: it delivers the
+    last weights, and keeps no mean."""
     losses: LossWeights = field(default_factory=LossWeights)
     device: str = 'cpu'
     """A torch device. On a GPU the network runs under bfloat16 autocast."""
@@ -87,8 +116,11 @@ class TrainSettings:
         check_range(self, 'learning_rate grad_clip_norm', 0, open_=True)
         check_range(self, 'weight_decay warmup_steps decay_power workers', 0)
         check_range(self, 'masked_attention_until', 0, 1)
+        check_range(self, 'layer_decay', 0, 1, open_=True)
+        if self.vit_warmup_steps is not None:
+            check_range(self, 'vit_warmup_steps', 0)
         check_range(self, 'threads checkpoint_every log_every', 1)
-        if not 0 <= self.ema_decay < 1:
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')
         try:
             torch.device(self.device)
@@ -102,10 +134,19 @@ class TrainSettings:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
+    def stage_at(self, step: int) -> Stage:
+        """The stage that a step is part of."""
+        ends = itertools.accumulate(stage.steps for stage in self.stages)
+        return next(s for s, end in zip(self.stages, ends, strict=True) if step < end)
+
     def deciding(self) -> dict[str, Any]:
         """What a run and its resumption must agree on: plain values by dotted name."""
         values = {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
-        for part in ('network', 'losses'):
+        # The folder may be another on another machine.
+        values['data'] = [
+            {k: v for k, v in source.items() if k != 'root'} for source in values['data']
+        ]
+        for part in ('network', 'losses', 'augmentation'):
             values |= {f'{part}.{name}': value for name, value in values.pop(part).items()}
         return values
 
@@ -184,6 +225,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     Raises:
         ValueError: it is of another type; says which setting.
     """
+    if get_origin(hint) is UnionType:  # a setting that may be null
+        if value is None:
+            return None
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if is_dataclass(hint):
         return build_settings(hint, value, f'{name}.')
     if get_origin(hint) is tuple:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,12 +14,16 @@ from typing import Any
 import torch
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
 from videomt_ros.model import VidEoMT, save_model
-from videomt_ros.training.clips import Batch, SyntheticClips
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.chunks import chunk_losses
+from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion
-from videomt_ros.training.schedule import learning_rate_factor, masked_attention_probability
+from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.optimiser import group_table, parameter_groups, set_learning_rates
+from videomt_ros.training.sampling import load_batches
+from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
 from videomt_ros.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +33,7 @@ UPDATER_GAIN = 0.3
 
 
 class Trainer:
-    """Train a network from scratch and leave its averaged weights in `settings.out`.
+    """Train a network from scratch and leave its (averaged) weights in `settings.out`.
 
     A run that is interrupted goes on from its last checkpoint with `run(resume=True)`.
     """
@@ -38,22 +43,26 @@ class Trainer:
         self.out = Path(settings.out)
         self.device = open_device(settings.device)
         torch.set_num_threads(settings.threads)
+        self.mixture = Mixture(settings)
         torch.manual_seed(settings.seed)
         self.net = VidEoMT(settings.network)
         start_from_scratch(self.net)
         self.net.to(self.device).train()
-        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.average: dict[str, Tensor] = {}  # stays empty without ema_decay
+        if settings.ema_decay is not None:
+            self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.criterion = Criterion(settings.losses)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.net, settings.weight_decay), lr=settings.learning_rate
+        groups = parameter_groups(
+            self.net, settings.weight_decay, settings.layer_decay, settings.decay_all
         )
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.step = 0
 
     def run(self, resume: bool = False) -> Path:
         """Train to the last step.
 
         Returns:
-            The file with the averaged weights, one that `load_model` reads.
+            The file with the (averaged) weights, one that `load_model` reads.
 
         Raises:
             ValueError: the loss is not finite; the folder holds a run already; or, on a resume,
@@ -68,6 +77,7 @@ class Trainer:
                 'Go on with that run by --resume, or choose another folder with out=...'
             )
         self.cut_log()
+        logger.info('Parameter groups:\n%s', group_table(self.optimizer.param_groups))
         started, first_step = time.monotonic(), self.step
         with open(self.log_path, 'a', encoding='utf-8') as log:
             for batch in self.batches():
@@ -94,23 +104,11 @@ class Trainer:
         """The batches from the present step to the last, whatever came before a resume."""
         settings, done = self.settings, 0
         for index, stage in enumerate(settings.stages):
-            clips = SyntheticClips(
-                settings.seed + index,
-                stage.steps,
-                stage.batch_size,
-                stage.clip_frames,
-                settings.image_sizes,
-                stage.max_stride,
-                stage.supersample,
-            )
             rest = range(max(0, self.step - done), stage.steps)
             done += stage.steps
-            yield from DataLoader(
-                Subset(clips, rest),
-                batch_size=None,
-                num_workers=settings.workers,
-                pin_memory=self.device.type == 'cuda',
-            )
+            clips = self.mixture.clips(index)
+            on_gpu = self.device.type == 'cuda'
+            yield from load_batches(clips, rest, settings.workers, pin_memory=on_gpu)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the losses."""
@@ -118,29 +116,50 @@ class Trainer:
         # Points and masked queries are drawn anew for each step from its own seed, so that a
         # resumed run draws what an unbroken one would.
         torch.manual_seed((settings.seed << 32) + self.step)
-        factor = learning_rate_factor(
-            self.step, settings.warmup_steps, settings.total_steps, settings.decay_power
+        factors = learning_rate_factors(
+            self.step,
+            settings.warmup_steps,
+            settings.vit_warmup_steps,
+            settings.total_steps,
+            settings.decay_power,
         )
-        for group in self.optimizer.param_groups:
-            group['lr'] = settings.learning_rate * factor
+        set_learning_rates(self.optimizer, settings.learning_rate, factors)
         probability = masked_attention_probability(
             self.step, settings.total_steps, settings.masked_attention_until
         )
         masked = [probability] * settings.network.num_query_blocks if probability else None
         targets = batch.targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == 'cuda'):
-            outputs = self.net(self.normalise(batch.frames.to(self.device)), masked)
-        losses = self.criterion(outputs, targets)
-        loss = torch.stack(list(losses.values())).sum()
-        values = torch.stack([loss, *losses.values()]).detach().tolist()
-        record = dict(zip(['loss', *losses], values, strict=True))
-        if not loss.isfinite():
+
+        def forward(frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
+            on_gpu = self.device.type == 'cuda'
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
+                return self.net(self.normalise(frames.to(self.device)), masked, state)
+
+        batch_size, num_frames = batch.frames.shape[:2]
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = []
+        for losses in chunk_losses(
+            forward,
+            self.net.cut_gradient,
+            self.criterion,
+            self.net.initial_state(batch_size),
+            batch.frames,
+            targets,
+            settings.stage_at(self.step).chunk_frames or num_frames,
+        ):
+            loss = torch.stack(list(losses.values())).sum()
+            loss.backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
+        sums = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        loss = torch.stack(list(sums.values())).sum()
+        record = dict(
+            zip(['loss', *sums], torch.stack([loss, *sums.values()]).tolist(), strict=True)
+        )
+        if not math.isfinite(record['loss']):
             raise ValueError(
                 f'The loss is not finite at step {self.step}: {record}. Start another run with '
                 'a lower learning_rate, in another folder with out=...'
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), settings.grad_clip_norm)
         self.optimizer.step()
         self.update_average()
@@ -157,16 +176,18 @@ class Trainer:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the averaged weights towards the present ones."""
+        """Move the averaged weights, if there are any, towards the present ones."""
+        if self.settings.ema_decay is None:
+            return
         # A young average follows closely, or it would hold on to the random start.
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.net.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
 
     def save_average(self) -> Path:
-        """Write the averaged weights as half precision; returns the file."""
+        """Write the averaged weights, or else the present ones, as half precision."""
         net = VidEoMT(self.settings.network)
-        net.load_state_dict(self.average)
+        net.load_state_dict(self.average or self.net.state_dict())
         path = self.out / 'model.safetensors'
         save_model(net, path, dtype=torch.float16)
         return path
@@ -298,16 +319,3 @@ def start_from_scratch(net: VidEoMT) -> None:
         with torch.no_grad():
             net.query_updater.weight.mul_(UPDATER_GAIN)
         nn.init.zeros_(net.query_updater.bias)
-
-
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and the table of positions decay; vectors, prefix tokens and the queries do not."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in net.named_parameters():
-        matrix = parameter.ndim > 1 and name != 'q.weight' and not name.endswith('_token')
-        (decayed if matrix else free).append(parameter)
-    return [
-        {'params': decayed, 'weight_decay': weight_decay},
-        {'params': free, 'weight_decay': 0.0},
-    ]

@@ -1,0 +1,204 @@
+"""Clips in chunks: the same losses and gradients, in the memory of one chunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+import pytest
+import torch
+from torch import Tensor
+
+from videomt_ros.model import VidEoMT
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.chunks import chunk_losses
+from videomt_ros.training.criterion import Criterion, LossWeights, Targets
+from videomt_ros.training.matcher import assign, count_pairs, first_visible
+
+BATCH, FRAMES, SIZE = 2, 7, 32
+WEIGHTS = LossWeights(num_points=60)
+
+
+@pytest.fixture
+def fixed_points(monkeypatch) -> None:
+    """The same points for every mask, however many masks there are."""
+    points = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch, 'rand', lambda n, p, _, device: points[:p].repeat(n, 1, 1))
+
+
+def moving_boxes(num_frames: int = FRAMES) -> Targets:
+    """Objects of two clips: from frame 0, from frame 4, hidden in between, and never visible."""
+    masks = torch.zeros(5, num_frames, SIZE, SIZE, dtype=torch.bool)
+    for t in range(num_frames):
+        masks[0, t, 4 + t : 12 + t, 4:14] = True
+        masks[1, t, 18:30, 2 + t : 12 + t] = t >= 4
+        masks[2, t, 8:20, 20 - t : 30 - t] = t in (0, 1, 5, 6)
+        masks[3, t, 2:8, 2:28] = t >= 3
+    return Targets(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1]), masks)
+
+
+def network(config, propagation: str, **changes) -> VidEoMT:
+    torch.manual_seed(0)
+    net = VidEoMT(replace(config, propagation=propagation, **changes)).train()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def clip_of(num_frames: int = FRAMES, size: int = SIZE) -> Tensor:
+    shape = (BATCH, num_frames, 3, size, size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def learn(
+    net: VidEoMT, frames: Tensor, targets: Targets, chunk_frames: int
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Gradients by parameter and losses by name, of all chunks together."""
+    net.zero_grad()
+    sums = dict.fromkeys(('class', 'mask', 'dice'), 0.0)
+    for losses in chunk_losses(
+        lambda chunk, state: net(chunk, None, state),
+        net.cut_gradient,
+        Criterion(WEIGHTS),
+        net.initial_state(BATCH),
+        frames,
+        targets,
+        chunk_frames,
+    ):
+        torch.stack(list(losses.values())).sum().backward()
+        sums = {name: value + losses[name].item() for name, value in sums.items()}
+    grads = {k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None}
+    return grads, sums
+
+
+@pytest.mark.parametrize('chunk_frames', [1, 2, 3, 5, 7, 9])
+@pytest.mark.parametrize('num_queries', [6, 1])
+def test_chunks_of_frames_on_their_own_teach_what_the_clip_does(
+    tiny_config, fixed_points, chunk_frames, num_queries
+):
+    """With one query, objects that come later find none free, in whichever chunk."""
+    net = network(tiny_config, 'none', num_queries=num_queries)
+    targets = moving_boxes()
+    whole = Criterion(WEIGHTS)(net(clip_of()), targets)
+    torch.stack(list(whole.values())).sum().backward()
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    grads, losses = learn(net, clip_of(), targets, chunk_frames)
+    for name, loss in whole.items():
+        assert losses[name] == pytest.approx(loss.item(), rel=1e-4)
+    assert grads.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(grads[name], gradient, atol=1e-4 * scale, rtol=1e-3)
+
+
+@pytest.mark.parametrize('propagation', ['query', 'fusion', 'gru'])
+def test_the_state_crosses_a_border_and_its_gradient_does_not(
+    tiny_config, fixed_points, propagation
+):
+    net = network(tiny_config, propagation)
+    whole, whole_losses = learn(net, clip_of(), moving_boxes(), chunk_frames=FRAMES)
+    parts, part_losses = learn(net, clip_of(), moving_boxes(), chunk_frames=3)
+    for name, loss in whole_losses.items():
+        assert part_losses[name] == pytest.approx(loss, rel=1e-4)
+    assert not torch.allclose(whole['q.weight'], parts['q.weight'], rtol=1e-2)
+
+    # By hand: each chunk a clip of its own that starts from the values of the state.
+    state, entering = net.initial_state(BATCH), []
+    with torch.no_grad():
+        for start in (0, 3, 6):
+            entering.append(state)
+            _, state = net(clip_of()[:, start : start + 3], None, state)
+    net.zero_grad()
+    criterion, query_of = Criterion(WEIGHTS), None
+    for start, values in zip((0, 3, 6), entering, strict=True):
+        state = net.initial_state(BATCH) if start == 0 else values
+        outputs, _ = net(clip_of()[:, start : start + 3], None, state)
+        losses, query_of = criterion.chunk(outputs, moving_boxes(), start, query_of)
+        sum(losses.values()).backward()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parts[name], parameter.grad, msg=lambda m, n=name: f'{n}: {m}')
+
+
+@pytest.mark.parametrize('propagation', ['none', 'query', 'fusion', 'gru'])
+def test_the_network_on_parts_of_a_clip_equals_the_whole(tiny_config, propagation):
+    net = network(tiny_config, propagation).eval()
+    with torch.inference_mode():
+        whole, state = net(clip_of()), net.initial_state(BATCH)
+        for start, end in ((0, 3), (3, 4), (4, 7)):
+            part, state = net(clip_of()[:, start:end], None, state)
+            for ours, all_frames in zip(part[:2], whole[:2], strict=True):
+                torch.testing.assert_close(ours, all_frames[:, start:end], atol=1e-4, rtol=1e-4)
+
+
+def test_a_part_of_a_clip_names_a_wrong_state(tiny_config):
+    net = network(tiny_config, 'fusion')
+    with pytest.raises(ValueError, match=r'state of shape \(2, 6, 32\), got \(1, 6, 32\)'):
+        net(clip_of(), None, net.initial_state(1))
+
+
+def said(num_frames: int, at: dict[tuple[int, int], Tensor]) -> Outputs:
+    """Outputs of one clip with three queries that show masks at some (frame, query)."""
+    mask_logits = torch.full((1, num_frames, 3, SIZE, SIZE), -9.0)
+    for (t, query), mask in at.items():
+        mask_logits[0, t, query][mask] = 9.0
+    return Outputs(torch.zeros(1, num_frames, 3, 4), mask_logits)
+
+
+def test_an_object_keeps_its_query_in_later_chunks():
+    """Object 0 is seen in frame 0 and hidden from 1 to 3; object 1 comes in frame 2."""
+    masks = torch.zeros(2, 5, SIZE, SIZE, dtype=torch.bool)
+    masks[0, [0, 4], 4:12, 4:12] = True
+    masks[1, 2:, 20:30, 20:30] = True
+    targets = Targets(torch.tensor([0, 0]), torch.tensor([0, 1]), masks)
+    criterion = Criterion(WEIGHTS)
+    one, other = masks[0, 0], masks[1, 2]
+    # In frame 2 query 1 would fit object 1 best, but object 0 holds it, though it is hidden.
+    _, query_of = criterion.chunk(said(2, {(0, 1): one}), targets)
+    assert query_of.tolist() == [[1, -1]]
+    _, query_of = criterion.chunk(said(2, {(0, 1): other, (1, 2): other}), targets, 2, query_of)
+    assert query_of[0, 0] == 1 and query_of[0, 1] in (0, 2)
+    taken = query_of.clone()
+    # In frame 4 both are shown by others, which changes nothing.
+    outputs = said(1, {(0, 0): one, (0, 2): one, (0, 1): other})
+    _, query_of = criterion.chunk(outputs, targets, 4, query_of)
+    assert torch.equal(query_of, taken)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_pairs_are_counted_before_they_are_matched(seed):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(9, 4, 2, 2, generator=generator) < 0.12
+    clips = torch.randint(3, (9,), generator=generator)
+    first = first_visible(masks)
+    costs = torch.rand(9, 2, generator=generator).numpy()
+    query_of = assign(costs, clips.numpy(), first.numpy(), num_frames=4)
+    expected = sum(4 - int(first[n]) for n in range(9) if query_of[n] >= 0)
+    assert count_pairs(clips, first, batch_size=3, num_frames=4, num_queries=2) == expected
+
+
+def allocated_at_most(net: VidEoMT, num_frames: int, chunk_frames: int) -> int:
+    """Most bytes that torch holds on the CPU at a time, beyond those held before."""
+    frames = clip_of(num_frames, size=64)  # large enough that weights take little beside them
+    masks = torch.zeros(4, num_frames, 64, 64, dtype=torch.bool)
+    masks[:, :, 10:30, 10:40] = True  # as many objects in each chunk
+    targets = Targets(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 0]), masks)
+    learn(net, frames[:, :1], targets, 1)  # what torch sets up once
+    net.zero_grad()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        learn(net, frames, targets, chunk_frames)
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    assert events
+    levels = accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
+    return max(levels)
+
+
+def test_memory_is_that_of_one_chunk(tiny_config):
+    """15 frames in chunks of 5 take what 5 frames take, and 15 at once almost three times."""
+    torch.set_num_threads(1)
+    net = network(tiny_config, 'gru')
+    five = allocated_at_most(net, 5, 5)
+    chunks = allocated_at_most(net, 15, 5)
+    assert chunks <= 1.15 * five
+    assert allocated_at_most(net, 15, 15) > 2 * five

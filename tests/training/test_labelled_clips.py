@@ -1,0 +1,227 @@
+"""Clips of annotated videos: the objects of every format, and what is wrong with its files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training.labelled_data import FORMATS, SIZE, scene_objects, write_coco, write_labelled
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.mask_png import write_ids
+from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.training.augment import ClipTransform
+from videomt_ros.training.clips import Clip
+from videomt_ros.training.data_settings import Augmentation, DataSource
+from videomt_ros.training.labelled_clips import class_table, open_source
+from videomt_ros.training.sampling import VideoClips
+
+AS_IT_IS = ClipTransform((0, 0, *SIZE), SIZE, flip=False)
+NETWORK = ('star', 'circle', 'square', 'triangle', 'ring', 'cross')
+"""Names of the network, in an order of its own."""
+
+
+def objects(clip: Clip) -> list[tuple[int, bytes]]:
+    pairs = zip(clip.class_ids.tolist(), clip.masks, strict=True)
+    return sorted((class_id, mask.tobytes()) for class_id, mask in pairs)
+
+
+def expected(scene: Scene, times: list[int], by_class: bool) -> list[tuple[int, bytes]]:
+    return sorted(
+        (NETWORK.index(CLASS_NAMES[class_id]), mask.tobytes())
+        for class_id, mask in scene_objects(scene, times, by_class)
+    )
+
+
+@pytest.mark.parametrize('dataset', FORMATS)
+def test_a_clip_holds_the_objects_of_its_frames_in_every_format(tmp_path, dataset):
+    root = tmp_path / 'data'
+    write_labelled(dataset, root, num_frames=4)
+    source = open_source('data.0', DataSource(dataset, str(root), 'val'), NETWORK)
+    assert len(source.videos) == 2
+    is_image = dataset.startswith('coco')
+    for seed, video in enumerate(source.videos):
+        times = [0, 0, 0] if is_image else [3, 1, 2]
+        clip = source.read(video, times, AS_IT_IS)
+        scene = Scene(seed, *SIZE, 60 if is_image else 4)
+        assert objects(clip) == expected(scene, times, by_class=dataset == 'vspw')
+        assert clip.masks.dtype == bool
+        # JPEG changes colours; but no other frame is as near.
+        drawn = np.stack([image for image, _ in scene.frames()]).astype(int)
+        distances = np.abs(drawn - clip.frames[:, None]).mean(axis=(2, 3, 4))
+        assert distances.argmin(axis=1).tolist() == times
+
+
+@pytest.mark.parametrize('dataset', FORMATS)
+def test_a_variation_moves_every_object_with_its_image(tmp_path, dataset):
+    root = tmp_path / 'data'
+    write_labelled(dataset, root, num_videos=1, num_frames=2)
+    source = open_source('data.0', DataSource(dataset, str(root), 'val'), NETWORK)
+    times = [0, 0] if dataset.startswith('coco') else [0, 1]
+    [video] = source.videos
+    plain = source.read(video, times, AS_IT_IS)
+    flipped = source.read(video, times, ClipTransform((0, 0, *SIZE), SIZE, flip=True))
+    assert np.array_equal(flipped.frames, plain.frames[:, :, ::-1])
+    assert objects(flipped) == objects(plain._replace(masks=plain.masks[..., ::-1]))
+    # A crop leaves out the objects outside; one that is inside later is empty before.
+    cropped = source.read(video, times, ClipTransform((10, 20, 34, 60), (24, 40), flip=False))
+    assert np.array_equal(cropped.frames, plain.frames[:, 10:34, 20:60])
+    inside = plain.masks[:, :, 10:34, 20:60]
+    seen = inside.any(axis=(1, 2, 3))
+    assert objects(cropped) == objects(Clip(plain.frames, plain.class_ids[seen], inside[seen]))
+
+
+def test_a_crop_makes_objects_absent_or_leaves_them_out(tmp_path):
+    write_one_video(tmp_path)
+    source = open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('dog',))
+    [video] = source.videos
+    whole = source.read(video, [0, 1], ClipTransform((0, 0, 2, 4), (2, 4), flip=False))
+    # The crowd is none of them, and masks overlap.
+    assert whole.masks[:, :, 0].astype(int).tolist() == [
+        [[1, 1, 0, 0], [0, 0, 1, 1]],
+        [[0, 1, 0, 0], [0, 0, 0, 0]],
+    ]
+    right = source.read(video, [0, 1], ClipTransform((0, 2, 2, 4), (2, 2), flip=False))
+    assert right.masks[:, :, 0].astype(int).tolist() == [[[0, 0], [1, 1]]]
+    nothing = source.read(video, [0], ClipTransform((0, 3, 2, 4), (2, 1), flip=False))
+    assert nothing.masks.shape == (0, 1, 2, 1)
+    assert nothing.class_ids.shape == (0,)
+
+
+def write_one_video(root, **changes) -> None:
+    """Frames of 2 x 4: an object that moves right, one that it covers at first, and a crowd."""
+    (root / 'val' / 'v').mkdir(parents=True)
+    for t in range(2):
+        Image.new('RGB', (4, 2)).save(root / 'val' / 'v' / f'{t}.png')
+
+    def columns(first: int, count: int) -> dict:
+        """Of a mask that is read column by column, two pixels each."""
+        return {'size': [2, 4], 'counts': [2 * first, 2 * count, 8 - 2 * first - 2 * count]}
+
+    tracks = [
+        [columns(0, 2), columns(2, 2)],
+        [columns(1, 1), None],
+        [columns(0, 4), columns(0, 4)],
+    ]
+    annotations = [
+        {
+            'id': number,
+            'video_id': 1,
+            'category_id': 7,
+            'iscrowd': int(number == 3),
+            'areas': [mask and sum(mask['counts'][1::2]) for mask in masks],
+            'segmentations': masks,
+        }
+        for number, masks in enumerate(tracks, start=1)
+    ]
+    content = {
+        'videos': [
+            {'id': 1, 'width': 4, 'height': 2, 'length': 2, 'file_names': ['v/0.png', 'v/1.png']}
+        ],
+        'categories': [{'id': 7, 'name': 'dog'}],
+        'annotations': annotations,
+    }
+    (root / 'val.json').write_text(json.dumps(content | changes))
+
+
+def test_crowds_void_and_unknown_categories_of_panoptic_data_are_no_objects(tmp_path):
+    path = write_coco('coco_panoptic', tmp_path, 1)
+    content = json.loads(path.read_text())
+    ids = np.zeros(SIZE, np.int64)
+    ids[:, :10], ids[:, 10:20], ids[:, 20:30], ids[:, 30:40] = 70000, 5, 300, 4
+    write_ids(tmp_path / 'annotations' / 'panoptic_val2017' / '0.png', ids)
+    content['annotations'][0]['segments_info'] = [
+        {'id': number, 'category_id': category_id, 'iscrowd': is_crowd, 'area': 480}
+        for number, category_id, is_crowd in [(5, 2, 0), (70000, 1, 0), (300, 1, 1), (4, 3, 0)]
+    ]
+    path.write_text(json.dumps(content))
+    data = DataSource('coco_panoptic', str(tmp_path), 'val')
+    source = open_source('data.0', data, ('circle', 'square'))  # categories 1 and 2
+    clip = source.read(source.videos[0], [0], AS_IT_IS)
+    masks = {int(k): mask[0] for k, mask in zip(clip.class_ids, clip.masks, strict=True)}
+    assert clip.class_ids.shape == (2,)
+    assert np.array_equal(masks[0], ids == 70000)
+    assert np.array_equal(masks[1], ids == 5)
+
+
+def test_images_become_pseudo_clips_that_turn(tmp_path):
+    write_coco('coco', tmp_path, 1)
+    source = open_source('data.0', DataSource('coco', str(tmp_path), 'val'), CLASS_NAMES)
+    augmentation = Augmentation((48,), 64, crop_probability=0, flip_probability=0)
+    clips = VideoClips(source, augmentation)
+    clip = clips.draw(np.random.default_rng(0), 4, max_stride=3)
+    assert clip.frames.shape == (4, 48, 64, 3)
+    _, ids = Scene(0, *SIZE).frame(0)
+    for masks in clip.masks:
+        assert len({mask.tobytes() for mask in masks}) > 1
+    middle = clip.frames[:, 20:28, 28:36].reshape(4, -1)
+    assert len({frame.tobytes() for frame in middle}) == 4
+    # A clip of one frame is the image as it is.
+    single = clips.draw(np.random.default_rng(0), 1, max_stride=1)
+    assert np.array_equal(single.masks.any(axis=0)[0], ids > 0)
+
+
+def test_a_file_without_an_object_of_the_network_is_an_error(tmp_path):
+    write_one_video(tmp_path, annotations=[])
+    source = DataSource('ovis', str(tmp_path), 'val')
+    with pytest.raises(ValueError, match=r'valid clip in data\.2 \(ovis in .*none of its 1 video'):
+        open_source('data.2', source, ('dog',))
+
+
+def test_a_file_without_annotations_is_an_error(tmp_path):
+    write_one_video(tmp_path, annotations=None)
+    with pytest.raises(ValueError, match=r'Expected annotations in data\.0'):
+        open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('dog',))
+
+
+def test_other_classes_than_the_network_s_are_an_error(tmp_path):
+    write_one_video(tmp_path)
+    with pytest.raises(ValueError, match=r'^data\.0 .*classes in common'):
+        open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('cat',))
+
+
+def test_a_fault_of_an_annotation_names_file_and_record(tmp_path):
+    write_one_video(tmp_path, categories=[{'id': 8, 'name': 'dog'}])
+    with pytest.raises(DatasetError, match=r'val\.json: 3 faults: \(1\) Annotation 1: .*7'):
+        open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('dog',))
+
+
+def test_a_damaged_image_is_named_when_it_is_read(tmp_path):
+    write_one_video(tmp_path)
+    source = open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('dog',))
+    (tmp_path / 'val' / 'v' / '1.png').write_text('no image')
+    with pytest.raises(DatasetError, match=re.escape(str(tmp_path / 'val' / 'v' / '1.png'))):
+        source.read(source.videos[0], [0, 1], ClipTransform((0, 0, 2, 4), (2, 4), flip=False))
+
+
+CATEGORIES = [Category(3, 'car'), Category(5, 'dog'), Category(8, 'truck'), Category(9, 'Sky')]
+
+
+def test_categories_find_their_class_by_name():
+    assert class_table('data.0', ['sky', 'cat', 'dog'], CATEGORIES, 'coco') == {9: 0, 5: 2}
+
+
+def test_renamed_categories_may_share_a_class():
+    renamed = [('car', 'vehicle'), ('truck', 'vehicle')]
+    table = class_table('data.0', ['dog', 'vehicle'], CATEGORIES, 'coco', renamed)
+    assert table == {3: 1, 8: 1, 5: 0}
+
+
+def test_a_category_of_another_meaning_can_be_left_out():
+    table = class_table('data.0', ['dog', 'truck'], CATEGORIES, 'coco', [('truck', None)])
+    assert table == {5: 0}
+
+
+@pytest.mark.parametrize(
+    ('pair', 'fault'),
+    [
+        (('lorry', 'dog'), r'data\.0 .* no category of the data set lorry'),
+        (('car', 'lorry'), r'data\.0 .* no class of the network lorry'),
+    ],
+)
+def test_renamed_names_must_exist(pair, fault):
+    with pytest.raises(ValueError, match=fault):
+        class_table('data.0', ['dog'], CATEGORIES, 'coco', [pair])

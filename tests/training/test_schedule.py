@@ -1,0 +1,64 @@
+"""Schedules at their corners, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from videomt_ros.training.schedule import (
+    learning_rate_factor,
+    learning_rate_factors,
+    masked_attention_probability,
+)
+
+
+def test_schedules_start_turn_and_end_where_they_should():
+    rates = [learning_rate_factor(step, 10, 110, 0.9) for step in range(111)]
+    assert rates[0] == 0 and rates[10] == 1 and rates[110] == 0
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[60] == pytest.approx(0.5**0.9)
+    assert [masked_attention_probability(step, 100, 0.5) for step in (0, 25, 50, 99)] == [
+        1.0, 0.5, 0.0, 0.0,
+    ]  # fmt: skip
+    assert masked_attention_probability(0, 100, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ('step', 'vit', 'new'),
+    [
+        (0, 0, 0),
+        (499, 0, 499 / 500),
+        (500, 0, 1),  # what is new has risen, the ViT begins
+        (501, 1 / 1000, (39_499 / 39_500) ** 0.9),
+        (1000, 1 / 2, (39_000 / 39_500) ** 0.9),
+        (1499, 999 / 1000, (38_501 / 39_500) ** 0.9),
+        (1500, 1, (38_500 / 39_500) ** 0.9),  # decays from here, from its own top
+        (20_750, (1 / 2) ** 0.9, (19_250 / 39_500) ** 0.9),
+        (39_999, (1 / 38_500) ** 0.9, (1 / 39_500) ** 0.9),
+        (40_000, 0, 0),  # both end together
+    ],
+)
+def test_the_two_stages_of_the_published_recipe(step, vit, new):
+    factors = learning_rate_factors(step, 500, 1000, 40_000, 0.9)
+    assert factors == {'vit': pytest.approx(vit), 'new': pytest.approx(new)}
+
+
+def test_without_a_second_stage_all_rise_together():
+    for step in (0, 250, 500, 5000, 10_000):
+        factor = learning_rate_factor(step, 500, 10_000, 0.9)
+        assert learning_rate_factors(step, 500, None, 10_000, 0.9) == {
+            'vit': factor,
+            'new': factor,
+        }
+
+
+def test_stages_of_no_steps():
+    assert learning_rate_factors(0, 0, 0, 10, 1.0) == {'vit': 1.0, 'new': 1.0}
+    assert learning_rate_factors(3, 4, 0, 8, 1.0) == {'vit': 0.0, 'new': 3 / 4}
+    assert learning_rate_factors(4, 4, 0, 8, 1.0) == {'vit': 1.0, 'new': 1.0}
+    assert learning_rate_factors(0, 0, 2, 8, 1.0) == {'vit': 0.0, 'new': 1.0}
+
+
+def test_a_run_that_ends_within_its_warm_up_only_rises():
+    assert learning_rate_factors(5, 4, 8, 6, 0.9)['vit'] == 1 / 8
+    assert learning_rate_factors(5, 10, 8, 6, 0.9) == {'vit': 0.0, 'new': 1 / 2}

@@ -1,0 +1,105 @@
+"""A wall across synthetic scenes, behind which shapes vanish for many frames and return.
+
+A tracker that keeps a shape in memory gives it its identity back; one that forgets, a new one.
+
+Lengths are fractions of the image's short side, times are frames, as in `synthetic`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_SHIFT = 4  # cv2 draws polygons on a grid of 1 / 2**_SHIFT pixel
+_WIDTH = 0.42
+_HEIGHT = 4.0  # beyond the view, however the camera turns
+_PLANK = 0.09
+RADII = (0.07, 0.11)
+"""Of shapes that fit behind the wall."""
+_SWAYS = (0.36, 0.44)
+"""Far enough to show a whole shape, and within a view whose short side is 1."""
+
+
+def check_hidden_frames(hidden_frames: tuple[int, int] | None) -> None:
+    """Raise ValueError unless these are the fewest and most frames of a passage, or None."""
+    if hidden_frames is not None and not 2 <= hidden_frames[0] <= hidden_frames[1]:
+        raise ValueError(
+            'Expected hidden_frames as fewest and most, 2 or more, in this order, '
+            f'got {hidden_frames}.'
+        )
+
+
+class Walk(NamedTuple):
+    """A swing to and fro behind the wall: x = centre + sway * sin(frequency * t + phase)."""
+
+    centre: float
+    sway: float
+    frequency: float
+    phase: float
+
+
+def draw_walk(
+    rng: np.random.Generator,
+    left: float,
+    right: float,
+    hidden_frames: tuple[int, int],
+    num_frames: int,
+) -> Walk:
+    """Draw a path that is hidden by the wall for a number of frames at a time.
+
+    Args:
+        rng: decides.
+        left: reach of the shape from its middle to the left, 0 or less.
+        right: the same to the right, 0 or more.
+        hidden_frames: fewest and most frames of a passage.
+        num_frames: length of the scene; the first passage is near its start, if it has the time.
+    """
+    shortest, longest = hidden_frames
+    # L in time holds L - 1 to L + 1 whole frames.
+    duration = rng.uniform(shortest, max(shortest, longest - 1))
+    half = (_WIDTH - (right - left)) / 2  # of the way on which nothing shows
+    sway = rng.uniform(*_SWAYS)
+    frequency = 2 * np.arcsin(half / sway) / duration
+    # Half a swing after the middle of one passage comes that of the next.
+    soonest, latest = duration / 2 + 3, min(np.pi / frequency, num_frames - duration / 2 - 3)
+    middle = rng.uniform(soonest, max(soonest, latest))
+    turned = np.pi * rng.integers(2)
+    return Walk(-(left + right) / 2, sway, frequency, turned - frequency * middle)
+
+
+@dataclass(frozen=True)
+class Wall:
+    """An upright wall in the middle of the world."""
+
+    colours: NDArray[np.float64]
+    """(2, 3) RGB, 0..255: planks take turns."""
+
+    def paint(
+        self,
+        canvas: NDArray[np.uint8],
+        ids: NDArray[np.uint16],
+        camera: NDArray[np.float64],
+    ) -> None:
+        """Draw the wall over image (H, W, 3) and truth (H, W), in place.
+
+        Args:
+            canvas: RGB.
+            ids: identity per pixel; those behind the wall become background, 0.
+            camera: world to image, (2, 3).
+        """
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [_WIDTH / 2, _HEIGHT / 2]
+        corners = corners @ camera[:, :2].T + camera[:, 2]
+        cover = np.zeros(ids.shape, np.uint8)
+        polygon = np.round(corners * 2**_SHIFT).astype(np.int32)
+        cv2.fillPoly(cover, [polygon], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
+        ids[cover > 127] = 0
+        grid = np.mgrid[: ids.shape[0], : ids.shape[1]].astype(np.float64)[::-1]
+        world = np.tensordot(np.linalg.inv(camera[:, :2]), grid - camera[:, 2, None, None], axes=1)
+        second = (np.floor(world[1] / _PLANK) % 2)[..., None]
+        colour = self.colours[0] + second * (self.colours[1] - self.colours[0])
+        alpha = cover[..., None] / 255.0
+        canvas[:] = (canvas * (1 - alpha) + colour * alpha).astype(np.uint8)

@@ -1,0 +1,193 @@
+"""The objects of a clip, read from the annotations of each format.
+
+Masks are varied one at a time, so that none but those of the clip are held, at its size. Crowds,
+void and categories that the network does not know are no objects.
+
+Letters: T frames, N objects of a clip, H W size of the source, h w size of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.panoptic_files import VipsegTruth
+from videomt_ros.datasets.rle import decode
+from videomt_ros.datasets.vipseg import load_vipseg
+from videomt_ros.datasets.vspw import VspwTruth, load_vspw
+from videomt_ros.datasets.ytvis import load_ytvis
+from videomt_ros.training.augment import ClipTransform
+from videomt_ros.training.clips import Clip, clip_of_ids
+
+VideoId = int | str
+
+
+class ClipTruth(Protocol):
+    """The annotations of a data set as training needs them."""
+
+    def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
+        """Tell whether any frame of the video has an object that the network knows."""
+        ...
+
+    def clip(
+        self,
+        video_id: VideoId,
+        times: Sequence[int],
+        frames: NDArray[np.uint8],
+        transform: ClipTransform,
+    ) -> Clip:
+        """Add the objects to frames (T, h, w, 3) of a clip.
+
+        Args:
+            video_id: of its video.
+            times: T places among the annotated frames.
+            frames: as the transform left them.
+            transform: for the masks.
+        """
+        ...
+
+
+class InstanceTruth:
+    """Objects as run-length codes or polygons: YouTube-VIS, OVIS, COCO."""
+
+    def __init__(self, paths: Sequence[Path], class_of: Mapping[int, int]) -> None:
+        """Read the annotation files; `class_of`: category id -> class id."""
+        self._class_of = class_of
+        self._tracks: dict[VideoId, list[MaskTrack]] = {}
+        for path in paths:
+            truth = load_ytvis(path)
+            for video in truth.videos:
+                self._tracks.setdefault(video.video_id, []).extend(
+                    track
+                    for track in truth.tracks(video.video_id)
+                    if track.category_id in class_of and not track.is_crowd
+                )
+
+    def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
+        """See `ClipTruth`."""
+        return any(mask is not None for track in self._tracks[video_id] for mask in track.masks)
+
+    def clip(
+        self,
+        video_id: VideoId,
+        times: Sequence[int],
+        frames: NDArray[np.uint8],
+        transform: ClipTransform,
+    ) -> Clip:
+        """See `ClipTruth`."""
+        tracks = self._tracks[video_id]
+        masks = np.zeros((len(tracks), *frames.shape[:3]), bool)
+        for number, track in enumerate(tracks):
+            decoded: dict[int, NDArray[np.bool_] | None] = {}
+            for i, t in enumerate(times):
+                if t not in decoded:
+                    rle = track.masks[t]
+                    decoded[t] = None if rle is None else decode(rle)
+                if (mask := decoded[t]) is not None:
+                    masks[number, i] = transform.mask(mask, i)
+        class_ids = [self._class_of[track.category_id] for track in tracks]
+        return Clip(frames, np.array(class_ids, np.int64), masks)
+
+
+class PanopticTruth:
+    """Segments as PNGs of ids: VIPSeg and COCO's panoptic files."""
+
+    def __init__(self, truth: VipsegTruth, class_of: Mapping[int, int]) -> None:
+        """Take an open truth; `class_of`: category id -> class id."""
+        self._truth = truth
+        self._class_of = class_of
+
+    def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
+        """See `ClipTruth`."""
+        return any(self._known(str(video_id), t) for t in range(num_frames))
+
+    def clip(
+        self,
+        video_id: VideoId,
+        times: Sequence[int],
+        frames: NDArray[np.uint8],
+        transform: ClipTransform,
+    ) -> Clip:
+        """See `ClipTruth`."""
+        numbers: dict[tuple[int, int], int] = {}
+        ids = np.empty(frames.shape[:3], np.uint16)
+        small: dict[int, NDArray[np.uint16]] = {}
+        for i, t in enumerate(times):
+            if t not in small:
+                known = self._known(str(video_id), t)
+                for segment in known.items():
+                    # A segment that changes its class is another object.
+                    numbers.setdefault(segment, len(numbers) + 1)
+                small[t] = _renumbered(
+                    self._truth.ids(str(video_id), t),
+                    {number: numbers[number, k] for number, k in known.items()},
+                )
+            ids[i] = transform.ids(small[t], i)
+        return clip_of_ids(frames, ids, {number: k for (_, k), number in numbers.items()})
+
+    def _known(self, video_id: str, t: int) -> dict[int, int]:
+        """Class id by segment id, for the segments of a frame that the network knows."""
+        return {
+            segment['id']: self._class_of[segment['category_id']]
+            for segment in self._truth.segments(video_id, t)
+            if segment['category_id'] in self._class_of and not segment['iscrowd']
+        }
+
+
+class SemanticTruth:
+    """Classes as PNGs: VSPW. All pixels of a class are one object."""
+
+    def __init__(self, truth: VspwTruth, class_of: Mapping[int, int]) -> None:
+        """Take an open truth; `class_of`: category id -> class id."""
+        self._truth = truth
+        self._table = np.zeros(256, np.uint16)  # value of the PNG -> class id + 1
+        for category_id, class_id in class_of.items():
+            self._table[category_id + 1] = class_id + 1
+
+    def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
+        """See `ClipTruth`; reads masks up to the first that has one."""
+        return any(self._ids(video_id, t).any() for t in range(num_frames))
+
+    def clip(
+        self,
+        video_id: VideoId,
+        times: Sequence[int],
+        frames: NDArray[np.uint8],
+        transform: ClipTransform,
+    ) -> Clip:
+        """See `ClipTruth`."""
+        small = {t: self._ids(video_id, t) for t in sorted(set(times))}
+        ids = np.stack([transform.ids(small[t], i) for i, t in enumerate(times)])
+        return clip_of_ids(frames, ids, {k + 1: k for k in range(int(self._table.max()))})
+
+    def _ids(self, video_id: VideoId, t: int) -> NDArray[np.uint16]:
+        return self._table[self._truth.mask(str(video_id), t)]
+
+
+def open_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
+    """Open the truth of a data set that has one; `class_of`: category id -> class id.
+
+    Raises:
+        DatasetError: the files cannot be used; lists every fault.
+    """
+    if dataset.benchmark == 'ytvis':
+        return InstanceTruth(dataset.truth, class_of)
+    if dataset.benchmark == 'vipseg':
+        return PanopticTruth(load_vipseg(dataset.truth[0], dataset.truth_masks), class_of)
+    return SemanticTruth(load_vspw(dataset.truth[0], dataset.split), class_of)
+
+
+def _renumbered(ids: NDArray[np.uint32], numbers: Mapping[int, int]) -> NDArray[np.uint16]:
+    """Ids of a frame by their numbers in the clip; 0 for all others."""
+    listed = np.array(sorted(numbers), np.uint32)
+    new = np.array([0, *(numbers[number] for number in listed.tolist())], np.uint16)
+    if not len(listed):
+        return np.zeros(ids.shape, np.uint16)
+    place = np.searchsorted(listed, ids).clip(max=len(listed) - 1)
+    return new[np.where(listed[place] == ids, place + 1, 0)]

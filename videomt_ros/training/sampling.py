@@ -1,0 +1,215 @@
+"""Batches of clips from a mixture of data sets, and which frames of a video make a clip.
+
+Every batch is drawn from its own seed, so neither the number of worker processes nor a resume
+changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.training.augment import draw_transform
+from videomt_ros.training.clips import Batch, Clip, collate, draw_scene
+from videomt_ros.training.data_settings import Augmentation
+from videomt_ros.training.labelled_clips import LabelledVideos
+
+MAX_DRAWS = 8
+"""Clips that are drawn in search of one with an object; the last is kept without."""
+
+
+class ClipSource(Protocol):
+    """Where clips come from."""
+
+    weight: float
+    """Share of the clips, over the sum of all sources'."""
+
+    def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
+        """Draw a clip of `clip_frames` frames, up to `max_stride` frames of the video apart."""
+        ...
+
+
+class VideoClips:
+    """Varied clips of annotated videos; each video is as likely as another."""
+
+    def __init__(self, videos: LabelledVideos, augmentation: Augmentation) -> None:
+        self.weight = videos.weight
+        self._videos = videos
+        self._augmentation = augmentation
+
+    def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
+        """See `ClipSource`. A video of one image becomes a pseudo-clip.
+
+        Raises:
+            DatasetError: an image or a mask is damaged; names the file.
+        """
+        video = self._videos.videos[rng.integers(len(self._videos.videos))]
+        length = len(video.image_paths)
+        times = frame_times(rng, length, clip_frames, max_stride)
+        turned = clip_frames if length == 1 and clip_frames > 1 else 0
+        variation = draw_transform(rng, video.size, self._augmentation, turned)
+        return self._videos.read(video, times, variation)
+
+
+class SceneClips:
+    """Clips of synthetic scenes; the network names their classes as `class_of` says."""
+
+    def __init__(
+        self,
+        class_of: Sequence[int | None],
+        sizes: Sequence[tuple[int, int]],
+        supersample: int = 1,
+        weight: float = 1.0,
+        hidden_frames: tuple[int, int] | None = None,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            class_of: of each class of `datasets.synthetic`, that of the network; None: unknown.
+            sizes: (height, width) of the scenes, one chosen at random per clip.
+            supersample: see `clips.SyntheticClips`.
+            weight: see `ClipSource`.
+            hidden_frames: see `clips.SyntheticClips`.
+        """
+        self.weight = weight
+        self._hidden_frames = hidden_frames
+        self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
+        self._sizes = list(sizes)
+        self._supersample = supersample
+
+    def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
+        """See `ClipSource`."""
+        size = self._sizes[rng.integers(len(self._sizes))]
+        clip = draw_scene(
+            rng, size, clip_frames, max_stride, self._supersample, self._hidden_frames
+        )
+        class_ids = self._class_of[clip.class_ids]
+        known = class_ids >= 0
+        return Clip(clip.frames, class_ids[known], clip.masks[known])
+
+
+class MixedClips(Dataset[Batch]):
+    """Batches of clips, the source of each clip drawn by weight.
+
+    Args:
+        seed: of the whole data set; equal seeds give equal batches.
+        num_batches: length.
+        batch_size: B.
+        clip_frames: T.
+        max_stride: frames of a video from one clip frame to the next, 1 up to this.
+        sources: one or more.
+        divisor: height and width of a batch are multiples of it.
+        fill: colour of the padding.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        num_batches: int,
+        batch_size: int,
+        clip_frames: int,
+        max_stride: int,
+        sources: Sequence[ClipSource],
+        divisor: int,
+        fill: Sequence[int],
+    ) -> None:
+        self.seed = seed
+        self.num_batches = num_batches
+        self.batch_size = batch_size
+        self.clip_frames = clip_frames
+        self.max_stride = max_stride
+        self.sources = list(sources)
+        self.divisor = divisor
+        self.fill = tuple(fill)
+        weights = np.array([source.weight for source in sources], np.float64)
+        self._shares = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng((self.seed, index))
+        clips = [self._clip(rng) for _ in range(self.batch_size)]
+        return collate(clips, self.divisor, self.fill)
+
+    def _clip(self, rng: np.random.Generator) -> Clip:
+        # Drawn again from the same source, or the weights would not be the shares.
+        source = self.sources[rng.choice(len(self.sources), p=self._shares)]
+        for _ in range(MAX_DRAWS):
+            clip = source.draw(rng, self.clip_frames, self.max_stride)
+            if len(clip.class_ids):
+                break
+        return clip
+
+
+class _Told(Dataset[Batch | DatasetError]):
+    """Hands a fault of the files on as a value: a worker's exception would lose its words."""
+
+    def __init__(self, clips: Dataset[Batch]) -> None:
+        self._clips = clips
+
+    def __getitem__(self, index: int) -> Batch | DatasetError:
+        try:
+            return self._clips[index]
+        except DatasetError as error:
+            return error
+
+
+def load_batches(
+    clips: Dataset[Batch], indices: Sequence[int], workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Load batches in order, ahead of their use.
+
+    Args:
+        clips: where they come from.
+        indices: of the batches.
+        workers: processes; 0: in this one.
+        pin_memory: for the copy to a GPU.
+
+    Raises:
+        DatasetError: an image or a mask is damaged; names the file.
+    """
+    loader = DataLoader(
+        _Told(clips),
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+    for batch in loader:
+        if isinstance(batch, DatasetError):
+            raise batch
+        yield batch
+
+
+def frame_times(
+    rng: np.random.Generator, num_frames: int, clip_frames: int, max_stride: int
+) -> list[int]:
+    """Draw the frames of a clip.
+
+    Every window of every stride that fits is as likely as another of that stride, the last one
+    too, which the released code never takes. A video that is too short is played to its end and
+    back, as often as need be.
+
+    Args:
+        rng: decides.
+        num_frames: of the video, 1 or more.
+        clip_frames: T.
+        max_stride: largest distance of neighbours; less where the video is too short for it.
+
+    Returns:
+        T places, 0..num_frames - 1.
+    """
+    if num_frames == 1:
+        return [0] * clip_frames
+    fitting = (num_frames - 1) // max(1, clip_frames - 1)
+    stride = int(rng.integers(1, max(1, min(max_stride, fitting)) + 1))
+    last = num_frames - 1 - stride * (clip_frames - 1)
+    start = int(rng.integers(0, max(0, last) + 1))
+    turn = 2 * (num_frames - 1)
+    steps = (np.arange(start, start + stride * clip_frames, stride) % turn).tolist()
+    return [min(step, turn - step) for step in steps]
