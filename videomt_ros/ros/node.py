@@ -58,6 +58,7 @@ class SegmenterNode(LifecycleNode):
         """Done if the node could not come up by itself."""
         self._settings = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.is_loading = False
         self._net: VidEoMT | None = None
         self._channel: Channel | None = None
         self._health = Health()
@@ -73,13 +74,16 @@ class SegmenterNode(LifecycleNode):
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
         del state
         self.get_logger().info(f'Loading {self._settings.model!r}.')
+        self.is_loading = True
         try:
             self._net = load_network(self._settings)
+            self.is_loading = False
             # The class filter could not be checked before the model told its classes.
             self._settings.check_classes(self._net.config.class_names)
             self._channel = Channel(self, self._net, self._settings, self._health)
             self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
         except Exception as error:  # rclpy would swallow it without a word
+            self.is_loading = False
             self.get_logger().error(f'Not configured: {error}')
             self._release()
             return TransitionCallbackReturn.FAILURE
@@ -192,16 +196,18 @@ def main(args: list[str] | None = None) -> int:
     # SIGTERM then interrupts a long load as SIGINT does, and SIGINT is heard where a shell started
     # the node in the background with that signal ignored. rclpy calls these before its own.
     signals: list[int] = []
+    node: SegmenterNode | None = None
 
     def interrupt_once(number: int, frame: FrameType | None) -> None:
         del frame
         _ignore_signals()  # under a launch file Ctrl-C comes twice: the end is not cut off
         signals.append(number)
-        raise KeyboardInterrupt
+        # rclpy ends a spin by itself; an interrupt inside its C++ may abort the process instead.
+        if node is None or node.is_loading:
+            raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt_once)
-    node = None
     try:
         try:
             rclpy.init(args=args)
