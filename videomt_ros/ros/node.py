@@ -59,6 +59,7 @@ class SegmenterNode(LifecycleNode):
         self._settings = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
+        """While the model loads, in Python code that an interrupt may end at any place."""
         self._net: VidEoMT | None = None
         self._channel: Channel | None = None
         self._health = Health()
