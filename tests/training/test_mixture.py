@@ -20,7 +20,7 @@ network:
   {name: tiny, num_classes: 6, class_names: [star, circle, square, triangle, ring, cross],
    embed_dim: 32, depth: 3, num_heads: 2, patch_size: 8, table_size: 32, num_queries: 8,
    num_query_blocks: 2, test_size: 32, size_divisor: 16}
-stages:
+phases:
   - {steps: 2, clip_frames: 2, batch_size: 2, max_stride: 2}
 augmentation: {short_sides: [24, 32], max_long_side: 48}
 image_sizes: [[32, 40]]
@@ -72,9 +72,9 @@ def test_a_run_trains_on_every_format(run_file, root, tmp_path, dataset):
 
 
 def test_all_sources_mix_in_batches_of_whole_patches(run_file, root):
-    stages = 'stages=[{steps: 4, clip_frames: 2, batch_size: 12}]'
+    phases = 'phases=[{steps: 4, clip_frames: 2, batch_size: 12}]'
     sources = [source(root, dataset) for dataset in FORMATS] + [{'dataset': 'synthetic'}]
-    trainer = Trainer(load_settings(run_file, [data(*sources), stages]))
+    trainer = Trainer(load_settings(run_file, [data(*sources), phases]))
     for batch in trainer.batches():
         assert batch.frames.shape[:3] == (12, 2, 3)
         assert batch.frames.shape[3] % 16 == batch.frames.shape[4] % 16 == 0
@@ -106,7 +106,7 @@ def test_categories_are_renamed_or_left_out_by_the_run_file(run_file, root):
     renamed = [['circle', 'star'], ['ring', None]]
     overrides = [
         data(source(root, 'ovis', renamed=renamed)),
-        'stages=[{steps: 20, clip_frames: 2, batch_size: 2}]',
+        'phases=[{steps: 20, clip_frames: 2, batch_size: 2}]',
     ]
     trainer = Trainer(load_settings(run_file, overrides))
     seen = {k for batch in trainer.batches() for k in batch.targets.class_ids.tolist()}
@@ -132,7 +132,7 @@ def test_workers_change_no_batch(run_file, root, workers):
 def test_a_resumed_run_on_data_equals_an_unbroken_one(run_file, root, tmp_path):
     overrides = [
         data(source(root, 'ytvis2019'), source(root, 'coco')),
-        'stages=[{steps: 4, clip_frames: 2, batch_size: 1}]',
+        'phases=[{steps: 4, clip_frames: 2, batch_size: 1}]',
         f'out={tmp_path / "a"}',
     ]
     trainer = Trainer(load_settings(run_file, overrides))

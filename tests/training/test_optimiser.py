@@ -148,7 +148,7 @@ def test_rates_are_base_times_depth_times_part(tiny_net):
 def test_the_demo_run_is_what_it_was_with_two_groups():
     """Depths are of no matter to a run from scratch: bit by bit the losses and the weights."""
     overrides = [
-        'stages=[{steps: 3, clip_frames: 2, batch_size: 1}]', 'image_sizes=[[32, 40]]',
+        'phases=[{steps: 3, clip_frames: 2, batch_size: 1}]', 'image_sizes=[[32, 40]]',
         'warmup_steps=1', 'losses.num_points=64', 'workers=0',
     ]  # fmt: skip
     settings = load_settings(ROOT / 'config/train_demo.yaml', overrides)

@@ -8,12 +8,12 @@ import pytest
 
 from videomt_ros.cli import main
 from videomt_ros.training.criterion import LossWeights
-from videomt_ros.training.settings import Stage, load_settings
+from videomt_ros.training.settings import Phase, load_settings
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
 network: {num_classes: 2, class_names: [on-road, kerb], embed_dim: 32, num_heads: 2}
-stages: [{steps: 1, clip_frames: 1, batch_size: 1}]
+phases: [{steps: 1, clip_frames: 1, batch_size: 1}]
 image_sizes: [[32, 48]]
 """
 
@@ -41,7 +41,7 @@ def test_numbers_may_be_written_as_people_do(run_file):
     assert settings.losses == LossWeights(mask_weight=3.0)
     assert settings.network.pixel_mean == (0.0, 1.0, 2.0)
     assert settings.image_sizes == ((16, 32), (64, 64))
-    assert settings.stages == (Stage(1, 1, 1),)
+    assert settings.phases == (Phase(1, 1, 1),)
 
 
 def test_some_settings_may_be_null(run_file):
@@ -57,15 +57,15 @@ def test_a_run_file_may_hold_any_letters(tmp_path):
     assert load_settings(path).network.class_names[1] == 'Bordstein und Wände'
 
 
-STAGE = '{steps: 1, clip_frames: 1, batch_size: 1'
+PHASE = '{steps: 1, clip_frames: 1, batch_size: 1'
 WRONG = [
     ('speed=3', 'Unknown settings: speed'),
     ('losses.colour=3', 'Unknown settings: losses.colour'),
     ('losses={1: 2, a: 3}', 'Unknown settings: losses.1, losses.a'),
     ('network={}', 'Missing settings: network.num_classes'),
-    ('stages=[{steps: 1}]', 'Missing settings: stages.0.clip_frames, stages.0.batch_size'),
+    ('phases=[{steps: 1}]', 'Missing settings: phases.0.clip_frames, phases.0.batch_size'),
     ('seed', 'key=value'),
-    ('stages.more=1', 'no settings inside'),
+    ('phases.more=1', 'no settings inside'),
     ('seed=[', 'Expected a value in YAML in .seed=.'),
     # Types.
     ('learning_rate=fast', "Expected learning_rate to be a number, got 'fast'"),
@@ -85,22 +85,22 @@ WRONG = [
     ('network.class_names=ab', 'Expected network.class_names to be a list'),
     ('network.pixel_std=[1, 2]', 'Expected network.pixel_std to be a list of 3'),
     ('network=small', "Expected keys and values in network, got 'small'"),
-    ('stages=3', 'Expected stages to be a list, got 3'),
-    ('stages=[3]', 'Expected keys and values in stages.0, got 3'),
-    (f'stages=[{STAGE}, max_stride: x}}]', 'Expected stages.0.max_stride to be a whole number'),
+    ('phases=3', 'Expected phases to be a list, got 3'),
+    ('phases=[3]', 'Expected keys and values in phases.0, got 3'),
+    (f'phases=[{PHASE}, max_stride: x}}]', 'Expected phases.0.max_stride to be a whole number'),
     ('image_sizes=[32, 40]', 'Expected image_sizes.0 to be a list of 2, got 32'),
     ('image_sizes=[[32, 40, 3]]', 'Expected image_sizes.0 to be a list of 2'),
     ('image_sizes=[[32, 4.5]]', 'Expected image_sizes.0.1 to be a whole number'),
     # Ranges.
-    ('stages=[]', 'Expected stages, one or more'),
-    ('stages=[{steps: 0, clip_frames: 1, batch_size: 1}]', 'Expected steps of 1 or more, got 0'),
-    ('stages=[{steps: 1, clip_frames: 0, batch_size: 1}]', 'Expected clip_frames of 1 or more'),
-    ('stages=[{steps: 1, clip_frames: 1, batch_size: -1}]', 'Expected batch_size of 1 or more'),
-    (f'stages=[{STAGE}, max_stride: 0}}]', 'Expected max_stride of 1 or more'),
-    (f'stages=[{STAGE}, hidden_frames: [8, 7]}}]', 'Expected hidden_frames as fewest and most'),
-    (f'stages=[{STAGE}, hidden_frames: 8}}]', 'Expected stages.0.hidden_frames to be a list'),
-    (f'stages=[{STAGE}, chunk_frames: 1}}]', 'Expected chunk_frames of 2 or more, got 1'),
-    (f'stages=[{STAGE}, chunk_frames: 2.5}}]', 'Expected stages.0.chunk_frames to be a whole'),
+    ('phases=[]', 'Expected phases, one or more'),
+    ('phases=[{steps: 0, clip_frames: 1, batch_size: 1}]', 'Expected steps of 1 or more, got 0'),
+    ('phases=[{steps: 1, clip_frames: 0, batch_size: 1}]', 'Expected clip_frames of 1 or more'),
+    ('phases=[{steps: 1, clip_frames: 1, batch_size: -1}]', 'Expected batch_size of 1 or more'),
+    (f'phases=[{PHASE}, max_stride: 0}}]', 'Expected max_stride of 1 or more'),
+    (f'phases=[{PHASE}, hidden_frames: [8, 7]}}]', 'Expected hidden_frames as fewest and most'),
+    (f'phases=[{PHASE}, hidden_frames: 8}}]', 'Expected phases.0.hidden_frames to be a list'),
+    (f'phases=[{PHASE}, chunk_frames: 1}}]', 'Expected chunk_frames of 2 or more, got 1'),
+    (f'phases=[{PHASE}, chunk_frames: 2.5}}]', 'Expected phases.0.chunk_frames to be a whole'),
     ('image_sizes=[]', 'Expected image_sizes, one'),
     ('image_sizes=[[0, 32]]', 'Expected image_sizes of 8 pixels or more'),
     ('image_sizes=[[32, 32], [-32, 32]]', 'got -32 x 32'),
@@ -162,4 +162,4 @@ def test_the_demo_run_file_builds():
     assert settings.network.class_names == (
         'circle', 'square', 'triangle', 'star', 'ring', 'cross',
     )  # fmt: skip
-    assert settings.total_steps == sum(stage.steps for stage in settings.stages)
+    assert settings.total_steps == sum(phase.steps for phase in settings.phases)

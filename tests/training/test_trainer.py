@@ -22,7 +22,7 @@ seed: 1
 network:
   {name: tiny, num_classes: 6, embed_dim: 32, depth: 3, num_heads: 2, patch_size: 8,
    table_size: 32, num_queries: 8, num_query_blocks: 2, test_size: 32, size_divisor: 8}
-stages:
+phases:
   - {steps: 3, clip_frames: 1, batch_size: 2}
   - {steps: 3, clip_frames: 2, batch_size: 2}
 image_sizes: [[32, 40], [32, 32]]
@@ -92,7 +92,7 @@ def test_it_learns_two_clips_by_heart(run_file, tmp_path):
         run_file,
         [
             f'out={tmp_path / "out"}',
-            'stages=[{steps: 150, clip_frames: 2, batch_size: 2}]',
+            'phases=[{steps: 150, clip_frames: 2, batch_size: 2}]',
             'image_sizes=[[32, 40]]',
             'learning_rate=0.003',
             'masked_attention_until=0',
@@ -110,7 +110,7 @@ def test_it_learns_two_clips_by_heart(run_file, tmp_path):
 @pytest.fixture
 def finished(run_file, tmp_path) -> list[str]:
     """The overrides of a run that has reached its end."""
-    overrides = [f'out={tmp_path / "out"}', 'stages=[{steps: 2, clip_frames: 1, batch_size: 1}]']
+    overrides = [f'out={tmp_path / "out"}', 'phases=[{steps: 2, clip_frames: 1, batch_size: 1}]']
     Trainer(load_settings(run_file, overrides)).run()
     return overrides
 
@@ -119,7 +119,7 @@ def finished(run_file, tmp_path) -> list[str]:
     ('override', 'name'),
     [
         ('network.num_queries=9', 'network.num_queries'),
-        ('stages=[{steps: 3, clip_frames: 1, batch_size: 1}]', 'stages'),
+        ('phases=[{steps: 3, clip_frames: 1, batch_size: 1}]', 'phases'),
         ('seed=2', 'seed'),
         ('image_sizes=[[32, 32]]', 'image_sizes'),
         ('losses.mask_weight=4', 'losses.mask_weight'),
@@ -224,11 +224,11 @@ def test_each_stage_has_clips_of_its_own(run_file, monkeypatch):
             made.append(self)
 
     monkeypatch.setattr('videomt_ros.training.mixture.SyntheticClips', Watched)
-    stages = (
-        'stages=[{steps: 2, clip_frames: 1, batch_size: 2},'
+    phases = (
+        'phases=[{steps: 2, clip_frames: 1, batch_size: 2},'
         ' {steps: 1, clip_frames: 2, batch_size: 1, max_stride: 3}]'
     )
-    batches = Trainer(load_settings(run_file, [stages, 'seed=7'])).batches()
+    batches = Trainer(load_settings(run_file, [phases, 'seed=7'])).batches()
     assert [batch.frames.shape[:2] for batch in batches] == [(2, 1), (2, 1), (1, 2)]
     assert [(clips.seed, clips.max_stride) for clips in made] == [(7, 1), (8, 3)]
 
@@ -258,7 +258,7 @@ def test_the_learning_rate_follows_the_schedule(run_file):
 def test_the_vit_waits_and_its_depths_differ(run_file):
     overrides = [
         'learning_rate=0.01', 'warmup_steps=2', 'vit_warmup_steps=2', 'layer_decay=0.5',
-        'stages=[{steps: 6, clip_frames: 2, batch_size: 1}]',
+        'phases=[{steps: 6, clip_frames: 2, batch_size: 1}]',
     ]  # fmt: skip
     trainer = Trainer(load_settings(run_file, overrides))
     start = {name: value.clone() for name, value in trainer.net.named_parameters()}
@@ -333,11 +333,11 @@ def test_masked_attention_fades_with_the_step(run_file, monkeypatch):
 
 
 def test_a_long_clip_is_one_step_in_chunks(run_file, monkeypatch):
-    stages = (
-        'stages=[{steps: 1, clip_frames: 1, batch_size: 1},'
+    phases = (
+        'phases=[{steps: 1, clip_frames: 1, batch_size: 1},'
         ' {steps: 1, clip_frames: 7, batch_size: 1, chunk_frames: 3}]'
     )
-    trainer = Trainer(load_settings(run_file, [stages, 'network.propagation=gru']))
+    trainer = Trainer(load_settings(run_file, [phases, 'network.propagation=gru']))
     forward, seen, steps = trainer.net.forward, [], []
 
     def spy(clip, masked_attention, state):

@@ -1,4 +1,4 @@
-"""The data of a run: its sources are opened once, and give each stage its batches."""
+"""The data of a run: its sources are opened once, and give each phase its batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from videomt_ros.training.clips import Batch, SyntheticClips
 from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import LabelledVideos, class_table, open_source
 from videomt_ros.training.sampling import ClipSource, MixedClips, SceneClips, VideoClips
-from videomt_ros.training.settings import Stage, TrainSettings
+from videomt_ros.training.settings import Phase, TrainSettings
 
 
 class Mixture:
@@ -36,11 +36,11 @@ class Mixture:
             else:
                 self._videos[number] = open_source(where, source, names)
 
-    def clips(self, stage: int) -> Dataset[Batch]:
-        """Batches of a stage, by its place among the stages."""
-        settings, part = self._settings, self._settings.stages[stage]
-        # Stages of one seed would show the same clips, longer.
-        seed = settings.seed + stage
+    def clips(self, phase: int) -> Dataset[Batch]:
+        """Batches of a phase, by its place among the phases."""
+        settings, part = self._settings, self._settings.phases[phase]
+        # Phases of one seed would show the same clips, longer.
+        seed = settings.seed + phase
         if not settings.data:
             return SyntheticClips(
                 seed,
@@ -64,14 +64,14 @@ class Mixture:
             [min(255, max(0, round(value))) for value in settings.network.pixel_mean],
         )
 
-    def _source(self, number: int, stage: Stage) -> ClipSource:
+    def _source(self, number: int, phase: Phase) -> ClipSource:
         settings = self._settings
         if number in self._videos:
             return VideoClips(self._videos[number], settings.augmentation)
         return SceneClips(
             self._scenes[number],
             settings.image_sizes,
-            stage.supersample,
+            phase.supersample,
             settings.data[number].weight,
-            stage.hidden_frames,
+            phase.hidden_frames,
         )

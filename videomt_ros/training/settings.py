@@ -9,27 +9,33 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
 import yaml
 
+from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
 from videomt_ros.datasets.synthetic_wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.ranges import check_range
 
-MAY_CHANGE = ('out', 'device', 'threads', 'workers', 'checkpoint_every', 'log_every')
+MAY_CHANGE = (
+    'out', 'device', 'devices', 'nodes', 'threads', 'workers', 'accumulate', 'precision',
+    'activation_checkpointing', 'compile', 'checkpoint_every', 'keep_checkpoints', 'log_every',
+    'validation', 'wandb',
+)  # fmt: skip
 """Settings with which a run may be resumed: they say where and how it runs, not what it learns."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a run with clips of one length; the first stage often sees single images."""
+class Phase:
+    """A part of a run with clips of one length; the first often sees single images."""
 
     steps: int
     clip_frames: int
     """T; 1 trains the image model."""
     batch_size: int
+    """Clips of one step of the optimiser, over all GPUs and `accumulate` parts together: what a
+    run learns does not depend on the number of GPUs."""
     max_stride: int = 1
     """Largest distance between neighbouring frames of a clip; each clip draws its own."""
     supersample: int = 1
@@ -51,12 +57,46 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """A data set that the run is scored on from time to time, live and by the paper's protocol."""
+
+    dataset: str
+    """Its format; see `DataSource`."""
+    root: str
+    split: str | None = None
+    """null: the data set's validation split."""
+    limit: int | None = None
+    """Only the first so many videos; null: all."""
+    every: int = 2000
+    """Steps between scores."""
+    pictures: int = 4
+    """Videos of which predictions are drawn beside the truth."""
+
+    def __post_init__(self) -> None:
+        if self.dataset not in BENCHMARK_NAMES:
+            raise ValueError(
+                f'Expected validation.dataset out of {", ".join(BENCHMARK_NAMES)}, '
+                f'got {self.dataset!r}.'
+            )
+        check_range(self, 'every', 1)
+        check_range(self, 'pictures', 0)
+        if self.limit is not None:
+            check_range(self, 'limit', 1)
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """All settings of a run. A run file lists only what differs from these defaults."""
 
     network: VidEoMTConfig
-    stages: tuple[Stage, ...]
+    phases: tuple[Phase, ...]
     """In order; step numbers and schedules run on through all of them."""
+    stage: Literal['image', 'video'] = 'video'
+    """video: clips, with queries that pass from frame to frame; image: single frames alone, which
+    makes the segmenter that a video run starts from (`init_from`)."""
+    init_from: str | None = None
+    """Weights to start from: whatever `load_model` takes, or `timm:NAME` for a pretrained ViT,
+    `timm:NAME:FILE` for one that lies in a local file; null: from scratch."""
     out: str = 'out/train'
     """Folder of checkpoints, log and the final weights."""
     seed: int = 0
@@ -89,19 +129,40 @@ class TrainSettings:
     """Of the running mean of the weights, which is what the run delivers; null: it delivers the
     last weights, and keeps no mean."""
     losses: LossWeights = field(default_factory=LossWeights)
-    device: str = 'cpu'
-    """A torch device. On a GPU the network runs under bfloat16 autocast."""
+    accumulate: int = 1
+    """Parts in which each process handles its share of a batch, one after the other: the memory
+    of a part, the gradient of the whole."""
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
+    """Of the network; the losses are in float32. auto: bf16 on a GPU, fp32 on a CPU."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations again in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Run the blocks through torch.compile."""
+    device: str = 'auto'
+    """auto, cpu or cuda; auto: a GPU if there is one."""
+    devices: int = 1
+    """Processes on this machine, each with a GPU of its own. Under torchrun or SLURM: what the
+    launcher started."""
+    nodes: int = 1
+    """Machines; as above."""
     threads: int = 2
     """CPU threads of torch."""
     workers: int = 1
     """Processes that draw clips ahead."""
     checkpoint_every: int = 250
     """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """The last so many, beside that with the best score."""
     log_every: int = 25
+    """Steps between lines of the log."""
+    validation: Validation | None = None
+    wandb: str | None = None
+    """Project at Weights & Biases, whose package is not among the requirements; null: none.
+    TensorBoard's files are written anyhow."""
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError('Expected stages, one or more, got none.')
+        if not self.phases:
+            raise ValueError('Expected phases, one or more, got none.')
         if not self.image_sizes:
             raise ValueError('Expected image_sizes, one (height, width) or more, got none.')
         for height, width in self.image_sizes:
@@ -119,25 +180,31 @@ class TrainSettings:
         check_range(self, 'layer_decay', 0, 1, open_=True)
         if self.vit_warmup_steps is not None:
             check_range(self, 'vit_warmup_steps', 0)
-        check_range(self, 'threads checkpoint_every log_every', 1)
+        check_range(
+            self, 'threads checkpoint_every keep_checkpoints log_every accumulate devices nodes', 1
+        )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
+        if self.device not in ('auto', 'cpu', 'cuda'):
+            raise ValueError(f'Expected device to be auto, cpu or cuda, got {self.device!r}.')
+        if self.stage == 'image' and (
+            self.network.propagation != 'none'
+            or any(phase.clip_frames > 1 for phase in self.phases)
+        ):
             raise ValueError(
-                f'Expected a torch device such as cpu, cuda or cuda:1, got {self.device!r}.'
-            ) from error
+                'Expected network.propagation none and phases of clip_frames 1 for stage image. '
+                'load_settings sets both.'
+            )
 
     @property
     def total_steps(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
 
-    def stage_at(self, step: int) -> Stage:
-        """The stage that a step is part of."""
-        ends = itertools.accumulate(stage.steps for stage in self.stages)
-        return next(s for s, end in zip(self.stages, ends, strict=True) if step < end)
+    def phase_at(self, step: int) -> Phase:
+        """The phase that a step is part of."""
+        ends = itertools.accumulate(phase.steps for phase in self.phases)
+        return next(s for s, end in zip(self.phases, ends, strict=True) if step < end)
 
     def deciding(self) -> dict[str, Any]:
         """What a run and its resumption must agree on: plain values by dotted name."""
@@ -182,7 +249,21 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
             place[leaf] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f'Expected a value in YAML in {override!r}: {error}.') from error
-    return build_settings(TrainSettings, values)
+    return build_settings(TrainSettings, _of_images(values))
+
+
+def _of_images(values: dict[str, Any]) -> dict[str, Any]:
+    """For stage image: single frames of the same run, and a network that passes nothing on."""
+    network, phases = values.get('network'), values.get('phases')
+    if values.get('stage') != 'image' or not isinstance(network, dict):
+        return values
+    if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
+        return values  # build_settings says what is wrong
+    single = {'clip_frames': 1, 'chunk_frames': None, 'max_stride': 1}
+    return values | {
+        'network': network | {'propagation': 'none'},
+        'phases': [phase | single for phase in phases],
+    }
 
 
 def build_settings(kind: Any, values: Any, where: str = '') -> Any:

@@ -1,4 +1,4 @@
-"""The training loop: stages of clips, checkpoints that a run resumes from, averaged weights."""
+"""The training loop: phases of clips, checkpoints that a run resumes from, averaged weights."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ class Trainer:
     def batches(self) -> Iterator[Batch]:
         """The batches from the present step to the last, whatever came before a resume."""
         settings, done = self.settings, 0
-        for index, stage in enumerate(settings.stages):
-            rest = range(max(0, self.step - done), stage.steps)
-            done += stage.steps
+        for index, phase in enumerate(settings.phases):
+            rest = range(max(0, self.step - done), phase.steps)
+            done += phase.steps
             clips = self.mixture.clips(index)
             on_gpu = self.device.type == 'cuda'
             yield from load_batches(clips, rest, settings.workers, pin_memory=on_gpu)
@@ -145,7 +145,7 @@ class Trainer:
             self.net.initial_state(batch_size),
             batch.frames,
             targets,
-            settings.stage_at(self.step).chunk_frames or num_frames,
+            settings.phase_at(self.step).chunk_frames or num_frames,
         ):
             loss = torch.stack(list(losses.values())).sum()
             loss.backward()
