@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, Literal
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
 from videomt_ros.datasets.synthetic_wall import check_hidden_frames
@@ -17,6 +13,7 @@ from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.ranges import check_range
+from videomt_ros.training.settings_file import build_settings, read_run_file
 
 MAY_CHANGE = (
     'out', 'device', 'devices', 'nodes', 'threads', 'workers', 'accumulate', 'precision',
@@ -229,26 +226,7 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
         ValueError: an unknown or missing key, or a value of the wrong type or range; names it.
         OSError: the file cannot be read.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'Expected a YAML run file, {path} is none: {error}.') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'Expected keys and values in {path}, see config/train_demo.yaml.')
-    for override in overrides:
-        key, separator, value = override.partition('=')
-        if not separator:
-            raise ValueError(f'Expected an override as key=value, got {override!r}.')
-        *parents, leaf = key.split('.')
-        place = values
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ValueError(f'{key!r}: {parent} has no settings inside.')
-        try:
-            place[leaf] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f'Expected a value in YAML in {override!r}: {error}.') from error
+    values = read_run_file(path, overrides)
     return build_settings(TrainSettings, _of_images(values))
 
 
@@ -264,87 +242,3 @@ def _of_images(values: dict[str, Any]) -> dict[str, Any]:
         'network': network | {'propagation': 'none'},
         'phases': [phase | single for phase in phases],
     }
-
-
-def build_settings(kind: Any, values: Any, where: str = '') -> Any:
-    """Build a dataclass of settings, and those within it, from plain values.
-
-    Args:
-        kind: the dataclass.
-        values: its fields by name.
-        where: what to put before a field's name in errors.
-
-    Raises:
-        ValueError: a field is unknown or missing, or its value has the wrong type or range.
-    """
-    if not isinstance(values, dict):
-        place = where.rstrip('.') or 'the run file'
-        raise ValueError(f'Expected keys and values in {place}, got {values!r}.')
-    hints = get_type_hints(kind)
-    known = {item.name for item in fields(kind)}
-    unknown = sorted(str(name) for name in set(values) - known)
-    if unknown:
-        raise ValueError(
-            f'Unknown settings: {", ".join(where + name for name in unknown)}. '
-            f'Expected some of: {", ".join(sorted(known))}.'
-        )
-    missing = [
-        where + item.name
-        for item in fields(kind)
-        if item.name not in values and item.default is item.default_factory is MISSING
-    ]
-    if missing:
-        raise ValueError(f'Missing settings: {", ".join(missing)}.')
-    return kind(
-        **{name: _convert(hints[name], value, where + name) for name, value in values.items()}
-    )
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """A value of a run file as the type that its field has.
-
-    Raises:
-        ValueError: it is of another type; says which setting.
-    """
-    if get_origin(hint) is UnionType:  # a setting that may be null
-        if value is None:
-            return None
-        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
-    if is_dataclass(hint):
-        return build_settings(hint, value, f'{name}.')
-    if get_origin(hint) is tuple:
-        return _convert_list(hint, value, name)
-    if hint is float:
-        # In YAML 1.1 a number such as 1e-4, without a point, is a text.
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(f'Expected {name} to be a number, got {value!r}.')
-        return number
-    for kind, meaning in (
-        (bool, 'true or false'), (int, 'a whole number'), (str, 'a text')
-    ):  # fmt: skip
-        if hint is kind and type(value) is not kind:
-            raise ValueError(f'Expected {name} to be {meaning}, got {value!r}.')
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ValueError(
-            f'Expected {name} to be one of {", ".join(get_args(hint))}, got {value!r}.'
-        )
-    return value
-
-
-def _convert_list(hint: Any, value: Any, name: str) -> tuple[Any, ...]:
-    """The same for a tuple, of any length or of a fixed one."""
-    kinds = get_args(hint)
-    any_length = kinds[-1] is Ellipsis
-    if not isinstance(value, (list, tuple)) or not (any_length or len(value) == len(kinds)):
-        length = '' if any_length else f' of {len(kinds)}'
-        raise ValueError(f'Expected {name} to be a list{length}, got {value!r}.')
-    if any_length:
-        kinds = (kinds[0],) * len(value)
-    return tuple(
-        _convert(kind, item, f'{name}.{i}')
-        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
