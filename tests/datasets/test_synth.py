@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from videomt_ros.cli import main
+from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synth import START_NS, write_dataset
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.vipseg import load_vipseg
+from videomt_ros.datasets.vspw import load_vspw
 
 SEED, FRAMES = 7, 6
 
@@ -87,6 +91,44 @@ def test_vspw_masks_hold_the_classes_counted_from_one(tmp_path, scenes):
             assert ((mask == 0) == (ids == 0)).all()
             for identity, class_id in scene.class_of.items():
                 assert (mask[ids == identity] == class_id + 1).all()
+
+
+def with_stuff(tmp_path, benchmark) -> tuple[Path, list[Scene]]:
+    out = tmp_path / benchmark
+    arguments = ['synth', '--format', benchmark, '--videos', '2', '--frames', '3', '--stuff']
+    assert main([*arguments, '--size', '48', '64', '--seed', str(SEED), '--out', str(out)]) == 0
+    return out, [Scene(SEED + i, 48, 64, num_frames=3, stuff=True) for i in range(2)]
+
+
+def test_vipseg_with_stuff_is_read_back_as_it_is(tmp_path):
+    out, scenes = with_stuff(tmp_path, 'vipseg')
+    data = open_dataset('vipseg', out)
+    assert [category.name for category in data.categories] == list(ALL_NAMES)
+    assert [category.is_thing for category in data.categories] == 6 * [True] + 3 * [False]
+    truth = load_vipseg(data.truth[0], data.truth_masks)
+    for video, scene in zip(truth.videos, scenes, strict=True):
+        for t, (_, ids) in enumerate(scene.frames()):
+            assert np.array_equal(truth.ids(video.video_id, t), ids)
+            listed = {s['id']: s['category_id'] for s in truth.segments(video.video_id, t)}
+            assert listed == {i: scene.class_of[i] for i in np.unique(ids).tolist()}
+
+
+def test_vspw_with_stuff_is_read_back_as_it_is(tmp_path):
+    out, scenes = with_stuff(tmp_path, 'vspw')
+    numbers = json.loads((out / 'label_num_dic_final.json').read_text())
+    assert numbers == {name: k for k, name in enumerate(ALL_NAMES, start=1)}
+    truth = load_vspw(open_dataset('vspw', out).truth[0])
+    for video, scene in zip(truth.videos, scenes, strict=True):
+        for t, (_, ids) in enumerate(scene.frames()):
+            classes = np.array([-1, *scene.class_of.values()])[ids]
+            assert np.array_equal(truth.mask(video.video_id, t), classes + 1)
+
+
+def test_youtube_vis_has_no_stuff(tmp_path, capsys):
+    arguments = ['synth', '--format', 'ytvis', '--stuff', '--videos', '1', '--out']
+    assert main([*arguments, str(tmp_path / 'x')]) == 1
+    assert 'Expected vipseg or vspw' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_equal_seeds_give_equal_files(tmp_path):

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help='of the first scene; the next ones count up; default: 0',
     )
+    parser.add_argument(
+        '--stuff',
+        action='store_true',
+        help='with sky, ground and walls, which have labels; for vipseg and vspw',
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,8 +52,10 @@ def main(args: argparse.Namespace) -> int:
             args.seed,
             size=tuple(args.size),
             progress=lambda number: bar.update(1),
+            stuff=args.stuff,
         )
     name = {'ytvis': 'ytvis2019'}.get(args.format, args.format)
     print(f'{args.videos} videos of {args.frames} frames in {args.out}')
-    print(f'videomt evaluate --model demo --dataset {name} --root {args.out}')
+    model = 'demo_panoptic' if args.stuff else 'demo'
+    print(f'videomt evaluate --model {model} --dataset {name} --root {args.out}')
     return 0

@@ -1,8 +1,8 @@
 """Synthetic scenes as data sets in the formats of YouTube-VIS, VIPSeg and VSPW.
 
 Their truth is exact: a pixel belongs to the shape that covers it. The background has no label, so
-VIPSeg and VSPW see it as void. Scenes are those of `datasets.synthetic`; video i of a data set of
-seed s is the scene of seed s + i.
+VIPSeg and VSPW see it as void, unless it is of stuff: sky, ground and wall. Scenes are those of
+`datasets.synthetic`; video i of a data set of seed s is the scene of seed s + i.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from videomt_ros.datasets.dataset import Benchmark
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.rle import encode, rle_to_json
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
 
 FPS = 10.0
 """Rate that the videos are said to have, as that of the demo's camera."""
@@ -38,6 +38,7 @@ def write_dataset(
     seed: int = 0,
     progress: Callable[[int], None] = lambda number: None,
     size: tuple[int, int] = (384, 480),
+    stuff: bool = False,
 ) -> None:
     """Write a labelled data set.
 
@@ -49,18 +50,21 @@ def write_dataset(
         seed: of the first scene.
         progress: called with the number of videos written so far.
         size: (height, width) of the images in pixels.
+        stuff: with sky, ground and walls, for VIPSeg and VSPW.
 
     Raises:
-        ValueError: the folder holds files, or a number is out of range.
+        ValueError: the folder holds files, a number is out of range, or the format has no stuff.
     """
     if num_videos < 1 or num_frames < 1 or seed < 0:
         raise ValueError(
             'Expected 1 or more videos of 1 or more frames and a seed of 0 or more, '
             f'got {num_videos} videos, {num_frames} frames, seed {seed}.'
         )
+    if stuff and benchmark == 'ytvis':
+        raise ValueError('Expected vipseg or vspw for scenes with stuff, got ytvis: it has none.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
-    scenes = [Scene(seed + i, *size, num_frames) for i in range(num_videos)]
+    scenes = [Scene(seed + i, *size, num_frames, stuff=stuff) for i in range(num_videos)]
     # Beside the target, so that an end halfway leaves no data set that looks whole.
     partial = out.with_name(f'.{out.name}.partial')
     if partial.exists():
@@ -149,7 +153,10 @@ def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None
         videos.append({'video_id': name, 'fps': FPS, 'images': images})
         annotations.append({'video_id': name, 'annotations': frames})
         progress(number)
-    categories = [{'id': k, 'name': name, 'isthing': 1} for k, name in enumerate(CLASS_NAMES)]
+    categories = [
+        {'id': k, 'name': name, 'isthing': int(k < len(CLASS_NAMES))}
+        for k, name in enumerate(_names(scenes))
+    ]
     truth = {'videos': videos, 'annotations': annotations, 'categories': categories}
     write_json(out / 'panoptic_gt_VIPSeg_val.json', truth)
 
@@ -167,8 +174,13 @@ def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None])
         progress(number)
     names = ''.join(f'{_name(scene)}\n' for scene in scenes)
     (out / 'val.txt').write_text(names, encoding='utf-8')
-    numbers = {name: number for number, name in enumerate(CLASS_NAMES, start=1)}
+    numbers = {name: number for number, name in enumerate(_names(scenes), start=1)}
     write_json(out / 'label_num_dic_final.json', numbers)
+
+
+def _names(scenes: list[Scene]) -> tuple[str, ...]:
+    """Of the classes that the scenes may hold."""
+    return ALL_NAMES if scenes[0].has_stuff else CLASS_NAMES
 
 
 def _name(scene: Scene) -> str:

@@ -1,10 +1,10 @@
 """Endless videos of drawn shapes with exact truth: the demo's camera, and data to train and test.
 
 Six classes of shapes, each with its own texture and in any colour, move over a textured background
-under a moving camera. They overlap, leave the view and return, or are born late; light, noise and
-blur vary. A scene is decided by its
-seed and its size alone, any frame of it can be drawn on its own, and lengths are fractions of the
-image's short side, so that a scene looks alike at every size.
+under a moving camera, or before sky, ground and walls that have classes of their own. They
+overlap, leave the view and return, or are born late; light, noise and blur vary. A scene is
+decided by its seed and its size alone, any frame of it can be drawn on its own, and lengths are
+fractions of the image's short side, so that a scene looks alike at every size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES, Stuff, draw_stuff
 from videomt_ros.datasets.synthetic_wall import RADII, Wall, check_hidden_frames, draw_walk
 
 CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
+ALL_NAMES = CLASS_NAMES + STUFF_NAMES
+"""Of scenes with stuff: first the things, then the stuff."""
 
 _SHIFT = 4  # cv2 draws polygons on a grid of 1 / 2**_SHIFT pixel
 
@@ -109,9 +112,12 @@ class Scene:
         num_objects: how many shapes the scene holds, None: 3 to 6.
         hidden_frames: fewest and most frames, for a wall behind which all shapes vanish for so
             long, again and again; None: no wall. Without one, scenes are the same as ever.
+        stuff: fill the background with sky, ground and walls, which have classes: then every
+            pixel has one. The shapes and their paths stay the same.
 
     Attributes:
-        class_of: identity -> class id, an index into `CLASS_NAMES`.
+        class_of: identity -> class id, an index into `ALL_NAMES`. Stuff has one identity per
+            class, after those of the shapes, whether or not any of it is ever in view.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class Scene:
         num_frames: int = 60,
         num_objects: int | None = None,
         hidden_frames: tuple[int, int] | None = None,
+        stuff: bool = False,
     ) -> None:
         if min(height, width) < 8 or num_frames < 1 or seed < 0:
             raise ValueError(
@@ -149,7 +156,14 @@ class Scene:
         )
         self._noise = self._rng.uniform(0, 9)
         self._blur = max(0.0, self._rng.uniform(-0.006, 0.006))  # half of the scenes are sharp
-        self._background = self._draw_background()
+        if stuff:
+            self._first_stuff = num_objects + 1
+            for number in range(len(STUFF_NAMES)):
+                self.class_of[self._first_stuff + number] = len(CLASS_NAMES) + number
+            tones = np.array([item.colours[0] for item in self._objects]).reshape(-1, 3)
+            self._stuff: Stuff | None = draw_stuff(self._rng, tones)
+        else:
+            self._stuff, self._background = None, self._draw_background()
         # Drawn after all else, so that what has no wall stays as it was.
         self._wall: Wall | None = None
         if hidden_frames is not None:
@@ -158,6 +172,11 @@ class Scene:
 
     def __len__(self) -> int:
         return self.num_frames
+
+    @property
+    def has_stuff(self) -> bool:
+        """Whether sky, ground and walls have classes here."""
+        return self._stuff is not None
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16]]]:
         """All frames in order, as `frame` gives them."""
@@ -171,16 +190,22 @@ class Scene:
 
         Returns:
             The image (H, W, 3), uint8 RGB, and the identity of each pixel (H, W), uint16:
-            0 background, else a key of `class_of`. What another shape covers does not count.
+            0 background without a class, else a key of `class_of`. What another shape covers does
+            not count.
         """
         camera = self._camera(t)
-        canvas = self._warp_background(camera)
-        ids = np.zeros((self.height, self.width), np.uint16)
+        size = (self.height, self.width)
+        hider = 0
+        if self._stuff is None:
+            canvas, ids = self._warp_background(camera), np.zeros(size, np.uint16)
+        else:
+            canvas, ids = self._stuff.paint(camera, size, self._first_stuff)
+            hider = self._first_stuff + STUFF_NAMES.index('wall')
         for identity, item in enumerate(self._objects, start=1):
             if t >= item.birth:
                 self._paint(canvas, ids, identity, item, t, camera)
         if self._wall is not None:
-            self._wall.paint(canvas, ids, camera)
+            self._wall.paint(canvas, ids, camera, hider)
         return self._expose(canvas, t), ids
 
     def _draw_colours(

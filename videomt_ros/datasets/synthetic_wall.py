@@ -83,20 +83,22 @@ class Wall:
         canvas: NDArray[np.uint8],
         ids: NDArray[np.uint16],
         camera: NDArray[np.float64],
+        identity: int = 0,
     ) -> None:
         """Draw the wall over image (H, W, 3) and truth (H, W), in place.
 
         Args:
             canvas: RGB.
-            ids: identity per pixel; those behind the wall become background, 0.
+            ids: identity per pixel; those behind the wall become its own.
             camera: world to image, (2, 3).
+            identity: of the wall; 0: background.
         """
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [_WIDTH / 2, _HEIGHT / 2]
         corners = corners @ camera[:, :2].T + camera[:, 2]
         cover = np.zeros(ids.shape, np.uint8)
         polygon = np.round(corners * 2**_SHIFT).astype(np.int32)
         cv2.fillPoly(cover, [polygon], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-        ids[cover > 127] = 0
+        ids[cover > 127] = identity
         grid = np.mgrid[: ids.shape[0], : ids.shape[1]].astype(np.float64)[::-1]
         world = np.tensordot(np.linalg.inv(camera[:, :2]), grid - camera[:, 2, None, None], axes=1)
         second = (np.floor(world[1] / _PLANK) % 2)[..., None]

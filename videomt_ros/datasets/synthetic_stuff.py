@@ -1,0 +1,252 @@
+"""Sky, ground and walls behind the shapes of synthetic scenes, with exact truth.
+
+The ground ends at a horizon, straight or hilly, which moves with the camera; up to two walls stand
+on it. Each class has its own textures, and in every scene other tones.
+
+Lengths are fractions of the image's short side, as in `synthetic`; y points down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+STUFF_NAMES = ('sky', 'ground', 'wall')
+
+_TONES = {
+    # Hue 0..180, saturation and value 0..255, as OpenCV has them: lowest and highest.
+    'sky': ((95, 125), (20, 110), (130, 240)),
+    'ground': ((8, 75), (20, 130), (45, 150)),
+    'wall': ((0, 180), (10, 110), (60, 200)),
+}
+_ANY_HUE = 0.35
+"""Share of skies and grounds of any hue: of an evening, of a desert, of nowhere."""
+_DRAWS = 12
+"""Tones to choose from; the farthest from those of the shapes are taken."""
+_NOISE_CELLS = 192
+_NOISE_SPAN = 3.2
+"""Side of the world that the noise covers, more than the camera can see."""
+_TEXTURES = 3
+"""Kinds per class."""
+
+
+class _Outline(NamedTuple):
+    """A wall: x between left and right, from its foot up to a top that may slope."""
+
+    left: float
+    right: float
+    foot: float
+    top: float
+    slope: float
+    """Rise of the top per length to the right."""
+
+
+@dataclass(frozen=True)
+class Stuff:
+    """What fills the image behind the shapes of one scene."""
+
+    horizon: tuple[float, float, float, float, float]
+    """Height, slope, and a wave's amplitude, radians per length and phase."""
+    walls: tuple[_Outline, ...]
+    """The later hide the earlier."""
+    tones: NDArray[np.float64]
+    """(3, 2, 3): two RGB tones, 0..255, of each of `STUFF_NAMES`."""
+    kinds: tuple[int, int, int]
+    """Texture of each."""
+    pitch: float
+    """Length of a period of the textures."""
+    noise: NDArray[np.float32]
+    """(S, S), 0..1, over the world about its middle."""
+
+    def paint(
+        self,
+        camera: NDArray[np.float64],
+        size: tuple[int, int],
+        first: int,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Draw image and truth; every pixel has a class.
+
+        Args:
+            camera: world to image, (2, 3).
+            size: (H, W) in pixels.
+            first: identity of the sky; ground and wall count on.
+
+        Returns:
+            (H, W, 3) RGB and (H, W) identities.
+        """
+        height, width = size
+        to_world = cv2.invertAffineTransform(camera).astype(np.float32)
+        columns = np.arange(width, dtype=np.float32)
+        rows = np.arange(height, dtype=np.float32)[:, None]
+        x = to_world[0, 0] * columns + to_world[0, 1] * rows + to_world[0, 2]
+        y = to_world[1, 0] * columns + to_world[1, 1] * rows + to_world[1, 2]
+        pixels = float(np.sqrt(abs(np.linalg.det(camera[:, :2]))))  # per length
+        depth = y - self._horizon(x)
+        canvas = self._mix(0, self._sky(depth, camera, size))
+        ids = np.full(size, first, np.uint16)
+        layers = [(1, depth, self._ground(x, depth, camera, size))]
+        for wall in self.walls:
+            bricks = self._wall(x - wall.left, wall.foot - y, camera, size)
+            layers.append((2, _inside(wall, x, y), bricks))
+        for number, inside, blend in layers:
+            # Truth and paint agree: the class that covers more than half of a pixel has it.
+            cover = np.clip(0.5 + inside * pixels, 0, 1)
+            ids[cover > 0.5] = first + number
+            canvas += cover[..., None] * (self._mix(number, blend) - canvas)
+        return canvas.astype(np.uint8), ids
+
+    def _horizon(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        height, slope, amplitude, frequency, phase = self.horizon
+        line: NDArray[np.float32] = height + slope * x
+        if amplitude:
+            line += amplitude * np.sin(frequency * x + phase)
+        return line
+
+    def _mix(self, number: int, blend: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Colours (H, W, 3) between the two tones of a class."""
+        one, other = self.tones[number].astype(np.float32)
+        mixed: NDArray[np.float32] = one + np.clip(blend, 0, 1)[..., None] * (other - one)
+        return mixed
+
+    def _clouds(
+        self, camera: NDArray[np.float64], size: tuple[int, int], scale: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """The noise as the camera sees it, stretched by `scale` in x and y."""
+        half = _NOISE_SPAN / 2
+        step_x, step_y = (factor * _NOISE_SPAN / _NOISE_CELLS for factor in scale)
+        to_world = np.array(
+            [[step_x, 0, -half * scale[0]], [0, step_y, -half * scale[1]], [0, 0, 1]]
+        )
+        seen = cv2.warpAffine(
+            self.noise,
+            camera @ to_world,
+            size[::-1],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+        return seen.astype(np.float32, copy=False)
+
+    def _sky(
+        self, depth: NDArray[np.float32], camera: NDArray[np.float64], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Share of the second tone: paler towards the horizon, with clouds or without."""
+        gradient = 1 + depth / 0.9
+        if self.kinds[0] == 0:
+            return gradient
+        clouds = self._clouds(camera, size, (1.6, 0.8))
+        if self.kinds[0] == 1:
+            clouds = np.clip((clouds - 0.48) * 6, 0, 1)  # with an edge
+        return 0.5 * gradient + 0.5 * clouds
+
+    def _ground(
+        self,
+        x: NDArray[np.float32],
+        depth: NDArray[np.float32],
+        camera: NDArray[np.float64],
+        size: tuple[int, int],
+    ) -> NDArray[np.float32]:
+        """Share of the second tone: grain, furrows along the horizon or tiles, in perspective."""
+        grain = self._clouds(camera, size, (0.7, 0.2))
+        if self.kinds[1] == 0:
+            return grain
+        # A plane seen from above: far from the camera, rows and columns draw together.
+        near = np.maximum(depth, 0) + 0.12
+        number: NDArray[np.float32] = np.floor(0.35 / (self.pitch * near))
+        if self.kinds[1] == 2:
+            number += np.floor(0.35 * x / (self.pitch * near))
+        second: NDArray[np.float32] = np.mod(number, 2, dtype=np.float32)
+        return 0.65 * grain + 0.35 * second
+
+    def _wall(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        camera: NDArray[np.float64],
+        size: tuple[int, int],
+    ) -> NDArray[np.float32]:
+        """Share of the second tone: bricks, boards or windows, from the foot upwards."""
+        length = self.pitch
+        if self.kinds[2] == 0:
+            row = np.floor(2 * y / length)
+            column = x / length + 0.5 * (row % 2)
+            second = (2 * y / length - row < 0.22) | (column - np.floor(column) < 0.12)
+        elif self.kinds[2] == 1:
+            second = np.floor(2 * x / length) % 2 > 0
+        else:
+            across, up = x / length, 0.8 * y / length
+            across, up = across - np.floor(across), up - np.floor(up)
+            second = (np.abs(across - 0.5) < 0.24) & (np.abs(up - 0.5) < 0.3)
+        return 0.25 * self._clouds(camera, size, (0.6, 0.6)) + 0.75 * second
+
+
+def _inside(wall: _Outline, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distance to the nearest side of a wall, (H, W); above 0 inside of it."""
+    top = (y - wall.top + wall.slope * (x - wall.left)) / math.hypot(1, wall.slope)
+    sides = np.minimum(x - wall.left, wall.right - x)
+    distance: NDArray[np.float32] = np.minimum(np.minimum(top, wall.foot - y), sides)
+    return distance
+
+
+def draw_stuff(rng: np.random.Generator, shapes: NDArray[np.float64]) -> Stuff:
+    """Draw what a scene has behind its shapes.
+
+    Args:
+        rng: decides.
+        shapes: (N, 3) RGB tones of the shapes, which must stand out.
+    """
+    wave = rng.uniform(0.015, 0.05) if rng.random() < 0.5 else 0.0
+    horizon = (
+        rng.uniform(-0.22, 0.22),
+        rng.uniform(-0.12, 0.12),
+        wave,
+        rng.uniform(4, 11),
+        rng.uniform(0, 2 * np.pi),
+    )
+    walls = []
+    for _ in range(rng.choice(3, p=[0.2, 0.45, 0.35])):
+        left, width = rng.uniform(-0.7, 0.35), rng.uniform(0.25, 0.75)
+        # It stands on the ground: at its lower end, or some steps before it.
+        foot = horizon[0] + horizon[1] * (left + width / 2) + wave + rng.uniform(0.02, 0.12)
+        top = foot - rng.uniform(0.22, 0.6)
+        walls.append(_Outline(left, left + width, foot, top, rng.uniform(-0.2, 0.2)))
+    tones = np.stack([_draw_tones(rng, name, shapes) for name in STUFF_NAMES])
+    kinds = rng.integers(_TEXTURES, size=3)
+    noise = np.zeros((_NOISE_CELLS, _NOISE_CELLS), np.float32)
+    for cells in (6, 20, 64):
+        coarse = rng.random((cells, cells), np.float32)
+        noise += cv2.resize(coarse, noise.shape, interpolation=cv2.INTER_CUBIC) / 3
+    return Stuff(
+        horizon,
+        tuple(walls),
+        tones,
+        (int(kinds[0]), int(kinds[1]), int(kinds[2])),
+        rng.uniform(0.12, 0.24),
+        noise,
+    )
+
+
+def _draw_tones(
+    rng: np.random.Generator, name: str, shapes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Two RGB tones of a class, (2, 3) 0..255, as far from the shapes' as a few draws find."""
+    hues, saturations, values = _TONES[name]
+    if rng.random() < _ANY_HUE:
+        hues = (0, 180)
+    drawn = []
+    for _ in range(_DRAWS):
+        hue = rng.integers(*hues)
+        tones = [
+            [(hue + rng.integers(0, 15)) % 180, rng.integers(*saturations), rng.integers(*values)]
+            for _ in range(2)
+        ]
+        image = cv2.cvtColor(np.array([tones], np.uint8), cv2.COLOR_HSV2RGB)
+        drawn.append(image[0].astype(np.float64))
+    if not len(shapes):
+        return drawn[0]
+    away = [np.abs(tones[:, None] - shapes).sum(axis=2).min() for tones in drawn]
+    return drawn[int(np.argmax(away))]
