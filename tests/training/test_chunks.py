@@ -12,8 +12,14 @@ from torch import Tensor
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.chunks import chunk_losses
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets
-from videomt_ros.training.matcher import assign, count_pairs, first_visible
+from videomt_ros.training.criterion import (
+    Criterion,
+    LossWeights,
+    Targets,
+    build_targets,
+    count_totals,
+)
+from videomt_ros.training.matcher import assign
 
 BATCH, FRAMES, SIZE = 2, 7, 32
 WEIGHTS = LossWeights(num_points=60)
@@ -34,7 +40,8 @@ def moving_boxes(num_frames: int = FRAMES) -> Targets:
         masks[1, t, 18:30, 2 + t : 12 + t] = t >= 4
         masks[2, t, 8:20, 20 - t : 30 - t] = t in (0, 1, 5, 6)
         masks[3, t, 2:8, 2:28] = t >= 3
-    return Targets(torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1]), masks)
+    clip_of = torch.tensor([0, 0, 1, 1, 1])
+    return build_targets(clip_of, torch.tensor([0, 1, 2, 0, 1]), masks, BATCH)
 
 
 def network(config, propagation: str, **changes) -> VidEoMT:
@@ -150,7 +157,7 @@ def test_an_object_keeps_its_query_in_later_chunks():
     masks = torch.zeros(2, 5, SIZE, SIZE, dtype=torch.bool)
     masks[0, [0, 4], 4:12, 4:12] = True
     masks[1, 2:, 20:30, 20:30] = True
-    targets = Targets(torch.tensor([0, 0]), torch.tensor([0, 1]), masks)
+    targets = build_targets(torch.tensor([0, 0]), torch.tensor([0, 1]), masks, 1)
     criterion = Criterion(WEIGHTS)
     one, other = masks[0, 0], masks[1, 2]
     # In frame 2 query 1 would fit object 1 best, but object 0 holds it, though it is hidden.
@@ -170,11 +177,11 @@ def test_pairs_are_counted_before_they_are_matched(seed):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(9, 4, 2, 2, generator=generator) < 0.12
     clips = torch.randint(3, (9,), generator=generator)
-    first = first_visible(masks)
+    targets = build_targets(clips, torch.zeros(9, dtype=torch.int64), masks, 3)
     costs = torch.rand(9, 2, generator=generator).numpy()
-    query_of = assign(costs, clips.numpy(), first.numpy(), num_frames=4)
-    expected = sum(4 - int(first[n]) for n in range(9) if query_of[n] >= 0)
-    assert count_pairs(clips, first, batch_size=3, num_frames=4, num_queries=2) == expected
+    query_of = assign(costs, clips.numpy(), targets.first.numpy(), num_frames=4)
+    expected = sum(4 - int(targets.first[n]) for n in range(9) if query_of[n] >= 0)
+    assert count_totals(targets, num_queries=2).tolist() == [expected, 3 * 4 * 2]
 
 
 def allocated_at_most(net: VidEoMT, num_frames: int, chunk_frames: int) -> int:
@@ -182,7 +189,8 @@ def allocated_at_most(net: VidEoMT, num_frames: int, chunk_frames: int) -> int:
     frames = clip_of(num_frames, size=64)  # large enough that weights take little beside them
     masks = torch.zeros(4, num_frames, 64, 64, dtype=torch.bool)
     masks[:, :, 10:30, 10:40] = True  # as many objects in each chunk
-    targets = Targets(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 2, 0]), masks)
+    clips = torch.tensor([0, 0, 1, 1])
+    targets = build_targets(clips, torch.tensor([0, 1, 2, 0]), masks, BATCH)
     learn(net, frames[:, :1], targets, 1)  # what torch sets up once
     net.zero_grad()
     activities = [torch.profiler.ProfilerActivity.CPU]

@@ -11,9 +11,9 @@ from videomt_ros.training.criterion import (
     Criterion,
     LossWeights,
     Targets,
-    sample_at,
-    uncertain_points,
+    build_targets,
 )
+from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
 
 SIZE = 16
 POINTS = LossWeights(num_points=400)
@@ -51,7 +51,7 @@ def targets() -> Targets:
             truth(None, (9, 15, 9, 15), (8, 14, 8, 14)),
         ]
     )
-    return Targets(torch.tensor([0, 0]), torch.tensor([1, 2]), masks)
+    return build_targets(torch.tensor([0, 0]), torch.tensor([1, 2]), masks, 1)
 
 
 def test_perfect_outputs_cost_nothing_but_blurred_borders(targets):
@@ -66,16 +66,15 @@ def test_perfect_outputs_cost_nothing_but_blurred_borders(targets):
 
 def test_matching_follows_the_first_sight(targets):
     outputs = perfect(targets, [2, 0])
-    first = torch.tensor([0, 1])
-    assert Criterion(POINTS).match((outputs,), targets, first).tolist() == [[2, 0]]
+    assert Criterion(POINTS).match((outputs,), targets).tolist() == [[2, 0]]
     # What a query does after the first frame of its object does not change the match.
     outputs.mask_logits[0, 2] = outputs.mask_logits[0, 2].flip(0)
-    assert Criterion(POINTS).match((outputs,), targets, first).tolist() == [[2, 0]]
+    assert Criterion(POINTS).match((outputs,), targets).tolist() == [[2, 0]]
 
 
 def test_each_layer_has_its_own_match(targets):
     layers = (perfect(targets, [1, 3]), perfect(targets, [2, 0]))
-    matches = Criterion(POINTS).match(layers, targets, torch.tensor([0, 1]))
+    matches = Criterion(POINTS).match(layers, targets)
     assert matches.tolist() == [[1, 3], [2, 0]]
 
 
@@ -103,16 +102,19 @@ def test_auxiliary_outputs_count_as_much_as_the_last(targets):
     torch.manual_seed(0)
     outputs = perfect(targets, [2, 0])
     wrong = Outputs(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, SIZE, SIZE))
-    alone = Criterion(POINTS)(wrong, targets)['class']
-    both = Criterion(POINTS)(outputs._replace(auxiliary=(wrong,)), targets)['class']
-    torch.testing.assert_close(both, alone, atol=1e-3, rtol=0)
+    sums = []
+    for layers in (wrong, outputs._replace(auxiliary=(wrong,))):
+        torch.manual_seed(1)  # what is wrong is matched on the same points
+        sums.append(Criterion(POINTS)(layers, targets)['class'])
+    torch.testing.assert_close(sums[1], sums[0], atol=1e-3, rtol=0)
 
 
 def test_clips_without_objects_teach_no_object():
-    nothing = Targets(
+    nothing = build_targets(
         torch.zeros(0, dtype=torch.int64),
         torch.zeros(0, dtype=torch.int64),
         torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool),
+        1,
     )
     class_logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
     mask_logits = torch.zeros(1, 2, 4, SIZE, SIZE, requires_grad=True)
@@ -137,7 +139,7 @@ def test_a_hidden_object_is_taught_an_empty_mask(targets):
 def test_points_gather_at_the_border():
     torch.manual_seed(0)
     logits = torch.linspace(-8, 8, SIZE).expand(1, SIZE, SIZE).clone()  # zero in the middle
-    points = uncertain_points(logits, LossWeights(num_points=100))
+    points = uncertain_points(logits, 100, 3.0, 0.75)
     assert points.shape == (1, 100, 2)
     distance = (points[0, :, 0] - 0.5).abs()
     assert distance[:75].max() < 0.2  # importance_ratio of them
@@ -145,6 +147,42 @@ def test_points_gather_at_the_border():
 
 
 def test_sample_at_reads_pixel_centres():
-    image = torch.arange(16.0).view(1, 4, 4)
+    image = torch.arange(16.0).view(1, 1, 4, 4)
     points = torch.tensor([[[0.125, 0.125], [0.625, 0.375]]])
-    assert sample_at(image, points).tolist() == [[0.0, 6.0]]
+    assert sample_at(image, points).tolist() == [[[0.0, 6.0]]]
+
+
+def test_masks_are_read_as_maps_of_0_and_1_are():
+    """Between pixels, and at the border, where both fade to 0."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(3, 2, 5, 7, generator=generator) < 0.4
+    points = torch.rand(4, 300, 2, generator=generator)
+    points[:, :4] = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    objects, frames = torch.tensor([2, 0, 0, 1]), torch.tensor([1, 0, 1, 1])
+    for drawn in (points, points[:1]):
+        expected = sample_at(masks[objects, frames][:, None].float(), drawn)[:, 0]
+        torch.testing.assert_close(sample_masks(masks, objects, frames, drawn), expected)
+    assert sample_masks(masks, objects[:0], frames[:0], points[:1]).shape == (0, 300)
+
+
+def test_every_mask_has_the_candidates_and_the_rest_in_common():
+    torch.manual_seed(0)
+    rising = torch.linspace(-8, 8, SIZE).expand(SIZE, SIZE)
+    logits = torch.stack([rising, rising.T])
+    points = uncertain_points(logits, 100, 3.0, 0.75)
+    assert torch.equal(points[0, 75:], points[1, 75:])
+    across, down = points[0, :75], points[1, :75]
+    assert not torch.equal(across, down)
+    torch.manual_seed(0)
+    candidates = {tuple(point) for point in torch.rand(300, 2).tolist()}
+    assert {tuple(point) for point in [*across.tolist(), *down.tolist()]} <= candidates
+
+
+@pytest.mark.parametrize('num_masks', [0, 1, 5])
+def test_the_number_of_masks_changes_no_random_number(num_masks):
+    torch.manual_seed(0)
+    uncertain_points(torch.randn(3, 4, 4, generator=torch.Generator()), 100, 3.0, 0.75)
+    expected = torch.rand(4)
+    torch.manual_seed(0)
+    uncertain_points(torch.zeros(num_masks, 4, 4), 100, 3.0, 0.75)
+    assert torch.equal(torch.rand(4), expected)

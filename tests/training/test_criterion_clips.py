@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets
-from videomt_ros.training.matcher import first_visible
+from videomt_ros.training.criterion import (
+    Criterion,
+    LossWeights,
+    Targets,
+    build_targets,
+    count_totals,
+)
 
 SIZE, NUM_QUERIES, NUM_CLASSES = 16, 4, 3
 WEIGHTS = LossWeights(num_points=200)
@@ -31,7 +37,7 @@ def clip_of_masks(*objects: list[tuple[slice, slice] | None]) -> Tensor:
 
 def targets_of(masks: Tensor, class_ids: list[int]) -> Targets:
     clip_of = torch.zeros(len(masks), dtype=torch.int64)
-    return Targets(clip_of, torch.tensor(class_ids, dtype=torch.int64), masks)
+    return build_targets(clip_of, torch.tensor(class_ids, dtype=torch.int64), masks, 1)
 
 
 def random_outputs(num_frames: int, batch_size: int = 1, num_layers: int = 1) -> Outputs:
@@ -65,11 +71,10 @@ def test_an_object_keeps_the_query_of_its_first_frame():
     ):  # fmt: skip
         mask_logits[0, frame, query][area] = logit
     outputs = Outputs(torch.zeros(1, 3, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
-    first = first_visible(targets.masks)
-    assert first.tolist() == [0, 1]
-    assert Criterion(WEIGHTS).match((outputs,), targets, first).tolist() == [[0, 2]]
-    alone = Targets(*(part[1:] for part in targets))
-    assert Criterion(WEIGHTS).match((outputs,), alone, first[1:]).tolist() == [[0]]
+    assert targets.first.tolist() == [0, 1]
+    assert Criterion(WEIGHTS).match((outputs,), targets).tolist() == [[0, 2]]
+    alone = targets_of(targets.masks[1:], [2])
+    assert Criterion(WEIGHTS).match((outputs,), alone).tolist() == [[0]]
     assert supervised(outputs, targets).int().tolist() == [
         [1, 0, 0, 0],
         [1, 0, 1, 0],
@@ -87,7 +92,7 @@ def test_a_stuff_class_is_one_object_in_many_pieces():
     mask_logits[:, :, 3] = sky[0] * 16.0 - 8.0
     mask_logits[:, :, 2] = 8.0 - sky[0] * 16.0
     outputs = Outputs(torch.zeros(1, 2, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
-    matches = Criterion(WEIGHTS).match((outputs,), targets, first_visible(targets.masks))
+    matches = Criterion(WEIGHTS).match((outputs,), targets)
     assert matches.tolist() == [[3, 2]]
     assert supervised(outputs, targets).int().tolist() == [[0, 0, 1, 1]] * 2
 
@@ -110,7 +115,7 @@ def test_an_object_that_is_never_visible_changes_nothing(monkeypatch, seen):
 
 def test_an_empty_clip_beside_others_is_taught_no_object():
     masks = clip_of_masks([LEFT, LEFT], [RIGHT, None])
-    targets = Targets(torch.tensor([0, 2]), torch.tensor([1, 2]), masks)
+    targets = build_targets(torch.tensor([0, 2]), torch.tensor([1, 2]), masks, 3)
     outputs = random_outputs(2, batch_size=3)
     class_logits = outputs.class_logits.clone().requires_grad_()
     mask_logits = outputs.mask_logits.clone().requires_grad_()
@@ -121,6 +126,59 @@ def test_an_empty_clip_beside_others_is_taught_no_object():
     rising = {tuple(row) for row in taught[taught[:, 3] < NUM_CLASSES][:, [0, 1, 3]].tolist()}
     assert rising == {(0, 0, 1), (0, 1, 1), (2, 0, 2), (2, 1, 2)}
     assert mask_logits.grad.flatten(1).any(dim=1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize('cut', [1, 2])
+def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
+    """Of three clips: the middle one has no object, the last one has more than queries."""
+    masks = clip_of_masks([LEFT, LEFT], [None, RIGHT], *[[LEFT, None], [None, RIGHT]] * 3)
+    clip_of = torch.tensor([0, 0, 2, 2, 2, 2, 2, 2])
+    class_ids = torch.arange(8) % NUM_CLASSES
+    outputs = random_outputs(2, batch_size=3, num_layers=3)
+    layers = [Outputs(*layer[:2]) for layer in (*outputs.auxiliary, outputs)]
+
+    def learn(start: int, end: int, totals: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        mine = (clip_of >= start) & (clip_of < end)
+        targets = build_targets(
+            clip_of[mine] - start, class_ids[mine], masks[mine], num_clips=end - start
+        )
+        counted.append(count_totals(targets, NUM_QUERIES))
+        leaves = [
+            [logits[start:end].clone().requires_grad_() for logits in layer[:2]]
+            for layer in layers
+        ]
+        *auxiliary, last = (Outputs(*leaf) for leaf in leaves)
+        torch.manual_seed(7)
+        whole = last._replace(auxiliary=tuple(auxiliary))
+        losses, _ = Criterion(WEIGHTS).chunk(whole, targets, totals=totals)
+        sum(losses.values()).backward()
+        grads = [torch.cat([x.grad.flatten(1) for x in leaf], dim=1) for leaf in leaves]
+        return losses, torch.stack(grads, dim=1)
+
+    counted: list[Tensor] = []
+    expected, gradient = learn(0, 3, None)
+    assert counted[0].tolist() == [2 + 1 + 3 + 4, 3 * 2 * NUM_QUERIES]
+    parts = [learn(*ends, counted[0]) for ends in ((0, cut), (cut, 3))]
+    assert torch.equal(counted[1] + counted[2], counted[0])
+    for name, loss in expected.items():
+        torch.testing.assert_close(parts[0][0][name] + parts[1][0][name], loss)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), gradient)
+
+
+def test_a_part_without_objects_of_a_step_with_some():
+    nothing = targets_of(torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool), [])
+    outputs = random_outputs(2)
+    leaves = [logits.clone().requires_grad_() for logits in outputs[:2]]
+    totals = torch.tensor([3, 4 * NUM_QUERIES], dtype=torch.float64)  # two clips, three pairs
+    losses, query_of = Criterion(WEIGHTS).chunk(Outputs(*leaves), nothing, totals=totals)
+    assert query_of.shape == (1, 0)
+    sum(losses.values()).backward()
+    assert losses['mask'] == losses['dice'] == 0
+    likelihood = outputs.class_logits.log_softmax(dim=3)[..., NUM_CLASSES]
+    expected = -2 * 0.1 * likelihood.sum() / (3 + 0.1 * (4 * NUM_QUERIES - 3))
+    torch.testing.assert_close(losses['class'], expected)
+    # DistributedDataParallel waits for every parameter's.
+    assert all(leaf.grad is not None for leaf in leaves)
 
 
 @pytest.mark.parametrize('autocast', [False, True])
@@ -143,61 +201,88 @@ def test_costs_and_losses_are_float32_under_autocast(monkeypatch, autocast, dtyp
         torch.manual_seed(0)
         with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
             results.append(Criterion(WEIGHTS)(layer, targets))
-    assert [cost.dtype for cost in costs] == [torch.float32] * 2
-    assert torch.equal(costs[0], costs[1])
+    assert [cost.dtype for cost in costs] == [torch.float32] * 4  # of two frames each
+    assert torch.equal(torch.stack(costs[:2]), torch.stack(costs[2:]))
     for name, loss in results[0].items():
         assert loss.dtype == torch.float32
         assert torch.equal(loss, results[1][name]), name
 
 
-class HostReads(TorchFunctionMode):
-    """Counts every call that would wait for a GPU and read from it."""
-
-    NAMES = {
-        'cpu', 'numpy', 'item', 'tolist', 'nonzero', 'unique', 'masked_select', 'equal',
-        '__bool__', '__int__', '__float__', '__index__', '__array__', '__contains__',
-    }  # fmt: skip
+class HostReads(TorchDispatchMode):
+    """Counts what would wait for a GPU to know a value or a size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count: Counter[str] = Counter()
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = getattr(function, '__name__', str(function))
-        to_host = name == 'to' and 'cpu' in map(str, (*args[1:], *kwargs.values()))
-        if name in self.NAMES or to_host:
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        is_read = torch.Tag.data_dependent_output in function.tags
+        is_sized_by_values = torch.Tag.dynamic_output_shape in function.tags
+        has_bools = name.startswith('index') and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if is_read or is_sized_by_values and name != 'index' or has_bools:
             self.count[name] += 1
-        return function(*args, **kwargs)
+        return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize('num_objects', [1, 5])
-def test_the_matcher_copies_to_the_host_once(num_objects):
-    """Once for all layers, clips and objects; what is read after that is on the host."""
-    masks = clip_of_masks(*[[LEFT, RIGHT]] * num_objects)
-    targets = Targets(torch.arange(num_objects) % 2, torch.arange(num_objects) % 3, masks)
-    outputs = random_outputs(2, batch_size=2, num_layers=4)
-    layers = (*outputs.auxiliary, outputs)
+def test_host_reads_are_seen():
+    values = torch.tensor([0.0, 1.0])
     with HostReads() as reads:
-        Criterion(WEIGHTS).match(layers, targets, first_visible(targets.masks))
-    # One copy, seen as an array; and the way back, which here has the host's name too.
-    assert reads.count == {'cpu': 1, 'numpy': 1, 'to': 1}
+        _ = values.nonzero(), values[values > 0], values.unique(), values[0].item()
+        if values[1]:
+            pass
+    assert sum(reads.count.values()) >= 5
+
+
+def many_layers(num_objects: int, device: str = 'cpu') -> tuple[Outputs, Targets]:
+    """Four layers with a gradient, and boxes in the first of two clips or in both."""
+    masks = clip_of_masks(*[[LEFT, RIGHT], [None, LEFT]] * 3)[:num_objects]
+    clip_of, class_ids = torch.arange(num_objects) % 2, torch.arange(num_objects) % 3
+    targets = build_targets(clip_of, class_ids, masks, 2).to(torch.device(device))
+    outputs = random_outputs(2, batch_size=2, num_layers=4)
+    layers = [
+        Outputs(*(logits.to(device).requires_grad_() for logits in layer[:2]))
+        for layer in (*outputs.auxiliary, outputs)
+    ]
+    return layers[-1]._replace(auxiliary=tuple(layers[:-1])), targets
+
+
+def learn(outputs: Outputs, targets: Targets) -> None:
+    losses, _ = Criterion(WEIGHTS).chunk(outputs, targets, totals=count_totals(targets, 9))
+    sum(losses.values()).backward()
+
+
+@pytest.mark.parametrize(('num_objects', 'copies'), [(0, 0), (1, 1), (5, 1)])
+def test_the_criterion_copies_to_the_host_once(monkeypatch, num_objects, copies):
+    """Once for all layers, clips and objects, through one function; nothing else waits."""
+    shapes = []
+    to_host = criterion.to_host
+
+    def watched(costs: Tensor):
+        shapes.append(tuple(costs.shape))
+        return to_host(costs)
+
+    monkeypatch.setattr(criterion, 'to_host', watched)
+    outputs, targets = many_layers(num_objects)
+    with HostReads() as reads:
+        learn(outputs, targets)
+    assert not reads.count
+    assert shapes == [(4, num_objects, NUM_QUERIES)] * copies
 
 
 @pytest.mark.gpu
-def test_the_matcher_copies_from_the_gpu_once():
-    device = torch.device('cuda')
-    masks = clip_of_masks(*[[LEFT, RIGHT]] * 5)
-    targets = Targets(torch.arange(5) % 2, torch.arange(5) % 3, masks).to(device)
-    outputs = random_outputs(2, batch_size=2, num_layers=4)
-    layers = tuple(
-        Outputs(layer.class_logits.to(device), layer.mask_logits.to(device))
-        for layer in (*outputs.auxiliary, outputs)
-    )
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    Criterion(WEIGHTS).match(layers, targets, first_visible(targets.masks))  # warm-up
-    with torch.profiler.profile(activities=activities) as profile:
-        Criterion(WEIGHTS).match(layers, targets, first_visible(targets.masks))
-        torch.cuda.synchronize()
-    copies = [event for event in profile.events() if 'DtoH' in event.name]
-    assert len(copies) == 1
+def test_the_criterion_waits_for_the_gpu_once():
+    outputs, targets = many_layers(5, 'cuda')
+    learn(outputs, targets)  # warm-up
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            learn(outputs, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    waits = [str(item.message) for item in caught if 'synchronizing' in str(item.message)]
+    assert len(waits) == 1, waits

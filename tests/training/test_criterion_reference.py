@@ -21,7 +21,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets
+from videomt_ros.training.criterion import Criterion, LossWeights, Targets, build_targets
 
 NUM_QUERIES, NUM_CLASSES, SIZE = 7, 5, 24
 
@@ -60,9 +60,8 @@ def random_boxes(seed: int, counts: list[int]) -> Targets:
         y, x = rng.integers(0, SIZE - 4, 2)
         mask[0, y : y + rng.integers(1, SIZE // 2), x : x + rng.integers(1, SIZE // 2)] = True
     class_ids = torch.from_numpy(rng.integers(0, NUM_CLASSES, sum(counts)))
-    return Targets(
-        torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), class_ids, masks
-    )
+    clip_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return build_targets(clip_of, class_ids, masks, len(counts))
 
 
 def partition(seed: int, counts: list[int]) -> Targets:
@@ -75,7 +74,7 @@ def partition(seed: int, counts: list[int]) -> Targets:
         masks += [(segment_of == n)[None] for n in range(count)]
         class_ids.append(torch.from_numpy(rng.permutation(NUM_CLASSES)[:count]))
     clip_of = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    return Targets(clip_of, torch.cat(class_ids), torch.stack(masks))
+    return build_targets(clip_of, torch.cat(class_ids), torch.stack(masks), len(counts))
 
 
 def plain_costs(outputs: Outputs, targets: Targets, weights: LossWeights) -> np.ndarray:
@@ -83,7 +82,8 @@ def plain_costs(outputs: Outputs, targets: Targets, weights: LossWeights) -> np.
     costs = np.zeros((len(targets.class_ids), NUM_QUERIES))
     class_logits = outputs.class_logits.detach().double().numpy()
     mask_logits = outputs.mask_logits.detach().double().numpy()
-    for n, (clip, class_id, mask) in enumerate(zip(*targets, strict=True)):
+    rows = zip(targets.clip_of, targets.class_ids, targets.masks, strict=True)
+    for n, (clip, class_id, mask) in enumerate(rows):
         for q in range(NUM_QUERIES):
             exponents = np.exp(class_logits[clip, 0, q])
             inside = 1 / (1 + np.exp(-mask_logits[clip, 0, q]))
@@ -100,7 +100,7 @@ def plain_costs(outputs: Outputs, targets: Targets, weights: LossWeights) -> np.
 
 @pytest.fixture
 def watched_costs(monkeypatch) -> list[Tensor]:
-    """What `pair_costs` has answered to the criterion, one per layer."""
+    """What `pair_costs` has answered to the criterion, (L, N, Q) for each clip."""
     answers: list[Tensor] = []
     pair_costs = criterion.pair_costs
 
@@ -118,10 +118,9 @@ def test_matching_is_that_of_scipy_on_whole_masks(monkeypatch, watched_costs, dr
     fix_points(monkeypatch, pixel_centres(SIZE))
     weights = LossWeights(num_points=SIZE * SIZE)
     targets, outputs = draw(seed, [3, 0, 4]), random_outputs(seed, 3, SIZE)
-    first = torch.zeros(7, dtype=torch.int64)
-    matches = Criterion(weights).match((outputs,), targets, first)[0]
+    matches = Criterion(weights).match((outputs,), targets)[0]
     expected = plain_costs(outputs, targets, weights)
-    np.testing.assert_allclose(watched_costs[0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(torch.cat(watched_costs, 1)[0], expected, rtol=1e-5, atol=1e-5)
     for clip in (0, 2):
         rows = np.flatnonzero(targets.clip_of.numpy() == clip)
         assert matches[rows].tolist() == linear_sum_assignment(expected[rows])[1].tolist()
@@ -137,16 +136,16 @@ def test_drawn_points_stand_for_the_whole_mask(watched_costs):
     size = 4 * SIZE
     masks = torch.zeros(2, 1, size, size, dtype=torch.bool)
     masks[0, 0, :48, :64], masks[1, 0, 24:, 16:] = True, True
-    targets = Targets(torch.tensor([0, 0]), torch.tensor([1, 4]), masks)
+    targets = build_targets(torch.tensor([0, 0]), torch.tensor([1, 4]), masks, 1)
     slopes = 6 * torch.randn(1, 1, NUM_QUERIES, 2, 1, 1)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing='ij')
     outputs = random_outputs(0, 1, 1)._replace(
         mask_logits=slopes[..., 0, :, :] * x + slopes[..., 1, :, :] * y
     )
     weights = LossWeights(num_points=200_000)
-    Criterion(weights).match((outputs,), targets, torch.tensor([0, 0]))
+    Criterion(weights).match((outputs,), targets)
     expected = plain_costs(outputs, targets, weights)
-    np.testing.assert_allclose(watched_costs[0], expected, rtol=0.02, atol=0.05)
+    np.testing.assert_allclose(watched_costs[0][0], expected, rtol=0.02, atol=0.05)
 
 
 def mask2former(weights: LossWeights) -> Mask2FormerLoss:
@@ -183,7 +182,7 @@ def test_matching_is_that_of_mask2former(monkeypatch, draw, seed):
     masks, class_ids = labels_of(targets, 3)
     matcher = Mask2FormerHungarianMatcher(2.0, 5.0, 5.0, num_points=96)
     theirs = matcher(outputs.mask_logits[:, 0], outputs.class_logits[:, 0], masks, class_ids)
-    ours = Criterion(WEIGHTS).match((outputs,), targets, torch.zeros(7, dtype=torch.int64))[0]
+    ours = Criterion(WEIGHTS).match((outputs,), targets)[0]
     for clip, (queries, objects) in enumerate(theirs):
         assert ours[targets.clip_of == clip][objects].tolist() == queries.tolist()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import torch
@@ -20,19 +20,19 @@ def test_first_visible():
 
 def test_pair_costs_equal_the_formulas_one_by_one():
     generator = torch.Generator().manual_seed(0)
-    class_logits = torch.randn(2, 3, 5, generator=generator)
-    point_logits = torch.randn(2, 3, 11, generator=generator)
-    targets = (torch.rand(2, 11, generator=generator) > 0.5).float()
+    class_logits = torch.randn(4, 3, 5, generator=generator)
+    point_logits = 9 * torch.randn(4, 3, 11, generator=generator)
+    targets = torch.rand(2, 11, generator=generator)
     class_ids = torch.tensor([3, 1])
     costs = pair_costs(class_logits, point_logits, class_ids, targets, (2.0, 5.0, 7.0))
-    for n in range(2):
-        for q in range(3):
-            probability = class_logits[n, q].softmax(0)[class_ids[n]]
-            bce = F.binary_cross_entropy(point_logits[n, q].sigmoid(), targets[n])
-            p = point_logits[n, q].sigmoid()
-            dice = 1 - (2 * (p * targets[n]).sum() + 1) / (p.sum() + targets[n].sum() + 1)
-            expected = -2 * probability + 5 * bce + 7 * dice
-            torch.testing.assert_close(costs[n, q], expected)
+    assert costs.shape == (4, 2, 3)
+    for layer, n, q in product(range(4), range(2), range(3)):
+        probability = class_logits[layer, q].softmax(0)[class_ids[n]]
+        p = point_logits[layer, q].double().sigmoid()
+        bce = F.binary_cross_entropy(p, targets[n].double())
+        dice = 1 - (2 * (p * targets[n]).sum() + 1) / (p.sum() + targets[n].sum() + 1)
+        expected = -2 * probability + 5 * bce + 7 * dice
+        torch.testing.assert_close(costs[layer, n, q], expected.float())
 
 
 def test_assignment_is_the_cheapest_of_all():

@@ -29,6 +29,7 @@ def chunk_losses(
     frames: Tensor,
     targets: Targets,
     chunk_frames: int,
+    totals: Tensor | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the losses of one chunk after the other.
 
@@ -44,11 +45,12 @@ def chunk_losses(
         frames: of whole clips, (B, T, 3, H, W), as `forward` takes them.
         targets: truth of the whole clips.
         chunk_frames: frames per chunk; the last chunk has what is left.
+        totals: what the losses are divided by; see Criterion.chunk.
     """
     query_of = None
     for start in range(0, frames.shape[1], chunk_frames):
         outputs, state = forward(frames[:, start : start + chunk_frames], state)
-        losses, query_of = criterion.chunk(outputs, targets, start, query_of)
+        losses, query_of = criterion.chunk(outputs, targets, start, query_of, totals)
         state = cut_gradient(state)
         del outputs  # or they would lie beside those of the next chunk
         yield losses

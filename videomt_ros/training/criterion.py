@@ -1,8 +1,12 @@
 """Losses of a clip: class, binary cross entropy and Dice, on every supervised layer.
 
 Mask2Former's set (arXiv 2112.01527, section 3.3): masks are compared on sampled points, most of
-them where the prediction is uncertain (PointRend, arXiv 1912.08193). Every auxiliary output counts
-as much as the last one; in the released code the last auxiliary one lost its weights.
+them where the prediction is uncertain; see `training.points`. Every auxiliary output counts as
+much as the last one; in the released code the last auxiliary one lost its weights.
+
+The losses are means over all clips of a step of the optimiser. Those of some of the clips, or of
+some of their frames, are divided by the totals of the whole, and so add up to those of the whole;
+no random number depends on how it is split.
 
 Letters: L supervised layers, B batch, T frames, N objects of the whole batch, Q queries,
 K classes, P points, M (object, frame) pairs of these frames with a mask.
@@ -13,28 +17,62 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.matcher import assign, count_pairs, first_visible, pair_costs
+from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
 from videomt_ros.training.ranges import check_range
 
 
 class Targets(NamedTuple):
-    """Truth of a batch of clips; N counts the objects of all clips together."""
+    """Truth of a batch of clips; N counts the objects of all clips together.
+
+    Only the masks move to a GPU. What says who is where when stays on the host, which matches, and
+    would have to wait for the GPU to read it there.
+    """
 
     clip_of: Tensor
-    """(N,) int64: index of the clip that holds the object."""
+    """(N,) int64 on the CPU: index of the clip that holds the object."""
     class_ids: Tensor
-    """(N,) int64, 0..K-1."""
+    """(N,) int64 on the CPU, 0..K-1."""
+    first: Tensor
+    """(N,) int64 on the CPU: first frame where it is visible; T for an object that never is."""
     masks: Tensor
     """(N, T, H, W) bool, at the size of the input; empty where the object is hidden."""
+    num_clips: int
+    """B; there may be clips without an object."""
 
     def to(self, device: torch.device) -> Targets:
-        """The same on another device."""
-        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """The same with the masks on another device."""
+        return self._replace(masks=self.masks.to(device, non_blocking=True))
+
+
+def build_targets(clip_of: Tensor, class_ids: Tensor, masks: Tensor, num_clips: int) -> Targets:
+    """Targets from what lies on the CPU; see there for the arguments."""
+    return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips)
+
+
+def count_totals(targets: Targets, num_queries: int) -> Tensor:
+    """What the losses are divided by: those of several batches add up.
+
+    Args:
+        targets: truth of whole clips.
+        num_queries: Q.
+
+    Returns:
+        (2,) float64 on the CPU: (object, frame) pairs that are compared, and labels, B * T * Q.
+    """
+    num_frames = targets.masks.shape[1]
+    pairs = count_pairs(
+        targets.clip_of.numpy(), targets.first.numpy(), targets.num_clips, num_frames, num_queries
+    )
+    labels = targets.num_clips * num_frames * num_queries
+    return torch.tensor([pairs, labels], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -68,24 +106,9 @@ class LossWeights:
         check_range(self, 'importance_ratio', 0, 1)
 
 
-def sample_at(maps: Tensor, points: Tensor) -> Tensor:
-    """Read maps at points: (N, H, W), (N, P, 2) as x, y in 0..1 -> (N, P), bilinear."""
-    grid = 2 * points[:, :, None] - 1
-    return F.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
-
-
-def uncertain_points(mask_logits: Tensor, weights: LossWeights) -> Tensor:
-    """Points for a mask loss, (M, P, 2): most near the predicted border, the rest anywhere."""
-    num_pairs, num_points = len(mask_logits), weights.num_points
-    num_uncertain = int(weights.importance_ratio * num_points)
-    candidates = torch.rand(
-        num_pairs, int(num_points * weights.oversample_ratio), 2, device=mask_logits.device
-    )
-    certainty = sample_at(mask_logits, candidates).abs()
-    nearest = certainty.topk(num_uncertain, dim=1, largest=False).indices
-    chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
-    rest = torch.rand(num_pairs, num_points - num_uncertain, 2, device=mask_logits.device)
-    return torch.cat([chosen, rest], dim=1)
+def to_host(tensor: Tensor) -> NDArray[np.float32]:
+    """Wait for the device and copy: the only way out of it, and taken once per call."""
+    return tensor.cpu().numpy()
 
 
 class Criterion:
@@ -100,7 +123,7 @@ class Criterion:
         Args:
             outputs: of clips, in training mode: class_logits (B, T, Q, K + 1),
                 mask_logits (B, T, Q, h, w), and the same before each query block.
-            targets: truth of the clips, on the same device.
+            targets: truth of the clips, with the masks on the same device.
 
         Returns:
             Scalars `class`, `mask` and `dice`; the loss to minimise is their sum.
@@ -113,6 +136,7 @@ class Criterion:
         targets: Targets,
         start: int = 0,
         query_of: Tensor | None = None,
+        totals: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The share of some consecutive frames in the losses of whole clips.
 
@@ -124,19 +148,35 @@ class Criterion:
             targets: truth of the whole clips.
             start: the chunk's first frame in the clips.
             query_of: what this method returned for the chunk before, None at frame 0.
+            totals: sum of `count_totals` over all clips of the step, of which these are some;
+                None: these are all.
 
         Returns:
-            The losses, and the query of each object in each layer, (L, N) int64, -1 without one.
+            The losses, and the query of each object in each layer, (L, N) int64 on the CPU, -1
+            without one.
         """
+        with torch.autocast(outputs.class_logits.device.type, enabled=False):
+            return self._chunk(outputs, targets, start, query_of, totals)
+
+    def _chunk(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        start: int,
+        query_of: Tensor | None,
+        totals: Tensor | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The same in float32: the products of the costs too, which autocast would shorten."""
         layers = (*outputs.auxiliary, outputs._replace(auxiliary=()))
-        first = first_visible(targets.masks) if len(targets.class_ids) else targets.class_ids
-        query_of = self.match(layers, targets, first, start, query_of)
-        batch_size, _, num_queries = outputs.class_logits.shape[:3]
-        num_frames = targets.masks.shape[1]
-        num_pairs = count_pairs(targets.clip_of, first, batch_size, num_frames, num_queries)
+        query_of = self.match(layers, targets, start, query_of)
+        if totals is None:
+            totals = count_totals(targets, outputs.class_logits.shape[2])
+        totals = totals.to(outputs.class_logits.device, non_blocking=True)
+        pairs = self._pairs(targets, query_of, start, outputs.class_logits.shape[1])
+        pairs = pairs.to(outputs.class_logits.device, non_blocking=True)
         losses = [
-            self._layer(layer, targets, first, of_layer, start, num_pairs)
-            for layer, of_layer in zip(layers, query_of, strict=True)
+            self._layer(layer, targets.masks, of_layer, start, totals)
+            for layer, of_layer in zip(layers, pairs, strict=True)
         ]
         sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
         return sums, query_of
@@ -146,96 +186,97 @@ class Criterion:
         self,
         layers: tuple[Outputs, ...],
         targets: Targets,
-        first: Tensor,
         start: int = 0,
         query_of: Tensor | None = None,
     ) -> Tensor:
-        """Query of each object in each layer, (L, N) int64, -1 without one; see `chunk`.
+        """Find the query of each object in each layer; all costs reach the host in one copy.
 
-        All costs reach the host in one copy.
+        Returns:
+            (L, N) int64 on the CPU, -1 without one; see `chunk`.
         """
-        num_objects, num_frames = len(targets.class_ids), layers[0].mask_logits.shape[1]
-        device = targets.class_ids.device
-        if not num_objects:
-            return torch.zeros(len(layers), 0, dtype=torch.int64, device=device)
-        weights = self.weights
-        # Objects first seen in other chunks get costs too, of a wrong frame, that nobody reads: to
-        # leave them out, the host would have to wait for their number.
-        frame = (first - start).clamp(0, num_frames - 1)
-        rows = torch.arange(num_objects, device=device)
-        points = torch.rand(num_objects, weights.num_points, 2, device=device)
-        truth = sample_at(targets.masks[rows, start + frame].float(), points)
-        costs = []
-        for layer in layers:
-            mask_logits = layer.mask_logits[targets.clip_of, frame].float()  # N, Q, h, w
-            grid = 2 * points[:, :, None] - 1
-            point_logits = F.grid_sample(mask_logits, grid, align_corners=False)[..., 0]
+        weights, num_frames = self.weights, layers[0].mask_logits.shape[1]
+        device = layers[0].mask_logits.device
+        points = torch.rand(1, weights.num_points, 2, device=device)  # whoever there is to match
+        if query_of is None:
+            query_of = torch.full((len(layers), len(targets.class_ids)), -1)
+        clip_of, first = targets.clip_of.numpy(), targets.first.numpy() - start
+        new = (first >= 0) & (first < num_frames)
+        if not new.any():
+            return query_of
+        objects, costs = [], []
+        # One frame at a time: those of all objects together would be large.
+        for clip, t in np.unique(np.stack([clip_of, first])[:, new], axis=1).T.tolist():
+            seen = torch.from_numpy(np.flatnonzero((clip_of == clip) & (first == t)))
+            rows = seen.to(device, non_blocking=True)
+            truth = sample_masks(targets.masks, rows, torch.full_like(rows, start + t), points)
+            mask_logits = torch.stack([layer.mask_logits[clip, t] for layer in layers])
             costs.append(
                 pair_costs(
-                    layer.class_logits[targets.clip_of, frame],
-                    point_logits,
-                    targets.class_ids,
+                    torch.stack([layer.class_logits[clip, t] for layer in layers]),
+                    sample_at(mask_logits.float(), points),
+                    targets.class_ids[seen].to(device, non_blocking=True),
                     truth,
                     (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
                 )
             )
-        if query_of is None:
-            query_of = first.new_full((len(layers), num_objects), -1)
-        header = [targets.clip_of, first - start, *query_of]
-        small = torch.stack(header, dim=1).float()  # small integers: exact
-        packed = torch.cat([small, *costs], dim=1).cpu().numpy()
-        clip_of, first_host, *taken = packed[:, : len(header)].T.astype('int64')
-        num_queries = costs[0].shape[1]
-        queries = []
-        for i, of_layer in enumerate(taken):
-            left = len(header) + i * num_queries
-            costs_host = packed[:, left : left + num_queries]
-            queries.append(assign(costs_host, clip_of, first_host, num_frames, of_layer))
-        return torch.stack([torch.from_numpy(item) for item in queries]).to(device)
+            objects.append(seen)
+        packed = to_host(torch.cat(costs, dim=1))  # L, objects that are new, Q
+        all_costs = np.zeros((len(layers), len(first), packed.shape[2]), np.float32)
+        all_costs[:, torch.cat(objects).numpy()] = packed
+        queries = [
+            assign(of_layer, clip_of, first, num_frames, taken)
+            for of_layer, taken in zip(all_costs, query_of.numpy(), strict=True)
+        ]
+        return torch.from_numpy(np.stack(queries))
+
+    @staticmethod
+    def _pairs(targets: Targets, query_of: Tensor, start: int, num_frames: int) -> Tensor:
+        """(Object, frame) pairs that are compared in each layer, (L, 5, M) int64 on the CPU.
+
+        The rows: object, clip, frame of the chunk, query, class. M is the same for all layers:
+        how many objects find no query does not depend on which do.
+        """
+        # An object is expected from its first sight on, hidden or not: presence is the mask's
+        # matter. Before, nothing in the past could tell that it will come.
+        expected = start + np.arange(num_frames) >= targets.first.numpy()[:, None]  # N, T
+        pairs = []
+        for of_layer in query_of.numpy():
+            objects, frames = (expected & (of_layer >= 0)[:, None]).nonzero()
+            clips, class_ids = targets.clip_of.numpy()[objects], targets.class_ids.numpy()[objects]
+            pairs.append(np.stack([objects, clips, frames, of_layer[objects], class_ids]))
+        return torch.from_numpy(np.stack(pairs))
 
     def _layer(
-        self,
-        layer: Outputs,
-        targets: Targets,
-        first: Tensor,
-        query_of: Tensor,
-        start: int,
-        num_pairs: Tensor,
+        self, layer: Outputs, masks: Tensor, pairs: Tensor, start: int, totals: Tensor
     ) -> dict[str, Tensor]:
         weights = self.weights
         class_logits = layer.class_logits.float()  # B, T, Q, K + 1
-        batch_size, num_frames, num_queries, num_outputs = class_logits.shape
-        # An object is expected from its first sight on, hidden or not: presence is the mask's
-        # matter. Before, nothing in the past could tell that it will come.
-        time = start + torch.arange(num_frames, device=class_logits.device)
-        expected = (time >= first[:, None]) & (query_of >= 0)[:, None]  # N, T
-        objects, frames = expected.nonzero(as_tuple=True)  # M, M
-        clips, queries = targets.clip_of[objects], query_of[objects]
-        labels = torch.full(
-            (batch_size, num_frames, num_queries), num_outputs - 1, device=class_logits.device
-        )
-        labels[clips, frames, queries] = targets.class_ids[objects]
-        label_weights = class_logits.new_ones(num_outputs)
+        objects, clips, frames, queries, class_ids = pairs  # M each
+        no_object = class_logits.shape[3] - 1
+        labels = torch.full(class_logits.shape[:3], no_object, device=class_logits.device)
+        labels[clips, frames, queries] = class_ids
+        label_weights = class_logits.new_ones(no_object + 1)
         label_weights[-1] = weights.no_object_weight
         class_loss = F.cross_entropy(
             class_logits.flatten(0, 2), labels.flatten(), label_weights, reduction='sum'
         )
-        num_labels = batch_size * targets.masks.shape[1] * num_queries
-        class_loss = class_loss / (num_pairs + weights.no_object_weight * (num_labels - num_pairs))
+        # From here on M may be 0: sums are 0 then, and so is the gradient.
         mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
-        if not len(objects):  # frames without objects still need a gradient of 0
-            nothing = mask_logits.sum() * 0
-            return {'class': weights.class_weight * class_loss, 'mask': nothing, 'dice': nothing}
         with torch.no_grad():
-            points = uncertain_points(mask_logits, weights)
-            truth = sample_at(targets.masks[objects, start + frames].float(), points)  # M, P
-        logits = sample_at(mask_logits, points)
+            points = uncertain_points(
+                mask_logits, weights.num_points, weights.oversample_ratio, weights.importance_ratio
+            )
+            truth = sample_masks(masks, objects, start + frames, points)  # M, P
+        logits = sample_at(mask_logits[:, None], points)[:, 0]
         mask_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1)
         inside = logits.sigmoid()
         overlap = (inside * truth).sum(dim=1)
         dice_loss = 1 - (2 * overlap + 1) / (inside.sum(dim=1) + truth.sum(dim=1) + 1)
+        num_pairs, num_labels = totals
+        num_weighted = num_pairs + weights.no_object_weight * (num_labels - num_pairs)
+        num_pairs = num_pairs.clamp(min=1).float()
         return {
-            'class': weights.class_weight * class_loss,
+            'class': weights.class_weight * class_loss / num_weighted.float(),
             'mask': weights.mask_weight * mask_loss.sum() / num_pairs,
             'dice': weights.dice_weight * dice_loss.sum() / num_pairs,
         }

@@ -35,8 +35,12 @@ def first_visible(masks: Tensor) -> Tensor:
 
 
 def count_pairs(
-    clip_of: Tensor, first: Tensor, batch_size: int, num_frames: int, num_queries: int
-) -> Tensor:
+    clip_of: NDArray[np.int64],
+    first: NDArray[np.int64],
+    batch_size: int,
+    num_frames: int,
+    num_queries: int,
+) -> int:
     """(Object, frame) pairs that will be compared in whole clips, before anything is matched.
 
     Which object finds no query free depends on the costs, but how many do not: from its first
@@ -44,18 +48,15 @@ def count_pairs(
     a clip can be divided by what the whole clip holds.
 
     Args:
-        clip_of: (N,) int64, index of the clip that holds the object.
-        first: (N,) int64, first visible frame; num_frames for an object that is never visible.
+        clip_of: (N,) index of the clip that holds the object.
+        first: (N,) first visible frame; num_frames for an object that is never visible.
         batch_size: B.
         num_frames: T.
         num_queries: Q.
-
-    Returns:
-        A scalar, int64, on the device of `first`: nothing is copied to the host.
     """
-    new = first.new_zeros(batch_size, num_frames + 1)
-    new.index_put_((clip_of, first), torch.ones_like(first), accumulate=True)
-    return new[:, :-1].cumsum(dim=1).clamp(max=num_queries).sum()
+    new = np.zeros((batch_size, num_frames + 1), np.int64)
+    np.add.at(new, (clip_of, first), 1)
+    return int(new[:, :-1].cumsum(axis=1).clip(max=num_queries).sum())
 
 
 def pair_costs(
@@ -65,30 +66,29 @@ def pair_costs(
     point_targets: Tensor,
     weights: tuple[float, float, float],
 ) -> Tensor:
-    """Cost of every query for every object, in float32.
+    """Cost of every query for every object of a frame, in float32 where autocast is off.
 
     Args:
-        class_logits: (N, Q, K + 1) at each object's first frame.
-        point_logits: (N, Q, P) mask logits at the points of each object.
-        class_ids: (N,) int64.
+        class_logits: (L, Q, K + 1).
+        point_logits: (L, Q, P) mask logits at points.
+        class_ids: (N,) int64, of the objects of this frame.
         point_targets: (N, P) truth at the points, 0..1.
         weights: of class, binary cross entropy and Dice.
 
     Returns:
-        (N, Q).
+        (L, N, Q).
     """
-    probabilities = class_logits.float().softmax(dim=2)
-    index = class_ids[:, None, None].expand(-1, class_logits.shape[1], 1)
+    logits, targets = point_logits.float(), point_targets.float()
     # The negative log likelihood without its log, as DETR does: it stays in the others' range.
-    class_cost = -probabilities.gather(2, index)[..., 0]  # N, Q
-    logits, targets = point_logits.float(), point_targets.float()[:, None]  # N, Q, P and N, 1, P
-    mask_cost = F.binary_cross_entropy_with_logits(
-        logits, targets.expand_as(logits), reduction='none'
-    ).mean(dim=2)
+    class_cost = -class_logits.float().softmax(dim=2)[..., class_ids]  # L, Q, N
+    # -log(sigmoid(x)) is softplus(x) - x, and -log(1 - sigmoid(x)) is softplus(x).
+    mask_cost = F.softplus(logits).mean(dim=2, keepdim=True)
+    mask_cost = mask_cost - logits @ targets.T / targets.shape[1]  # L, Q, N
     inside = logits.sigmoid()
-    overlap = (inside * targets).sum(dim=2)
-    dice_cost = 1 - (2 * overlap + 1) / (inside.sum(dim=2) + targets.sum(dim=2) + 1)
-    return weights[0] * class_cost + weights[1] * mask_cost + weights[2] * dice_cost
+    both = inside.sum(dim=2, keepdim=True) + targets.sum(dim=1)
+    dice_cost = 1 - (2 * inside @ targets.T + 1) / (both + 1)
+    costs = weights[0] * class_cost + weights[1] * mask_cost + weights[2] * dice_cost
+    return costs.transpose(1, 2)
 
 
 def assign(
