@@ -50,7 +50,7 @@ setup(
         'train': requirements('train'),
         'eval': requirements('eval'),
         'export': requirements('export'),
-        'test': requirements('eval') + requirements('test'),
+        'test': requirements('train') + requirements('eval') + requirements('test'),
     },
     entry_points={'console_scripts': ['videomt = videomt_ros.cli:main']},
 )

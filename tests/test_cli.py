@@ -90,7 +90,8 @@ def test_a_file_without_help_is_no_verb(tmp_path):
         ("ValueError('Expected 1,\\n  got 2.')", 'Expected 1, got 2.'),
         ("FileNotFoundError('no such clip')", 'no such clip'),
         ("type('BagError', (ValueError,), {})('not a bag')", 'not a bag'),
-        ("ModuleNotFoundError('x', name='lightning')", 'needs the Python module lightning'),
+        ("ModuleNotFoundError('x', name='cv_bridge')", 'needs the Python module cv_bridge'),
+        ("ModuleNotFoundError('Neither is available')", 'Neither is available'),
     ],
 )
 def test_known_errors_end_in_one_line(verb, capsys, error, reason):
@@ -100,6 +101,14 @@ def test_known_errors_end_in_one_line(verb, capsys, error, reason):
     assert captured.err.startswith(f'videomt probe: {reason}')
     assert captured.err.count('\n') == 1
     assert captured.out == ''
+
+
+def test_a_missing_module_names_the_extra_that_brings_it(verb, capsys):
+    verb("raise ModuleNotFoundError('x', name='lightning.pytorch')\n")
+    assert main(['probe']) == 1
+    error = capsys.readouterr().err
+    assert 'needs the Python module lightning.pytorch' in error
+    assert "pip install '.[train]'" in error and error.count('\n') == 1
 
 
 def test_our_own_faults_keep_their_traceback(verb):

@@ -98,6 +98,17 @@ def test_the_package_keeps_its_import_order():
     assert violations(PACKAGE) == []
 
 
+def test_lightning_stays_in_training():
+    """Node, evaluation and scoring do without it."""
+    users = {
+        path.relative_to(PACKAGE).parent.name
+        for path in PACKAGE.rglob('*.py')
+        for name, _ in imported_names(path, path.stem)
+        if name.partition('.')[0] in ('lightning', 'pytorch_lightning')
+    }
+    assert users == {'training'}
+
+
 def test_launch_files_import_nothing_but_launch():
     for path in resource('launch').glob('*.py'):
         tops = {name.partition('.')[0] for name, _ in imported_names(path, path.stem)}

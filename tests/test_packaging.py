@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.test_imports import ROS, imported_names
+from videomt_ros.cli import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_XML = ElementTree.parse(ROOT / 'package.xml').getroot()
@@ -53,6 +54,19 @@ def test_the_wheel_has_the_command_the_extras_and_the_version(wheel):
         assert f'Provides-Extra: {extra}' in metadata
     assert 'Requires-Dist: torch' in metadata
     assert not [line for line in metadata if 'Requires-Dist: ros-' in line]
+
+
+def test_the_extra_that_a_missing_module_comes_with_brings_it(wheel):
+    metadata = read(wheel, 'METADATA')
+    for module, extra in EXTRAS.items():
+        pattern = rf'^Requires-Dist: {module}\b.*; extra == "{extra}"$'
+        assert re.search(pattern, metadata, re.MULTILINE), module
+
+
+def test_the_extra_for_tests_brings_what_they_import(wheel):
+    metadata = read(wheel, 'METADATA')
+    for module in ('pytest', *EXTRAS):
+        assert re.search(rf'^Requires-Dist: {module}\b.*"test"$', metadata, re.MULTILINE), module
 
 
 def test_package_xml_declares_every_ros_package_that_is_imported():

@@ -19,6 +19,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+EXTRAS = {
+    'lightning': 'train',
+    'tensorboard': 'train',
+    'jinja2': 'eval',
+    'transformers': 'eval',
+}
+"""Modules that not every verb needs, and the extra of pip that brings each."""
+
 
 def find_verbs(folder: Path = Path(__file__).parent) -> dict[str, str]:
     """List the verbs without importing one.
@@ -72,11 +80,13 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or '').startswith('videomt_ros') and error.name != 'videomt_ros.msg':
             raise
-        return _fail(
-            argv[0],
-            f'needs the Python module {error.name}, which is not installed. '
-            'See "Install" in the README: extras of pip, or a sourced ROS workspace.',
-        )
+        # Lightning names no module where TensorBoard is missing.
+        what = f'needs the Python module {error.name}, which is not installed.'
+        extra = EXTRAS.get((error.name or '').partition('.')[0])
+        how = 'See "Install" in the README: extras of pip, or a sourced ROS workspace.'
+        if extra:
+            how = f"It comes with the extra [{extra}]: pip install '.[{extra}]' in the checkout."
+        return _fail(argv[0], f'{what if error.name else error} {how}')
     except (ValueError, OSError) as error:
         return _fail(argv[0], str(error))
 
