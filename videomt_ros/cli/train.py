@@ -24,10 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the training; prints where the weights are."""
+    from videomt_ros.training.machine import is_first_process
     from videomt_ros.training.settings import load_settings
-    from videomt_ros.training.trainer import Trainer
+    from videomt_ros.training.trainer import train
 
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
-    path = Trainer(load_settings(args.config, args.overrides)).run(resume=args.resume)
-    print(path)
+    # One of several processes speaks for all, unless something is wrong.
+    speaks = is_first_process()
+    logging.basicConfig(level=logging.INFO if speaks else logging.WARNING, format='%(message)s')
+    path = train(load_settings(args.config, args.overrides), resume=args.resume)
+    if speaks:
+        print(path)
     return 0

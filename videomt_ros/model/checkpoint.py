@@ -1,7 +1,8 @@
 """Weights into a network, strictly, and out of it.
 
-`load_model` takes the original `.pth` files, a folder of transformers, our own file, a hub name
-or a name from `models/`. What a file is, is read off its content; sizes are read off its tensors.
+`load_model` takes the original `.pth` files, a folder of transformers, our own file, a checkpoint
+of `videomt train`, a hub name or a name from `models/`. What a file is, is read off its content;
+sizes are read off its tensors.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
 
     Args:
         source: a name from `models/` (`videomt models` lists them); if there is none such, the
-            path of an original `.pth`, of a folder with config.json and safetensors, or of our
-            own `.safetensors`; if nothing lies there, a hub name, 'owner/name'. A Path is only
-            ever a path.
+            path of an original `.pth`, of a folder with config.json and safetensors, of our own
+            `.safetensors`, or of a run's `.ckpt`, whose averaged weights are taken if it has some;
+            if nothing lies there, a hub name, 'owner/name'. A Path is only ever a path.
         overrides: fields of VidEoMTConfig; each wins over what file and preset say.
 
     Returns:
@@ -100,8 +101,7 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
     bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f'Expected finite weights to save, these are not: {", ".join(bad)}.')
-    config = json.dumps(net.config.to_dict())
-    metadata = {'format': FORMAT, 'version': VERSION, 'config': config}
+    metadata = describe(net.config)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix='.part')
     os.close(handle)
     try:
@@ -112,6 +112,11 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def describe(config: VidEoMTConfig) -> dict[str, str]:
+    """What our own files hold beside the tensors, to build the network from."""
+    return {'format': FORMAT, 'version': VERSION, 'config': json.dumps(config.to_dict())}
 
 
 def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:

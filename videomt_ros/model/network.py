@@ -251,7 +251,8 @@ def attention_mask(
     """
     batch_size, num_queries = mask_logits.shape[:2]
     inside = F.interpolate(mask_logits.detach(), grid, mode='bilinear').flatten(2) > 0
-    free = torch.rand(batch_size, num_queries, device=inside.device) >= probability
+    # Drawn for all clips at once, so that a batch in parts draws the same as the whole.
+    free = torch.rand(1, num_queries, device=inside.device) >= probability
     inside = inside | free[..., None] | ~inside.any(dim=2, keepdim=True)
     mask = inside.new_ones(batch_size, num_tokens, num_tokens)
     mask[:, :num_queries, -inside.shape[2] :] = inside

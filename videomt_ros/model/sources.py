@@ -91,7 +91,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         return _read_file(path, find_preset(file=path.name))
     if isinstance(source, str) and hub.is_hub_name(text):
         return _read_hub(text)
-    suffixes = ('.pth', '.pt', '.bin', '.safetensors')
+    suffixes = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
     if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
         raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
     return _read_preset(load_preset(text))

@@ -21,6 +21,11 @@ class CheckpointError(ValueError):
     """Weights that can't be loaded; the message is one line and names every key at fault."""
 
 
+TRAINED = 'videomt_ros'
+"""Key of a training checkpoint under which lies what our own files have as metadata."""
+NETWORK = 'net.'
+"""What the names of the network's tensors start with in a training checkpoint."""
+
 INDEX = 'model.safetensors.index.json'
 """Beside weights that are split over several files: which tensor lies in which file."""
 
@@ -36,10 +41,10 @@ _WRONG_KINDS = (
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a `.pth` or `.safetensors` file; its content decides which it is.
+    """Read a `.pth`, `.ckpt` or `.safetensors` file; its content decides which it is.
 
     Returns:
-        Tensors on the CPU by their names in the file, and the metadata of a safetensors file.
+        Tensors on the CPU by their names in the file, and the metadata of one of our own files.
 
     Raises:
         CheckpointError: the file is something else, damaged, or holds more than tensors.
@@ -53,9 +58,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not size:
         raise CheckpointError(f'{path}: expected weights, the file is empty. Download it again.')
     if head.startswith(b'PK\x03\x04'):
-        return _read_zip(path), {}
+        return _read_zip(path)
     if head[:1] == b'\x80' and head[1:2] in b'\x02\x03\x04\x05':
-        return _read_pickle(path, mmap=False), {}
+        return _read_pickle(path, mmap=False)
     if head[8:9] == b'{':
         return _read_safetensors(path, int.from_bytes(head[:8], 'little'), size)
     raise CheckpointError(f'{path}: expected .pth or .safetensors weights, got {_kind(head)}.')
@@ -75,7 +80,7 @@ def _kind(head: bytes) -> str:
     return f'a file that starts with bytes {head[:8].hex(" ")}'
 
 
-def _read_zip(path: Path) -> dict[str, Tensor]:
+def _read_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A `.pth` of today is a zip archive with a pickle and the tensors' bytes."""
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
@@ -96,7 +101,7 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
     return _read_pickle(path, mmap=True)
 
 
-def _read_pickle(path: Path, mmap: bool) -> dict[str, Tensor]:
+def _read_pickle(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can fail in any way inside the reader
@@ -111,7 +116,11 @@ def _read_pickle(path: Path, mmap: bool) -> dict[str, Tensor]:
             f'{path}: expected .pth weights, the file is damaged or of another kind '
             f'({_one_line(text) or type(error).__name__}). Download it again.'
         ) from None
-    if isinstance(content, dict) and isinstance(content.get('model'), dict):
+    metadata: dict[str, str] = {}
+    if isinstance(content, dict) and isinstance(content.get(TRAINED), dict):
+        metadata = content[TRAINED]
+        content = _network_of(content.get('state_dict'))
+    elif isinstance(content, dict) and isinstance(content.get('model'), dict):
         content = content['model']
     if not isinstance(content, dict) or not content:
         raise CheckpointError(
@@ -124,7 +133,15 @@ def _read_pickle(path: Path, mmap: bool) -> dict[str, Tensor]:
             f"{path}: expected tensors by name, or under the key 'model'; "
             f'these are none: {", ".join(wrong)}.'
         )
-    return {str(key): value for key, value in content.items()}
+    return {str(key): value for key, value in content.items()}, metadata
+
+
+def _network_of(tensors: Any) -> Any:
+    """The network's tensors, among those of all that was trained with it."""
+    if not isinstance(tensors, dict):
+        return tensors
+    named = {str(key): value for key, value in tensors.items()}
+    return {k[len(NETWORK) :]: v for k, v in named.items() if k.startswith(NETWORK)}
 
 
 def _describe(content: Any) -> str:

@@ -83,7 +83,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All settings of a run. A run file lists only what differs from these defaults."""
+    """All settings of a run. A run file lists only what differs from these defaults.
+
+    They are the published recipe's, which starts from a pretrained ViT.
+    """
 
     network: VidEoMTConfig
     phases: tuple[Phase, ...]
@@ -105,24 +108,24 @@ class TrainSettings:
     """(height, width) of synthetic scenes in pixels; each batch has one of them, and among other
     data each scene."""
     learning_rate: float = 1e-4
-    layer_decay: float = 1.0
+    layer_decay: float = 0.6
     """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
-    from scratch, 0.6 in the published recipe, which starts from a pretrained one."""
+    from scratch."""
     weight_decay: float = 0.05
     decay_all: bool = False
     """Weight decay for norms, biases, layer scales, prefix tokens and queries too."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from 0."""
-    vit_warmup_steps: int | None = None
-    """Steps over which that of the ViT rises, once the rest has risen; null: with the rest.
-    1000 in the published recipe."""
+    vit_warmup_steps: int | None = 1000
+    """Steps over which that of the ViT rises, once the rest has risen; null: with the rest, as a
+    network from scratch needs it."""
     decay_power: float = 0.9
     """Of the polynomial decay to 0 that follows."""
     grad_clip_norm: float = 1.0
     """Largest norm of the gradient of all parameters together."""
     masked_attention_until: float = 0.0
     """Share of all steps over which masked attention fades from always to never; 0: none."""
-    ema_decay: float | None = 0.999
+    ema_decay: float | None = None
     """Of the running mean of the weights, which is what the run delivers; null: it delivers the
     last weights, and keeps no mean."""
     losses: LossWeights = field(default_factory=LossWeights)
@@ -142,11 +145,11 @@ class TrainSettings:
     launcher started."""
     nodes: int = 1
     """Machines; as above."""
-    threads: int = 2
-    """CPU threads of torch."""
-    workers: int = 1
-    """Processes that draw clips ahead."""
-    checkpoint_every: int = 250
+    threads: int = 4
+    """CPU threads of torch, in each process."""
+    workers: int = 4
+    """Processes that draw clips ahead, for each process that learns."""
+    checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
     """The last so many, beside that with the best score."""

@@ -1,0 +1,157 @@
+"""Checkpoints of a run: written whole or not at all, the last kept, checked before a resume."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from videomt_ros.training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+FOLDER = 'checkpoints'
+"""Where they lie in the folder of a run."""
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Lightning's files, beside each other until the new one is safe on the disk."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a file that a crash, a kill or a full disk leaves out or leaves whole."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f'{target.name}.partial')
+        try:
+            with open(partial, 'wb') as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # before its name is, or a power cut leaves it empty
+            os.replace(partial, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read one onto the host; nothing in it is executed."""
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
+class KeepCheckpoints(Checkpoint):
+    """Save every so many steps and at the end, and keep the last few.
+
+    Lightning's own ModelCheckpoint takes it that a manual step may be saved before it is made.
+    """
+
+    def __init__(self, folder: Path, every: int, keep: int) -> None:
+        """Save in a folder every `every` steps; `keep` files stay."""
+        self.folder = folder
+        self.every = every
+        self.keep = keep
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save, if it is time to."""
+        step = trainer.global_step
+        if step % self.every and step < trainer.max_steps:
+            return
+        trainer.save_checkpoint(self.folder / f'step={step}.ckpt')
+        if trainer.is_global_zero:
+            saved = find_checkpoints(self.folder)
+            # Later ones are of a run that was resumed from before them.
+            past = [number for number in saved if number <= step]
+            for number in saved.keys() - set(past[: self.keep]):
+                saved[number].unlink()
+
+
+def find_checkpoints(folder: Path) -> dict[int, Path]:
+    """Checkpoints in a folder by step, the newest first."""
+    found = {}
+    for path in folder.glob('step=*.ckpt'):
+        if match := re.fullmatch(r'step=(\d+)\.ckpt', path.name):
+            found[int(match[1])] = path
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest_checkpoint(
+    folder: Path, settings: TrainSettings, weights: Mapping[str, Tensor]
+) -> Path | None:
+    """The newest checkpoint that is whole.
+
+    Args:
+        folder: of checkpoints.
+        settings: of the run that is to go on.
+        weights: of its module, to compare names and shapes.
+
+    Returns:
+        Its path; None if there are no checkpoints.
+
+    Raises:
+        ValueError: all are damaged, or the newest whole one is of a run with other settings;
+            names them.
+    """
+    saved = find_checkpoints(folder)
+    for path in saved.values():
+        content = _read(path)
+        if content is not None:
+            _check_settings(path, content['settings'], settings.deciding())
+            found = content['state_dict']
+            if {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in weights.items()}:
+                return path
+        logger.warning('%s is damaged or of another kind: trying an older one.', path)
+    if saved:
+        raise ValueError(
+            f'Expected a checkpoint of videomt train, {next(iter(saved.values()))} is damaged or '
+            'of another kind, and so is every older one. Choose another folder with out=..., or '
+            f'delete {folder} to start anew.'
+        )
+    return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a checkpoint; None if it has not all that a resume needs."""
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        names = ('settings', 'state_dict', 'optimizer_states', 'loops', 'callbacks')
+        dict(content['settings'])
+        return {name: content[name] for name in names}
+    except OSError:
+        raise
+    except Exception:  # a damaged file can fail in any way inside the reader
+        return None
+
+
+def _check_settings(path: Path, saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    differing = sorted(
+        name for name in ours.keys() | saved.keys() if ours.get(name) != saved.get(name)
+    )
+    if differing:
+        raise ValueError(
+            f'{path} is of a run with other settings: {", ".join(differing)}. '
+            'Resume with the settings it was started with, or choose another folder '
+            'with out=...'
+        )

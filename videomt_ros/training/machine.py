@@ -1,0 +1,79 @@
+"""Where a run runs: device, processes, precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from videomt_ros.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What Lightning is told of it."""
+
+    accelerator: Literal['cpu', 'cuda']
+    devices: int
+    """Processes on each machine."""
+    nodes: int
+    """Machines."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes in all."""
+        return self.devices * self.nodes
+
+
+def find_machine(settings: TrainSettings) -> Machine:
+    """Take the number of processes from torchrun or SLURM, or else from the settings.
+
+    Raises:
+        ValueError: there is no such device, or a batch cannot be shared out.
+    """
+    devices, nodes = settings.devices, settings.nodes
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ['LOCAL_WORLD_SIZE'])
+        nodes = int(os.environ['WORLD_SIZE']) // devices
+    elif SLURMEnvironment.detect():
+        nodes = int(os.environ.get('SLURM_NNODES', 1))
+        devices = int(os.environ['SLURM_NTASKS']) // nodes
+    accelerator = settings.device
+    if accelerator == 'auto':
+        accelerator = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if accelerator == 'cuda' and torch.cuda.device_count() < devices:
+        raise ValueError(
+            f'Expected {devices} GPUs that work here, got {torch.cuda.device_count()}. '
+            'Set devices to their number, or device=cpu.'
+        )
+    machine = Machine('cuda' if accelerator == 'cuda' else 'cpu', devices, nodes)
+    for number, phase in enumerate(settings.phases):
+        parts = machine.world_size * settings.accumulate
+        if phase.batch_size % parts:
+            raise ValueError(
+                f'Expected phases.{number}.batch_size to be a multiple of '
+                f'{machine.world_size} processes x {settings.accumulate} parts (accumulate), '
+                f'got {phase.batch_size}.'
+            )
+    return machine
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all of the run, as far as is known before it begins."""
+    return getattr(rank_zero_only, 'rank', 0) == 0
+
+
+def precision_plugin(
+    precision: Literal['auto', 'fp32', 'bf16', 'fp16'], accelerator: str
+) -> Precision:
+    """Lightning's plugin; auto is bf16 on a GPU and fp32 on a CPU."""
+    if precision == 'auto':
+        precision = 'bf16' if accelerator == 'cuda' else 'fp32'
+    if precision == 'fp32':
+        return Precision()
+    return MixedPrecision('bf16-mixed' if precision == 'bf16' else '16-mixed', accelerator)

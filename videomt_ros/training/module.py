@@ -1,0 +1,214 @@
+"""One step of training, as Lightning runs it: clips -> losses -> gradients -> new weights.
+
+Lightning's optimisation is manual here, since a step has several backward passes: one for each
+chunk of a long clip, and one for each part of a batch that is too large for the memory.
+
+What a step learns depends on its number and on the run's settings alone. Losses are divided by
+what the batch of all processes holds, and random draws start anew with each part, so the loss
+curve is the same for any number of processes and parts, up to the order of float sums.
+
+Letters: B batch, T frames, Q queries, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from videomt_ros.model import VidEoMT
+from videomt_ros.model.checkpoint import describe
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.averaging import RunningMean
+from videomt_ros.training.chunks import chunk_losses
+from videomt_ros.training.clips import Batch
+from videomt_ros.training.criterion import Criterion, count_totals
+from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
+from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
+from videomt_ros.training.settings import TrainSettings
+
+LOSSES = ('class', 'mask', 'dice')
+
+
+class NonFiniteLoss(ValueError):
+    """The loss of a step is infinite or no number; nothing was learnt from it."""
+
+    def __init__(self, step: int, losses: dict[str, float], origins: tuple[str, ...]) -> None:
+        """Say which step it was.
+
+        Args:
+            step: its number, from 0.
+            losses: of the whole batch, by name.
+            origins: of the clips of the parts at fault; none if they are another process's.
+        """
+        super().__init__(
+            f'The loss is not finite at step {step}: {losses}. Start another run with '
+            'a lower learning_rate, in another folder with out=...'
+        )
+        self.step = step
+        self.losses = losses
+        self.origins = origins
+
+
+class TrainModule(pl.LightningModule):
+    """The network, its losses and its optimiser."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, settings: TrainSettings, net: VidEoMT) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings = settings
+        self.net = net.train()
+        self.criterion = Criterion(settings.losses)
+        for name in ('pixel_mean', 'pixel_std'):
+            values = torch.tensor(getattr(net.config, name))[:, None, None]
+            self.register_buffer(name, values, persistent=False)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the network's groups."""
+        return torch.optim.AdamW(self.parameter_groups(), lr=self.settings.learning_rate)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See `optimiser.parameter_groups`."""
+        settings = self.settings
+        return parameter_groups(
+            self.net, settings.weight_decay, settings.layer_decay, settings.decay_all
+        )
+
+    def training_step(self, batch: tuple[Batch, ...], batch_idx: int) -> dict[str, Any]:
+        """One step of the optimiser.
+
+        Args:
+            batch: the parts of this process's share.
+            batch_idx: not used: the optimiser's steps are counted.
+
+        Returns:
+            `record`: `loss` and its parts, `class`, `mask` and `dice`, floats of the batch of all
+            processes. Lightning would want a `loss` beside it to be a tensor.
+
+        Raises:
+            NonFiniteLoss: one of them is not finite.
+        """
+        settings, step = self.settings, self.global_step
+        optimizer = cast(Any, self.optimizers())
+        factors = learning_rate_factors(
+            step,
+            settings.warmup_steps,
+            settings.vit_warmup_steps,
+            settings.total_steps,
+            settings.decay_power,
+        )
+        set_learning_rates(optimizer, settings.learning_rate, factors)
+        optimizer.zero_grad(set_to_none=True)
+        totals = self._totals(batch)
+        # Lightning has this whole method in its precision; the losses are in float32.
+        with torch.autocast(self.device.type, enabled=False):
+            losses = torch.stack(
+                [
+                    self._learn(part, totals, is_last=i == len(batch) - 1)
+                    for i, part in enumerate(batch)
+                ]
+            )
+        record = self._record(losses)
+        if not math.isfinite(record['loss']):
+            bad = (~losses.isfinite().all(dim=1)).tolist()
+            named = [part.origins for part, is_bad in zip(batch, bad, strict=True) if is_bad]
+            raise NonFiniteLoss(step, record, tuple(name for names in named for name in names))
+        optimizer.step()
+        self.log('loss', record['loss'], prog_bar=True, logger=False)
+        return {'record': record}
+
+    def _totals(self, parts: Sequence[Batch]) -> Tensor:
+        """What the batch of all processes holds; see `count_totals`."""
+        num_queries = self.net.config.num_queries
+        own = sum(count_totals(part.targets, num_queries) for part in parts)
+        return self._sum(cast(Tensor, own).to(self.device))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op='sum'))
+
+    def _record(self, losses: Tensor) -> dict[str, float]:
+        """Losses of the parts of this process, (parts, 3) -> those of all, on the host."""
+        sums = self._sum(losses.sum(dim=0))
+        values = torch.cat([sums.sum()[None], sums]).tolist()
+        return dict(zip(('loss', *LOSSES), values, strict=True))
+
+    def _learn(self, part: Batch, totals: Tensor, is_last: bool) -> Tensor:
+        """Add the gradients of a part; returns its losses, (3,).
+
+        Args:
+            part: clips, on the host.
+            totals: of the batch of all processes.
+            is_last: processes exchange their gradients after the last backward pass of a step.
+        """
+        settings, step = self.settings, self.global_step
+        # Points and masked queries are drawn from the step's own seed, so that a resumed run
+        # draws what an unbroken one would, and each part what the whole batch would.
+        torch.manual_seed((settings.seed << 32) + step)
+        probability = masked_attention_probability(
+            step, settings.total_steps, settings.masked_attention_until
+        )
+        masked = [probability] * self.net.config.num_query_blocks if probability else None
+
+        def forward(frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
+            with self.trainer.precision_plugin.forward_context():
+                return self.net(self.normalise(frames.to(self.device)), masked, state)
+
+        batch_size, num_frames = part.frames.shape[:2]
+        chunk_frames = settings.phase_at(step).chunk_frames or num_frames
+        num_chunks = -(-num_frames // chunk_frames)
+        sums = torch.zeros(len(LOSSES), device=self.device)
+        for chunk, losses in enumerate(
+            chunk_losses(
+                forward,
+                self.net.cut_gradient,
+                self.criterion,
+                self.net.initial_state(batch_size),
+                part.frames,
+                part.targets.to(self.device),
+                chunk_frames,
+                totals,
+            )
+        ):
+            parts = torch.stack([losses[name] for name in LOSSES])
+            with self._exchange(is_last and chunk == num_chunks - 1):
+                # Lightning's processes take the mean of their gradients; the losses add up.
+                self.manual_backward(parts.sum() * self.trainer.world_size)
+            sums += parts.detach()
+        return sums
+
+    def _exchange(self, wanted: bool) -> AbstractContextManager[None]:
+        """Whether the backward pass inside ends with a mean of gradients over the processes."""
+        strategy = self.trainer.strategy
+        if wanted or not isinstance(strategy, ParallelStrategy):
+            return nullcontext()
+        return strategy.block_backward_sync()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients, which have their true scale here under fp16 too."""
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.grad_clip_norm)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """uint8 frames (B, T, 3, H, W) as the network expects them."""
+        return (frames.float() - self.pixel_mean) / self.pixel_std
+
+    def deliverable(self) -> Mapping[str, Tensor]:
+        """State of `net` as the run would deliver it now: averaged, if it keeps a mean."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunningMean):
+                return cast(TrainModule, callback.module).net.state_dict()
+        return self.net.state_dict()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resume compares, and what `load_model` builds a network from."""
+        checkpoint['videomt_ros'] = describe(self.net.config)
+        checkpoint['settings'] = self.settings.deciding()

@@ -1,0 +1,83 @@
+"""The log of a run: a line of JSON per so many steps, the loggers, and what the user sees."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog(pl.Callback):
+    """Write the losses of every `every` steps to `path`, one JSON object a line."""
+
+    def __init__(self, path: Path, every: int, in_words: bool) -> None:
+        """Prepare.
+
+        Args:
+            path: the file; it grows, and is cut where a resumed run starts.
+            every: steps between lines.
+            in_words: log a line for people as well, where no progress bar runs.
+        """
+        self.path = path
+        self.every = every
+        self.in_words = in_words
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, and leave out of the file what is about to come again."""
+        self._started, self._first_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            cut_log(self.path, trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write a line, if it is time for one."""
+        step = trainer.global_step
+        if step % self.every or not trainer.is_global_zero:
+            return
+        pace = (time.monotonic() - self._started) / (step - self._first_step)
+        losses = outputs['record']
+        line = {**losses, 'step': step, 'seconds_per_step': round(pace, 3)}
+        with open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(line) + '\n')
+        scalars = {f'train/{name}': value for name, value in losses.items()}
+        for each in trainer.loggers:
+            each.log_metrics({**scalars, 'train/seconds_per_step': pace}, step)
+        if self.in_words:
+            left = pace * (trainer.max_steps - step)
+            logger.info(
+                'step %d of %d, loss %.2f (class %.2f, mask %.2f, dice %.2f), '
+                '%.2f s a step, %d min left',
+                step, trainer.max_steps, losses['loss'], losses['class'],
+                losses['mask'], losses['dice'], pace, left / 60,
+            )  # fmt: skip
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Leave the lines up to a step; the file appears whole or not at all."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
+        try:
+            if json.loads(line)['step'] <= step:
+                kept.append(line)
+        except ValueError:  # a crash may cut a line in half
+            continue
+    partial = path.with_suffix('.partial')
+    partial.write_text(''.join(kept), encoding='utf-8')
+    os.replace(partial, path)
