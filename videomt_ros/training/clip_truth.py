@@ -23,7 +23,7 @@ from videomt_ros.datasets.vipseg import load_vipseg
 from videomt_ros.datasets.vspw import VspwTruth, load_vspw
 from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.training.augment import ClipTransform
-from videomt_ros.training.clips import Clip, clip_of_ids
+from videomt_ros.training.clips import Objects, objects_of_ids
 
 VideoId = int | str
 
@@ -35,19 +35,14 @@ class ClipTruth(Protocol):
         """Tell whether any frame of the video has an object that the network knows."""
         ...
 
-    def clip(
-        self,
-        video_id: VideoId,
-        times: Sequence[int],
-        frames: NDArray[np.uint8],
-        transform: ClipTransform,
-    ) -> Clip:
-        """Add the objects to frames (T, h, w, 3) of a clip.
+    def objects(
+        self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
+    ) -> Objects:
+        """The objects of a clip; some may not be visible in it.
 
         Args:
             video_id: of its video.
             times: T places among the annotated frames.
-            frames: as the transform left them.
             transform: for the masks.
         """
         ...
@@ -73,16 +68,12 @@ class InstanceTruth:
         """See `ClipTruth`."""
         return any(mask is not None for track in self._tracks[video_id] for mask in track.masks)
 
-    def clip(
-        self,
-        video_id: VideoId,
-        times: Sequence[int],
-        frames: NDArray[np.uint8],
-        transform: ClipTransform,
-    ) -> Clip:
+    def objects(
+        self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
+    ) -> Objects:
         """See `ClipTruth`."""
         tracks = self._tracks[video_id]
-        masks = np.zeros((len(tracks), *frames.shape[:3]), bool)
+        masks = np.zeros((len(tracks), len(times), *transform.size), bool)
         for number, track in enumerate(tracks):
             decoded: dict[int, NDArray[np.bool_] | None] = {}
             for i, t in enumerate(times):
@@ -92,7 +83,7 @@ class InstanceTruth:
                 if (mask := decoded[t]) is not None:
                     masks[number, i] = transform.mask(mask, i)
         class_ids = [self._class_of[track.category_id] for track in tracks]
-        return Clip(frames, np.array(class_ids, np.int64), masks)
+        return np.array(class_ids, np.int64), masks
 
 
 class PanopticTruth:
@@ -107,16 +98,12 @@ class PanopticTruth:
         """See `ClipTruth`."""
         return any(self._known(str(video_id), t) for t in range(num_frames))
 
-    def clip(
-        self,
-        video_id: VideoId,
-        times: Sequence[int],
-        frames: NDArray[np.uint8],
-        transform: ClipTransform,
-    ) -> Clip:
+    def objects(
+        self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
+    ) -> Objects:
         """See `ClipTruth`."""
         numbers: dict[tuple[int, int], int] = {}
-        ids = np.empty(frames.shape[:3], np.uint16)
+        ids = np.empty((len(times), *transform.size), np.uint16)
         small: dict[int, NDArray[np.uint16]] = {}
         for i, t in enumerate(times):
             if t not in small:
@@ -129,7 +116,7 @@ class PanopticTruth:
                     {number: numbers[number, k] for number, k in known.items()},
                 )
             ids[i] = transform.ids(small[t], i)
-        return clip_of_ids(frames, ids, {number: k for (_, k), number in numbers.items()})
+        return objects_of_ids(ids, {number: k for (_, k), number in numbers.items()})
 
     def _known(self, video_id: str, t: int) -> dict[int, int]:
         """Class id by segment id, for the segments of a frame that the network knows."""
@@ -154,17 +141,13 @@ class SemanticTruth:
         """See `ClipTruth`; reads masks up to the first that has one."""
         return any(self._ids(video_id, t).any() for t in range(num_frames))
 
-    def clip(
-        self,
-        video_id: VideoId,
-        times: Sequence[int],
-        frames: NDArray[np.uint8],
-        transform: ClipTransform,
-    ) -> Clip:
+    def objects(
+        self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
+    ) -> Objects:
         """See `ClipTruth`."""
         small = {t: self._ids(video_id, t) for t in sorted(set(times))}
         ids = np.stack([transform.ids(small[t], i) for i, t in enumerate(times)])
-        return clip_of_ids(frames, ids, {k + 1: k for k in range(int(self._table.max()))})
+        return objects_of_ids(ids, {k + 1: k for k in range(int(self._table.max()))})
 
     def _ids(self, video_id: VideoId, t: int) -> NDArray[np.uint16]:
         return self._table[self._truth.mask(str(video_id), t)]

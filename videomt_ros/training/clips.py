@@ -1,6 +1,6 @@
 """Clips to train on: batches of uint8 frames and their truth.
 
-Here the synthetic scenes; `training.sampling` gives the same `Batch` from annotated videos.
+Here the synthetic scenes; `training.labelled_clips` reads annotated videos.
 
 Letters: B batch, T frames, N objects of a clip, H W size in pixels.
 """
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from videomt_ros.datasets.synthetic import Scene
-from videomt_ros.training.criterion import Targets
+from videomt_ros.training.criterion import Targets, build_targets
 
 FIRST_TRAINING_SEED = 1_000_000
 """Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
@@ -33,6 +32,8 @@ class Clip(NamedTuple):
     """(N,), 0..K-1."""
     masks: NDArray[np.bool_]
     """(N, T, H, W); empty in frames where the object is hidden."""
+    origin: str
+    """Where it is from, for messages: data set, video and frames, or the scene's seed."""
 
 
 class Batch(NamedTuple):
@@ -41,57 +42,12 @@ class Batch(NamedTuple):
     frames: Tensor
     """(B, T, 3, H, W) uint8 RGB."""
     targets: Targets
+    origins: tuple[str, ...]
+    """Of the B clips."""
 
 
-class SyntheticClips(Dataset[Batch]):
-    """Batches of clips, each clip from a scene of its own that is drawn when asked for.
-
-    Args:
-        seed: of the whole data set; equal seeds give equal batches.
-        num_batches: length.
-        batch_size: B.
-        clip_frames: T.
-        image_sizes: (height, width) of the batches, one chosen at random per batch.
-        max_stride: frames of a scene from one clip frame to the next, 1 up to this.
-        supersample: the scenes are drawn so many times larger, and reduced as the camera's image
-            is before it enters the network: fine textures and noise fade by it.
-        hidden_frames: of the scenes; see `datasets.synthetic.Scene`.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        num_batches: int,
-        batch_size: int,
-        clip_frames: int,
-        image_sizes: Sequence[tuple[int, int]],
-        max_stride: int,
-        supersample: int = 1,
-        hidden_frames: tuple[int, int] | None = None,
-    ) -> None:
-        self.seed = seed
-        self.num_batches = num_batches
-        self.batch_size = batch_size
-        self.clip_frames = clip_frames
-        self.image_sizes = [(int(height), int(width)) for height, width in image_sizes]
-        self.max_stride = max_stride
-        self.supersample = supersample
-        self.hidden_frames = hidden_frames
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng((self.seed, index))
-        height, width = self.image_sizes[rng.integers(len(self.image_sizes))]
-        clips = [self._clip(rng, height, width) for _ in range(self.batch_size)]
-        return collate(clips)
-
-    def _clip(self, rng: np.random.Generator, height: int, width: int) -> Clip:
-        size = (height, width)
-        return draw_scene(
-            rng, size, self.clip_frames, self.max_stride, self.supersample, self.hidden_frames
-        )
+Objects = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""Classes and masks of a clip, as `Clip` has them."""
 
 
 def draw_scene(
@@ -108,9 +64,10 @@ def draw_scene(
         rng: decides on scene, start and stride.
         size: (height, width) in pixels.
         clip_frames: T.
-        max_stride: see SyntheticClips.
-        supersample: see SyntheticClips.
-        hidden_frames: see SyntheticClips.
+        max_stride: frames of the scene from one clip frame to the next, 1 up to this.
+        supersample: the scene is drawn so many times larger, and reduced as the camera's image is
+            before it enters the network: fine textures and noise fade by it.
+        hidden_frames: see `datasets.synthetic.Scene`.
     """
     height, width = size
     scene = Scene(
@@ -124,26 +81,34 @@ def draw_scene(
     stride = int(rng.integers(1, max_stride + 1))
     last = len(scene) - 1 - stride * (clip_frames - 1)
     start = int(rng.integers(0, max(1, last + 1)))
-    drawn = [scene.frame(start + stride * i) for i in range(clip_frames)]
+    times = [start + stride * i for i in range(clip_frames)]
+    drawn = [scene.frame(t) for t in times]
     images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
     middle = supersample // 2
     ids = [truth[middle::supersample, middle::supersample] for _, truth in drawn]
-    return clip_of_ids(np.stack(images), np.stack(ids), scene.class_of)
+    origin = f'synthetic scene {scene.seed}, {list_frames(times)}'
+    return Clip(np.stack(images), *objects_of_ids(np.stack(ids), scene.class_of), origin)
 
 
-def clip_of_ids(
-    frames: NDArray[np.uint8], ids: NDArray[np.integer[Any]], class_of: Mapping[int, int]
-) -> Clip:
-    """A clip from images of ids.
+def list_frames(times: Sequence[int]) -> str:
+    """Frames of a clip as messages name them.
+
+    >>> list_frames([3, 4, 5])
+    'frames 3 4 5'
+    """
+    return f'frames {" ".join(map(str, times))}'
+
+
+def objects_of_ids(ids: NDArray[np.integer[Any]], class_of: Mapping[int, int]) -> Objects:
+    """The objects of a clip from images of ids.
 
     Args:
-        frames: (T, H, W, 3) RGB.
         ids: (T, H, W), 0 where there is no object.
         class_of: class id of each id; may know more ids than the clip has.
     """
     present = [identity for identity in np.unique(ids).tolist() if identity]
     class_ids = np.array([class_of[identity] for identity in present], np.int64)
-    return Clip(frames, class_ids, ids == np.array(present, ids.dtype)[:, None, None, None])
+    return class_ids, ids == np.array(present, ids.dtype)[:, None, None, None]
 
 
 def collate(clips: Sequence[Clip], divisor: int = 1, fill: Sequence[int] = (0, 0, 0)) -> Batch:
@@ -169,9 +134,11 @@ def collate(clips: Sequence[Clip], divisor: int = 1, fill: Sequence[int] = (0, 0
         masks[first:last, :, :rows, :columns] = clip.masks
         first = last
     clip_of = np.repeat(np.arange(len(clips)), [len(clip.class_ids) for clip in clips])
-    targets = Targets(
+    targets = build_targets(
         torch.from_numpy(clip_of),
         torch.from_numpy(np.concatenate([clip.class_ids for clip in clips])),
         torch.from_numpy(masks),
+        len(clips),
     )
-    return Batch(torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3))), targets)
+    planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3)))
+    return Batch(planes, targets, tuple(clip.origin for clip in clips))

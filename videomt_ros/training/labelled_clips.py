@@ -20,7 +20,7 @@ from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clip_truth import ClipTruth, open_truth
-from videomt_ros.training.clips import Clip
+from videomt_ros.training.clips import Clip, list_frames
 from videomt_ros.training.data_settings import DataSource
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,11 @@ class LabelledVideos:
         # A pseudo-clip is one image, and need be read once.
         images = {t: video.image(t) for t in sorted(set(times))}
         frames = np.stack([variation.image(images[t], i) for i, t in enumerate(times)])
-        clip = self.truth.clip(video.video_id, times, frames, variation)
-        visible = clip.masks.any(axis=(1, 2, 3))
-        return Clip(clip.frames, clip.class_ids[visible], clip.masks[visible])
+        class_ids, masks = self.truth.objects(video.video_id, times, variation)
+        visible = masks.any(axis=(1, 2, 3))
+        name = '' if video.name == str(video.video_id) else f' ({video.name})'
+        origin = f'{self.name}, video {video.video_id}{name}, {list_frames(times)}'
+        return Clip(frames, class_ids[visible], masks[visible], origin)
 
 
 def open_source(name: str, source: DataSource, class_names: Sequence[str]) -> LabelledVideos:

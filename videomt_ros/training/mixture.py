@@ -1,15 +1,14 @@
-"""The data of a run: its sources are opened once, and give each phase its batches."""
+"""The data of a run: its sources are opened once, and give the clips of each phase."""
 
 from __future__ import annotations
 
-from torch.utils.data import Dataset
+from collections.abc import Sequence
 
 from videomt_ros.datasets.dataset import Category
 from videomt_ros.datasets.synthetic import CLASS_NAMES
-from videomt_ros.training.clips import Batch, SyntheticClips
 from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import LabelledVideos, class_table, open_source
-from videomt_ros.training.sampling import ClipSource, MixedClips, SceneClips, VideoClips
+from videomt_ros.training.sampling import ClipSource, SceneClips, VideoClips
 from videomt_ros.training.settings import Phase, TrainSettings
 
 
@@ -26,6 +25,8 @@ class Mixture:
         self._settings = settings
         self._videos: dict[int, LabelledVideos] = {}
         self._scenes: dict[int, list[int | None]] = {}
+        if not settings.data:  # scenes alone, whose classes are the network's whatever their names
+            self._scenes[0] = list(range(len(CLASS_NAMES)))
         names = settings.network.class_names
         for number, source in enumerate(settings.data):
             where = f'data.{number}'
@@ -36,42 +37,23 @@ class Mixture:
             else:
                 self._videos[number] = open_source(where, source, names)
 
-    def clips(self, phase: int) -> Dataset[Batch]:
-        """Batches of a phase, by its place among the phases."""
-        settings, part = self._settings, self._settings.phases[phase]
-        # Phases of one seed would show the same clips, longer.
-        seed = settings.seed + phase
-        if not settings.data:
-            return SyntheticClips(
-                seed,
-                part.steps,
-                part.batch_size,
-                part.clip_frames,
-                settings.image_sizes,
-                part.max_stride,
-                part.supersample,
-                part.hidden_frames,
-            )
-        return MixedClips(
-            seed,
-            part.steps,
-            part.batch_size,
-            part.clip_frames,
-            part.max_stride,
-            [self._source(number, part) for number in range(len(settings.data))],
-            settings.network.size_divisor,
-            # As near to the mean, which the network sees as 0, as whole numbers come.
-            [min(255, max(0, round(value))) for value in settings.network.pixel_mean],
-        )
+    def sources(self, phase: Phase, image_sizes: Sequence[tuple[int, int]]) -> list[ClipSource]:
+        """Where the clips of a phase come from.
 
-    def _source(self, number: int, phase: Phase) -> ClipSource:
+        Args:
+            phase: of the run.
+            image_sizes: (height, width) of synthetic scenes, one chosen at random per clip.
+        """
         settings = self._settings
-        if number in self._videos:
-            return VideoClips(self._videos[number], settings.augmentation)
-        return SceneClips(
-            self._scenes[number],
-            settings.image_sizes,
-            phase.supersample,
-            settings.data[number].weight,
-            phase.hidden_frames,
-        )
+        return [
+            VideoClips(self._videos[number], settings.augmentation)
+            if number in self._videos
+            else SceneClips(
+                self._scenes[number],
+                image_sizes,
+                phase.supersample,
+                settings.data[number].weight if settings.data else 1.0,
+                phase.hidden_frames,
+            )
+            for number in range(max(1, len(settings.data)))
+        ]

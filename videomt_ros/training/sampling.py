@@ -1,8 +1,4 @@
-"""Batches of clips from a mixture of data sets, and which frames of a video make a clip.
-
-Every batch is drawn from its own seed, so neither the number of worker processes nor a resume
-changes it.
-"""
+"""Where clips come from: which frames of a video make one, and how batches are loaded ahead."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.training.augment import draw_transform
-from videomt_ros.training.clips import Batch, Clip, collate, draw_scene
+from videomt_ros.training.clips import Batch, Clip, draw_scene
 from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.labelled_clips import LabelledVideos
 
-MAX_DRAWS = 8
-"""Clips that are drawn in search of one with an object; the last is kept without."""
+Batches = tuple[Batch, ...]
+"""The parts of a step."""
 
 
 class ClipSource(Protocol):
@@ -71,9 +67,9 @@ class SceneClips:
         Args:
             class_of: of each class of `datasets.synthetic`, that of the network; None: unknown.
             sizes: (height, width) of the scenes, one chosen at random per clip.
-            supersample: see `clips.SyntheticClips`.
+            supersample: see `clips.draw_scene`.
             weight: see `ClipSource`.
-            hidden_frames: see `clips.SyntheticClips`.
+            hidden_frames: see `clips.draw_scene`.
         """
         self.weight = weight
         self._hidden_frames = hidden_frames
@@ -89,70 +85,16 @@ class SceneClips:
         )
         class_ids = self._class_of[clip.class_ids]
         known = class_ids >= 0
-        return Clip(clip.frames, class_ids[known], clip.masks[known])
+        return Clip(clip.frames, class_ids[known], clip.masks[known], clip.origin)
 
 
-class MixedClips(Dataset[Batch]):
-    """Batches of clips, the source of each clip drawn by weight.
-
-    Args:
-        seed: of the whole data set; equal seeds give equal batches.
-        num_batches: length.
-        batch_size: B.
-        clip_frames: T.
-        max_stride: frames of a video from one clip frame to the next, 1 up to this.
-        sources: one or more.
-        divisor: height and width of a batch are multiples of it.
-        fill: colour of the padding.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        num_batches: int,
-        batch_size: int,
-        clip_frames: int,
-        max_stride: int,
-        sources: Sequence[ClipSource],
-        divisor: int,
-        fill: Sequence[int],
-    ) -> None:
-        self.seed = seed
-        self.num_batches = num_batches
-        self.batch_size = batch_size
-        self.clip_frames = clip_frames
-        self.max_stride = max_stride
-        self.sources = list(sources)
-        self.divisor = divisor
-        self.fill = tuple(fill)
-        weights = np.array([source.weight for source in sources], np.float64)
-        self._shares = weights / weights.sum()
-
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng((self.seed, index))
-        clips = [self._clip(rng) for _ in range(self.batch_size)]
-        return collate(clips, self.divisor, self.fill)
-
-    def _clip(self, rng: np.random.Generator) -> Clip:
-        # Drawn again from the same source, or the weights would not be the shares.
-        source = self.sources[rng.choice(len(self.sources), p=self._shares)]
-        for _ in range(MAX_DRAWS):
-            clip = source.draw(rng, self.clip_frames, self.max_stride)
-            if len(clip.class_ids):
-                break
-        return clip
-
-
-class _Told(Dataset[Batch | DatasetError]):
+class _Told(Dataset[Batches | DatasetError]):
     """Hands a fault of the files on as a value: a worker's exception would lose its words."""
 
-    def __init__(self, clips: Dataset[Batch]) -> None:
+    def __init__(self, clips: Dataset[Batches]) -> None:
         self._clips = clips
 
-    def __getitem__(self, index: int) -> Batch | DatasetError:
+    def __getitem__(self, index: int) -> Batches | DatasetError:
         try:
             return self._clips[index]
         except DatasetError as error:
@@ -160,13 +102,13 @@ class _Told(Dataset[Batch | DatasetError]):
 
 
 def load_batches(
-    clips: Dataset[Batch], indices: Sequence[int], workers: int, pin_memory: bool = False
-) -> Iterator[Batch]:
-    """Load batches in order, ahead of their use.
+    clips: Dataset[Batches], steps: Sequence[int], workers: int, pin_memory: bool = False
+) -> Iterator[Batches]:
+    """Load the batches of steps in order, ahead of their use.
 
     Args:
-        clips: where they come from.
-        indices: of the batches.
+        clips: where they come from; see `StepClips`.
+        steps: of the run.
         workers: processes; 0: in this one.
         pin_memory: for the copy to a GPU.
 
@@ -176,14 +118,15 @@ def load_batches(
     loader = DataLoader(
         _Told(clips),
         batch_size=None,
-        sampler=indices,
+        sampler=steps,
         num_workers=workers,
         pin_memory=pin_memory,
     )
-    for batch in loader:
-        if isinstance(batch, DatasetError):
-            raise batch
-        yield batch
+    for parts in loader:
+        if isinstance(parts, DatasetError):
+            raise parts
+        # Pinning turns tuples into lists.
+        yield tuple(batch._replace(origins=tuple(batch.origins)) for batch in parts)
 
 
 def frame_times(
