@@ -34,7 +34,7 @@ def find_machine(settings: TrainSettings) -> Machine:
     """Take the number of processes from torchrun or SLURM, or else from the settings.
 
     Raises:
-        ValueError: there is no such device, or a batch cannot be shared out.
+        ValueError: there are not as many GPUs.
     """
     devices, nodes = settings.devices, settings.nodes
     if TorchElasticEnvironment.detect():
@@ -51,16 +51,7 @@ def find_machine(settings: TrainSettings) -> Machine:
             f'Expected {devices} GPUs that work here, got {torch.cuda.device_count()}. '
             'Set devices to their number, or device=cpu.'
         )
-    machine = Machine('cuda' if accelerator == 'cuda' else 'cpu', devices, nodes)
-    for number, phase in enumerate(settings.phases):
-        parts = machine.world_size * settings.accumulate
-        if phase.batch_size % parts:
-            raise ValueError(
-                f'Expected phases.{number}.batch_size to be a multiple of '
-                f'{machine.world_size} processes x {settings.accumulate} parts (accumulate), '
-                f'got {phase.batch_size}.'
-            )
-    return machine
+    return Machine('cuda' if accelerator == 'cuda' else 'cpu', devices, nodes)
 
 
 def is_first_process() -> bool:

@@ -12,21 +12,7 @@ from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.sampling import load_batches
 from videomt_ros.training.settings import TrainSettings
-
-
-class StepClips:
-    """Batches by the step of the run, each in one part."""
-
-    def __init__(self, settings: TrainSettings, mixture: Mixture, rank: int, world: int) -> None:
-        self.settings = settings
-        self.clips = [mixture.clips(index) for index in range(len(settings.phases))]
-
-    def __getitem__(self, step: int) -> tuple[Batch, ...]:
-        for phase, clips in zip(self.settings.phases, self.clips, strict=True):
-            if step < phase.steps:
-                return (clips[step],)
-            step -= phase.steps
-        raise IndexError(step)
+from videomt_ros.training.step_clips import StepClips
 
 
 class RunLoader:
@@ -35,19 +21,26 @@ class RunLoader:
     Its length is that of the whole run: Lightning counts in what came before a resume.
     """
 
-    def __init__(self, clips: Any, first_step: int, total_steps: int, workers: int, pin: bool):
-        self.clips = clips
-        self.first_step = first_step
-        self.total_steps = total_steps
-        self.workers = workers
-        self.pin_memory = pin
+    def __init__(self, clips: StepClips, first_step: int, workers: int, pin_memory: bool) -> None:
+        """Prepare.
+
+        Args:
+            clips: of this process, by step.
+            first_step: where to start.
+            workers: see `load_batches`.
+            pin_memory: see `load_batches`.
+        """
+        self._clips = clips
+        self._first_step = first_step
+        self._workers = workers
+        self._pin_memory = pin_memory
 
     def __len__(self) -> int:
-        return self.total_steps
+        return len(self._clips)
 
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
-        steps = range(self.first_step, self.total_steps)
-        return load_batches(self.clips, steps, self.workers, self.pin_memory)
+        steps = range(self._first_step, len(self))
+        return load_batches(self._clips, steps, self._workers, self._pin_memory)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the number of the step says where it stands."""
@@ -69,12 +62,9 @@ class RunData(pl.LightningDataModule):
         """Batches from the step on that the run has come to."""
         trainer = self.trainer
         assert trainer is not None
-        settings = self.settings
-        clips = StepClips(settings, self.mixture, trainer.global_rank, trainer.world_size)
+        clips = StepClips(self.settings, self.mixture, trainer.global_rank, trainer.world_size)
         on_gpu = trainer.strategy.root_device.type == 'cuda'
-        return RunLoader(
-            clips, trainer.global_step, settings.total_steps, settings.workers, on_gpu
-        )
+        return RunLoader(clips, trainer.global_step, self.settings.workers, on_gpu)
 
     def transfer_batch_to_device(
         self, batch: tuple[Batch, ...], device: torch.device, dataloader_idx: int

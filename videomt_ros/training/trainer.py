@@ -38,6 +38,7 @@ from videomt_ros.training.optimiser import group_table
 from videomt_ros.training.run_data import RunData
 from videomt_ros.training.run_log import RunLog
 from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.step_clips import StepClips
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         )
     machine = find_machine(settings)
     torch.set_num_threads(settings.threads)
-    data = RunData(settings, Mixture(settings))
+    mixture = Mixture(settings)
+    StepClips(settings, mixture, 0, machine.world_size)  # checks before it has processes to end
     module, checkpoint = None, None
     if resume:
         # Its weights come from the checkpoint; those it started from may be gone by now.
@@ -85,7 +87,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=RunData(settings, mixture), ckpt_path=checkpoint)
     except SIGTERMException:
         raise SystemExit(143) from None  # as a shell reports it
     except SystemExit:  # Lightning's answer to Ctrl-C
