@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-_PATIENCE = timedelta(days=30)
+PATIENCE = timedelta(days=30)
 """How long a process waits for the others: one may have all the long videos. The launcher ends
 all of them when one dies."""
 
@@ -22,6 +22,8 @@ class Shard:
 
     rank: int = 0
     world_size: int = 1
+    group: dist.ProcessGroup | None = None
+    """What they talk through; None: the group of the whole run."""
 
     @property
     def is_first(self) -> bool:
@@ -43,7 +45,7 @@ class Shard:
                 error = caught
         if self.world_size > 1:
             reasons = [None if error is None else str(error)]
-            dist.broadcast_object_list(reasons, src=0)
+            dist.broadcast_object_list(reasons, src=0, group=self.group)
             if reasons[0] and not self.is_first:
                 raise ValueError(f'The first process gave up: {reasons[0]}')
         if error is not None:
@@ -52,7 +54,7 @@ class Shard:
     def wait(self) -> None:
         """Wait until all processes have come this far."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def joined_group() -> Iterator[Shard]:
     if world_size == 1:
         yield Shard()
         return
-    dist.init_process_group('gloo', timeout=_PATIENCE)
+    dist.init_process_group('gloo', timeout=PATIENCE)
     try:
         yield Shard(dist.get_rank(), dist.get_world_size())
     finally:

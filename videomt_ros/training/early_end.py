@@ -1,0 +1,247 @@
+"""Ends of a run before its last step: what happened, what is left of it, and how to go on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.training.checkpoints import FOLDER, find_checkpoints
+from videomt_ros.training.settings import TrainSettings
+
+NONFINITE_FILE = 'nonfinite_step.json'
+"""In the folder of a run: the step that ended it."""
+_NUM_NAMED = 8
+"""Clips that a message names; the file has all of them."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM_WORDS = (
+    'No space left on device',  # of safetensors, which has an error of its own
+    'Disk quota exceeded',
+    'PytorchStreamWriter failed writing',  # of torch.save
+)
+_NO_MEMORY_WORDS = (
+    'DefaultCPUAllocator',  # can't allocate memory
+    'CUDA out of memory',  # as the thread of a data loader repeats it
+    'CUBLAS_STATUS_ALLOC_FAILED',
+    'is killed by signal: Killed',  # a data loader's process, by the system
+)
+
+logger = logging.getLogger(__name__)
+
+
+class EndedEarly(ValueError):
+    """A run that cannot go on as it is; the message says what to change, in one line."""
+
+
+class NonFiniteLoss(ValueError):
+    """The loss of a step is infinite or no number; nothing was learnt from it.
+
+    All processes raise it in the same step.
+    """
+
+    def __init__(self, step: int, losses: Mapping[str, float], origins: Sequence[str]) -> None:
+        """Say which step it was.
+
+        Args:
+            step: its number, from 0.
+            losses: of the whole batch, by name.
+            origins: of the clips of the parts at fault; none if they are another process's.
+        """
+        values = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
+        super().__init__(f'The loss is not finite at step {step} ({values})')
+        self.step = step
+        self.losses = dict(losses)
+        self.origins = tuple(origins)
+
+
+@contextmanager
+def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[None]:
+    """Turn what ends a run into one line that says how to go on; checkpoints stay as they are.
+
+    Args:
+        settings: of the run.
+        trainer: runs it, inside the block.
+
+    Raises:
+        EndedEarly: the loss is not finite, memory or disk are too small.
+        KeyboardInterrupt: Ctrl-C, which Lightning makes an exit code of 1.
+        SystemExit: SIGTERM, with the code that a shell gives to it.
+    """
+    try:
+        yield
+    except NonFiniteLoss as error:
+        raise EndedEarly(_after_nonfinite(error, settings)) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SIGTERMException):
+            _say(f'Stopped by SIGTERM. {_going_on(settings)}', trainer)
+            sys.exit(128 + signal.SIGTERM)
+        if isinstance(error, KeyboardInterrupt) or isinstance(
+            error.__context__, KeyboardInterrupt
+        ):
+            _say(f'Interrupted. {_going_on(settings)}', trainer)
+            raise KeyboardInterrupt from error
+        raise
+    except Exception as error:
+        if disk_is_full(error):
+            if trainer.is_global_zero:
+                _remove_partials(Path(settings.out))
+            raise EndedEarly(_after_full_disk(error, settings, trainer)) from error
+        if memory_is_full(error):
+            raise EndedEarly(_after_full_memory(error, settings, trainer)) from error
+        raise
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or what led to it, is that nothing more can be written."""
+    return any(
+        (isinstance(each, OSError) and each.errno in _NO_ROOM)
+        or any(words in str(each) for words in _NO_ROOM_WORDS)
+        for each in _chain(error)
+    )
+
+
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an error, or what led to it, is that a GPU or the machine is out of memory."""
+    return any(
+        isinstance(each, (torch.OutOfMemoryError, MemoryError))
+        or (
+            isinstance(each, RuntimeError)
+            and any(words in str(each) for words in _NO_MEMORY_WORDS)
+        )
+        for each in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it: a logger that closes on a full disk hides the first one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings) -> str:
+    origins = _of_all_processes(error.origins)
+    path = Path(settings.out) / NONFINITE_FILE
+    where = f'{path} has all of this'
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        # NaN is no JSON; a text is.
+        losses = {name: str(value) for name, value in error.losses.items()}
+        content = {'step': error.step, 'losses': losses, 'origins': origins}
+        try:
+            with whole_file(path) as file:
+                file.write(json.dumps(content, indent=1).encode())
+        except OSError as failure:
+            where = f'{path} could not be written: {failure}'
+    named = '; '.join(origins[:_NUM_NAMED]) or 'unknown'
+    more = f' and {len(origins) - _NUM_NAMED} more' if len(origins) > _NUM_NAMED else ''
+    advice = f'try a lower learning_rate (now {settings.learning_rate:g}) in another out=...'
+    if settings.precision == 'fp16':
+        advice += ', or --resume precision=bf16 or precision=fp32 (now fp16)'
+    elif settings.precision != 'fp32':
+        advice += f', or --resume precision=fp32 (now {settings.precision})'
+    return (
+        f'{error}. Clips: {named}{more}; {where}. Look at these clips, {advice}. '
+        f'{_last_checkpoint(settings)}'
+    )
+
+
+def _of_all_processes(origins: Sequence[str]) -> list[str]:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(origins)
+    gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, list(origins))
+    return [origin for each in gathered for origin in each]
+
+
+def _after_full_memory(error: Exception, settings: TrainSettings, trainer: Trainer) -> str:
+    step = min(trainer.global_step, settings.total_steps - 1)
+    phase = settings.phase_at(step)
+    changes = []
+    if accumulate := _next_accumulate(settings, trainer.world_size):
+        changes.append(f'accumulate={accumulate} (now {settings.accumulate})')
+    if not settings.activation_checkpointing:
+        changes.append('activation_checkpointing=true (now false)')
+    if settings.precision == 'fp32':
+        changes.append('precision=bf16 (now fp32)')
+    if settings.workers > 1:
+        changes.append(f'workers=1 (now {settings.workers}) if it is the memory of the machine')
+    sizes = ', '.join(f'{height} x {width}' for height, width in settings.image_sizes)
+    if settings.data:
+        sizes = f'augmentation.short_sides (now {_listed(settings.augmentation.short_sides)})'
+    else:
+        sizes = f'image_sizes (now {sizes})'
+    chunk = 'null' if phase.chunk_frames is None else phase.chunk_frames
+    resumed = f'Go on with --resume and {", or ".join(changes)}. ' if changes else ''
+    return (
+        f'Out of memory at step {step}: {_short(error)}. {resumed}What decides what is learnt '
+        f'needs a run of its own, in another out=...: chunk_frames of the phase (now {chunk}, for '
+        f'clips of {phase.clip_frames} frames), {sizes}. {_last_checkpoint(settings)}'
+    )
+
+
+def _next_accumulate(settings: TrainSettings, world_size: int) -> int | None:
+    """The next number of parts that divides the share of a process in every phase."""
+    shares = [phase.batch_size // world_size for phase in settings.phases]
+    return next(
+        (
+            parts
+            for parts in range(settings.accumulate + 1, max(shares) + 1)
+            if not any(share % parts for share in shares)
+        ),
+        None,
+    )
+
+
+def _after_full_disk(error: Exception, settings: TrainSettings, trainer: Trainer) -> str:
+    return (
+        f'{settings.out} cannot be written at step {trainer.global_step}, the disk is full: '
+        f'{_short(error)}. {_last_checkpoint(settings)} Make room (keep_checkpoints=1 takes '
+        f'less, now {settings.keep_checkpoints}), and go on with --resume.'
+    )
+
+
+def _going_on(settings: TrainSettings) -> str:
+    return f'{_last_checkpoint(settings)} Go on with --resume.'
+
+
+def _last_checkpoint(settings: TrainSettings) -> str:
+    saved = find_checkpoints(Path(settings.out) / FOLDER)
+    if not saved:
+        return 'There is no checkpoint yet.'
+    return f'The last checkpoint is whole: {next(iter(saved.values()))}.'
+
+
+def _remove_partials(out: Path) -> None:
+    """Make room of what was not written to its end."""
+    for folder in (out, out / FOLDER):
+        for path in folder.glob('*.partial'):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _say(text: str, trainer: Trainer) -> None:
+    if trainer.is_global_zero:
+        logger.warning(text)
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ', '.join(map(str, values))
+
+
+def _short(error: Exception) -> str:
+    """The first sentence or so: torch tells of its allocator at length."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f'{text[:197]}...'

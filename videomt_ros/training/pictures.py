@@ -1,0 +1,92 @@
+"""Predictions of a validation beside the truth: one page of a few videos, as a file and in logs.
+
+The drawing is that of the report: a track has the number and the colour of the true object that it
+overlaps most. Letters: H W size of a page in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.evaluation.contact_sheet import contact_sheet
+from videomt_ros.evaluation.frame_labels import open_results, open_truth
+from videomt_ros.evaluation.overlays import make_pictures
+
+_MOMENTS = 2
+"""Frames of a video: enough to see whether a number stays with its object."""
+_QUALITY = 85
+"""Of the JPEG."""
+
+
+def validation_page(
+    dataset: Dataset, results: Path, num_videos: int, title: str
+) -> NDArray[np.uint8]:
+    """Draw the truth and the prediction of some frames side by side.
+
+    Args:
+        dataset: with truth.
+        results: folder of the result files of one mode.
+        num_videos: the first so many are drawn, at least 1.
+        title: one line above all.
+
+    Returns:
+        The page, (H, W, 3) uint8 RGB. A frame that cannot be drawn is grey, its caption says why.
+
+    Raises:
+        DatasetError: the annotations or the results cannot be used.
+    """
+    videos = dataset.videos[:num_videos]
+    truth = open_truth(dataset, videos)
+    assert truth is not None, 'a validation has truth'
+    predicted = open_results(results, dataset)
+    images, captions = [], []
+    for video in videos:
+        num_frames = len(video.frame_names)
+        moments = {num_frames * (2 * i + 1) // (2 * _MOMENTS) for i in range(_MOMENTS)}
+        for picture in make_pictures(video, moments, truth.labels, predicted, {}).pictures:
+            for side, jpeg in (('truth', picture.truth), ('predicted', picture.predicted)):
+                caption = f'{video.name}, frame {picture.index}, {side}'
+                if jpeg is None:
+                    caption = f'{caption}: {picture.problem}'
+                images.append(_decoded(jpeg, video.size))
+                captions.append(caption)
+    return contact_sheet(images, captions, title, columns=2 * _MOMENTS)
+
+
+def _decoded(jpeg: bytes | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """RGB of a JPEG; a grey page in place of none."""
+    if jpeg is None:
+        return np.full((*size, 3), 200, np.uint8)
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def write_page(page: NDArray[np.uint8], path: Path) -> None:
+    """Write a page (H, W, 3) uint8 RGB as a JPEG that is whole or not there; makes its folder.
+
+    Raises:
+        OSError: the disk is full, or the folder is not ours.
+    """
+    bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    with whole_file(path) as file:
+        file.write(jpeg.tobytes())
+
+
+def log_page(page: NDArray[np.uint8], loggers: Iterable[Logger], step: int) -> None:
+    """Hand a page (H, W, 3) uint8 RGB to those of the loggers that take images."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # TensorBoard keeps PNGs, which are large: half the size is what its page shows.
+            half = cv2.resize(page, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            logger.experiment.add_image('val/pictures', half, step, dataformats='HWC')
+        elif hasattr(logger, 'log_image'):  # Weights & Biases
+            logger.log_image('val/pictures', [page], step=step)

@@ -1,0 +1,323 @@
+"""Scores during a run: the project's own evaluator on the weights that the run would deliver.
+
+A score is that of `videomt evaluate` on a file of these weights, live and by the paper's protocol;
+a run that validates learns what one without would.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.evaluation.categories import map_classes
+from videomt_ros.evaluation.evaluator import MODES, evaluate
+from videomt_ros.evaluation.glossary import MAIN, as_text
+from videomt_ros.evaluation.sharding import PATIENCE, Shard
+from videomt_ros.model import VidEoMT, save_model
+from videomt_ros.model.device import choose_precision
+from videomt_ros.training.early_end import disk_is_full
+from videomt_ros.training.pictures import log_page, validation_page, write_page
+from videomt_ros.training.settings import TrainSettings
+
+LOGGED = {
+    'ytvis': ('AP', 'AP50', 'AR10', 'HOTA', 'IDF1'),
+    'vipseg': ('VPQ', 'STQ', 'HOTA', 'IDF1'),
+    'vspw': ('mIoU', 'mVC8', 'mVC16'),
+}
+"""Figures that the log keeps, of each mode; all others stand in metrics.json."""
+_KEPT = ('metrics.json', 'report.html')
+"""Of an evaluation's folder; result files of each validation would fill the disk."""
+
+logger = logging.getLogger(__name__)
+
+
+class Delivering(Protocol):
+    """What this callback asks of the module beside what Lightning gives."""
+
+    net: VidEoMT
+
+    def deliverable(self) -> Mapping[str, Tensor]:
+        """State of `net` as the run would deliver it now: averaged, if it keeps an average."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What the first process tells the others."""
+
+    figures: Mapping[str, float | None]
+    """By mode and name, such as live_AP."""
+    problem: str = ''
+    """Why there are no figures."""
+    is_disk_full: bool = False
+
+
+class ScoreCallback(Callback):
+    """Score the weights every few steps and after the last one, and keep the best.
+
+    Among the callbacks it stands behind RunningMean, whose weights it scores, and before
+    KeepCheckpoints, which then knows of the score of its step.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        """Open the data set.
+
+        Args:
+            settings: of the run; its `validation` is not null.
+
+        Raises:
+            ValueError: the data set has no truth, or no class of the network.
+            DatasetError: the data set cannot be opened.
+        """
+        import jinja2  # noqa: F401 (for the report: better missed now than after the first steps)
+
+        assert settings.validation is not None
+        self.settings = settings
+        self.validation = settings.validation
+        self.dataset = _open(settings)
+        self.out = Path(settings.out)
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self._group: dist.ProcessGroup | None = None
+
+    @property
+    def main(self) -> str:
+        """The figure that decides which weights are the best."""
+        return f'live_{MAIN[self.dataset.benchmark]}'
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {'best_value': self.best_value, 'best_step': self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.best_value = state_dict['best_value']
+        self.best_step = state_dict['best_step']
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Join the processes of the run in a group that waits for long videos."""
+        if trainer.world_size > 1:
+            # That of the gradients gives up after minutes, and lies on the GPU.
+            group = dist.new_group(backend='gloo', timeout=PATIENCE)
+            self._group = cast(dist.ProcessGroup, group)  # every process is in it
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Validate where it is time to."""
+        step = trainer.global_step
+        if step % self.validation.every == 0 or step == self.settings.total_steps:
+            with isolate_rng():
+                self.validate(trainer, cast(Delivering, pl_module), step)
+
+    def validate(self, trainer: Trainer, module: Delivering, step: int) -> None:
+        """Score, log, draw, and keep the best; all processes take part.
+
+        What goes wrong with it is logged, and the run goes on.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        started = time.monotonic()
+        shard = Shard(trainer.global_rank, trainer.world_size, self._group)
+        net = delivered_network(module)
+        outcome = self._score(net, step, shard)
+        if outcome.is_disk_full:
+            raise OSError(errno.ENOSPC, outcome.problem)
+        if outcome.problem:
+            if shard.is_first:
+                logger.error('Validation of step %d failed: %s', step, outcome.problem)
+            return
+        value = outcome.figures[self.main]
+        is_best = value is not None and (self.best_value is None or value > self.best_value)
+        if is_best:
+            self.best_value, self.best_step = value, step
+        best = net if is_best else None
+        shard.first_does(lambda: self._publish(trainer, best, outcome.figures, step))
+        if shard.is_first:
+            self._tell(outcome.figures, step, time.monotonic() - started)
+
+    def _publish(
+        self,
+        trainer: Trainer,
+        best: VidEoMT | None,
+        figures: Mapping[str, float | None],
+        step: int,
+    ) -> None:
+        """Write all that a validation leaves in the run's folder and in the loggers."""
+        self._log(trainer, figures, step)
+        if best is not None:
+            save_model(best, self.out / 'best.safetensors', dtype=torch.float16)
+        self._draw(trainer, step)
+        self._clear(step)
+
+    def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
+        main = MAIN[self.dataset.benchmark]
+        if figures[self.main] is None:
+            logger.warning(
+                'In validation, %s is not defined for these videos (too few or too short): '
+                'no best weights are kept of step %d.', main, step,
+            )  # fmt: skip
+        logger.info(
+            'Validation of step %d: live %s %s, published %s, best live of step %s, %.0f s',
+            step, main, as_text(main, figures[self.main]),
+            as_text(main, figures[f'published_{main}']), self.best_step, seconds,
+        )  # fmt: skip
+
+    def _score(self, net: VidEoMT, step: int, shard: Shard) -> _Outcome:
+        """Evaluate; every process learns what came of it."""
+        outcome = _Outcome({}, 'another process has the figures')
+        try:
+            shard.first_does(lambda: _remove(self._workplace(step)))
+            metrics = evaluate(
+                self.dataset,
+                net,
+                self._workplace(step),
+                settings=self._live_settings(),
+                about={'model': net.config.name, 'step': step},
+                shard=shard,
+            )
+            if metrics is not None:
+                outcome = self._summary(metrics)
+        except Exception as error:
+            is_usual = isinstance(error, (ValueError, OSError))
+            if not shard.is_first and not isinstance(error, ValueError):
+                raise  # the first process waits for this one, and only the launcher can end it
+            logger.debug('Validation failed', exc_info=not is_usual)
+            text = str(error) if is_usual else f'{type(error).__name__}: {error}'
+            outcome = _Outcome({}, text, disk_is_full(error))
+        if shard.world_size > 1:
+            shared = [outcome]
+            dist.broadcast_object_list(shared, src=0, group=self._group)
+            outcome = shared[0]
+        return outcome
+
+    def _summary(self, metrics: Mapping[str, Any]) -> _Outcome:
+        failures = metrics['failures']
+        if len(failures) == len(MODES) * metrics['run']['num_videos']:
+            return _Outcome({}, f'no video could be predicted. {_described(failures[0])}')
+        for failure in failures:
+            logger.warning('In validation, counted as missed: %s', _described(failure))
+        return _Outcome(
+            {
+                f'{mode}_{name}': metrics[mode]['figures'].get(name)
+                for mode in MODES
+                for name in LOGGED[self.dataset.benchmark]
+            }
+        )
+
+    def _live_settings(self) -> dict[str, Any]:
+        """A track is published from its second frame on, which single images do not have."""
+        if all(len(video.frame_names) == 1 for video in self.dataset.videos):
+            return {'confirm_frames': 1}
+        return {}
+
+    def _log(self, trainer: Trainer, figures: Mapping[str, float | None], step: int) -> None:
+        known = {f'val/{name}': value for name, value in figures.items() if value is not None}
+        for each in trainer.loggers:
+            each.log_metrics(known, step)
+        with (self.out / 'log.jsonl').open('a', encoding='utf-8') as log:
+            log.write(json.dumps({'step': step, 'val': figures}) + '\n')
+
+    def _draw(self, trainer: Trainer, step: int) -> None:
+        if not self.validation.pictures:
+            return
+        title = f'Step {step}, live, {self.dataset.name}: same number, same object'
+        try:
+            page = validation_page(
+                self.dataset, self._workplace(step) / 'live', self.validation.pictures, title
+            )
+        except (ValueError, OSError) as error:
+            logger.warning('No pictures of the validation of step %d: %s', step, error)
+            return
+        write_page(page, self.out / 'pictures' / f'step-{step}.jpg')
+        log_page(page, trainer.loggers, step)
+
+    def _workplace(self, step: int) -> Path:
+        return self.out / 'validation' / f'step-{step}.partial'
+
+    def _clear(self, step: int) -> None:
+        """Keep figures and report, of this validation and of the best one."""
+        work, folder = self._workplace(step), self.out / 'validation'
+        for path in work.iterdir():
+            if path.name not in _KEPT:
+                _remove(path)
+        target = folder / f'step-{step}'
+        _remove(target)
+        work.rename(target)
+        wanted = {target.name, f'step-{self.best_step}'}
+        for path in folder.glob('step-*'):
+            if path.name not in wanted:
+                _remove(path)
+
+
+def delivered_network(module: Delivering) -> VidEoMT:
+    """The network as a node would run it from the file that the run would leave now.
+
+    Returns:
+        A copy in evaluation mode, on the module's device, with weights rounded as in the file.
+    """
+    net = copy.deepcopy(module.net).eval().requires_grad_(False)
+    net.load_state_dict(
+        {name: value.to(torch.float16) for name, value in module.deliverable().items()}
+    )
+    device = next(net.parameters()).device
+    return net.to(device, choose_precision('auto', device))
+
+
+def _open(settings: TrainSettings) -> Dataset:
+    """The data set of the validation.
+
+    Raises:
+        ValueError: it cannot be opened, or gives no scores for this network; says which setting.
+    """
+    validation = settings.validation
+    assert validation is not None
+    name = f'validation ({validation.dataset} in {validation.root})'
+    dataset = open_dataset(validation.dataset, Path(validation.root), validation.split)
+    if not dataset.truth:
+        raise ValueError(
+            f'Expected annotations in {name}, split {dataset.split or "of the default"} has none. '
+            'Choose another split, or leave validation out.'
+        )
+    if not dataset.videos:
+        raise ValueError(f'Expected videos in {name}, it has none.')
+    try:
+        classes = map_classes(settings.network.class_names, dataset.categories, dataset.name)
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
+    for note in classes.notes:
+        logger.info('%s: %s', name, note)
+    return replace(dataset, videos=dataset.videos[: validation.limit])
+
+
+def _described(failure: Mapping[str, str]) -> str:
+    return f'{failure["video"]} ({failure["mode"]}): {failure["error"]}'
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
