@@ -13,7 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from videomt_ros.model.config import VidEoMTConfig
 
@@ -74,6 +76,8 @@ class Backbone(nn.Module):
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens
         self.num_encoder_blocks = config.depth - config.num_query_blocks
         self.rotary = config.family != 'dinov2'
+        self.checkpointing = False
+        """Keep no activations of a block for the backward pass, but compute them again."""
         if self.rotary:
             # timm rotates every token after the prefix. Queries have no place in the image: they
             # join the prefix of the blocks that see them, or the patches' angles would slip by Q.
@@ -106,9 +110,13 @@ class Backbone(nn.Module):
         self, block: nn.Module, tokens: Tensor, rope: Tensor | None, mask: Tensor | None = None
     ) -> Tensor:
         """One transformer block; mask is bool, (B, 1, N, N), True where attention is allowed."""
-        if self.rotary:
-            return block(tokens, rope=rope, attn_mask=mask)
-        return block(tokens, attn_mask=mask)
+        arguments: dict[str, Any] = {'attn_mask': mask} | ({'rope': rope} if self.rotary else {})
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            # Blocks draw nothing at random, so there is no such state to keep either.
+            return checkpoint(
+                block, tokens, use_reentrant=False, preserve_rng_state=False, **arguments
+            )
+        return block(tokens, **arguments)
 
     def norm(self, tokens: Tensor) -> Tensor:
         """The final norm."""
