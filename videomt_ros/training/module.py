@@ -29,31 +29,12 @@ from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.chunks import chunk_losses
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, count_totals
+from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
 from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
 from videomt_ros.training.settings import TrainSettings
 
 LOSSES = ('class', 'mask', 'dice')
-
-
-class NonFiniteLoss(ValueError):
-    """The loss of a step is infinite or no number; nothing was learnt from it."""
-
-    def __init__(self, step: int, losses: dict[str, float], origins: tuple[str, ...]) -> None:
-        """Say which step it was.
-
-        Args:
-            step: its number, from 0.
-            losses: of the whole batch, by name.
-            origins: of the clips of the parts at fault; none if they are another process's.
-        """
-        super().__init__(
-            f'The loss is not finite at step {step}: {losses}. Start another run with '
-            'a lower learning_rate, in another folder with out=...'
-        )
-        self.step = step
-        self.losses = losses
-        self.origins = origins
 
 
 class TrainModule(pl.LightningModule):

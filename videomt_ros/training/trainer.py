@@ -3,7 +3,8 @@
 - `model.safetensors`: the weights at the end, averaged where the run keeps a mean;
 - `best.safetensors`: those of the best score, with validation;
 - `checkpoints/step=N.ckpt`: the last few, to resume from;
-- `log.jsonl` and `tensorboard/`: the losses.
+- `log.jsonl` and `tensorboard/`: losses and scores;
+- `validation/` and `pictures/`: what `training.validation` leaves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.training.averaging import RunningMean
@@ -30,6 +30,7 @@ from videomt_ros.training.checkpoints import (
     find_checkpoints,
     newest_checkpoint,
 )
+from videomt_ros.training.early_end import told_how_to_go_on
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import Machine, find_machine, is_first_process, precision_plugin
 from videomt_ros.training.mixture import Mixture
@@ -39,6 +40,7 @@ from videomt_ros.training.run_data import RunData
 from videomt_ros.training.run_log import RunLog
 from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
+from videomt_ros.training.validation import ScoreCallback
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,8 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
 
     Raises:
         ValueError: the folder holds a run already; on a resume, its checkpoints are damaged or of
-            another run; a setting does not work here; or the loss is not finite.
+            another run; or a setting does not work here.
+        EndedEarly: the loss is not finite, memory or disk are too small; says how to go on.
         DatasetError: the data cannot be used; names file and record.
     """
     out = Path(settings.out)
@@ -86,17 +89,13 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     trainer = build_trainer(settings, machine, checkpoint is not None)
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
-    try:
-        trainer.fit(module, datamodule=RunData(settings, mixture), ckpt_path=checkpoint)
-    except SIGTERMException:
-        raise SystemExit(143) from None  # as a shell reports it
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
     path = out / 'model.safetensors'
-    if trainer.is_global_zero:
-        net = VidEoMT(settings.network)
-        net.load_state_dict(module.deliverable())
-        save_model(net, path, dtype=torch.float16)
+    with told_how_to_go_on(settings, trainer):
+        trainer.fit(module, datamodule=RunData(settings, mixture), ckpt_path=checkpoint)
+        if trainer.is_global_zero:
+            net = VidEoMT(settings.network)
+            net.load_state_dict(module.deliverable())
+            save_model(net, path, dtype=torch.float16)
     return path
 
 
@@ -121,6 +120,8 @@ def build_trainer(
         RunLog(out / 'log.jsonl', settings.log_every, in_words=not shows_bar),
         KeepCheckpoints(out / FOLDER, settings.checkpoint_every, settings.keep_checkpoints),
     ]
+    if settings.validation is not None:
+        callbacks.insert(1, ScoreCallback(settings))
     if settings.ema_decay is not None:
         callbacks.insert(0, RunningMean(settings.ema_decay))
     if shows_bar:
