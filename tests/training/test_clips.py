@@ -9,31 +9,28 @@ from videomt_ros.datasets.synthetic import Scene
 from videomt_ros.training.clips import (
     FIRST_TRAINING_SEED,
     Clip,
-    SyntheticClips,
-    clip_of_ids,
     collate,
+    draw_scene,
+    objects_of_ids,
 )
 
 
-def clips(**changes) -> SyntheticClips:
-    values = {
-        'seed': 3,
-        'num_batches': 4,
-        'batch_size': 2,
-        'clip_frames': 3,
-        'image_sizes': [(32, 40)],
-        'max_stride': 2,
-    }
-    return SyntheticClips(**(values | changes))
+def drawn(seed: int = 3, size: tuple[int, int] = (32, 40), **changes) -> Clip:
+    values = {'clip_frames': 3, 'max_stride': 2, 'supersample': 1}
+    return draw_scene(np.random.default_rng(seed), size, **(values | changes))
 
 
-def test_equal_seeds_give_equal_batches():
-    first, second, other = clips()[1], clips()[1], clips(seed=4)[1]
-    assert torch.equal(first.frames, second.frames)
-    assert torch.equal(first.targets.masks, second.targets.masks)
-    assert not torch.equal(first.frames, other.frames)
-    assert first.frames.shape == (2, 3, 3, 32, 40)
-    assert first.frames.dtype == torch.uint8
+def clip_of(frames: np.ndarray, class_ids: list[int], masks: np.ndarray, origin: str = '') -> Clip:
+    return Clip(frames, np.array(class_ids, np.int64), masks, origin)
+
+
+def test_equal_seeds_give_equal_clips():
+    first, second, other = drawn(), drawn(), drawn(seed=4)
+    for one, same in zip(first, second, strict=True):
+        assert np.array_equal(one, same)
+    assert not np.array_equal(first.frames, other.frames)
+    assert first.frames.shape == (3, 32, 40, 3)
+    assert first.frames.dtype == np.uint8
 
 
 def test_truth_is_joined_over_clips():
@@ -43,7 +40,13 @@ def test_truth_is_joined_over_clips():
         frames = [scene.frame(t) for t in (0, 1)]
         images, ids = (np.stack(part) for part in zip(*frames, strict=True))
         parts.append((images, ids, scene.class_of))
-    batch = collate([clip_of_ids(*part) for part in parts])
+    clips = [
+        Clip(images, *objects_of_ids(ids, class_of), f'scene {n}')
+        for n, (images, ids, class_of) in enumerate(parts)
+    ]
+    batch = collate(clips)
+    assert batch.origins == ('scene 0', 'scene 1')
+    assert batch.targets.num_clips == 2
     n = 0
     for clip, (images, ids, class_of) in enumerate(parts):
         assert np.array_equal(batch.frames[clip].permute(0, 2, 3, 1).numpy(), images)
@@ -57,18 +60,16 @@ def test_truth_is_joined_over_clips():
 
 def test_empty_clips_have_empty_truth():
     frames, ids = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.uint16)
-    batch = collate([clip_of_ids(frames, ids, {})])
+    batch = collate([Clip(frames, *objects_of_ids(ids, {}), '')])
+    assert batch.targets.first.shape == (0,)
+    assert batch.targets.num_clips == 1
     assert batch.targets.masks.shape == (0, 2, 8, 8)
     assert batch.targets.class_ids.shape == (0,)
 
 
 def test_smaller_clips_are_padded_right_and_bottom():
-    small = Clip(
-        np.full((1, 3, 5, 3), 9, np.uint8), np.array([2], np.int64), np.ones((1, 1, 3, 5), bool)
-    )
-    large = Clip(
-        np.full((1, 6, 4, 3), 7, np.uint8), np.array([1], np.int64), np.ones((1, 1, 6, 4), bool)
-    )
+    small = clip_of(np.full((1, 3, 5, 3), 9, np.uint8), [2], np.ones((1, 1, 3, 5), bool))
+    large = clip_of(np.full((1, 6, 4, 3), 7, np.uint8), [1], np.ones((1, 1, 6, 4), bool))
     batch = collate([small, large], divisor=4, fill=(1, 2, 3))
     assert batch.frames.shape == (2, 1, 3, 8, 8)  # 6 and 5 up to the next multiple of 4
     assert batch.targets.masks.shape == (2, 1, 8, 8)
@@ -86,67 +87,59 @@ def test_smaller_clips_are_padded_right_and_bottom():
 def test_masks_may_overlap():
     masks = np.zeros((2, 1, 2, 2), bool)
     masks[0, 0, 0], masks[1, 0, :, 0] = True, True
-    clip = Clip(np.zeros((1, 2, 2, 3), np.uint8), np.array([0, 1], np.int64), masks)
+    clip = clip_of(np.zeros((1, 2, 2, 3), np.uint8), [0, 1], masks)
     assert np.array_equal(collate([clip]).targets.masks.numpy(), masks)
 
 
-def test_training_never_draws_a_scene_of_the_evaluation(monkeypatch):
-    seeds = []
+def test_the_first_sight_of_each_object_is_known():
+    masks = np.zeros((3, 4, 2, 2), bool)
+    masks[0, 2:], masks[1, 0] = True, True
+    batch = collate([clip_of(np.zeros((4, 2, 2, 3), np.uint8), [0, 1, 2], masks)])
+    assert batch.targets.first.tolist() == [2, 0, 4]
 
-    class Watched(Scene):
-        def __init__(self, seed: int, *arguments, **options) -> None:
-            seeds.append(seed)
-            super().__init__(seed, *arguments, **options)
 
-    monkeypatch.setattr('videomt_ros.training.clips.Scene', Watched)
-    data = clips(num_batches=8)
-    for i in range(8):
-        data[i]
+def test_training_never_draws_a_scene_of_the_evaluation():
+    seeds = [int(drawn(seed).origin.split()[2].rstrip(',')) for seed in range(16)]
     assert min(seeds) >= FIRST_TRAINING_SEED
     assert len(set(seeds)) == 16
 
 
-def test_clips_are_frames_of_a_scene_at_a_stride(monkeypatch):
-    drawn: list[tuple[Scene, list[int]]] = []
-
-    class Watched(Scene):
-        def __init__(self, *arguments, **options) -> None:
-            super().__init__(*arguments, **options)
-            drawn.append((Scene(*arguments, **options), []))
-
-        def frame(self, t: int):
-            drawn[-1][1].append(t)
-            return super().frame(t)
-
-    monkeypatch.setattr('videomt_ros.training.clips.Scene', Watched)
-    sizes = [(16, 24), (24, 16), (16, 16)]
-    data = clips(num_batches=12, batch_size=1, clip_frames=8, image_sizes=sizes, max_stride=3)
-    batches = [data[i] for i in range(len(data))]
-    assert {tuple(batch.frames.shape[-2:]) for batch in batches} == set(sizes)
+def test_clips_are_frames_of_a_scene_at_a_stride():
     strides = set()
-    for batch, (scene, times) in zip(batches, drawn, strict=True):
-        start, stride = times[0], times[1] - times[0]
-        strides.add(stride)
-        assert 0 <= start <= len(scene) - 1 - 7 * stride
-        for i in range(8):
-            image, _ = scene.frame(start + stride * i)
-            assert np.array_equal(batch.frames[0, i].permute(1, 2, 0).numpy(), image)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        number = int(rng.integers(FIRST_TRAINING_SEED, 2**31))
+        scene = Scene(number, 16, 24, num_objects=int(rng.integers(3, 9)))
+        clip = drawn(seed, (16, 24), clip_frames=8, max_stride=3)
+        name, frames = clip.origin.split(', frames ')
+        times = [int(t) for t in frames.split()]
+        assert name == f'synthetic scene {number}'
+        assert 0 <= times[0] < times[-1] < len(scene)
+        strides |= set(np.diff(times).tolist())
+        images, ids = zip(*[scene.frame(t) for t in times], strict=True)
+        assert np.array_equal(clip.frames, np.stack(images))
+        assert np.array_equal(clip.masks.any(axis=0), np.stack(ids) > 0)
     assert strides == {1, 2, 3}
 
 
+def test_every_start_of_a_scene_is_reached():
+    starts = {int(drawn(seed, (8, 8), clip_frames=1).origin.split()[-1]) for seed in range(600)}
+    assert starts == set(range(60))
+
+
 def test_clips_of_walled_scenes_have_the_wall():
-    plain, walled = (clips(batch_size=1, hidden_frames=limits)[0] for limits in (None, (10, 25)))
-    assert not torch.equal(plain.frames, walled.frames)
+    plain, walled = (drawn(hidden_frames=limits) for limits in (None, (10, 25)))
+    assert not np.array_equal(plain.frames, walled.frames)
 
 
 def test_supersampled_clips_are_larger_scenes_made_smaller():
-    plain, fine = (clips(batch_size=1, supersample=factor)[0] for factor in (1, 3))
+    plain, fine = (drawn(supersample=factor) for factor in (1, 3))
     assert fine.frames.shape == plain.frames.shape
-    assert fine.targets.masks.shape[1:] == plain.targets.masks.shape[1:]
+    assert fine.masks.shape[1:] == plain.masks.shape[1:]
     # The same scene: what is large in one lies in the same place in the other.
-    for mask in plain.targets.masks[plain.targets.masks.flatten(1).sum(1) > 300]:
-        overlap = [(mask & other).sum() / (mask | other).sum() for other in fine.targets.masks]
+    for mask in plain.masks[plain.masks.sum(axis=(1, 2, 3)) > 300]:
+        overlap = [(mask & other).sum() / (mask | other).sum() for other in fine.masks]
         assert max(overlap) > 0.6
     # Noise and edges are averaged.
-    roughness = [batch.frames.float().diff(dim=-1).abs().mean() for batch in (plain, fine)]
+    roughness = [np.abs(np.diff(clip.frames.astype(int), axis=2)).mean() for clip in (plain, fine)]
     assert roughness[1] < roughness[0]

@@ -14,7 +14,7 @@ from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 from videomt_ros.training.augment import ClipTransform
-from videomt_ros.training.clips import Clip
+from videomt_ros.training.clips import Clip, list_frames
 from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.labelled_clips import class_table, open_source
 from videomt_ros.training.sampling import VideoClips
@@ -49,6 +49,9 @@ def test_a_clip_holds_the_objects_of_its_frames_in_every_format(tmp_path, datase
         scene = Scene(seed, *SIZE, 60 if is_image else 4)
         assert objects(clip) == expected(scene, times, by_class=dataset == 'vspw')
         assert clip.masks.dtype == bool
+        frames = f', {list_frames(times)}'
+        assert clip.origin.startswith(f'{source.name}, video {video.video_id}')
+        assert clip.origin.endswith(frames)
         # JPEG changes colours; but no other frame is as near.
         drawn = np.stack([image for image, _ in scene.frames()]).astype(int)
         distances = np.abs(drawn - clip.frames[:, None]).mean(axis=(2, 3, 4))
@@ -71,7 +74,7 @@ def test_a_variation_moves_every_object_with_its_image(tmp_path, dataset):
     assert np.array_equal(cropped.frames, plain.frames[:, 10:34, 20:60])
     inside = plain.masks[:, :, 10:34, 20:60]
     seen = inside.any(axis=(1, 2, 3))
-    assert objects(cropped) == objects(Clip(plain.frames, plain.class_ids[seen], inside[seen]))
+    assert objects(cropped) == objects(Clip(plain.frames, plain.class_ids[seen], inside[seen], ''))
 
 
 def test_a_crop_makes_objects_absent_or_leaves_them_out(tmp_path):
@@ -79,6 +82,8 @@ def test_a_crop_makes_objects_absent_or_leaves_them_out(tmp_path):
     source = open_source('data.0', DataSource('ovis', str(tmp_path), 'val'), ('dog',))
     [video] = source.videos
     whole = source.read(video, [0, 1], ClipTransform((0, 0, 2, 4), (2, 4), flip=False))
+    where = f'data.0 (ovis in {tmp_path}, split val)'
+    assert whole.origin == f'{where}, video 1 (v), frames 0 1'
     # The crowd is none of them, and masks overlap.
     assert whole.masks[:, :, 0].astype(int).tolist() == [
         [[1, 1, 0, 0], [0, 0, 1, 1]],

@@ -12,8 +12,12 @@ import torch
 from tests.training.labelled_data import FORMATS, SIZE, write_labelled
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
-from videomt_ros.training.settings import load_settings
-from videomt_ros.training.trainer import Trainer
+from videomt_ros.training.clips import Batch
+from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.sampling import load_batches
+from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.step_clips import StepClips
+from videomt_ros.training.trainer import train
 
 RUN_FILE = """
 network:
@@ -56,26 +60,24 @@ def data(*sources: dict) -> str:
     return f'data={json.dumps(sources)}'
 
 
+def batches(settings: TrainSettings, workers: int = 0) -> list[Batch]:
+    clips = StepClips(settings, Mixture(settings))
+    return [batch for [batch] in load_batches(clips, range(len(clips)), workers)]
+
+
 @pytest.mark.parametrize('dataset', FORMATS)
 def test_a_run_trains_on_every_format(run_file, root, tmp_path, dataset):
-    settings = load_settings(run_file, [f'out={tmp_path / "out"}', data(source(root, dataset))])
-    trainer = Trainer(settings)
-    before = {name: value.clone() for name, value in trainer.net.named_parameters()}
-    trainer.run()
-    assert trainer.step == 2
-    after = dict(trainer.net.named_parameters())
-    assert not any(
-        torch.equal(after[name], before[name]) for name in ('q.weight', 'class_head.weight')
-    )
+    train(load_settings(run_file, [f'out={tmp_path / "out"}', data(source(root, dataset))]))
     lines = [json.loads(line) for line in (tmp_path / 'out/log.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == [1, 2]
     assert all(line['mask'] > 0 and math.isfinite(line['loss']) for line in lines)
 
 
 def test_all_sources_mix_in_batches_of_whole_patches(run_file, root):
     phases = 'phases=[{steps: 4, clip_frames: 2, batch_size: 12}]'
     sources = [source(root, dataset) for dataset in FORMATS] + [{'dataset': 'synthetic'}]
-    trainer = Trainer(load_settings(run_file, [data(*sources), phases]))
-    for batch in trainer.batches():
+    origins = set()
+    for batch in batches(load_settings(run_file, [data(*sources), phases])):
         assert batch.frames.shape[:3] == (12, 2, 3)
         assert batch.frames.shape[3] % 16 == batch.frames.shape[4] % 16 == 0
         assert max(batch.frames.shape[3:]) <= 48
@@ -83,7 +85,8 @@ def test_all_sources_mix_in_batches_of_whole_patches(run_file, root):
         assert batch.targets.masks.flatten(1).any(dim=1).all()
         assert set(batch.targets.clip_of.tolist()) == set(range(12))
         assert set(batch.targets.class_ids.tolist()) <= set(range(6))
-    assert all(math.isfinite(value) for value in trainer.train_step(batch).values())
+        origins |= {origin.split()[0] for origin in batch.origins}
+    assert origins == {f'data.{number}' for number in range(len(FORMATS))} | {'synthetic'}
 
 
 def test_the_padding_is_what_the_network_sees_as_nothing(run_file, root):
@@ -91,12 +94,16 @@ def test_the_padding_is_what_the_network_sees_as_nothing(run_file, root):
         data(source(root, 'ovis')),
         'augmentation={short_sides: [24], max_long_side: 32, crop_probability: 0}',
     ]
-    trainer = Trainer(load_settings(run_file, overrides))
-    batch = next(trainer.batches())
+    settings = load_settings(run_file, overrides)
+    batch = batches(settings)[0]
     # 48 x 64 is made 24 x 32, and filled up to 32 x 32.
     assert SIZE == (48, 64)
     assert batch.frames.shape[3:] == (32, 32)
-    seen = trainer.normalise(batch.frames)
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (settings.network.pixel_mean, settings.network.pixel_std)
+    )
+    seen = (batch.frames - mean) / std
     assert seen[..., 24:, :].abs().max() < 0.01
     assert seen[..., :24, :].abs().min(dim=2).values.mean() > 0.1
     assert not batch.targets.masks[..., 24:, :].any()
@@ -108,9 +115,9 @@ def test_categories_are_renamed_or_left_out_by_the_run_file(run_file, root):
         data(source(root, 'ovis', renamed=renamed)),
         'phases=[{steps: 20, clip_frames: 2, batch_size: 2}]',
     ]
-    trainer = Trainer(load_settings(run_file, overrides))
-    seen = {k for batch in trainer.batches() for k in batch.targets.class_ids.tolist()}
-    names = {trainer.net.config.class_names[k] for k in seen}
+    settings = load_settings(run_file, overrides)
+    seen = {k for batch in batches(settings) for k in batch.targets.class_ids.tolist()}
+    names = {settings.network.class_names[k] for k in seen}
     scenes = [Scene(seed, *SIZE, num_frames=4) for seed in (0, 1)]
     drawn = {CLASS_NAMES[k] for scene in scenes for k in scene.class_of.values()}
     assert {'circle', 'ring'} & drawn
@@ -120,43 +127,52 @@ def test_categories_are_renamed_or_left_out_by_the_run_file(run_file, root):
 @pytest.mark.parametrize('workers', [1, 2])
 def test_workers_change_no_batch(run_file, root, workers):
     sources = [source(root, dataset) for dataset in ('ytvis2019', 'coco', 'vspw')]
-    batches = [
-        list(Trainer(load_settings(run_file, [data(*sources), f'workers={n}'])).batches())
-        for n in (0, workers)
-    ]
-    for one, other in zip(*batches, strict=True):
+    settings = load_settings(run_file, [data(*sources)])
+    for one, other in zip(batches(settings), batches(settings, workers), strict=True):
+        assert one.origins == other.origins
         assert torch.equal(one.frames, other.frames)
-        assert all(torch.equal(*pair) for pair in zip(one.targets, other.targets, strict=True))
+        pairs = zip(one.targets[:4], other.targets[:4], strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
 
 
-def test_a_resumed_run_on_data_equals_an_unbroken_one(run_file, root, tmp_path):
+def test_processes_draw_the_videos_of_one(run_file, root):
+    sources = [source(root, dataset) for dataset in ('ytvis2019', 'coco', 'vspw')]
+    settings = load_settings(
+        run_file, [data(*sources), 'phases=[{steps: 3, clip_frames: 2, batch_size: 4}]']
+    )
+    shares = [StepClips(settings, Mixture(settings), rank, 2) for rank in (0, 1)]
+    for step, whole in enumerate(batches(settings)):
+        [one], [other] = (share[step] for share in shares)
+        assert one.origins + other.origins == whole.origins
+        # Each is padded to the largest of its own.
+        height, width = one.frames.shape[3:]
+        assert torch.equal(one.frames, whole.frames[:2, ..., :height, :width])
+
+
+def test_a_resumed_run_on_data_goes_on_with_the_same_clips(run_file, root):
     overrides = [
         data(source(root, 'ytvis2019'), source(root, 'coco')),
         'phases=[{steps: 4, clip_frames: 2, batch_size: 1}]',
-        f'out={tmp_path / "a"}',
     ]
-    trainer = Trainer(load_settings(run_file, overrides))
-    trainer.run()
-    whole = list(Trainer(trainer.settings).batches())
-    trainer.step = 2
-    for one, other in zip(whole[2:], trainer.batches(), strict=True):
+    settings = load_settings(run_file, overrides)
+    whole = batches(settings)
+    rest = load_batches(StepClips(settings, Mixture(settings)), range(2, 4), workers=0)
+    for one, [other] in zip(whole[2:], rest, strict=True):
         assert torch.equal(one.frames, other.frames)
 
 
 def test_a_run_may_be_resumed_where_the_data_lies_elsewhere(run_file, root, tmp_path):
     out = f'out={tmp_path / "out"}'
-    Trainer(load_settings(run_file, [out, data(source(root, 'ovis'))])).run()
+    train(load_settings(run_file, [out, data(source(root, 'ovis'))]))
     moved = tmp_path / 'moved'
     write_labelled('ovis', moved)
-    resumed = Trainer(load_settings(run_file, [out, data(source(root, 'ovis', root=str(moved)))]))
-    resumed.run(resume=True)
+    train(load_settings(run_file, [out, data(source(root, 'ovis', root=str(moved)))]), resume=True)
     for changes, name in [
         ([data(source(root, 'ovis', weight=2))], 'data'),
         ([data(source(root, 'ovis')), 'augmentation.flip_probability=0'], 'augmentation.flip'),
     ]:
-        other = Trainer(load_settings(run_file, [out, *changes]))
         with pytest.raises(ValueError, match=f'other settings: {name}'):
-            other.run(resume=True)
+            train(load_settings(run_file, [out, *changes]), resume=True)
 
 
 def test_a_damaged_annotation_ends_the_run_before_its_first_step(run_file, tmp_path):
@@ -166,7 +182,7 @@ def test_a_damaged_annotation_ends_the_run_before_its_first_step(run_file, tmp_p
     content['annotations'][1]['category_id'] = 99
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r'valid\.json: Annotation 2: .*99'):
-        Trainer(load_settings(run_file, [data(source(tmp_path, 'ovis'))]))
+        Mixture(load_settings(run_file, [data(source(tmp_path, 'ovis'))]))
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -175,9 +191,8 @@ def test_a_damaged_mask_ends_the_run_and_is_named(run_file, tmp_path, workers):
     for path in (tmp_path / 'vipseg' / 'panomasksRGB').rglob('*.png'):
         path.write_text('no image')
     settings = [data(source(tmp_path, 'vipseg')), f'workers={workers}', f'out={tmp_path / "out"}']
-    trainer = Trainer(load_settings(run_file, settings))
     with pytest.raises(DatasetError, match=r'panomasksRGB.*\.png: Expected'):
-        trainer.run()
+        train(load_settings(run_file, settings))
 
 
 @pytest.mark.parametrize(
