@@ -1,0 +1,114 @@
+"""Tiny runs, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from videomt_ros.training.initial import load_initial
+from videomt_ros.training.machine import find_machine
+from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.module import TrainModule
+from videomt_ros.training.run_data import RunData
+from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.trainer import build_trainer
+
+TINY = """
+seed: 1
+network:
+  {name: tiny, num_classes: 6, embed_dim: 32, depth: 3, num_heads: 2, patch_size: 8,
+   table_size: 32, num_queries: 8, num_query_blocks: 2, test_size: 32, size_divisor: 8}
+phases:
+  - {steps: 3, clip_frames: 1, batch_size: 2}
+  - {steps: 3, clip_frames: 2, batch_size: 2}
+image_sizes: [[32, 40], [32, 32]]
+warmup_steps: 2
+layer_decay: 1
+vit_warmup_steps: null
+ema_decay: 0.999
+masked_attention_until: 0.6
+losses: {num_points: 64}
+device: cpu
+workers: 0
+threads: 1
+log_every: 1
+checkpoint_every: 2
+"""
+
+
+def tiny_settings(out: Path, *overrides: str) -> TrainSettings:
+    """Settings of a run of 6 steps in a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out.with_suffix('.yaml')
+    path.write_text(TINY)
+    return load_settings(path, [f'out={out}', *overrides])
+
+
+class Watch(pl.Callback):
+    """Calls a function after each step, with the module."""
+
+    def __init__(self, look: Callable[[TrainModule], None]) -> None:
+        self.look = look
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.look(pl_module)
+
+
+def run(
+    settings: TrainSettings,
+    look: Callable[[TrainModule], None] | None = None,
+    prepare: Callable[[TrainModule], None] | None = None,
+    **changes: Any,
+) -> TrainModule:
+    """The loop of a run from its first step, in this process; see `build_trainer`.
+
+    Args:
+        settings: of the run.
+        look: called after each step.
+        prepare: called before the first.
+        changes: see `build_trainer`.
+    """
+    torch.set_num_threads(settings.threads)
+    module = TrainModule(settings, load_initial(settings))
+    if prepare:
+        prepare(module)
+    trainer = build_trainer(settings, find_machine(settings), **changes)
+    if look:
+        trainer.callbacks.append(Watch(look))
+    trainer.fit(module, datamodule=RunData(settings, Mixture(settings)))
+    return module
+
+
+def checkpoint_of(settings: TrainSettings, step: int) -> dict[str, Any]:
+    """The content of the checkpoint of a step."""
+    path = Path(settings.out) / 'checkpoints' / f'step={step}.ckpt'
+    return torch.load(path, weights_only=True)
+
+
+def log_lines(settings: TrainSettings) -> list[dict[str, Any]]:
+    """The log without its timings."""
+    text = (Path(settings.out) / 'log.jsonl').read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [{k: v for k, v in line.items() if k != 'seconds_per_step'} for line in lines]
+
+
+def differences(ours: Any, theirs: Any, where: str = '') -> list[str]:
+    """Places at which two nests of plain values and tensors are not equal, bit by bit."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        found = [f'{where}.{key}' for key in ours.keys() ^ theirs.keys()]
+        for key in ours.keys() & theirs.keys():
+            found += differences(ours[key], theirs[key], f'{where}.{key}')
+        return found
+    if isinstance(ours, (list, tuple)) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return [name for i, (a, b) in pairs for name in differences(a, b, f'{where}.{i}')]
+    if isinstance(ours, torch.Tensor):
+        same = torch.equal(ours, theirs)
+    else:
+        same = ours == theirs
+    return [] if same else [where]
