@@ -1,7 +1,8 @@
 """`videomt benchmark`: figures of this machine. It needs no ROS.
 
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
-`benchmark score` times the scoring of result files, beside a plain loop, and needs no torch.
+`benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
+`benchmark train` times the parts of a training step.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videomt_ros.cli.benchmark_train import add_train
+
 if TYPE_CHECKING:
     import torch
 
     from videomt_ros.evaluation.benchmark import Comparison
 
-HELP = 'measure speed on this machine, of the network or of scoring, beside a plain way'
+HELP = 'measure speed on this machine: of the network, of scoring, of training'
 
 FRAME = (720, 1280)
 """(height, width) of the camera's images."""
@@ -72,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         '--repeats', type=positive, default=1, help='times that each side is timed; default: 1'
     )
+    add_train(choices)
 
 
 def positive(text: str) -> int:

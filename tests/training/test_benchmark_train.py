@@ -1,0 +1,180 @@
+"""`videomt benchmark train`: parts that make up the whole, of the run's own step."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from videomt_ros.cli import main
+from videomt_ros.cli.benchmark_train import table
+from videomt_ros.training.benchmark import (
+    PARTS,
+    StepProfiler,
+    StepTimes,
+    camera_sizes,
+    drawn,
+    measure,
+    one_process,
+)
+from videomt_ros.training.data_settings import Augmentation
+from videomt_ros.training.settings import TrainSettings, load_settings
+
+RUN = """
+network:
+  {name: tiny, num_classes: 2, class_names: [left, right], embed_dim: 32, depth: 3, num_heads: 2,
+   patch_size: 8, table_size: 32, num_queries: 8, num_query_blocks: 2, test_size: 32,
+   size_divisor: 8}
+phases:
+  - {steps: 3, clip_frames: 1, batch_size: 3}
+  - {steps: 3, clip_frames: 5, batch_size: 4, chunk_frames: 2}
+augmentation: {short_sides: [32, 48], max_long_side: 64}
+data: [{dataset: ytvis2019, root: /not/at/hand}]
+init_from: /neither/this.safetensors
+losses: {num_points: 64}
+accumulate: 2
+devices: 2
+workers: 0
+threads: 1
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path) -> Path:
+    path = tmp_path / 'run.yaml'
+    path.write_text(RUN)
+    return path
+
+
+@pytest.fixture
+def settings(run_file) -> TrainSettings:
+    return load_settings(run_file)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time of day, in seconds: what `time.perf_counter` says next."""
+    now = [0.0]
+    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+    return now
+
+
+def test_every_moment_belongs_to_one_part(clock):
+    profiler = StepProfiler(torch.device('cpu'), warm_up=1, steps=2)
+
+    def pass_by(seconds: float) -> None:
+        clock[0] += seconds
+
+    def losses() -> str:
+        pass_by(0.5)
+        profiler.timed('matching', pass_by)(0.25)
+        pass_by(0.5)
+        return 'losses'
+
+    def step(data_s: float) -> None:
+        with profiler.profile('[_TrainingEpochLoop].train_dataloader_next'):
+            pass_by(data_s)
+        with profiler.profile('run_training_batch'):
+            profiler.enter('forward')
+            pass_by(2)
+            profiler.leave()
+            assert profiler.timed('losses', losses)() == 'losses'
+            pass_by(0.125)
+            profiler.timed('backward', pass_by)(4)
+            with (
+                profiler.profile('optimizer_step'),
+                profiler.profile('[Callback]X.on_before_optimizer_step'),
+            ):
+                pass_by(3)
+        with profiler.profile('[Callback]X.on_train_batch_end'):
+            pass_by(0.25)
+
+    for data_s in (100, 1, 10, 100):  # the first warms up, the last is one too many
+        step(data_s)
+    # From the end of the batch of step 1 to that of step 3.
+    assert profiler.seconds == {
+        'data': 11,
+        'forward': 4,
+        'matching': 0.5,
+        'losses': 2,
+        'backward': 8,
+        'optimiser': 6,
+        'rest': 0.125 * 2 + 0.25 * 2,
+    }
+    assert tuple(profiler.seconds) == PARTS
+
+
+def test_one_process_has_its_share_of_the_last_phase(settings):
+    ours = one_process(settings, steps=7)
+    (phase,) = ours.phases
+    assert (phase.steps, phase.clip_frames, phase.batch_size, phase.chunk_frames) == (7, 5, 2, 2)
+    assert (ours.devices, ours.nodes, ours.accumulate) == (1, 1, 2)
+    with pytest.raises(ValueError, match='3 processes can share, got 4'):
+        one_process(replace(settings, devices=3), steps=1)
+
+
+def test_drawn_clips_have_the_size_of_a_cameras_images():
+    """Of 1280 x 720: 32 and 36 high where the long side is 64 at most, in multiples of 8."""
+    augmentation = Augmentation(short_sides=(32, 48), max_long_side=64)
+    assert camera_sizes(augmentation, 8) == ((32, 64), (40, 64))
+    published = camera_sizes(Augmentation(), 32)
+    assert published[0] == (320, 576) and published[-1] == (448, 768)
+
+
+def test_a_run_on_drawn_clips_needs_no_files(settings):
+    ours = drawn(settings)
+    assert ours.init_from is None
+    assert [source.dataset for source in ours.data] == ['synthetic']
+    assert {name for _, name in ours.data[0].renamed} == {'left', 'right'}
+    alone = replace(settings, data=())
+    assert drawn(alone) == replace(alone, init_from=None)
+
+
+def test_the_command_prints_all_parts_of_a_step(run_file, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ['benchmark', 'train', '--config', str(run_file), '--steps', '2', '--synthetic']
+    assert main([*words, 'device=cpu']) == 0
+    printed = capsys.readouterr().out
+    seconds = dict(re.findall(r'^\| (\w+) +\| +([\d.]+) \|', printed, re.MULTILINE))
+    assert tuple(seconds) == (*PARTS, 'step')
+    assert 'batch: 2 clips in 2 parts, each of 5 frames, in chunks of 2' in printed
+    assert '32 x 64' in printed and 'fp32' in printed and '1 threads' in printed
+    assert re.search(r'A step takes [\d.]+ s: [\d.]+ clips a second, [\d.]+ GB', printed)
+    assert {path.name for path in tmp_path.iterdir()} == {'run.yaml'}  # it leaves nothing
+
+
+def test_what_training_refuses_is_refused(run_file, capsys):
+    assert main(['benchmark', 'train', '--config', str(run_file), 'device=cpu']) == 1
+    error = capsys.readouterr().err
+    assert '/not/at/hand' in error and error.count('\n') == 1
+
+
+def test_the_parts_make_up_the_step(settings):
+    times = measure(replace(drawn(settings), device='cpu'), steps=2)
+    assert set(times.seconds) == set(PARTS)
+    assert all(value > 0 for value in times.seconds.values())
+    assert times.total == sum(times.seconds.values())
+    assert set(times.sizes) <= {(32, 64), (40, 64)} and times.sizes
+    assert times.peak_bytes > 1e6
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_waited_for(settings):
+    times = measure(replace(drawn(settings), device='cuda'), steps=2)
+    assert times.precision == 'bf16' and times.peak_bytes > 1e5
+    assert all(value > 0 for value in times.seconds.values())
+
+
+def test_the_table_gives_seconds_and_shares(settings):
+    seconds = dict.fromkeys(PARTS, 0.25) | {'forward': 0.5}
+    sizes = [(32, 64)]
+    times = StepTimes(seconds, 1, sizes, 'fp32', torch.device('cpu'), settings)
+    cells = [[cell.strip() for cell in row.strip('|').split('|')] for row in table(times)]
+    assert cells[0] == ['', 'seconds', 'share']
+    assert cells[2] == ['data', '0.2500', '12 %']
+    assert cells[3] == ['forward', '0.5000', '25 %']
+    assert cells[-1] == ['step', '2.0000', '100 %']

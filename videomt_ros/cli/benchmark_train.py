@@ -1,0 +1,93 @@
+"""`videomt benchmark train`: where the time of a training step goes, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from videomt_ros.cli.argument_types import count
+
+if TYPE_CHECKING:
+    from videomt_ros.training.benchmark import StepTimes
+
+
+def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `train` and its options."""
+    text = 'time the steps of a training run: data, forward, matching, losses, backward, optimiser'
+    parser = choices.add_parser(
+        'train',
+        help=text,
+        description=f'{text}. Of the last phase of the run file, and of one process of its run.',
+    )
+    parser.set_defaults(run=benchmark_train)
+    parser.add_argument('--config', required=True, help='run file, as for `videomt train`')
+    parser.add_argument('--steps', type=count, default=10, help='timed; default: 10')
+    parser.add_argument(
+        '--synthetic',
+        action='store_true',
+        help="drawn clips of the sizes that the run's images have, and random weights: the data "
+        'set and the weights to start from need not be at hand',
+    )
+    parser.add_argument(
+        'overrides',
+        nargs='*',
+        metavar='key=value',
+        help='settings that replace those of the run file, such as precision=bf16 workers=8',
+    )
+
+
+def benchmark_train(args: argparse.Namespace) -> int:
+    """Time the steps and print the table."""
+    from videomt_ros.cli.benchmark import hardware
+    from videomt_ros.training.benchmark import measure
+    from videomt_ros.training.settings import load_settings
+
+    times = measure(load_settings(args.config, args.overrides), args.steps, args.synthetic)
+    print(f'hardware: {hardware(times.device)}')
+    for line in about(times):
+        print(line)
+    print()
+    for row in table(times):
+        print(row)
+    print()
+    clips = times.settings.phases[0].batch_size
+    print(
+        f'A step takes {times.total:.3g} s: {clips / times.total:.3g} clips a second, '
+        f'{times.peak_bytes / 1e9:.2f} GB at most.'
+    )
+    return 0
+
+
+def about(times: StepTimes) -> list[str]:
+    """What was measured, in a few lines."""
+    import torch
+
+    settings = times.settings
+    network, (phase,) = settings.network, settings.phases
+    chunks = f', in chunks of {phase.chunk_frames}' if phase.chunk_frames else ''
+    parts = f' in {settings.accumulate} parts' if settings.accumulate > 1 else ''
+    sizes = [f'{height} x {width}' for height, width in times.sizes]
+    span = f'{sizes[0]} to {sizes[-1]}' if len(sizes) > 1 else sizes[0]
+    data = ', '.join(source.dataset for source in settings.data) or 'synthetic'
+    options = [name for name in ('activation_checkpointing', 'compile') if getattr(settings, name)]
+    return [
+        f'network: {network.family}, {network.depth} blocks of {network.embed_dim} channels, '
+        f'{network.num_queries} queries, propagation {network.propagation}; '
+        + ', '.join([times.precision, *options, f'torch {torch.__version__}']),
+        f'batch: {phase.batch_size} {"clip" if phase.batch_size == 1 else "clips"}{parts}, each '
+        f'of {phase.clip_frames} {"frame" if phase.clip_frames == 1 else "frames"}{chunks}; '
+        f'input, height x width: {span}',
+        f'data: {data}, drawn ahead by {settings.workers} '
+        f'{"process" if settings.workers == 1 else "processes"}',
+    ]
+
+
+def table(times: StepTimes) -> list[str]:
+    """Markdown rows: seconds of each part of a step, and its share."""
+    named = [*times.seconds.items(), ('step', times.total)]
+    width = max(len(name) for name, _ in named)
+    rows = [f'| {"":<{width}} | seconds |  share |', f'|{"-" * (width + 2)}|--------:|-------:|']
+    for name, seconds in named:
+        share = 100 * seconds / times.total
+        rows.append(f'| {name:<{width}} | {seconds:7.4f} | {share:4.0f} % |')
+    return rows
