@@ -234,6 +234,7 @@ def test_without_a_single_result_there_is_no_best(root, tmp_path, caplog):
     assert run(settings, [scores]).global_step == 3
     assert 'Validation of step 2 failed: no video could be predicted' in caplog.text
     assert scores.best_value is None and not (tmp_path / 'out/best.safetensors').exists()
+    assert not any((tmp_path / 'out/validation').iterdir())
 
 
 def test_what_a_killed_validation_left_is_no_hindrance(root, tmp_path, caplog):

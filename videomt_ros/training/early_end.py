@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,10 +227,9 @@ def _last_checkpoint(settings: TrainSettings) -> str:
 
 def _remove_partials(out: Path) -> None:
     """Make room of what was not written to its end."""
-    for folder in (out, out / FOLDER):
-        for path in folder.glob('*.partial'):
-            with suppress(OSError):
-                path.unlink()
+    for path in (*out.glob('*.partial'), *out.glob('*/*.partial')):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _say(text: str, trainer: Trainer) -> None:

@@ -143,6 +143,8 @@ class ScoreCallback(Callback):
         shard = Shard(trainer.global_rank, trainer.world_size, self._group)
         net = delivered_network(module)
         outcome = self._score(net, step, shard)
+        if outcome.problem and shard.is_first:
+            shutil.rmtree(self._workplace(step), ignore_errors=True)
         if outcome.is_disk_full:
             raise OSError(errno.ENOSPC, outcome.problem)
         if outcome.problem:

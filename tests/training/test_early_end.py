@@ -1,0 +1,291 @@
+"""A run that cannot go on says in one line what to do, and leaves its checkpoints whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tests.training.labelled_data import write_labelled
+from tests.training.runs import TINY, tiny_settings
+from videomt_ros.cli import main
+from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.training import trainer as trainer_module
+from videomt_ros.training.early_end import (
+    EndedEarly,
+    NonFiniteLoss,
+    disk_is_full,
+    memory_is_full,
+    told_how_to_go_on,
+)
+from videomt_ros.training.module import TrainModule
+from videomt_ros.training.trainer import train
+
+
+def at_step(monkeypatch, step: int, act) -> None:
+    """Have a real run do something before its step of this number."""
+    original = TrainModule.training_step
+
+    def watched(self, batch, batch_idx):
+        if self.global_step == step:
+            act(self, batch)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainModule, 'training_step', watched)
+
+
+def spoil(module: TrainModule, batch) -> None:
+    with torch.no_grad():
+        module.net.class_head.bias.fill_(float('nan'))
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_clips(tmp_path, monkeypatch):
+    at_step(monkeypatch, 5, spoil)
+    settings = tiny_settings(tmp_path / 'run', 'learning_rate=0.01')
+    seen = []
+    at_step(monkeypatch, 5, lambda module, batch: seen.extend(batch[0].origins))
+    with pytest.raises(EndedEarly) as caught:
+        train(settings)
+    text = str(caught.value)
+    assert 'not finite at step 5 (' in text and 'class nan' in text
+    assert 'lower learning_rate (now 0.01)' in text and 'step=4.ckpt' in text
+    content = json.loads((tmp_path / 'run/nonfinite_step.json').read_text())
+    assert content['step'] == 5 and content['losses']['class'] == 'nan'
+    assert content['origins'] == seen and len(seen) == 2
+    assert all(origin in text for origin in seen)
+    saved = tmp_path / 'run/checkpoints'
+    assert sorted(path.name for path in saved.iterdir()) == ['step=2.ckpt', 'step=4.ckpt']
+    weights = torch.load(saved / 'step=4.ckpt', weights_only=True)['state_dict']
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize(
+    ('precision', 'advice'),
+    [
+        ('fp16', '--resume precision=bf16 or precision=fp32 (now fp16)'),
+        ('bf16', '--resume precision=fp32 (now bf16)'),
+        ('fp32', None),
+    ],
+)
+def test_another_precision_is_advised_where_there_is_a_better_one(tmp_path, precision, advice):
+    settings = tiny_settings(tmp_path / 'run', f'precision={precision}')
+    with pytest.raises(EndedEarly) as caught, told_how_to_go_on(settings, pl.Trainer()):
+        raise NonFiniteLoss(3, {'loss': float('inf')}, [f'clip {i}' for i in range(20)])
+    text = str(caught.value)
+    assert (advice in text) if advice else ('precision=' not in text)
+    assert 'clip 7 and 12 more' in text and 'There is no checkpoint yet' in text
+    content = json.loads((tmp_path / 'run/nonfinite_step.json').read_text())
+    assert len(content['origins']) == 20 and content['losses'] == {'loss': 'inf'}
+
+
+def allocate_too_much(module: TrainModule, batch) -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_too_little_memory_says_what_to_lower_and_the_run_goes_on_so(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, allocate_too_much)
+        with pytest.raises(EndedEarly) as caught:
+            train(tiny_settings(tmp_path / 'run', 'precision=fp32'))
+    text = str(caught.value)
+    assert 'Out of memory at step 4' in text and "can't allocate" in text
+    assert 'accumulate=2 (now 1)' in text
+    assert 'activation_checkpointing=true (now false)' in text
+    assert 'chunk_frames of the phase (now null, for clips of 2 frames)' in text
+    assert 'image_sizes (now 32 x 40, 32 x 32)' in text
+    assert 'step=4.ckpt' in text
+    changed = tiny_settings(
+        tmp_path / 'run', 'accumulate=2', 'activation_checkpointing=true', 'precision=bf16'
+    )
+    assert train(changed, resume=True).exists()
+
+
+@pytest.mark.parametrize(
+    ('batch_sizes', 'accumulate', 'world_size', 'advised'),
+    [((8,), 1, 1, 2), ((8, 6), 2, 1, None), ((12, 6), 2, 1, 3), ((8,), 2, 2, 4), ((3,), 1, 1, 3)],
+)
+def test_the_advised_parts_divide_every_batch(
+    tmp_path, batch_sizes, accumulate, world_size, advised
+):
+    phases = ', '.join(f'{{steps: 1, clip_frames: 1, batch_size: {n}}}' for n in batch_sizes)
+    settings = tiny_settings(tmp_path / 'run', f'phases=[{phases}]', f'accumulate={accumulate}')
+
+    class Several(pl.Trainer):
+        world_size = property(lambda self: 2 if world_size == 2 else 1)
+
+    with pytest.raises(EndedEarly) as caught, told_how_to_go_on(settings, Several()):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.')
+    text = str(caught.value)
+    wanted = f'accumulate={advised} (now {accumulate})'
+    assert (wanted in text) if advised else ('accumulate' not in text)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        OSError(errno.ENOSPC, 'No space left on device'),
+        OSError(errno.EDQUOT, 'Disk quota exceeded'),
+        RuntimeError('[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed '
+                     'writing file data/0: file write failed'),
+        Exception('Error while serializing: I/O error: No space left on device (os error 28)'),
+    ],
+)  # fmt: skip
+def test_errors_of_a_full_disk_are_known(error):
+    assert disk_is_full(error) and not memory_is_full(error)
+    later = ValueError('I/O operation on closed file')
+    later.__context__ = error
+    assert disk_is_full(later)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [OSError(errno.EACCES, 'Permission denied'), RuntimeError('size mismatch'), ValueError('')],
+)
+def test_other_errors_pass_as_they_are(tmp_path, error):
+    assert not disk_is_full(error) and not memory_is_full(error)
+    settings = tiny_settings(tmp_path / 'run')
+    with pytest.raises(type(error)) as caught, told_how_to_go_on(settings, pl.Trainer()):
+        raise error
+    assert caught.value is error
+
+
+def fill(disk: Path, spare: int) -> None:
+    """Leave so many bytes of a disk free, roughly."""
+    with open(disk / 'filler', 'wb', buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        os.truncate(file.name, max(0, file.tell() - spare))
+
+
+def fill_and_train(disk: Path) -> None:
+    """Runs whose disk becomes full at one place after the other; prints what they say."""
+    write_labelled('ytvis2019', disk / 'ytvis2019', num_videos=1)
+    rare = ('log_every=100', 'checkpoint_every=3', 'keep_checkpoints=9')
+    names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
+    scored = f'validation={{dataset: ytvis2019, root: {disk / "ytvis2019"}, every: 4}}'
+    for name, step, spare, overrides in (
+        ('log', 4, 0, ('checkpoint_every=3', 'log_every=1')),
+        ('checkpoint', 5, 50_000, rare),
+        ('validation', 3, 0, (*rare, names, scored)),
+        ('weights', None, 0, rare),
+    ):
+        settings = tiny_settings(disk / name, *overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            if step is None:
+                save = trainer_module.save_model
+
+                def save_on_full_disk(*arguments, save=save, spare=spare, **more):
+                    fill(disk, spare)
+                    save(*arguments, **more)
+
+                patch.setattr(trainer_module, 'save_model', save_on_full_disk)
+            else:
+                at_step(patch, step, lambda *_, spare=spare: fill(disk, spare))
+            try:
+                train(settings)
+                text = 'no error'
+            except EndedEarly as error:
+                text = str(error)
+        left = sorted(str(path.relative_to(disk / name)) for path in (disk / name).rglob('*'))
+        (disk / 'filler').unlink()
+        resumed = train(settings, resume=True).exists()
+        shutil.rmtree(disk / name)
+        print('RESULT', json.dumps({'name': name, 'text': text, 'left': left, 'on': resumed}))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    """A real one, of 6 MB; this takes some ten seconds, most of them to start."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    mount = ['unshare', '--mount', '--map-root-user', 'sh', '-c']
+    command = f'mount -t tmpfs -o size=6m tmpfs "{disk}" && exec "$@"'
+    try:
+        subprocess.run([*mount, command, 'sh', 'true'], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f'no file system can be mounted here: {error}')
+    code = (
+        'import sys; from pathlib import Path; '
+        'from tests.training.test_early_end import fill_and_train; '
+        'fill_and_train(Path(sys.argv[1]))'
+    )
+    done = subprocess.run(
+        [*mount, command, 'sh', sys.executable, '-c', code, str(disk)],
+        capture_output=True, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [
+        json.loads(line.removeprefix('RESULT '))
+        for line in done.stdout.splitlines()
+        if line.startswith('RESULT ')
+    ]
+    assert [result['name'] for result in results] == ['log', 'checkpoint', 'validation', 'weights']
+    for result in results:
+        last = 6 if result['name'] == 'weights' else 3
+        saved = [name for name in result['left'] if name.startswith('checkpoints/')]
+        assert saved == [f'checkpoints/step={step}.ckpt' for step in (3, 6) if step <= last], (
+            result
+        )
+        assert 'the disk is full' in result['text'] and '--resume' in result['text'], result
+        assert f'step={last}.ckpt' in result['text'], result
+        assert not [name for name in result['left'] if 'part' in name.rpartition('/')[2]], result
+        assert 'model.safetensors' not in result['left'] and result['on'], result
+
+
+def write_run_file(tmp_path: Path, *extra: str) -> Path:
+    path = tmp_path / 'run.yaml'
+    path.write_text('\n'.join([TINY, *extra]))
+    return path
+
+
+def test_data_without_a_valid_clip_end_in_one_line(tmp_path, capsys):
+    write_labelled('ytvis2019', tmp_path / 'ytvis2019')
+    path = tmp_path / 'ytvis2019/valid.json'
+    content = json.loads(path.read_text())
+    for annotation in content['annotations']:
+        annotation['segmentations'] = [None] * len(annotation['segmentations'])
+    path.write_text(json.dumps(content))
+    config = write_run_file(
+        tmp_path,
+        f'data: [{{dataset: ytvis2019, root: {tmp_path / "ytvis2019"}, split: valid}}]',
+    )
+    names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
+    assert main(['train', '--config', str(config), f'out={tmp_path / "out"}', names]) == 1
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if 'videomt train:' in text]
+    assert 'Expected a valid clip in data.0 (ytvis2019' in line
+
+
+def test_an_early_end_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    at_step(monkeypatch, 2, spoil)
+    config = write_run_file(tmp_path)
+    assert main(['train', '--config', str(config), f'out={tmp_path / "out"}']) == 1
+    error = capsys.readouterr().err
+    (line,) = [text for text in error.splitlines() if text.startswith('videomt train:')]
+    assert 'not finite at step 2' in line and 'Traceback' not in error
+
+
+@pytest.mark.parametrize(('sent', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, caplog, sent, code):
+    at_step(monkeypatch, 4, lambda *_: os.kill(os.getpid(), sent))
+    config = write_run_file(tmp_path)
+    command = ['train', '--config', str(config), f'out={tmp_path / "out"}']
+    try:
+        ended = main(command)
+    except SystemExit as error:
+        ended = error.code
+    assert ended == code
+    assert 'step=4.ckpt. Go on with --resume.' in caplog.text
+    assert signal.getsignal(sent) in (signal.default_int_handler, signal.SIG_DFL)
+    monkeypatch.undo()
+    assert main([*command, '--resume']) == 0
