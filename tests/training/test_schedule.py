@@ -7,7 +7,7 @@ import pytest
 from videomt_ros.training.schedule import (
     learning_rate_factor,
     learning_rate_factors,
-    masked_attention_probability,
+    masked_attention_probabilities,
 )
 
 
@@ -17,10 +17,6 @@ def test_schedules_start_turn_and_end_where_they_should():
     assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
     assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
     assert rates[60] == pytest.approx(0.5**0.9)
-    assert [masked_attention_probability(step, 100, 0.5) for step in (0, 25, 50, 99)] == [
-        1.0, 0.5, 0.0, 0.0,
-    ]  # fmt: skip
-    assert masked_attention_probability(0, 100, 0.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -62,3 +58,32 @@ def test_stages_of_no_steps():
 def test_a_run_that_ends_within_its_warm_up_only_rises():
     assert learning_rate_factors(5, 4, 8, 6, 0.9)['vit'] == 1 / 8
     assert learning_rate_factors(5, 10, 8, 6, 0.9) == {'vit': 0.0, 'new': 1 / 2}
+
+
+def test_masked_attention_of_all_blocks_fades_along_a_line():
+    fading = [masked_attention_probabilities(step, 100, 0.5, 3) for step in (0, 25, 50, 99)]
+    assert fading == [[1.0] * 3, [0.5] * 3, [0.0] * 3, [0.0] * 3]
+
+
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        # EoMT-L on COCO for 88,692 steps: block i fades from 14,782 (i + 1) to 14,782 (i + 2).
+        (0, [1, 1, 1, 1]),
+        (14_782, [1, 1, 1, 1]),
+        (14_782 + 7_391, [(1 / 2) ** 0.9, 1, 1, 1]),
+        (29_564, [0, 1, 1, 1]),
+        (44_346 + 14_782 // 2, [0, 0, (1 / 2) ** 0.9, 1]),
+        (73_910 - 1_478, [0, 0, 0, (1_478 / 14_782) ** 0.9]),
+        (73_910, [0, 0, 0, 0]),
+        (88_691, [0, 0, 0, 0]),
+    ],
+)
+def test_masked_attention_of_an_image_model_fades_block_by_block(step, expected):
+    found = masked_attention_probabilities(step, 88_692, 5 / 6, 4, in_turn=True)
+    assert found == pytest.approx(expected)
+
+
+def test_without_masked_attention_no_block_has_any():
+    for in_turn in (False, True):
+        assert masked_attention_probabilities(0, 100, 0.0, 2, in_turn) == [0.0, 0.0]

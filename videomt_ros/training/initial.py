@@ -76,7 +76,8 @@ def prepare(net: VidEoMT, settings: TrainSettings) -> None:
     net.backbone.checkpointing = settings.activation_checkpointing
     if settings.compile:
         for block in net.backbone.vit.blocks:
-            block.compile()
+            # Clips differ in size: a program for each would soon be more than torch keeps.
+            block.compile(dynamic=True)
 
 
 def start_from_scratch(net: VidEoMT) -> None:

@@ -31,7 +31,7 @@ from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, count_totals
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
-from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probability
+from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probabilities
 from videomt_ros.training.settings import TrainSettings
 
 LOSSES = ('class', 'mask', 'dice')
@@ -135,10 +135,14 @@ class TrainModule(pl.LightningModule):
         # Points and masked queries are drawn from the step's own seed, so that a resumed run
         # draws what an unbroken one would, and each part what the whole batch would.
         torch.manual_seed((settings.seed << 32) + step)
-        probability = masked_attention_probability(
-            step, settings.total_steps, settings.masked_attention_until
+        probabilities = masked_attention_probabilities(
+            step,
+            settings.total_steps,
+            settings.masked_attention_until,
+            self.net.config.num_query_blocks,
+            in_turn=settings.stage == 'image',
         )
-        masked = [probability] * self.net.config.num_query_blocks if probability else None
+        masked = probabilities if any(probabilities) else None
 
         def forward(frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
             with self.trainer.precision_plugin.forward_context():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
 from videomt_ros.datasets.synthetic_wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.presets import load_preset
 from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.data_settings import Augmentation, DataSource
 from videomt_ros.training.ranges import check_range
@@ -124,7 +125,8 @@ class TrainSettings:
     grad_clip_norm: float = 1.0
     """Largest norm of the gradient of all parameters together."""
     masked_attention_until: float = 0.0
-    """Share of all steps over which masked attention fades from always to never; 0: none."""
+    """Share of all steps over which masked attention fades from always to never, in stage image
+    one query block after the other; 0: none. Stage image has 5/6 unless told otherwise."""
     ema_decay: float | None = None
     """Of the running mean of the weights, which is what the run delivers; null: it delivers the
     last weights, and keeps no mean."""
@@ -230,7 +232,30 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
         OSError: the file cannot be read.
     """
     values = read_run_file(path, overrides)
-    return build_settings(TrainSettings, _of_images(values))
+    return build_settings(TrainSettings, _of_images(_of_preset(values)))
+
+
+def _of_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """For `network.preset`, the name of a published model: its network, but for what else is said.
+
+    Raises:
+        ValueError: there is no such model, or only its file tells what it is like.
+    """
+    network = values.get('network')
+    if not isinstance(network, dict) or 'preset' not in network:
+        return values
+    ours = {name: value for name, value in network.items() if name != 'preset'}
+    preset = load_preset(str(network['preset']))
+    if preset.path is not None:
+        raise ValueError(
+            f'Expected network.preset to be the name of a published model, got {preset.name}, '
+            'whose file alone tells its network. Write the network out; init_from takes weights.'
+        )
+    theirs = dict(preset.settings)
+    if 'num_classes' in ours or 'class_names' in ours:
+        # What it says of its own classes says nothing of others.
+        theirs = {k: v for k, v in theirs.items() if k not in ('class_names', 'thing_classes')}
+    return values | {'network': theirs | ours}
 
 
 def _of_images(values: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +266,12 @@ def _of_images(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
         return values  # build_settings says what is wrong
     single = {'clip_frames': 1, 'chunk_frames': None, 'max_stride': 1}
-    return values | {
-        'network': network | {'propagation': 'none'},
-        'phases': [phase | single for phase in phases],
-    }
+    # Where EoMT's runs with 4 query blocks end it.
+    return (
+        {'masked_attention_until': 5 / 6}
+        | values
+        | {
+            'network': network | {'propagation': 'none'},
+            'phases': [phase | single for phase in phases],
+        }
+    )
