@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,9 @@ def newest_checkpoint(
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a checkpoint; None if it has not all that a resume needs."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch reads on over a bit that flipped
+            if archive.testzip() is not None:
+                return None
         content = torch.load(path, map_location='cpu', weights_only=True)
         names = ('settings', 'state_dict', 'optimizer_states', 'loops', 'callbacks')
         dict(content['settings'])
