@@ -57,6 +57,7 @@ def draw_scene(
     max_stride: int,
     supersample: int,
     hidden_frames: tuple[int, int] | None = None,
+    stuff: bool = False,
 ) -> Clip:
     """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
 
@@ -68,6 +69,7 @@ def draw_scene(
         supersample: the scene is drawn so many times larger, and reduced as the camera's image is
             before it enters the network: fine textures and noise fade by it.
         hidden_frames: see `datasets.synthetic.Scene`.
+        stuff: the same.
     """
     height, width = size
     scene = Scene(
@@ -77,6 +79,7 @@ def draw_scene(
         num_frames=60,
         num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
         hidden_frames=hidden_frames,
+        stuff=stuff,
     )
     stride = int(rng.integers(1, max_stride + 1))
     last = len(scene) - 1 - stride * (clip_frames - 1)

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training.augment import draw_transform
 from videomt_ros.training.clips import Batch, Clip, draw_scene
 from videomt_ros.training.data_settings import Augmentation
@@ -52,7 +53,10 @@ class VideoClips:
 
 
 class SceneClips:
-    """Clips of synthetic scenes; the network names their classes as `class_of` says."""
+    """Clips of synthetic scenes; the network names their classes as `class_of` says.
+
+    They have sky, ground and walls if the network knows any of these.
+    """
 
     def __init__(
         self,
@@ -65,7 +69,8 @@ class SceneClips:
         """Keep the settings.
 
         Args:
-            class_of: of each class of `datasets.synthetic`, that of the network; None: unknown.
+            class_of: of each class of `datasets.synthetic`, shapes first, that of the network;
+                None: unknown. Stuff may be left out.
             sizes: (height, width) of the scenes, one chosen at random per clip.
             supersample: see `clips.draw_scene`.
             weight: see `ClipSource`.
@@ -74,6 +79,7 @@ class SceneClips:
         self.weight = weight
         self._hidden_frames = hidden_frames
         self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
+        self._stuff = bool((self._class_of[len(CLASS_NAMES) :] >= 0).any())
         self._sizes = list(sizes)
         self._supersample = supersample
 
@@ -81,7 +87,13 @@ class SceneClips:
         """See `ClipSource`."""
         size = self._sizes[rng.integers(len(self._sizes))]
         clip = draw_scene(
-            rng, size, clip_frames, max_stride, self._supersample, self._hidden_frames
+            rng,
+            size,
+            clip_frames,
+            max_stride,
+            self._supersample,
+            self._hidden_frames,
+            self._stuff,
         )
         class_ids = self._class_of[clip.class_ids]
         known = class_ids >= 0
