@@ -1,0 +1,98 @@
+"""Several processes, and parts of a batch, learn what one process does with the whole batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.runs import checkpoint_of, log_lines, tiny_settings
+from videomt_ros.training.machine import find_machine
+from videomt_ros.training.trainer import train
+
+# In the last chunk, of one frame, neither the queries nor the updater have a part: their gradients
+# are of earlier backward passes alone, and must be averaged all the same.
+RUN = (
+    'phases=[{steps: 2, clip_frames: 1, batch_size: 4},'
+    ' {steps: 2, clip_frames: 2, batch_size: 4},'
+    ' {steps: 2, clip_frames: 5, batch_size: 4, chunk_frames: 2}]',
+    'network.propagation=gru', 'learning_rate=0.003', 'warmup_steps=1', 'masked_attention_until=1',
+    'grad_clip_norm=1000',  # AdamW and clipping would hide a factor
+    'checkpoint_every=6',
+)  # fmt: skip
+PLAIN = [sys.executable, '-m', 'videomt_ros']
+TORCHRUN = [
+    sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+    '-m', 'videomt_ros',
+]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """The run of one process."""
+    settings = tiny_settings(tmp_path_factory.mktemp('alone') / 'out', *RUN)
+    train(settings)
+    return settings
+
+
+def assert_alike(settings, alone) -> None:
+    """Loss curve, weights, their mean and the moments of AdamW."""
+    ours, theirs = log_lines(settings), log_lines(alone)
+    assert [line['step'] for line in ours] == [1, 2, 3, 4, 5, 6]
+    for line, expected in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(expected, rel=1e-5)
+    a, b = checkpoint_of(settings, 6), checkpoint_of(alone, 6)
+    for part in ('state_dict', 'current_model_state'):
+        for name, value in b[part].items():
+            # AdamW makes a step of a gradient that is nearly 0, whose sign may be rounded away.
+            torch.testing.assert_close(a[part][name], value, rtol=1e-5, atol=2e-6)
+    for key, moments in b['optimizer_states'][0]['state'].items():
+        scale = moments['exp_avg'].abs().max().item()
+        found = a['optimizer_states'][0]['state'][key]['exp_avg']
+        torch.testing.assert_close(found, moments['exp_avg'], rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_parts_of_a_batch_learn_what_the_whole_does(tmp_path, alone):
+    settings = tiny_settings(tmp_path / 'out', *RUN, 'accumulate=2')
+    train(settings)
+    assert_alike(settings, alone)
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'more'),
+    [(TORCHRUN, ['accumulate=2']), (PLAIN, ['devices=2'])],
+    ids=['torchrun', 'lightning'],
+)
+def test_two_processes_learn_what_one_does(tmp_path, alone, launcher, more):
+    settings = tiny_settings(tmp_path / 'out', *RUN, *more)
+    result = subprocess.run(
+        [*launcher, 'train', '--config', f'{tmp_path / "out"}.yaml', f'out={settings.out}', *RUN,
+         *more],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [str(Path(settings.out) / 'model.safetensors')]
+    assert result.stderr.count('step 6 of 6, loss') == 1  # one speaks for both
+    assert_alike(settings, alone)
+
+
+def test_a_launcher_says_how_many_processes_there_are(tmp_path, monkeypatch):
+    settings = tiny_settings(tmp_path / 'out', 'devices=7')
+    assert find_machine(settings).world_size == 7
+    with monkeypatch.context() as patch:
+        for name, value in (
+            ('TORCHELASTIC_RUN_ID', 'x'), ('LOCAL_WORLD_SIZE', '4'), ('WORLD_SIZE', '8')
+        ):  # fmt: skip
+            patch.setenv(name, value)
+        machine = find_machine(settings)
+        assert (machine.devices, machine.nodes, machine.world_size) == (4, 2, 8)
+    for name, value in (
+        ('SLURM_NTASKS', '6'), ('SLURM_NNODES', '2'), ('SLURM_JOB_NAME', 'train'),
+        ('SLURM_NTASKS_PER_NODE', '3'),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    machine = find_machine(settings)
+    assert (machine.devices, machine.nodes) == (3, 2)
