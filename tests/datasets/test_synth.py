@@ -170,3 +170,22 @@ def test_images_have_the_size_that_was_asked_for(tmp_path):
     )
     [image] = (out / 'data').glob('*/origin/*.jpg')
     assert Image.open(image).size == (60, 40)
+
+
+def test_shapes_vanish_behind_a_wall_for_as_long_as_asked(tmp_path):
+    out = tmp_path / 'walled'
+    arguments = ['--format', 'ytvis', '--videos', '1', '--frames', '60', '--size', '96', '120']
+    assert main(['synth', *arguments, '--hidden-frames', '10', '25', '--out', str(out)]) == 0
+    scene = Scene(0, 96, 120, 60, hidden_frames=(10, 25))
+    tracks = json.loads((out / 'valid.json').read_text())['annotations']
+    expected = [[k for k in scene.class_of if (ids == k).any()] for _, ids in scene.frames()]
+    shown = [sum(track['areas'][t] is not None for track in tracks) for t in range(60)]
+    assert shown == [len(visible) for visible in expected]
+    assert min(shown) < len(tracks)
+
+
+def test_a_wall_hides_no_fewer_than_two_frames(tmp_path, capsys):
+    arguments = ['synth', '--format', 'ytvis', '--videos', '1', '--hidden-frames', '1', '3']
+    assert main([*arguments, '--out', str(tmp_path / 'x')]) == 1
+    assert 'Expected hidden_frames as fewest and most' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

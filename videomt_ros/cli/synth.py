@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='with sky, ground and walls, which have labels; for vipseg and vspw',
     )
+    parser.add_argument(
+        '--hidden-frames',
+        type=int,
+        nargs=2,
+        metavar=('FEWEST', 'MOST'),
+        help='shapes vanish behind a wall for so many frames, again and again; default: no wall',
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -53,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
             size=tuple(args.size),
             progress=lambda number: bar.update(1),
             stuff=args.stuff,
+            hidden_frames=args.hidden_frames and tuple(args.hidden_frames),
         )
     name = {'ytvis': 'ytvis2019'}.get(args.format, args.format)
     print(f'{args.videos} videos of {args.frames} frames in {args.out}')

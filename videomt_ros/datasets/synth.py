@@ -39,6 +39,7 @@ def write_dataset(
     progress: Callable[[int], None] = lambda number: None,
     size: tuple[int, int] = (384, 480),
     stuff: bool = False,
+    hidden_frames: tuple[int, int] | None = None,
 ) -> None:
     """Write a labelled data set.
 
@@ -51,6 +52,7 @@ def write_dataset(
         progress: called with the number of videos written so far.
         size: (height, width) of the images in pixels.
         stuff: with sky, ground and walls, for VIPSeg and VSPW.
+        hidden_frames: fewest and most frames for which shapes vanish behind a wall; see `Scene`.
 
     Raises:
         ValueError: the folder holds files, a number is out of range, or the format has no stuff.
@@ -64,7 +66,10 @@ def write_dataset(
         raise ValueError('Expected vipseg or vspw for scenes with stuff, got ytvis: it has none.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
-    scenes = [Scene(seed + i, *size, num_frames, stuff=stuff) for i in range(num_videos)]
+    scenes = [
+        Scene(seed + i, *size, num_frames, hidden_frames=hidden_frames, stuff=stuff)
+        for i in range(num_videos)
+    ]
     # Beside the target, so that an end halfway leaves no data set that looks whole.
     partial = out.with_name(f'.{out.name}.partial')
     if partial.exists():
