@@ -47,8 +47,12 @@ def assert_alike(settings, alone) -> None:
     a, b = checkpoint_of(settings, 6), checkpoint_of(alone, 6)
     for part in ('state_dict', 'current_model_state'):
         for name, value in b[part].items():
-            # AdamW makes a step of a gradient that is nearly 0, whose sign may be rounded away.
-            torch.testing.assert_close(a[part][name], value, rtol=1e-5, atol=2e-6)
+            found = a[part][name]
+            if name.endswith('qkv.bias'):
+                # The gradient of keys' biases is 0 but for rounding: softmax does not see them.
+                # AdamW makes whole steps of what is left of it.
+                found, value = (torch.cat(each.chunk(3)[::2]) for each in (found, value))
+            torch.testing.assert_close(found, value, rtol=1e-5, atol=2e-6)
     for key, moments in b['optimizer_states'][0]['state'].items():
         scale = moments['exp_avg'].abs().max().item()
         found = a['optimizer_states'][0]['state'][key]['exp_avg']
