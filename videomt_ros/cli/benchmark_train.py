@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import count
@@ -42,6 +43,7 @@ def benchmark_train(args: argparse.Namespace) -> int:
     from videomt_ros.training.benchmark import measure
     from videomt_ros.training.settings import load_settings
 
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
     times = measure(load_settings(args.config, args.overrides), args.steps, args.synthetic)
     print(f'hardware: {hardware(times.device)}')
     for line in about(times):
