@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.training.labelled_data import write_labelled
-from tests.training.runs import TINY, tiny_settings
+from tests.training.runs import TINY, differences, tiny_settings
 from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training import trainer as trainer_module
@@ -71,14 +71,18 @@ def test_a_loss_that_is_not_finite_is_told_with_its_clips(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('precision', 'advice'),
     [
-        ('fp16', '--resume precision=bf16 or precision=fp32 (now fp16)'),
-        ('bf16', '--resume precision=fp32 (now bf16)'),
-        ('fp32', None),
+        ('16-mixed', '--resume precision=bf16 or precision=fp32 (now fp16)'),
+        ('bf16-mixed', '--resume precision=fp32 (now bf16)'),
+        ('32-true', None),
     ],
 )
 def test_another_precision_is_advised_where_there_is_a_better_one(tmp_path, precision, advice):
-    settings = tiny_settings(tmp_path / 'run', f'precision={precision}')
-    with pytest.raises(EndedEarly) as caught, told_how_to_go_on(settings, pl.Trainer()):
+    settings = tiny_settings(tmp_path / 'run')
+
+    class Precise(pl.Trainer):
+        precision = property(lambda self: precision)
+
+    with pytest.raises(EndedEarly) as caught, told_how_to_go_on(settings, Precise()):
         raise NonFiniteLoss(3, {'loss': float('inf')}, [f'clip {i}' for i in range(20)])
     text = str(caught.value)
     assert (advice in text) if advice else ('precision=' not in text)
@@ -247,6 +251,69 @@ def write_run_file(tmp_path: Path, *extra: str) -> Path:
     path = tmp_path / 'run.yaml'
     path.write_text('\n'.join([TINY, *extra]))
     return path
+
+
+def validate_and_spoil(folder: Path) -> None:
+    """In each of two processes: a run with validation, one without, and one that fails."""
+    names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
+    scored = f'validation={{dataset: ytvis2019, root: {folder / "ytvis2019"}, every: 4}}'
+    train(tiny_settings(folder / 'scored', names, scored))
+    train(tiny_settings(folder / 'plain', names))
+
+    def spoil_second(module: TrainModule, batch) -> None:
+        if module.global_rank == 1:
+            print('CLIP', batch[0].origins[0])
+            spoil(module, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 3, spoil_second)
+        try:
+            train(tiny_settings(folder / 'spoiled'))
+        except EndedEarly as error:
+            print('ENDED', error)
+
+
+def test_two_processes_validate_together_and_end_together(tmp_path):
+    """Three tiny runs of two processes; this takes some ten seconds, most of them to start."""
+    write_labelled('ytvis2019', tmp_path / 'ytvis2019', num_videos=3)
+    code = (
+        'import sys; from pathlib import Path; '
+        'from tests.training.test_early_end import validate_and_spoil; '
+        'validate_and_spoil(Path(sys.argv[1]))'
+    )
+    script = tmp_path / 'script.py'
+    script.write_text(code)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+         str(script), str(tmp_path)],
+        capture_output=True, text=True, cwd=root, timeout=200,
+        env=os.environ | {'PYTHONPATH': f'{root}:{os.environ.get("PYTHONPATH", "")}'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    weights = [torch.load(tmp_path / name / 'checkpoints/step=6.ckpt', weights_only=True)
+               for name in ('scored', 'plain')]  # fmt: skip
+    assert not differences(weights[0]['state_dict'], weights[1]['state_dict'])
+    state = weights[0]['callbacks']['ScoreCallback']
+    assert state['best_step'] in (4, 6) and state['best_value'] is not None
+    metrics = json.loads((tmp_path / 'scored/validation/step-6/metrics.json').read_text())
+    assert (metrics['run']['processes'], metrics['run']['num_videos']) == (2, 3)
+    assert not metrics['failures']
+
+    assert done.stdout.count('ENDED The loss is not finite at step 3') == 2
+    (clip,) = [line for line in done.stdout.splitlines() if line.startswith('CLIP ')]
+    content = json.loads((tmp_path / 'spoiled/nonfinite_step.json').read_text())
+    assert content['origins'] == [clip.removeprefix('CLIP ')]
+
+
+def test_a_process_whose_partner_is_gone_says_so(tmp_path):
+    error = RuntimeError('[pair.cc:561] Connection closed by peer [::1]:30336.')
+    settings = tiny_settings(tmp_path / 'run')
+    with (
+        pytest.raises(EndedEarly, match='Process 0 lost another one.*--resume'),
+        told_how_to_go_on(settings, pl.Trainer()),
+    ):
+        raise error
 
 
 def test_data_without_a_valid_clip_end_in_one_line(tmp_path, capsys):

@@ -37,6 +37,8 @@ _NO_MEMORY_WORDS = (
     'CUBLAS_STATUS_ALLOC_FAILED',
     'is killed by signal: Killed',  # a data loader's process, by the system
 )
+_LEFT_ALONE_WORDS = ('Connection closed by peer', 'Connection reset by peer')
+"""Of gloo, where another process has ended; with NCCL the launcher ends the others."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
     try:
         yield
     except NonFiniteLoss as error:
-        raise EndedEarly(_after_nonfinite(error, settings)) from error
+        raise EndedEarly(_after_nonfinite(error, settings, trainer)) from error
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SIGTERMException):
             _say(f'Stopped by SIGTERM. {_going_on(settings)}', trainer)
@@ -100,6 +102,11 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
             raise EndedEarly(_after_full_disk(error, settings, trainer)) from error
         if memory_is_full(error):
             raise EndedEarly(_after_full_memory(error, settings, trainer)) from error
+        if any(words in str(each) for each in _chain(error) for words in _LEFT_ALONE_WORDS):
+            raise EndedEarly(
+                f'Process {trainer.global_rank} lost another one, whose message says why it '
+                f'ended. {_going_on(settings)}'
+            ) from error
         raise
 
 
@@ -133,7 +140,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings) -> str:
+def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: Trainer) -> str:
     origins = _of_all_processes(error.origins)
     path = Path(settings.out) / NONFINITE_FILE
     where = f'{path} has all of this'
@@ -149,10 +156,10 @@ def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings) -> str:
     named = '; '.join(origins[:_NUM_NAMED]) or 'unknown'
     more = f' and {len(origins) - _NUM_NAMED} more' if len(origins) > _NUM_NAMED else ''
     advice = f'try a lower learning_rate (now {settings.learning_rate:g}) in another out=...'
-    if settings.precision == 'fp16':
+    if trainer.precision == '16-mixed':
         advice += ', or --resume precision=bf16 or precision=fp32 (now fp16)'
-    elif settings.precision != 'fp32':
-        advice += f', or --resume precision=fp32 (now {settings.precision})'
+    elif trainer.precision == 'bf16-mixed':
+        advice += ', or --resume precision=fp32 (now bf16)'
     return (
         f'{error}. Clips: {named}{more}; {where}. Look at these clips, {advice}. '
         f'{_last_checkpoint(settings)}'
@@ -175,7 +182,7 @@ def _after_full_memory(error: Exception, settings: TrainSettings, trainer: Train
         changes.append(f'accumulate={accumulate} (now {settings.accumulate})')
     if not settings.activation_checkpointing:
         changes.append('activation_checkpointing=true (now false)')
-    if settings.precision == 'fp32':
+    if trainer.precision == '32-true':
         changes.append('precision=bf16 (now fp32)')
     if settings.workers > 1:
         changes.append(f'workers=1 (now {settings.workers}) if it is the memory of the machine')
