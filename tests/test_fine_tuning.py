@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from videomt_ros.cli import main
+from videomt_ros.datasets.rle import decode
 from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
@@ -62,7 +63,7 @@ def home(tmp_path_factory) -> Path:
         patch.chdir(home)
         for number, line in enumerate(commands()):
             if number and line.startswith('videomt benchmark'):
-                exec(blocks('python')[0], {})
+                exec(blocks('python')[1], {})  # puts videos aside
             if line.startswith('mv '):
                 subprocess.run(shlex.split(line), check=True)
             elif line.startswith('videomt ') and not line.startswith('videomt demo'):
@@ -153,6 +154,40 @@ def test_the_labels_of_the_document_load(tmp_path):
     (track,) = truth.tracks(1)
     assert track.category_id == 2 and track.masks[1] is None
     assert track.masks[0]['size'] == [384, 480]
+
+
+def test_files_of_labelme_become_such_labels(tmp_path, monkeypatch):
+    """Two videos; in the first, star 7 has two parts in frame 0 and is hidden in frame 1."""
+    box = [[10, 10], [50, 10], [50, 40], [10, 40]]
+    other = [[60, 10], [70, 10], [70, 20], [60, 20]]
+    frames = {
+        'left/00000': [('star', 7, box), ('circle', 1, box), ('star', 7, other)],
+        'left/00001': [('circle', 1, other)],
+        'right/00000': [('star', 7, other)],
+    }
+    for name, shapes in frames.items():
+        path = tmp_path / f'data/mine/images/{name}.json'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys = ('label', 'group_id', 'points')
+        content = {
+            'imageHeight': 48,
+            'imageWidth': 80,
+            'shapes': [dict(zip(keys, shape, strict=True)) for shape in shapes],
+        }
+        path.write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    exec(blocks('python')[0], {})
+    truth = load_ytvis(tmp_path / 'data/mine/all.json')
+    assert [category.name for category in truth.categories] == ['circle', 'star']
+    assert [video.frame_names for video in truth.videos] == [
+        ('left/00000.jpg', 'left/00001.jpg'),
+        ('right/00000.jpg',),
+    ]
+    star, circle = truth.tracks(1)
+    assert (star.category_id, circle.category_id) == (2, 1)
+    assert star.areas == [1300, None] and circle.areas == [1200, 100]
+    assert star.masks[1] is None and decode(star.masks[0]).sum() == 1300
+    assert [track.areas for track in truth.tracks(2)] == [[100]]
 
 
 def test_the_run_file_for_a_camera_is_one(tmp_path):
