@@ -182,6 +182,21 @@ def test_a_step_on_a_small_copy(path, tmp_path, monkeypatch):
         assert not torch.equal(net.state_dict()[name], start[name].half().float()), name
 
 
+def test_the_two_commands_of_a_header_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = run_file('videomt-dinov2-small-ytvis2019')
+    for source in load_settings(path).data:
+        write_copy(source.dataset, Path(source.root))
+    small = [*SMALL, 'phases=[{steps: 1, clip_frames: 5, batch_size: 2}]']
+    image = train(load_settings(path, [*small, 'stage=image', f'out=out/{path.stem}_image']))
+    assert load_model(image).config.propagation == 'none'
+    video = load_settings(path, [*small, f'init_from=out/{path.stem}_image/model.safetensors'])
+    assert load_model(train(video)).config.propagation == 'fusion'
+    start = load_initial(video).state_dict()
+    for name, weight in load_model(image).state_dict().items():
+        assert torch.equal(start[name], weight), name
+
+
 ALIKE = (
     'person', 'airplane', 'train', 'truck', 'boat', 'cat', 'dog', 'horse', 'cow', 'elephant',
     'bear', 'zebra', 'giraffe', 'skateboard', 'surfboard', 'snowboard',
