@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
-from tests.training.runs import checkpoint_of, log_lines, tiny_settings
+from tests.training.runs import checkpoint_of, log_lines, run, tiny_settings
 from videomt_ros.training.machine import find_machine
 from videomt_ros.training.trainer import train
 
@@ -81,6 +84,36 @@ def test_two_processes_learn_what_one_does(tmp_path, alone, launcher, more):
     assert result.stdout.splitlines() == [str(Path(settings.out) / 'model.safetensors')]
     assert result.stderr.count('step 6 of 6, loss') == 1  # one speaks for both
     assert_alike(settings, alone)
+
+
+def test_gradients_are_exchanged_once_a_step(tmp_path, monkeypatch):
+    """After the last of six backward passes, for two parts of three chunks each."""
+    monkeypatch.setenv('MASTER_PORT', str(random.randint(20000, 30000)))
+    counts = []
+
+    def count(_, bucket):
+        counts[-1] += bucket.index() == 0
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    class Hook(pl.Callback):
+        def on_train_start(self, trainer, pl_module) -> None:
+            trainer.strategy.model.register_comm_hook(None, count)
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            counts.append(0)
+
+    settings = tiny_settings(
+        tmp_path / 'out', 'network.propagation=gru', 'accumulate=2', 'ema_decay=null',
+        'phases=[{steps: 3, clip_frames: 5, batch_size: 4, chunk_frames: 2}]',
+    )  # fmt: skip
+    strategy = DDPStrategy(find_unused_parameters=True)
+    try:
+        run(settings, strategy=strategy, callbacks=[Hook()], enable_checkpointing=False)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert counts == [1, 1, 1]
 
 
 def test_a_launcher_says_how_many_processes_there_are(tmp_path, monkeypatch):
