@@ -51,6 +51,37 @@ def test_some_settings_may_be_null(run_file):
     assert (settings.ema_decay, settings.vit_warmup_steps) == (0.9, 7)
 
 
+def test_a_run_that_says_nothing_follows_the_published_recipe(run_file):
+    settings = load_settings(run_file)
+    assert (settings.learning_rate, settings.weight_decay) == (1e-4, 0.05)
+    assert (settings.layer_decay, settings.decay_power) == (0.6, 0.9)
+    assert (settings.warmup_steps, settings.vit_warmup_steps) == (500, 1000)
+    assert settings.ema_decay is None and settings.stage == 'video'
+    losses = settings.losses
+    assert (losses.class_weight, losses.mask_weight, losses.dice_weight) == (2, 5, 5)
+    assert (losses.no_object_weight, losses.num_points) == (0.1, 12544)
+
+
+def test_the_stage_of_images_has_single_frames(run_file):
+    phases = 'phases=[{steps: 9, clip_frames: 15, batch_size: 8, chunk_frames: 5, max_stride: 3}]'
+    settings = load_settings(run_file, ['stage=image', 'network.propagation=gru', phases])
+    assert settings.network.propagation == 'none'
+    assert settings.phases == (Phase(9, 1, 8),)
+
+
+def test_where_a_run_runs_is_not_what_it_learns(run_file):
+    one = load_settings(run_file, ['data=[{dataset: ovis, root: /a, weight: 2}]']).deciding()
+    changed = [
+        'data=[{dataset: ovis, root: /b, weight: 2}]', 'out=x', 'devices=8', 'nodes=2',
+        'accumulate=4', 'precision=bf16', 'workers=3', 'threads=9', 'log_every=3', 'compile=true',
+        'activation_checkpointing=true', 'keep_checkpoints=9', 'checkpoint_every=7', 'wandb=mine',
+        'validation={dataset: ovis, root: /c}',
+    ]  # fmt: skip
+    assert load_settings(run_file, changed).deciding() == one
+    for other in ('seed=4', 'data=[{dataset: ovis, root: /a, weight: 3}]', 'ema_decay=0.9'):
+        assert load_settings(run_file, [changed[0], other]).deciding() != one
+
+
 def test_a_run_file_may_hold_any_letters(tmp_path):
     path = tmp_path / 'run.yaml'
     path.write_text(SMALL.replace('kerb', 'Bordstein und Wände'), encoding='utf-8')
@@ -126,6 +157,17 @@ WRONG = [
     ('workers=-1', 'Expected workers of 0 or more'),
     ('checkpoint_every=0', 'Expected checkpoint_every of 1 or more'),
     ('log_every=0', 'Expected log_every of 1 or more'),
+    ('devices=0', 'Expected devices of 1 or more'),
+    ('nodes=0', 'Expected nodes of 1 or more'),
+    ('accumulate=0', 'Expected accumulate of 1 or more'),
+    ('keep_checkpoints=0', 'Expected keep_checkpoints of 1 or more'),
+    ('precision=fp8', "Expected precision to be one of auto, fp32, bf16, fp16, got 'fp8'"),
+    ('stage=clips', "Expected stage to be one of image, video, got 'clips'"),
+    ('validation={}', 'Missing settings: validation.dataset, validation.root'),
+    ('validation={dataset: x, root: y}', 'Expected validation.dataset out of ytvis2019'),
+    ('validation={dataset: ovis, root: y, every: 0}', 'Expected every of 1 or more'),
+    ('validation={dataset: ovis, root: y, limit: 0}', 'Expected limit of 1 or more'),
+    ('validation={dataset: ovis, root: y, pictures: -1}', 'Expected pictures of 0 or more'),
     ('device=gpu', "Expected device to be auto, cpu or cuda, got 'gpu'"),
     ('losses.class_weight=-1', 'Expected class_weight of 0 or more'),
     ('losses.no_object_weight=-1', 'Expected no_object_weight of 0 or more'),
@@ -163,3 +205,6 @@ def test_the_demo_run_file_builds():
         'circle', 'square', 'triangle', 'star', 'ring', 'cross',
     )  # fmt: skip
     assert settings.total_steps == sum(phase.steps for phase in settings.phases)
+    # All of its network is new, unlike that of the published recipe.
+    assert (settings.layer_decay, settings.vit_warmup_steps) == (1, None)
+    assert settings.ema_decay == 0.999
