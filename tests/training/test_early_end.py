@@ -19,7 +19,9 @@ from tests.training.labelled_data import write_labelled
 from tests.training.runs import TINY, differences, tiny_settings
 from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.model import save_model
 from videomt_ros.training import trainer as trainer_module
+from videomt_ros.training import validation as validation_module
 from videomt_ros.training.early_end import (
     EndedEarly,
     NonFiniteLoss,
@@ -179,24 +181,24 @@ def fill_and_train(disk: Path) -> None:
     rare = ('log_every=100', 'checkpoint_every=3', 'keep_checkpoints=9')
     names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
     scored = f'validation={{dataset: ytvis2019, root: {disk / "ytvis2019"}, every: 4}}'
-    for name, step, spare, overrides in (
+
+    def save_on_full_disk(*arguments, **more):
+        fill(disk, 0)
+        save_model(*arguments, **more)
+
+    for name, place, spare, overrides in (
         ('log', 4, 0, ('checkpoint_every=3', 'log_every=1')),
         ('checkpoint', 5, 50_000, rare),
         ('validation', 3, 0, (*rare, names, scored)),
-        ('weights', None, 0, rare),
+        ('best', validation_module, 0, (*rare, names, scored)),
+        ('weights', trainer_module, 0, rare),
     ):
         settings = tiny_settings(disk / name, *overrides)
         with pytest.MonkeyPatch.context() as patch:
-            if step is None:
-                save = trainer_module.save_model
-
-                def save_on_full_disk(*arguments, save=save, spare=spare, **more):
-                    fill(disk, spare)
-                    save(*arguments, **more)
-
-                patch.setattr(trainer_module, 'save_model', save_on_full_disk)
+            if isinstance(place, int):  # before this step
+                at_step(patch, place, lambda *_, spare=spare: fill(disk, spare))
             else:
-                at_step(patch, step, lambda *_, spare=spare: fill(disk, spare))
+                patch.setattr(place, 'save_model', save_on_full_disk)
             try:
                 train(settings)
                 text = 'no error'
@@ -234,7 +236,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
         for line in done.stdout.splitlines()
         if line.startswith('RESULT ')
     ]
-    assert [result['name'] for result in results] == ['log', 'checkpoint', 'validation', 'weights']
+    places = ['log', 'checkpoint', 'validation', 'best', 'weights']
+    assert [result['name'] for result in results] == places
     for result in results:
         last = 6 if result['name'] == 'weights' else 3
         saved = [name for name in result['left'] if name.startswith('checkpoints/')]
