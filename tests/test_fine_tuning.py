@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from videomt_ros.cli import main
@@ -24,7 +23,8 @@ from videomt_ros.datasets.rle import decode
 from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
-from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.model.presets import preset_names
+from videomt_ros.training.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / 'docs' / 'fine_tuning.md').read_text(encoding='utf-8')
@@ -194,8 +194,6 @@ def test_the_run_file_for_a_camera_is_one(tmp_path):
     path = tmp_path / 'camera.yaml'
     path.write_text(blocks('yaml')[1])
     settings = load_settings(path)
-    assert isinstance(settings, TrainSettings)
-    assert yaml.safe_load(blocks('yaml')[1])['init_from'] in (
-        path.stem for path in (ROOT / 'models').glob('*.yaml')
-    )
-    assert settings.network.embed_dim == 384
+    assert settings.init_from in preset_names()
+    assert settings.network.class_names == ('forklift', 'pallet')
+    assert (settings.network.embed_dim, settings.network.test_size) == (384, 448)

@@ -86,7 +86,10 @@ def held_at_most(settings: TrainSettings) -> int:
 
 
 def test_a_step_takes_the_memory_of_one_chunk(run_file):
-    """15 frames in chunks of 5 take what 5 frames take, and 15 at once almost three times."""
+    """15 frames in chunks of 5 take what 5 frames take, and 15 at once almost three times.
+
+    Measured 1.010 times; it would be 1.058 if the outputs of the chunks were kept to the end.
+    """
     five, chunks, whole = (
         held_at_most(load_settings(run_file, [f'phases=[{{steps: 2, batch_size: 2, {phase}}}]']))
         for phase in (
@@ -95,6 +98,5 @@ def test_a_step_takes_the_memory_of_one_chunk(run_file):
             'clip_frames: 15',
         )
     )
-    print(f'{chunks / five:.3f} and {whole / five:.3f} times the {five} bytes of 5 frames')
-    assert chunks <= 1.15 * five
+    assert chunks <= 1.05 * five
     assert whole > 2 * five

@@ -71,6 +71,8 @@ def about(times: StepTimes) -> list[str]:
     sizes = [f'{height} x {width}' for height, width in times.sizes]
     span = f'{sizes[0]} to {sizes[-1]}' if len(sizes) > 1 else sizes[0]
     data = ', '.join(source.dataset for source in settings.data) or 'synthetic'
+    workers = f'{settings.workers} {"process" if settings.workers == 1 else "processes"}'
+    drawn = f'drawn ahead by {workers}' if settings.workers else 'drawn when it is asked for'
     options = [name for name in ('activation_checkpointing', 'compile') if getattr(settings, name)]
     return [
         f'network: {network.family}, {network.depth} blocks of {network.embed_dim} channels, '
@@ -79,8 +81,7 @@ def about(times: StepTimes) -> list[str]:
         f'batch: {phase.batch_size} {"clip" if phase.batch_size == 1 else "clips"}{parts}, each '
         f'of {phase.clip_frames} {"frame" if phase.clip_frames == 1 else "frames"}{chunks}; '
         f'input, height x width: {span}',
-        f'data: {data}, drawn ahead by {settings.workers} '
-        f'{"process" if settings.workers == 1 else "processes"}',
+        f'data: {data}, {drawn}',
     ]
 
 
