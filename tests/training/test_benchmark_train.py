@@ -153,6 +153,13 @@ def test_what_training_refuses_is_refused(run_file, capsys):
     assert '/not/at/hand' in error and error.count('\n') == 1
 
 
+def test_too_little_memory_ends_in_one_line(run_file, capsys):
+    words = ['benchmark', 'train', '--config', str(run_file), '--synthetic', 'device=cpu']
+    assert main([*words, 'losses.num_points=10000000000000']) == 1
+    error = capsys.readouterr().err
+    assert 'Out of memory with 2 clips in 2 parts. Raise accumulate' in error
+
+
 def test_the_parts_make_up_the_step(settings):
     times = measure(replace(drawn(settings), device='cpu'), steps=2)
     assert set(times.seconds) == set(PARTS)

@@ -21,6 +21,7 @@ from torch import Tensor
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.data_settings import SYNTHETIC, Augmentation, DataSource
+from videomt_ros.training.early_end import memory_is_full
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import find_machine
 from videomt_ros.training.mixture import Mixture
@@ -146,6 +147,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
         synthetic: see `drawn`.
 
     Raises:
+        ValueError: memory is too small for a step; says what to lower.
         ValueError, DatasetError, CheckpointError: as training itself does.
     """
     warm_up = WARM_UP + AHEAD * settings.workers
@@ -186,7 +188,16 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     )
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
-    trainer.fit(module, datamodule=RunData(settings, mixture))
+    try:
+        trainer.fit(module, datamodule=RunData(settings, mixture))
+    except Exception as error:
+        if not memory_is_full(error):
+            raise
+        raise ValueError(
+            f'Out of memory with {settings.phases[0].batch_size} clips in {settings.accumulate} '
+            'parts. Raise accumulate, set activation_checkpointing=true or chunk_frames, or lower '
+            'the image sizes.'
+        ) from error
     return StepTimes(
         {part: seconds / steps for part, seconds in profiler.seconds.items()},
         _peak_bytes(device),
