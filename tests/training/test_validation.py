@@ -186,6 +186,8 @@ def test_a_score_is_that_of_the_weights_file(root, tmp_path, dataset, figures):
     )
     assert metrics is not None
     val = json.loads(line)['val']
+    kept = json.loads((tmp_path / 'run/validation/step-1/metrics.json').read_text())
+    assert kept['run']['weights'] == metrics['run']['weights']  # a digest of every bit
     for mode in ('live', 'published'):
         for name in figures:
             assert val[f'{mode}_{name}'] == metrics[mode]['figures'][name], name
