@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,6 +88,34 @@ def test_the_groups_are_logged(tmp_path, caplog):
     train(tiny_settings(tmp_path / 'out', 'phases=[{steps: 1, clip_frames: 1, batch_size: 1}]'))
     assert 'vit block 2, no decay' in caplog.text
     assert 'step 1 of 1, loss ' in caplog.text
+
+
+class Terminal(io.StringIO):
+    """A standard output that somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_progress_of_the_whole_run(tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO')
+    for name in ('LINES', 'COLUMNS'):
+        monkeypatch.delenv(name, raising=False)
+    settings = tiny_settings(tmp_path / 'out')
+    monkeypatch.setattr('sys.stdout', Terminal())
+    train(settings)
+    shown = sys.stdout.getvalue()
+    assert (
+        ' 0/6 [' in shown
+        and ' 6/6 [' in shown
+        and f'loss={log_lines(settings)[-1]["loss"]:.1f}' in shown
+    )
+    assert 'step 6 of 6' not in caplog.text
+    (tmp_path / 'out/checkpoints/step=6.ckpt').unlink()
+    monkeypatch.setattr('sys.stdout', Terminal())
+    train(settings, resume=True)
+    shown = sys.stdout.getvalue()
+    assert ' 4/6 [' in shown and ' 6/6 [' in shown and ' 3/6 [' not in shown
 
 
 def test_more_gpus_than_there_are_end_in_one_line(tmp_path, capsys, monkeypatch):

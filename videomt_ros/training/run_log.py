@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,21 @@ class RunLog(pl.Callback):
                 step, trainer.max_steps, losses['loss'], losses['class'],
                 losses['mask'], losses['dice'], pace, left / 60,
             )  # fmt: skip
+
+
+class StepBar(TQDMProgressBar):
+    """A progress bar over the steps of the run, whose pace is that since a resume."""
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Draw it; Lightning's own forgets its length where an epoch goes on."""
+        super().on_train_start(trainer)
+        bar = self.train_progress_bar
+        bar.reset(trainer.max_steps)
+        bar.initial = bar.n = trainer.global_step
+        bar.refresh()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """There is but one epoch."""
 
 
 def cut_log(path: Path, step: int) -> None:

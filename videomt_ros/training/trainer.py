@@ -17,7 +17,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -37,7 +36,7 @@ from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import group_table
 from videomt_ros.training.run_data import RunData
-from videomt_ros.training.run_log import RunLog
+from videomt_ros.training.run_log import RunLog, StepBar
 from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.validation import ScoreCallback
@@ -115,7 +114,7 @@ def build_trainer(
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
     warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
-    shows_bar = sys.stderr.isatty()
+    shows_bar = sys.stdout.isatty()  # where Lightning draws it
     callbacks: list[pl.Callback] = [
         RunLog(out / 'log.jsonl', settings.log_every, in_words=not shows_bar),
         KeepCheckpoints(out / FOLDER, settings.checkpoint_every, settings.keep_checkpoints),
@@ -125,7 +124,7 @@ def build_trainer(
     if settings.ema_decay is not None:
         callbacks.insert(0, RunningMean(settings.ema_decay))
     if shows_bar:
-        callbacks.append(TQDMProgressBar(leave=True))
+        callbacks.append(StepBar())
     arguments: dict[str, Any] = {
         'accelerator': machine.accelerator,
         'devices': machine.devices,
