@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         with zipfile.ZipFile(path) as archive:  # torch reads on over a bit that flipped
             if archive.testzip() is not None:
                 return None
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         names = ('settings', 'state_dict', 'optimizer_states', 'loops', 'callbacks')
         dict(content['settings'])
         return {name: content[name] for name in names}
