@@ -172,6 +172,27 @@ def test_an_object_keeps_its_query_in_later_chunks():
     assert torch.equal(query_of, taken)
 
 
+def test_chunks_are_divided_by_the_totals_of_the_step(tiny_config, fixed_points):
+    net, targets = network(tiny_config, 'none', num_queries=6), moving_boxes()
+    own = count_totals(targets, 6)
+    sums = []
+    for totals in (None, own, 4 * own):
+        losses = chunk_losses(
+            lambda chunk, state: net(chunk, None, state),
+            net.cut_gradient,
+            Criterion(WEIGHTS),
+            net.initial_state(BATCH),
+            clip_of(),
+            targets,
+            3,
+            totals,
+        )
+        with torch.no_grad():
+            sums.append(sum(torch.stack(list(part.values())) for part in losses))
+    torch.testing.assert_close(sums[1], sums[0])
+    torch.testing.assert_close(4 * sums[2], sums[0])
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_pairs_are_counted_before_they_are_matched(seed):
     generator = torch.Generator().manual_seed(seed)

@@ -165,6 +165,22 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), gradient)
 
 
+@pytest.mark.parametrize('seen', [[None] * 2, [None, RIGHT]])
+def test_a_part_draws_as_many_numbers_whatever_it_holds(seen):
+    """Or what is drawn for its next chunk would depend on the split of the batch."""
+    after = []
+    for masks in (clip_of_masks([LEFT, LEFT], [LEFT, None]), clip_of_masks(seen)):
+        targets = targets_of(masks, [1] * len(masks))
+        torch.manual_seed(0)
+        Criterion(WEIGHTS).chunk(random_outputs(2, num_layers=2), targets)
+        after.append(torch.rand(4))
+    nothing = targets_of(torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool), [])
+    torch.manual_seed(0)
+    Criterion(WEIGHTS).chunk(random_outputs(2, num_layers=2), nothing)
+    assert torch.equal(after[0], after[1])
+    assert torch.equal(after[0], torch.rand(4))
+
+
 def test_a_part_without_objects_of_a_step_with_some():
     nothing = targets_of(torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool), [])
     outputs = random_outputs(2)
@@ -284,5 +300,5 @@ def test_the_criterion_waits_for_the_gpu_once():
             learn(outputs, targets)
     finally:
         torch.cuda.set_sync_debug_mode('default')
-    waits = [str(item.message) for item in caught if 'synchronizing' in str(item.message)]
+    waits = [str(item.message) for item in caught if 'called a synchronizing' in str(item.message)]
     assert len(waits) == 1, waits
