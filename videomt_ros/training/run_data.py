@@ -1,18 +1,63 @@
-"""The clips of a run, as Lightning takes them: one epoch that holds every step."""
+"""The clips of a run, as Lightning takes them: one epoch that holds every step, loaded ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
-from videomt_ros.training.sampling import load_batches
 from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
+
+Batches = tuple[Batch, ...]
+"""The parts of a step."""
+
+
+class _FaultsAsValues(Dataset[Batches | DatasetError]):
+    """Batches, or a fault of the files as a value: a worker's exception would lose its words."""
+
+    def __init__(self, clips: Dataset[Batches]) -> None:
+        self._clips = clips
+
+    def __getitem__(self, index: int) -> Batches | DatasetError:
+        try:
+            return self._clips[index]
+        except DatasetError as error:
+            return error
+
+
+def load_batches(
+    clips: Dataset[Batches], steps: Sequence[int], workers: int, pin_memory: bool = False
+) -> Iterator[Batches]:
+    """Load the batches of steps in order, ahead of their use.
+
+    Args:
+        clips: where they come from; see `StepClips`.
+        steps: of the run.
+        workers: processes; 0: in this one.
+        pin_memory: for the copy to a GPU.
+
+    Raises:
+        DatasetError: an image or a mask is damaged; names the file.
+    """
+    loader = DataLoader(
+        _FaultsAsValues(clips),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+    for parts in loader:
+        if isinstance(parts, DatasetError):
+            raise parts
+        # Pinning turns tuples into lists.
+        yield tuple(batch._replace(origins=tuple(batch.origins)) for batch in parts)
 
 
 class RunLoader:
@@ -38,7 +83,7 @@ class RunLoader:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+    def __iter__(self) -> Iterator[Batches]:
         steps = range(self._first_step, len(self))
         return load_batches(self._clips, steps, self._workers, self._pin_memory)
 
@@ -67,7 +112,7 @@ class RunData(pl.LightningDataModule):
         return RunLoader(clips, trainer.global_step, self.settings.workers, on_gpu)
 
     def transfer_batch_to_device(
-        self, batch: tuple[Batch, ...], device: torch.device, dataloader_idx: int
-    ) -> tuple[Batch, ...]:
+        self, batch: Batches, device: torch.device, dataloader_idx: int
+    ) -> Batches:
         """Leave it on the host: the device needs no more than a chunk's frames at a time."""
         return batch

@@ -1,22 +1,17 @@
-"""Where clips come from: which frames of a video make one, and how batches are loaded ahead."""
+"""Where clips come from, and which frames of a video make one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
-from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training.augment import draw_transform
-from videomt_ros.training.clips import Batch, Clip, draw_scene
+from videomt_ros.training.clips import Clip, draw_scene
 from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.labelled_clips import LabelledVideos
-
-Batches = tuple[Batch, ...]
-"""The parts of a step."""
 
 
 class ClipSource(Protocol):
@@ -98,47 +93,6 @@ class SceneClips:
         class_ids = self._class_of[clip.class_ids]
         known = class_ids >= 0
         return Clip(clip.frames, class_ids[known], clip.masks[known], clip.origin)
-
-
-class _Told(Dataset[Batches | DatasetError]):
-    """Hands a fault of the files on as a value: a worker's exception would lose its words."""
-
-    def __init__(self, clips: Dataset[Batches]) -> None:
-        self._clips = clips
-
-    def __getitem__(self, index: int) -> Batches | DatasetError:
-        try:
-            return self._clips[index]
-        except DatasetError as error:
-            return error
-
-
-def load_batches(
-    clips: Dataset[Batches], steps: Sequence[int], workers: int, pin_memory: bool = False
-) -> Iterator[Batches]:
-    """Load the batches of steps in order, ahead of their use.
-
-    Args:
-        clips: where they come from; see `StepClips`.
-        steps: of the run.
-        workers: processes; 0: in this one.
-        pin_memory: for the copy to a GPU.
-
-    Raises:
-        DatasetError: an image or a mask is damaged; names the file.
-    """
-    loader = DataLoader(
-        _Told(clips),
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        pin_memory=pin_memory,
-    )
-    for parts in loader:
-        if isinstance(parts, DatasetError):
-            raise parts
-        # Pinning turns tuples into lists.
-        yield tuple(batch._replace(origins=tuple(batch.origins)) for batch in parts)
 
 
 def frame_times(
