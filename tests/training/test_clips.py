@@ -1,4 +1,4 @@
-"""Batches of clips from synthetic scenes."""
+"""Batches of clips: one truth for them all, and padding."""
 
 from __future__ import annotations
 
@@ -6,31 +6,11 @@ import numpy as np
 import torch
 
 from videomt_ros.datasets.synthetic import Scene
-from videomt_ros.training.clips import (
-    FIRST_TRAINING_SEED,
-    Clip,
-    collate,
-    draw_scene,
-    objects_of_ids,
-)
-
-
-def drawn(seed: int = 3, size: tuple[int, int] = (32, 40), **changes) -> Clip:
-    values = {'clip_frames': 3, 'max_stride': 2, 'supersample': 1}
-    return draw_scene(np.random.default_rng(seed), size, **(values | changes))
+from videomt_ros.training.clips import Clip, collate, objects_of_ids
 
 
 def clip_of(frames: np.ndarray, class_ids: list[int], masks: np.ndarray, origin: str = '') -> Clip:
     return Clip(frames, np.array(class_ids, np.int64), masks, origin)
-
-
-def test_equal_seeds_give_equal_clips():
-    first, second, other = drawn(), drawn(), drawn(seed=4)
-    for one, same in zip(first, second, strict=True):
-        assert np.array_equal(one, same)
-    assert not np.array_equal(first.frames, other.frames)
-    assert first.frames.shape == (3, 32, 40, 3)
-    assert first.frames.dtype == np.uint8
 
 
 def test_truth_is_joined_over_clips():
@@ -96,50 +76,3 @@ def test_the_first_sight_of_each_object_is_known():
     masks[0, 2:], masks[1, 0] = True, True
     batch = collate([clip_of(np.zeros((4, 2, 2, 3), np.uint8), [0, 1, 2], masks)])
     assert batch.targets.first.tolist() == [2, 0, 4]
-
-
-def test_training_never_draws_a_scene_of_the_evaluation():
-    seeds = [int(drawn(seed).origin.split()[2].rstrip(',')) for seed in range(16)]
-    assert min(seeds) >= FIRST_TRAINING_SEED
-    assert len(set(seeds)) == 16
-
-
-def test_clips_are_frames_of_a_scene_at_a_stride():
-    strides = set()
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        number = int(rng.integers(FIRST_TRAINING_SEED, 2**31))
-        scene = Scene(number, 16, 24, num_objects=int(rng.integers(3, 9)))
-        clip = drawn(seed, (16, 24), clip_frames=8, max_stride=3)
-        name, frames = clip.origin.split(', frames ')
-        times = [int(t) for t in frames.split()]
-        assert name == f'synthetic scene {number}'
-        assert 0 <= times[0] < times[-1] < len(scene)
-        strides |= set(np.diff(times).tolist())
-        images, ids = zip(*[scene.frame(t) for t in times], strict=True)
-        assert np.array_equal(clip.frames, np.stack(images))
-        assert np.array_equal(clip.masks.any(axis=0), np.stack(ids) > 0)
-    assert strides == {1, 2, 3}
-
-
-def test_every_start_of_a_scene_is_reached():
-    starts = {int(drawn(seed, (8, 8), clip_frames=1).origin.split()[-1]) for seed in range(600)}
-    assert starts == set(range(60))
-
-
-def test_clips_of_walled_scenes_have_the_wall():
-    plain, walled = (drawn(hidden_frames=limits) for limits in (None, (10, 25)))
-    assert not np.array_equal(plain.frames, walled.frames)
-
-
-def test_supersampled_clips_are_larger_scenes_made_smaller():
-    plain, fine = (drawn(supersample=factor) for factor in (1, 3))
-    assert fine.frames.shape == plain.frames.shape
-    assert fine.masks.shape[1:] == plain.masks.shape[1:]
-    # The same scene: what is large in one lies in the same place in the other.
-    for mask in plain.masks[plain.masks.sum(axis=(1, 2, 3)) > 300]:
-        overlap = [(mask & other).sum() / (mask | other).sum() for other in fine.masks]
-        assert max(overlap) > 0.6
-    # Noise and edges are averaged.
-    roughness = [np.abs(np.diff(clip.frames.astype(int), axis=2)).mean() for clip in (plain, fine)]
-    assert roughness[1] < roughness[0]

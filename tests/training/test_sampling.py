@@ -1,4 +1,4 @@
-"""Which frames make a clip, and what scenes give."""
+"""Which frames make a clip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from videomt_ros.training.sampling import SceneClips, frame_times
+from videomt_ros.training.sampling import frame_times
 
 
 def draw_times(num_frames: int, clip_frames: int, max_stride: int, draws: int = 2000) -> Counter:
@@ -51,15 +51,3 @@ def test_frames_of_any_clip_exist():
         if num_frames >= clip_frames > 1:
             assert len(steps) == 1
             assert 1 <= steps.pop() <= max_stride
-
-
-def test_scenes_leave_out_the_classes_that_the_network_does_not_know():
-    rng = np.random.default_rng(0)
-    seen = set()
-    source = SceneClips([None, 7, 8, None, None, None], [(24, 32)])
-    for _ in range(20):
-        clip = source.draw(rng, 1, 1)
-        assert len(clip.class_ids) == len(clip.masks)
-        seen |= set(clip.class_ids.tolist())
-        assert clip.origin.startswith('synthetic scene ')
-    assert seen == {7, 8}

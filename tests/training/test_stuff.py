@@ -10,7 +10,7 @@ from videomt_ros.model import load_model
 from videomt_ros.resources import resource
 from videomt_ros.training.initial import load_initial
 from videomt_ros.training.mixture import Mixture
-from videomt_ros.training.sampling import SceneClips
+from videomt_ros.training.scene_clips import SceneClips
 from videomt_ros.training.settings import TrainSettings, load_settings
 from videomt_ros.training.step_clips import StepClips
 

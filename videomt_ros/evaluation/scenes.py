@@ -21,7 +21,7 @@ def measure_scenes(net: VidEoMT, seeds: Iterable[int], num_frames: int) -> Track
 
     Args:
         net: trained on the classes of `videomt_ros.datasets.synthetic`.
-        seeds: of the scenes; those below FIRST_TRAINING_SEED (training.clips) are never
+        seeds: of the scenes; those below FIRST_TRAINING_SEED (training.scene_clips) are never
             trained on.
         num_frames: length of each scene.
 

@@ -1,6 +1,6 @@
 """Clips to train on: batches of uint8 frames and their truth.
 
-Here the synthetic scenes; `training.labelled_clips` reads annotated videos.
+`training.scene_clips` draws them, and `training.labelled_clips` reads annotated videos.
 
 Letters: B batch, T frames, N objects of a clip, H W size in pixels.
 """
@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomt_ros.datasets.synthetic import Scene
 from videomt_ros.training.criterion import Targets, build_targets
-
-FIRST_TRAINING_SEED = 1_000_000
-"""Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
 
 
 class Clip(NamedTuple):
@@ -48,49 +43,6 @@ class Batch(NamedTuple):
 
 Objects = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """Classes and masks of a clip, as `Clip` has them."""
-
-
-def draw_scene(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    clip_frames: int,
-    max_stride: int,
-    supersample: int,
-    hidden_frames: tuple[int, int] | None = None,
-    stuff: bool = False,
-) -> Clip:
-    """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
-
-    Args:
-        rng: decides on scene, start and stride.
-        size: (height, width) in pixels.
-        clip_frames: T.
-        max_stride: frames of the scene from one clip frame to the next, 1 up to this.
-        supersample: the scene is drawn so many times larger, and reduced as the camera's image is
-            before it enters the network: fine textures and noise fade by it.
-        hidden_frames: see `datasets.synthetic.Scene`.
-        stuff: the same.
-    """
-    height, width = size
-    scene = Scene(
-        int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
-        height * supersample,
-        width * supersample,
-        num_frames=60,
-        num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
-        hidden_frames=hidden_frames,
-        stuff=stuff,
-    )
-    stride = int(rng.integers(1, max_stride + 1))
-    last = len(scene) - 1 - stride * (clip_frames - 1)
-    start = int(rng.integers(0, max(1, last + 1)))
-    times = [start + stride * i for i in range(clip_frames)]
-    drawn = [scene.frame(t) for t in times]
-    images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
-    middle = supersample // 2
-    ids = [truth[middle::supersample, middle::supersample] for _, truth in drawn]
-    origin = f'synthetic scene {scene.seed}, {list_frames(times)}'
-    return Clip(np.stack(images), *objects_of_ids(np.stack(ids), scene.class_of), origin)
 
 
 def list_frames(times: Sequence[int]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from videomt_ros.datasets.dataset import Category
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES
+from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES
 from videomt_ros.training.data_settings import SYNTHETIC
-from videomt_ros.training.labelled_clips import LabelledVideos, class_table, open_source
-from videomt_ros.training.sampling import ClipSource, SceneClips, VideoClips
+from videomt_ros.training.labelled_clips import LabelledVideos, open_source
+from videomt_ros.training.sampling import ClipSource, VideoClips
+from videomt_ros.training.scene_clips import SceneClips, scene_table
 from videomt_ros.training.settings import Phase, TrainSettings
 
 
@@ -31,12 +31,12 @@ class Mixture:
             # Shapes alone are the network's classes whatever their names; stuff goes by its name.
             has_stuff = not set(STUFF_NAMES).isdisjoint(names)
             self._scenes[0] = (
-                _scene_table('network', names) if has_stuff else [*range(len(CLASS_NAMES))]
+                scene_table('network', names) if has_stuff else [*range(len(CLASS_NAMES))]
             )
         for number, source in enumerate(settings.data):
             where = f'data.{number}'
             if source.dataset == SYNTHETIC:
-                self._scenes[number] = _scene_table(where, names, source.renamed)
+                self._scenes[number] = scene_table(where, names, source.renamed)
             else:
                 self._videos[number] = open_source(where, source, names)
 
@@ -60,14 +60,3 @@ class Mixture:
             )
             for number in range(max(1, len(settings.data)))
         ]
-
-
-def _scene_table(
-    where: str, class_names: Sequence[str], renamed: Sequence[tuple[str, str | None]] = ()
-) -> list[int | None]:
-    """Class of the network for each class of synthetic scenes; see `class_table`."""
-    categories = [
-        Category(k, name, is_thing=name in CLASS_NAMES) for k, name in enumerate(ALL_NAMES)
-    ]
-    table = class_table(where, class_names, categories, SYNTHETIC, renamed)
-    return [table.get(k) for k in range(len(ALL_NAMES))]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training.augment import draw_transform
-from videomt_ros.training.clips import Clip, draw_scene
+from videomt_ros.training.clips import Clip
 from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.labelled_clips import LabelledVideos
 
@@ -45,54 +43,6 @@ class VideoClips:
         turned = clip_frames if length == 1 and clip_frames > 1 else 0
         variation = draw_transform(rng, video.size, self._augmentation, turned)
         return self._videos.read(video, times, variation)
-
-
-class SceneClips:
-    """Clips of synthetic scenes; the network names their classes as `class_of` says.
-
-    They have sky, ground and walls if the network knows any of these.
-    """
-
-    def __init__(
-        self,
-        class_of: Sequence[int | None],
-        sizes: Sequence[tuple[int, int]],
-        supersample: int = 1,
-        weight: float = 1.0,
-        hidden_frames: tuple[int, int] | None = None,
-    ) -> None:
-        """Keep the settings.
-
-        Args:
-            class_of: of each class of `datasets.synthetic`, shapes first, that of the network;
-                None: unknown. Stuff may be left out.
-            sizes: (height, width) of the scenes, one chosen at random per clip.
-            supersample: see `clips.draw_scene`.
-            weight: see `ClipSource`.
-            hidden_frames: see `clips.draw_scene`.
-        """
-        self.weight = weight
-        self._hidden_frames = hidden_frames
-        self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
-        self._stuff = bool((self._class_of[len(CLASS_NAMES) :] >= 0).any())
-        self._sizes = list(sizes)
-        self._supersample = supersample
-
-    def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
-        """See `ClipSource`."""
-        size = self._sizes[rng.integers(len(self._sizes))]
-        clip = draw_scene(
-            rng,
-            size,
-            clip_frames,
-            max_stride,
-            self._supersample,
-            self._hidden_frames,
-            self._stuff,
-        )
-        class_ids = self._class_of[clip.class_ids]
-        known = class_ids >= 0
-        return Clip(clip.frames, class_ids[known], clip.masks[known], clip.origin)
 
 
 def frame_times(

@@ -1,0 +1,131 @@
+"""Clips of synthetic scenes: each is drawn anew, and none is of the demo or the evaluation.
+
+Letters: T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.training.clips import Clip, list_frames, objects_of_ids
+from videomt_ros.training.data_settings import SYNTHETIC
+from videomt_ros.training.labelled_clips import class_table
+
+FIRST_TRAINING_SEED = 1_000_000
+"""Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
+
+
+class SceneClips:
+    """Clips of synthetic scenes; the network names their classes as `class_of` says.
+
+    They have sky, ground and walls if the network knows any of these.
+    """
+
+    def __init__(
+        self,
+        class_of: Sequence[int | None],
+        sizes: Sequence[tuple[int, int]],
+        supersample: int = 1,
+        weight: float = 1.0,
+        hidden_frames: tuple[int, int] | None = None,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            class_of: of each class of `datasets.synthetic`, shapes first, that of the network;
+                None: unknown. Stuff may be left out.
+            sizes: (height, width) of the scenes, one chosen at random per clip.
+            supersample: see `draw_scene`.
+            weight: see `sampling.ClipSource`.
+            hidden_frames: see `draw_scene`.
+        """
+        self.weight = weight
+        self._hidden_frames = hidden_frames
+        self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
+        self._stuff = bool((self._class_of[len(CLASS_NAMES) :] >= 0).any())
+        self._sizes = list(sizes)
+        self._supersample = supersample
+
+    def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
+        """See `sampling.ClipSource`."""
+        size = self._sizes[rng.integers(len(self._sizes))]
+        clip = draw_scene(
+            rng,
+            size,
+            clip_frames,
+            max_stride,
+            self._supersample,
+            self._hidden_frames,
+            self._stuff,
+        )
+        class_ids = self._class_of[clip.class_ids]
+        known = class_ids >= 0
+        return Clip(clip.frames, class_ids[known], clip.masks[known], clip.origin)
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    clip_frames: int,
+    max_stride: int,
+    supersample: int,
+    hidden_frames: tuple[int, int] | None = None,
+    stuff: bool = False,
+) -> Clip:
+    """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
+
+    Args:
+        rng: decides on scene, start and stride.
+        size: (height, width) in pixels.
+        clip_frames: T.
+        max_stride: frames of the scene from one clip frame to the next, 1 up to this.
+        supersample: the scene is drawn so many times larger, and reduced as the camera's image is
+            before it enters the network: fine textures and noise fade by it.
+        hidden_frames: see `datasets.synthetic.Scene`.
+        stuff: the same.
+    """
+    height, width = size
+    scene = Scene(
+        int(rng.integers(FIRST_TRAINING_SEED, 2**31)),
+        height * supersample,
+        width * supersample,
+        num_frames=60,
+        num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+        hidden_frames=hidden_frames,
+        stuff=stuff,
+    )
+    stride = int(rng.integers(1, max_stride + 1))
+    last = len(scene) - 1 - stride * (clip_frames - 1)
+    start = int(rng.integers(0, max(1, last + 1)))
+    times = [start + stride * i for i in range(clip_frames)]
+    drawn = [scene.frame(t) for t in times]
+    images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
+    middle = supersample // 2
+    ids = [truth[middle::supersample, middle::supersample] for _, truth in drawn]
+    origin = f'synthetic scene {scene.seed}, {list_frames(times)}'
+    return Clip(np.stack(images), *objects_of_ids(np.stack(ids), scene.class_of), origin)
+
+
+def scene_table(
+    where: str, class_names: Sequence[str], renamed: Sequence[tuple[str, str | None]] = ()
+) -> list[int | None]:
+    """Class of the network for each class of `datasets.synthetic`, None: unknown.
+
+    Args:
+        where: name of the source, for messages.
+        class_names: of the network.
+        renamed: see `DataSource`.
+
+    Raises:
+        ValueError: none is known, or a name of `renamed` does not exist.
+    """
+    categories = [
+        Category(k, name, is_thing=name in CLASS_NAMES) for k, name in enumerate(ALL_NAMES)
+    ]
+    table = class_table(where, class_names, categories, SYNTHETIC, renamed)
+    return [table.get(k) for k in range(len(ALL_NAMES))]
