@@ -97,9 +97,9 @@ def test_masked_attention_fades_with_the_step(tmp_path):
         [1.0] * 2, [pytest.approx(2 / 3)] * 2, [pytest.approx(1 / 3)] * 2, None, None, None
     ]  # fmt: skip
     passed.clear()
-    settings = tiny_settings(tmp_path / 'image', 'stage=image', 'masked_attention_until=0.5')
+    settings = tiny_settings(tmp_path / 'image', 'stage=image', f'masked_attention_until={5 / 6}')
     run(settings, prepare=spy)  # the earlier block first
-    assert passed == [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], None, None, None]
+    assert passed == [[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], None]
 
 
 def test_a_long_clip_is_one_step_in_chunks(tmp_path):

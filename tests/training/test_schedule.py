@@ -84,6 +84,32 @@ def test_masked_attention_of_an_image_model_fades_block_by_block(step, expected)
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        # EoMT-B on COCO for 88,692 steps: blocks begin at 14,782, 36,955 and 59,128 and end at
+        # 29,564, 51,737 and 73,910. EoMT-S the same, with twice the steps.
+        (14_782, [1, 1, 1]),
+        (14_782 + 7_391, [(1 / 2) ** 0.9, 1, 1]),
+        (29_564, [0, 1, 1]),
+        (36_955, [0, 1, 1]),
+        (36_955 + 7_391, [0, (1 / 2) ** 0.9, 1]),
+        (51_737, [0, 0, 1]),
+        (59_128, [0, 0, 1]),
+        (59_128 + 7_391, [0, 0, (1 / 2) ** 0.9]),
+        (73_910, [0, 0, 0]),
+    ],
+)
+def test_three_blocks_fade_with_pauses_between(step, expected):
+    found = masked_attention_probabilities(step, 88_692, 5 / 6, 3, in_turn=True)
+    assert found == pytest.approx(expected)
+
+
+def test_a_single_block_fades_last():
+    found = [masked_attention_probabilities(s, 60, 5 / 6, 1, in_turn=True) for s in (40, 45, 50)]
+    assert found == [[1.0], pytest.approx([(1 / 2) ** 0.9]), [0.0]]
+
+
 def test_without_masked_attention_no_block_has_any():
     for in_turn in (False, True):
         assert masked_attention_probabilities(0, 100, 0.0, 2, in_turn) == [0.0, 0.0]
