@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.training.runs import differences, log_lines, run
 from videomt_ros.model import VidEoMT, VidEoMTConfig
-from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import (
     check_groups,
     depth_of,
@@ -20,9 +17,6 @@ from videomt_ros.training.optimiser import (
     parameter_groups,
     set_learning_rates,
 )
-from videomt_ros.training.settings import load_settings
-
-ROOT = Path(__file__).parents[2]
 
 
 def located(net: VidEoMT, *arguments) -> dict[str, dict]:
@@ -144,34 +138,3 @@ def test_rates_are_base_times_depth_times_part(tiny_net):
     assert rates['vit block 2, no decay'] == pytest.approx(0.8 * 0.5 / 2)
     assert rates['vit norm, no decay'] == pytest.approx(0.8 * 0.5)
     assert rates['new'] == pytest.approx(0.8 * 0.25)
-
-
-def test_the_demo_run_is_what_it_was_with_two_groups(tmp_path):
-    """Depths are of no matter to a run from scratch: bit by bit the losses and the weights."""
-    overrides = [
-        'phases=[{steps: 3, clip_frames: 2, batch_size: 1}]', 'image_sizes=[[32, 40]]',
-        'warmup_steps=1', 'losses.num_points=64', 'workers=0', 'device=cpu', 'log_every=1',
-    ]  # fmt: skip
-    settings = [
-        load_settings(ROOT / 'config/train_demo.yaml', [*overrides, f'out={tmp_path / name}'])
-        for name in ('ours', 'reference')
-    ]
-
-    def two_groups(module: TrainModule) -> None:
-        halves: tuple[list, list] = ([], [])
-        for name, parameter in module.net.named_parameters():
-            free = (
-                parameter.ndim < 2 or name == 'q.weight' or 'cls_token' in name or 'reg_' in name
-            )
-            halves[free].append(parameter)
-        groups = [
-            {'params': halves[0], 'weight_decay': 0.05, 'lr_factor': 1.0, 'part': 'new'},
-            {'params': halves[1], 'weight_decay': 0.0, 'lr_factor': 1.0, 'part': 'new'},
-        ]
-        module.parameter_groups = lambda: groups
-
-    ours, reference = run(settings[0]), run(settings[1], prepare=two_groups)
-    assert len(reference.optimizers().param_groups) == 2 < len(ours.optimizers().param_groups)
-    assert log_lines(settings[0]) == log_lines(settings[1])
-    assert len(log_lines(settings[0])) == 3
-    assert not differences(ours.net.state_dict(), reference.net.state_dict())
