@@ -69,10 +69,12 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
             f'Expected a folder without a run, {out} holds {next(iter(saved.values())).name}. '
             'Go on with that run by --resume, or choose another folder with out=...'
         )
+    quieten_lightning()
     machine = find_machine(settings)
     torch.set_num_threads(settings.threads)
     mixture = Mixture(settings)
     StepClips(settings, mixture, 0, machine.world_size)  # checks before it has processes to end
+    scores = ScoreCallback(settings) if settings.validation is not None else None
     module, checkpoint = None, None
     if resume:
         # Its weights come from the checkpoint; those it started from may be gone by now.
@@ -85,7 +87,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     if module is None or checkpoint is None:
         module = TrainModule(settings, load_initial(settings))
     prepare(module.net, settings)
-    trainer = build_trainer(settings, machine, checkpoint is not None)
+    trainer = build_trainer(settings, machine, scores)
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
     path = out / 'model.safetensors'
@@ -98,31 +100,38 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     return path
 
 
+def quieten_lightning() -> None:
+    """Keep notes on hardware and on services of Lightning's maker from hiding what a run says."""
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
+    warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
+
+
 def build_trainer(
-    settings: TrainSettings, machine: Machine, is_resumed: bool = False, **changes: Any
+    settings: TrainSettings,
+    machine: Machine,
+    scores: ScoreCallback | None = None,
+    **changes: Any,
 ) -> pl.Trainer:
     """Lightning's loop with all that a run adds to it.
 
     Args:
         settings: of the run.
         machine: where it runs.
-        is_resumed: it goes on from a checkpoint.
+        scores: its validation, whose data set is open; None: the run is not scored.
         changes: arguments of Lightning's Trainer that replace those of a run.
     """
     out = Path(settings.out)
-    # Lightning's notes on hardware and services of its maker would hide what a run says.
-    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-    warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
-    warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
     shows_bar = sys.stdout.isatty()  # where Lightning draws it
-    callbacks: list[pl.Callback] = [
-        RunLog(out / 'log.jsonl', settings.log_every, in_words=not shows_bar),
-        KeepCheckpoints(out / FOLDER, settings.checkpoint_every, settings.keep_checkpoints),
-    ]
-    if settings.validation is not None:
-        callbacks.insert(1, ScoreCallback(settings))
+    callbacks: list[pl.Callback] = []
     if settings.ema_decay is not None:
-        callbacks.insert(0, RunningMean(settings.ema_decay))
+        callbacks.append(RunningMean(settings.ema_decay))  # before its weights are scored
+    callbacks.append(RunLog(out / 'log.jsonl', settings.log_every, in_words=not shows_bar))
+    if scores is not None:
+        callbacks.append(scores)
+    callbacks.append(
+        KeepCheckpoints(out / FOLDER, settings.checkpoint_every, settings.keep_checkpoints)
+    )
     if shows_bar:
         callbacks.append(StepBar())
     arguments: dict[str, Any] = {
