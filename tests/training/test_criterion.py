@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.training.losses import losses_of
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.criterion import (
     Criterion,
@@ -56,12 +57,12 @@ def targets() -> Targets:
 
 def test_perfect_outputs_cost_nothing_but_blurred_borders(targets):
     torch.manual_seed(0)
-    losses = Criterion(POINTS)(perfect(targets, [2, 0]), targets)
+    losses = losses_of(POINTS, perfect(targets, [2, 0]), targets)
     assert losses['class'] < 1e-3
     assert losses['dice'] < 1.0  # of 5; points gather at the border, where truth is in between
     lost = perfect(targets, [2, 0])
     lost.mask_logits[0, 2] = lost.mask_logits[0, 2].flip(0)  # in frame 2, both are elsewhere
-    assert Criterion(POINTS)(lost, targets)['dice'] > losses['dice'] + 1.0
+    assert losses_of(POINTS, lost, targets)['dice'] > losses['dice'] + 1.0
 
 
 def test_matching_follows_the_first_sight(targets):
@@ -84,7 +85,7 @@ def test_class_loss_is_the_weighted_mean_of_the_labels(targets):
     outputs = perfect(targets, [2, 0])
     outputs = outputs._replace(class_logits=torch.randn_like(outputs.class_logits))
     weights = LossWeights(num_points=400, no_object_weight=0.25, mask_weight=1e6)
-    losses = Criterion(weights)(outputs, targets)
+    losses = losses_of(weights, outputs, targets)
     labels = torch.full((3, 4), 3)
     labels[:, 2] = 1
     labels[1:, 0] = 2
@@ -105,7 +106,7 @@ def test_auxiliary_outputs_count_as_much_as_the_last(targets):
     sums = []
     for layers in (wrong, outputs._replace(auxiliary=(wrong,))):
         torch.manual_seed(1)  # what is wrong is matched on the same points
-        sums.append(Criterion(POINTS)(layers, targets)['class'])
+        sums.append(losses_of(POINTS, layers, targets)['class'])
     torch.testing.assert_close(sums[1], sums[0], atol=1e-3, rtol=0)
 
 
@@ -118,7 +119,7 @@ def test_clips_without_objects_teach_no_object():
     )
     class_logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
     mask_logits = torch.zeros(1, 2, 4, SIZE, SIZE, requires_grad=True)
-    losses = Criterion(POINTS)(Outputs(class_logits, mask_logits), nothing)
+    losses = losses_of(POINTS, Outputs(class_logits, mask_logits), nothing)
     sum(losses.values()).backward()
     assert losses['mask'] == losses['dice'] == 0
     assert (class_logits.grad[..., 3] < 0).all()  # up with no object
@@ -130,7 +131,7 @@ def test_a_hidden_object_is_taught_an_empty_mask(targets):
     mask_logits = torch.zeros_like(outputs.mask_logits).requires_grad_()
     mask_logits.data.copy_(outputs.mask_logits.clamp(-1, 1))
     torch.manual_seed(0)
-    losses = Criterion(POINTS)(outputs._replace(mask_logits=mask_logits), targets)
+    losses = losses_of(POINTS, outputs._replace(mask_logits=mask_logits), targets)
     losses['mask'].backward()
     assert (mask_logits.grad[0, 1, 2] >= 0).all() and mask_logits.grad[0, 1, 2].sum() > 0
     assert not mask_logits.grad[0, 0, 0].any()  # not seen yet: no mask is expected

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
 from videomt_ros.training.criterion import (
@@ -54,7 +55,7 @@ def random_outputs(num_frames: int, batch_size: int = 1, num_layers: int = 1) ->
 def supervised(outputs: Outputs, targets: Targets) -> Tensor:
     """(T, Q) bool: which query is shown a mask in which frame, by the gradient."""
     mask_logits = outputs.mask_logits.clone().requires_grad_()
-    losses = Criterion(WEIGHTS)(outputs._replace(mask_logits=mask_logits), targets)
+    losses = losses_of(WEIGHTS, outputs._replace(mask_logits=mask_logits), targets)
     (losses['mask'] + losses['dice']).backward()
     return mask_logits.grad[0].flatten(2).any(dim=2)
 
@@ -99,17 +100,16 @@ def test_a_stuff_class_is_one_object_in_many_pieces():
 
 @pytest.mark.parametrize('seen', [[LEFT, LEFT, RIGHT], [None, RIGHT, None], [None, None, None]])
 def test_an_object_that_is_never_visible_changes_nothing(monkeypatch, seen):
-    points = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr(torch, 'rand', lambda n, p, _, device: points[:p].repeat(n, 1, 1))
+    fix_points(monkeypatch, random_points(600, seed=1))
     alone = targets_of(clip_of_masks(seen), [1])
     joined = targets_of(clip_of_masks([None] * 3, seen, [None] * 3), [2, 1, 0])
     outputs = random_outputs(3, num_layers=2)
-    expected = Criterion(WEIGHTS)(outputs, alone)
-    for name, loss in Criterion(WEIGHTS)(outputs, joined).items():
+    expected = losses_of(WEIGHTS, outputs, alone)
+    for name, loss in losses_of(WEIGHTS, outputs, joined).items():
         torch.testing.assert_close(loss, expected[name])
     if not any(seen):
         nothing = targets_of(torch.zeros(0, 3, SIZE, SIZE, dtype=torch.bool), [])
-        for name, loss in Criterion(WEIGHTS)(outputs, nothing).items():
+        for name, loss in losses_of(WEIGHTS, outputs, nothing).items():
             torch.testing.assert_close(loss, expected[name])
 
 
@@ -119,7 +119,7 @@ def test_an_empty_clip_beside_others_is_taught_no_object():
     outputs = random_outputs(2, batch_size=3)
     class_logits = outputs.class_logits.clone().requires_grad_()
     mask_logits = outputs.mask_logits.clone().requires_grad_()
-    losses = Criterion(WEIGHTS)(Outputs(class_logits, mask_logits), targets)
+    losses = losses_of(WEIGHTS, Outputs(class_logits, mask_logits), targets)
     sum(losses.values()).backward()
     taught = (class_logits.grad < 0).nonzero()  # the logits that are to rise
     assert (taught[taught[:, 0] == 1][:, 3] == NUM_CLASSES).all()
@@ -136,8 +136,9 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
     class_ids = torch.arange(8) % NUM_CLASSES
     outputs = random_outputs(2, batch_size=3, num_layers=3)
     layers = [Outputs(*layer[:2]) for layer in (*outputs.auxiliary, outputs)]
+    totals = torch.tensor([2 + 1 + 3 + 4, 3 * 2 * NUM_QUERIES], dtype=torch.float64)
 
-    def learn(start: int, end: int, totals: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+    def learn(start: int, end: int) -> tuple[dict[str, Tensor], Tensor]:
         mine = (clip_of >= start) & (clip_of < end)
         targets = build_targets(
             clip_of[mine] - start, class_ids[mine], masks[mine], num_clips=end - start
@@ -150,16 +151,16 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
         *auxiliary, last = (Outputs(*leaf) for leaf in leaves)
         torch.manual_seed(7)
         whole = last._replace(auxiliary=tuple(auxiliary))
-        losses, _ = Criterion(WEIGHTS).chunk(whole, targets, totals=totals)
+        losses, _ = Criterion(WEIGHTS).chunk(whole, targets, totals)
         sum(losses.values()).backward()
         grads = [torch.cat([x.grad.flatten(1) for x in leaf], dim=1) for leaf in leaves]
         return losses, torch.stack(grads, dim=1)
 
     counted: list[Tensor] = []
-    expected, gradient = learn(0, 3, None)
-    assert counted[0].tolist() == [2 + 1 + 3 + 4, 3 * 2 * NUM_QUERIES]
-    parts = [learn(*ends, counted[0]) for ends in ((0, cut), (cut, 3))]
-    assert torch.equal(counted[1] + counted[2], counted[0])
+    expected, gradient = learn(0, 3)
+    parts = [learn(*ends) for ends in ((0, cut), (cut, 3))]
+    assert torch.equal(counted[0], totals)
+    assert torch.equal(counted[1] + counted[2], totals)
     for name, loss in expected.items():
         torch.testing.assert_close(parts[0][0][name] + parts[1][0][name], loss)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), gradient)
@@ -172,11 +173,11 @@ def test_a_part_draws_as_many_numbers_whatever_it_holds(seen):
     for masks in (clip_of_masks([LEFT, LEFT], [LEFT, None]), clip_of_masks(seen)):
         targets = targets_of(masks, [1] * len(masks))
         torch.manual_seed(0)
-        Criterion(WEIGHTS).chunk(random_outputs(2, num_layers=2), targets)
+        losses_of(WEIGHTS, random_outputs(2, num_layers=2), targets)
         after.append(torch.rand(4))
     nothing = targets_of(torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool), [])
     torch.manual_seed(0)
-    Criterion(WEIGHTS).chunk(random_outputs(2, num_layers=2), nothing)
+    losses_of(WEIGHTS, random_outputs(2, num_layers=2), nothing)
     assert torch.equal(after[0], after[1])
     assert torch.equal(after[0], torch.rand(4))
 
@@ -186,7 +187,7 @@ def test_a_part_without_objects_of_a_step_with_some():
     outputs = random_outputs(2)
     leaves = [logits.clone().requires_grad_() for logits in outputs[:2]]
     totals = torch.tensor([3, 4 * NUM_QUERIES], dtype=torch.float64)  # two clips, three pairs
-    losses, query_of = Criterion(WEIGHTS).chunk(Outputs(*leaves), nothing, totals=totals)
+    losses, query_of = Criterion(WEIGHTS).chunk(Outputs(*leaves), nothing, totals)
     assert query_of.shape == (1, 0)
     sum(losses.values()).backward()
     assert losses['mask'] == losses['dice'] == 0
@@ -216,7 +217,7 @@ def test_costs_and_losses_are_float32_under_autocast(monkeypatch, autocast, dtyp
     for layer, enabled in ((half, autocast), (whole, False)):
         torch.manual_seed(0)
         with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
-            results.append(Criterion(WEIGHTS)(layer, targets))
+            results.append(losses_of(WEIGHTS, layer, targets))
     assert [cost.dtype for cost in costs] == [torch.float32] * 4  # of two frames each
     assert torch.equal(torch.stack(costs[:2]), torch.stack(costs[2:]))
     for name, loss in results[0].items():
@@ -266,7 +267,7 @@ def many_layers(num_objects: int, device: str = 'cpu') -> tuple[Outputs, Targets
 
 
 def learn(outputs: Outputs, targets: Targets) -> None:
-    losses, _ = Criterion(WEIGHTS).chunk(outputs, targets, totals=count_totals(targets, 9))
+    losses, _ = Criterion(WEIGHTS).chunk(outputs, targets, count_totals(targets, 9))
     sum(losses.values()).backward()
 
 

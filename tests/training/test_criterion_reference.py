@@ -19,21 +19,12 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerLoss,
 )
 
+from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
 from videomt_ros.training.criterion import Criterion, LossWeights, Targets, build_targets
 
 NUM_QUERIES, NUM_CLASSES, SIZE = 7, 5, 24
-
-
-def fix_points(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
-    """Every mask is compared on the first of these points, (P, 2), whoever asks for some."""
-
-    def rand(count: int, num_points: int, two: int, device: object = None) -> Tensor:
-        assert two == 2 and num_points <= len(points)
-        return points[:num_points].repeat(count, 1, 1)
-
-    monkeypatch.setattr(torch, 'rand', rand)
 
 
 def pixel_centres(size: int) -> Tensor:
@@ -177,7 +168,7 @@ WEIGHTS = LossWeights(
 @pytest.mark.parametrize('draw', [random_boxes, partition])
 @pytest.mark.parametrize('seed', range(5))
 def test_matching_is_that_of_mask2former(monkeypatch, draw, seed):
-    fix_points(monkeypatch, torch.rand(96, 2, generator=torch.Generator().manual_seed(seed)))
+    fix_points(monkeypatch, random_points(96, seed))
     targets, outputs = draw(seed, [3, 0, 4]), random_outputs(seed, 3, SIZE // 4)
     masks, class_ids = labels_of(targets, 3)
     matcher = Mask2FormerHungarianMatcher(2.0, 5.0, 5.0, num_points=96)
@@ -190,7 +181,7 @@ def test_matching_is_that_of_mask2former(monkeypatch, draw, seed):
 @pytest.mark.parametrize('draw', [random_boxes, partition])
 @pytest.mark.parametrize('seed', range(5))
 def test_losses_and_gradients_are_those_of_mask2former(monkeypatch, draw, seed):
-    fix_points(monkeypatch, torch.rand(288, 2, generator=torch.Generator().manual_seed(seed)))
+    fix_points(monkeypatch, random_points(288, seed))
     targets, outputs = draw(seed, [3, 0, 4]), random_outputs(seed, 3, SIZE // 4)
     leaves = (outputs.class_logits, outputs.mask_logits)
     theirs = mask2former(WEIGHTS)(
@@ -202,7 +193,7 @@ def test_losses_and_gradients_are_those_of_mask2former(monkeypatch, draw, seed):
         'mask': 5.0 * theirs['loss_mask'],
         'dice': 5.0 * theirs['loss_dice'],
     }
-    losses = Criterion(WEIGHTS)(outputs, targets)
+    losses = losses_of(WEIGHTS, outputs, targets)
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name], rtol=1e-5, atol=1e-5)
@@ -217,7 +208,7 @@ def test_losses_and_gradients_are_those_of_mask2former(monkeypatch, draw, seed):
 
 
 def test_each_supervised_layer_is_compared_as_mask2former_does(monkeypatch):
-    fix_points(monkeypatch, torch.rand(288, 2, generator=torch.Generator().manual_seed(9)))
+    fix_points(monkeypatch, random_points(288, 9))
     targets, layers = random_boxes(9, [2, 3]), [random_outputs(s, 2, SIZE // 4) for s in range(3)]
     auxiliary = [
         {
@@ -232,7 +223,7 @@ def test_each_supervised_layer_is_compared_as_mask2former_does(monkeypatch):
         *labels_of(targets, 2),
         auxiliary,
     )
-    losses = Criterion(WEIGHTS)(layers[2]._replace(auxiliary=tuple(layers[:2])), targets)
+    losses = losses_of(WEIGHTS, layers[2]._replace(auxiliary=tuple(layers[:2])), targets)
     for name, key in (
         ('class', 'loss_cross_entropy'), ('mask', 'loss_mask'), ('dice', 'loss_dice')
     ):  # fmt: skip
@@ -243,11 +234,11 @@ def test_each_supervised_layer_is_compared_as_mask2former_does(monkeypatch):
 
 def test_objects_without_a_query_are_left_out_of_the_mean(monkeypatch):
     """Where we differ: Mask2Former divides by all objects, also by those that found no query."""
-    fix_points(monkeypatch, torch.rand(288, 2, generator=torch.Generator().manual_seed(3)))
+    fix_points(monkeypatch, random_points(288, 3))
     targets, outputs = random_boxes(3, [NUM_QUERIES + 2]), random_outputs(3, 1, SIZE // 4)
     theirs = mask2former(WEIGHTS)(
         outputs.mask_logits[:, 0], outputs.class_logits[:, 0], *labels_of(targets, 1)
     )
-    losses = Criterion(WEIGHTS)(outputs, targets)
+    losses = losses_of(WEIGHTS, outputs, targets)
     expected = 5.0 * theirs['loss_dice'] * (NUM_QUERIES + 2) / NUM_QUERIES
     torch.testing.assert_close(losses['dice'], expected, rtol=1e-5, atol=1e-5)

@@ -29,7 +29,7 @@ def chunk_losses(
     frames: Tensor,
     targets: Targets,
     chunk_frames: int,
-    totals: Tensor | None = None,
+    totals: Tensor,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the losses of one chunk after the other.
 
@@ -50,7 +50,7 @@ def chunk_losses(
     query_of = None
     for start in range(0, frames.shape[1], chunk_frames):
         outputs, state = forward(frames[:, start : start + chunk_frames], state)
-        losses, query_of = criterion.chunk(outputs, targets, start, query_of, totals)
+        losses, query_of = criterion.chunk(outputs, targets, totals, start, query_of)
         state = cut_gradient(state)
         del outputs  # or they would lie beside those of the next chunk
         yield losses

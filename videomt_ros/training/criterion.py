@@ -112,73 +112,50 @@ def to_host(tensor: Tensor) -> NDArray[np.float32]:
 
 
 class Criterion:
-    """Match and compare: `Criterion(weights)(outputs, targets)` -> losses by name."""
+    """Match objects with queries, and compare."""
 
     def __init__(self, weights: LossWeights) -> None:
         self.weights = weights
-
-    def __call__(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Losses of a batch, weighted, and summed over the supervised layers.
-
-        Args:
-            outputs: of clips, in training mode: class_logits (B, T, Q, K + 1),
-                mask_logits (B, T, Q, h, w), and the same before each query block.
-            targets: truth of the clips, with the masks on the same device.
-
-        Returns:
-            Scalars `class`, `mask` and `dice`; the loss to minimise is their sum.
-        """
-        return self.chunk(outputs, targets)[0]
 
     def chunk(
         self,
         outputs: Outputs,
         targets: Targets,
+        totals: Tensor,
         start: int = 0,
         query_of: Tensor | None = None,
-        totals: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The share of some consecutive frames in the losses of whole clips.
+        """The share of some consecutive frames of clips in the losses of a step.
 
-        Objects keep the queries they were given in earlier chunks, and the losses are divided by
-        what the whole clips hold: those of all chunks add up to those of the clips.
+        Objects keep the queries they were given in earlier chunks. The losses of all chunks of all
+        clips of the step add up to its own.
 
         Args:
-            outputs: of the chunk, as above with the chunk's frames for T.
-            targets: truth of the whole clips.
+            outputs: of the chunk, in training mode: class_logits (B, T, Q, K + 1),
+                mask_logits (B, T, Q, h, w), and the same before each query block.
+            targets: truth of the whole clips, with the masks on the same device.
+            totals: sum of `count_totals` over all clips of the step.
             start: the chunk's first frame in the clips.
             query_of: what this method returned for the chunk before, None at frame 0.
-            totals: sum of `count_totals` over all clips of the step, of which these are some;
-                None: these are all.
 
         Returns:
-            The losses, and the query of each object in each layer, (L, N) int64 on the CPU, -1
-            without one.
+            Scalars `class`, `mask` and `dice`, weighted, and summed over the supervised layers,
+            whose sum is to be minimised; and the query of each object in each layer, (L, N) int64
+            on the CPU, -1 without one.
         """
-        with torch.autocast(outputs.class_logits.device.type, enabled=False):
-            return self._chunk(outputs, targets, start, query_of, totals)
-
-    def _chunk(
-        self,
-        outputs: Outputs,
-        targets: Targets,
-        start: int,
-        query_of: Tensor | None,
-        totals: Tensor | None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The same in float32: the products of the costs too, which autocast would shorten."""
         layers = (*outputs.auxiliary, outputs._replace(auxiliary=()))
-        query_of = self.match(layers, targets, start, query_of)
-        if totals is None:
-            totals = count_totals(targets, outputs.class_logits.shape[2])
-        totals = totals.to(outputs.class_logits.device, non_blocking=True)
-        pairs = self._pairs(targets, query_of, start, outputs.class_logits.shape[1])
-        pairs = pairs.to(outputs.class_logits.device, non_blocking=True)
-        losses = [
-            self._layer(layer, targets.masks, of_layer, start, totals)
-            for layer, of_layer in zip(layers, pairs, strict=True)
-        ]
-        sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
+        device, num_frames = outputs.class_logits.device, outputs.class_logits.shape[1]
+        # In float32: autocast would shorten the products of the costs too.
+        with torch.autocast(device.type, enabled=False):
+            query_of = self.match(layers, targets, start, query_of)
+            totals = totals.to(device, non_blocking=True)
+            pairs = self._pairs(targets, query_of, start, num_frames)
+            pairs = pairs.to(device, non_blocking=True)
+            losses = [
+                self._layer(layer, targets.masks, of_layer, start, totals)
+                for layer, of_layer in zip(layers, pairs, strict=True)
+            ]
+            sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
         return sums, query_of
 
     @torch.no_grad()

@@ -1,0 +1,31 @@
+"""What the tests of the losses share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from videomt_ros.model.network import Outputs
+from videomt_ros.training.criterion import Criterion, LossWeights, Targets, count_totals
+
+
+def losses_of(weights: LossWeights, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+    """Losses of whole clips that are all of a step."""
+    totals = count_totals(targets, outputs.class_logits.shape[2])
+    return Criterion(weights).chunk(outputs, targets, totals)[0]
+
+
+def fix_points(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
+    """Every mask is compared on the first of these points, (P, 2), whoever asks for some."""
+
+    def rand(count: int, num_points: int, two: int, device: object = None) -> Tensor:
+        assert two == 2 and num_points <= len(points)
+        return points[:num_points].repeat(count, 1, 1)
+
+    monkeypatch.setattr(torch, 'rand', rand)
+
+
+def random_points(count: int, seed: int) -> Tensor:
+    """(count, 2) in 0..1."""
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(seed))
