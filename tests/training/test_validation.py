@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +143,7 @@ def test_the_best_weights_are_kept_and_little_else(root, tmp_path):
             weights[trainer.global_step] = pl_module.net.q.weight.detach().clone()
 
     run(settings, [scores, Watch()])
-    assert scores.state_dict() == {'best_value': 0.6, 'best_step': 2}
+    assert (scores.best_value, scores.best_step) == (0.6, 2)
     best = load_model(tmp_path / 'best.safetensors')
     assert torch.equal(best.q.weight, weights[2].half().float())
     assert {
@@ -240,6 +242,50 @@ def test_a_resumed_run_knows_its_best(root, tmp_path, monkeypatch):
     assert states[0] == states[1] and states[0]['best_step'] is not None
     best = [load_model(tmp_path / name / 'best.safetensors') for name in 'ab']
     assert not differences(best[0].state_dict(), best[1].state_dict())
+
+
+def resumed_with(before: ScoreCallback, settings: TrainSettings) -> ScoreCallback:
+    resumed = ScoreCallback(settings)
+    resumed.load_state_dict(before.state_dict())
+    return resumed
+
+
+@pytest.mark.parametrize(
+    ('changes', 'told'),
+    [
+        ({'dataset': 'vspw'}, 'dataset ytvis2019, root ytvis2019, split valid, limit None, now '
+         'dataset vspw, root vspw, split val, limit None'),
+        ({'limit': 1}, '.*limit None, now .* limit 1'),
+    ],
+)  # fmt: skip
+def test_a_best_of_another_validation_does_not_count(root, tmp_path, caplog, changes, told):
+    settings = settings_of(root, tmp_path, steps=1)
+    before = Scripted(settings)
+    before.values = [0.99]
+    run(settings, [before])
+    first = (tmp_path / 'best.safetensors').read_bytes()
+    changed = settings_of(root, tmp_path, steps=1, **changes)
+    resumed = Scripted(changed)
+    resumed.load_state_dict(before.state_dict())
+    assert re.search(f'another validation .{told}.: the next score', caplog.text)
+    resumed.values = [0.2]
+    module = Learning()
+    with torch.no_grad():
+        module.net.q.weight.zero_()
+    run(changed, [resumed], module)
+    assert (resumed.best_value, resumed.best_step) == (0.2, 1)
+    assert (tmp_path / 'best.safetensors').read_bytes() != first
+
+
+def test_a_best_of_the_same_videos_counts_wherever_they_lie(root, tmp_path, caplog):
+    before = ScoreCallback(settings_of(root, tmp_path, limit=2))
+    before.best_value, before.best_step = 0.5, 2
+    shutil.copytree(root / 'ytvis2019', tmp_path / 'ytvis2019')
+    moved = settings_of(tmp_path, tmp_path, every=5, pictures=1, limit=2)
+    assert resumed_with(before, moved).best_value == 0.5
+    before.best_value = None  # there is no best to speak of
+    resumed_with(before, settings_of(root, tmp_path, dataset='vspw'))
+    assert not caplog.text
 
 
 def damaged(root: Path, tmp_path: Path, which: str) -> Path:

@@ -15,13 +15,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset
@@ -32,6 +31,8 @@ from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.model.device import choose_precision
 from videomt_ros.training.early_end import disk_is_full
+from videomt_ros.training.machine import is_first_process
+from videomt_ros.training.module import TrainModule
 from videomt_ros.training.pictures import log_page, validation_page, write_page
 from videomt_ros.training.settings import TrainSettings
 
@@ -45,16 +46,6 @@ _KEPT = ('metrics.json', 'report.html')
 """Of an evaluation's folder; result files of each validation would fill the disk."""
 
 logger = logging.getLogger(__name__)
-
-
-class Delivering(Protocol):
-    """What this callback asks of the module beside what Lightning gives."""
-
-    net: VidEoMT
-
-    def deliverable(self) -> Mapping[str, Tensor]:
-        """State of `net` as the run would deliver it now: averaged, if it keeps an average."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -103,12 +94,31 @@ class ScoreCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {'best_value': self.best_value, 'best_step': self.best_step}
+        return {'best_value': self.best_value, 'best_step': self.best_step, 'of': self._scored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """From the checkpoint; a best of other videos says nothing of these, and is left out."""
+        before = state_dict.get('of')
+        if before != self._scored:
+            if state_dict['best_value'] is not None and is_first_process():
+                logger.warning(
+                    'The best so far is of another validation (%s, now %s): the next score is the '
+                    'first best.', _listed(before), _listed(self._scored),
+                )  # fmt: skip
+            return
         self.best_value = state_dict['best_value']
         self.best_step = state_dict['best_step']
+
+    @property
+    def _scored(self) -> dict[str, str | int | None]:
+        """What scores can be compared on; the folder may lie elsewhere on another machine."""
+        wanted = self.validation
+        return {
+            'dataset': wanted.dataset,
+            'root': Path(wanted.root).name,
+            'split': wanted.split,
+            'limit': wanted.limit,
+        }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Join the processes of the run in a group that waits for long videos."""
@@ -129,9 +139,9 @@ class ScoreCallback(Callback):
         step = trainer.global_step
         if step % self.validation.every == 0 or step == self.settings.total_steps:
             with isolate_rng():
-                self.validate(trainer, cast(Delivering, pl_module), step)
+                self.validate(trainer, cast(TrainModule, pl_module), step)
 
-    def validate(self, trainer: Trainer, module: Delivering, step: int) -> None:
+    def validate(self, trainer: Trainer, module: TrainModule, step: int) -> None:
         """Score, log, draw, and keep the best; all processes take part.
 
         What goes wrong with it is logged, and the run goes on.
@@ -274,7 +284,7 @@ class ScoreCallback(Callback):
                 _remove(path)
 
 
-def delivered_network(module: Delivering) -> VidEoMT:
+def delivered_network(module: TrainModule) -> VidEoMT:
     """The network as a node would run it from the file that the run would leave now.
 
     Returns:
@@ -312,6 +322,10 @@ def _open(settings: TrainSettings) -> Dataset:
     for note in classes.notes:
         logger.info('%s: %s', name, note)
     return replace(dataset, videos=dataset.videos[: validation.limit])
+
+
+def _listed(scored: Mapping[str, str | int | None] | None) -> str:
+    return ', '.join(f'{name} {value}' for name, value in (scored or {}).items()) or 'unknown'
 
 
 def _described(failure: Mapping[str, str]) -> str:
