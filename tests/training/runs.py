@@ -18,11 +18,23 @@ from videomt_ros.training.run_data import RunData
 from videomt_ros.training.settings import TrainSettings, load_settings
 from videomt_ros.training.trainer import build_trainer
 
-TINY = """
+TINY_SIZES = {
+    'embed_dim': 32, 'depth': 3, 'num_heads': 2, 'patch_size': 8, 'table_size': 32,
+    'num_queries': 8, 'num_query_blocks': 2, 'test_size': 32, 'size_divisor': 8,
+}  # fmt: skip
+"""Of a network that learns in milliseconds."""
+
+
+def tiny_network(num_classes: int, **changes: Any) -> str:
+    """The `network` of a run file, of these sizes but for the changes."""
+    values = {'name': 'tiny', 'num_classes': num_classes, **TINY_SIZES, **changes}
+    return f'network: {json.dumps(values)}'
+
+
+TINY = (
+    tiny_network(6)
+    + """
 seed: 1
-network:
-  {name: tiny, num_classes: 6, embed_dim: 32, depth: 3, num_heads: 2, patch_size: 8,
-   table_size: 32, num_queries: 8, num_query_blocks: 2, test_size: 32, size_divisor: 8}
 phases:
   - {steps: 3, clip_frames: 1, batch_size: 2}
   - {steps: 3, clip_frames: 2, batch_size: 2}
@@ -39,6 +51,7 @@ threads: 1
 log_every: 1
 checkpoint_every: 2
 """
+)
 
 
 def tiny_settings(out: Path, *overrides: str) -> TrainSettings:

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from tests.training.runs import TINY_SIZES
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model, save_model
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.settings import Phase, TrainSettings
 
 TINY = VidEoMTConfig(
-    num_classes=3, class_names=('cat', 'dog', 'owl'), embed_dim=32, depth=3, num_heads=2,
-    patch_size=8, table_size=32, num_queries=5, num_query_blocks=2, test_size=32, size_divisor=8,
-)  # fmt: skip
+    **{**TINY_SIZES, 'num_queries': 5}, num_classes=3, class_names=('cat', 'dog', 'owl')
+)
 IMAGE = replace(TINY, propagation='none', name='image')
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.training.labelled_data import FORMATS, SIZE, write_labelled
+from tests.training.runs import tiny_network
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 from videomt_ros.training.clips import Batch
@@ -19,11 +20,10 @@ from videomt_ros.training.settings import TrainSettings, load_settings
 from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.trainer import train
 
-RUN_FILE = """
-network:
-  {name: tiny, num_classes: 6, class_names: [star, circle, square, triangle, ring, cross],
-   embed_dim: 32, depth: 3, num_heads: 2, patch_size: 8, table_size: 32, num_queries: 8,
-   num_query_blocks: 2, test_size: 32, size_divisor: 16}
+NAMES = ['star', 'circle', 'square', 'triangle', 'ring', 'cross']
+RUN_FILE = (
+    tiny_network(6, class_names=NAMES, size_divisor=16)
+    + """
 phases:
   - {steps: 2, clip_frames: 2, batch_size: 2, max_stride: 2}
 augmentation: {short_sides: [24, 32], max_long_side: 48}
@@ -34,6 +34,7 @@ workers: 0
 threads: 1
 log_every: 1
 """
+)
 
 
 @pytest.fixture

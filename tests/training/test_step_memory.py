@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.training.runs import tiny_network
 from videomt_ros.training.initial import load_initial
 from videomt_ros.training.machine import find_machine
 from videomt_ros.training.mixture import Mixture
@@ -21,11 +22,9 @@ from videomt_ros.training.trainer import build_trainer
 
 SIZE, FRAMES = 96, 15
 
-RUN = """
-network:
-  {name: tiny, num_classes: 2, class_names: [left, right], embed_dim: 32, depth: 3, num_heads: 2,
-   patch_size: 8, table_size: 32, num_queries: 8, num_query_blocks: 2, propagation: gru,
-   test_size: 32, size_divisor: 8}
+RUN = (
+    tiny_network(2, class_names=['left', 'right'], propagation='gru')
+    + """
 phases: [{steps: 2, clip_frames: 15, batch_size: 2}]
 augmentation: {short_sides: [96], max_long_side: 96, crop_probability: 0, flip_probability: 0}
 losses: {num_points: 256}
@@ -33,6 +32,7 @@ ema_decay: null
 workers: 0
 threads: 1
 """
+)
 
 
 @pytest.fixture(scope='module')
