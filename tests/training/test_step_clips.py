@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.runs import TINY_SIZES
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.training.clips import Batch, Clip
@@ -21,10 +22,11 @@ from videomt_ros.training.settings import Phase, TrainSettings
 from videomt_ros.training.step_clips import MAX_DRAWS, StepClips
 
 NETWORK = VidEoMTConfig(
-    name='tiny', num_classes=6, embed_dim=32, depth=3, num_heads=2, patch_size=8, table_size=32,
-    num_queries=8, num_query_blocks=2, test_size=32, size_divisor=16,
+    **{**TINY_SIZES, 'size_divisor': 16},
+    name='tiny',
+    num_classes=6,
     pixel_mean=(10.0, 20.4, 300.0),
-)  # fmt: skip
+)
 PHASES = (Phase(3, clip_frames=1, batch_size=12), Phase(2, clip_frames=3, batch_size=6))
 SIZES = ((16, 24), (24, 16))
 
