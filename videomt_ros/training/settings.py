@@ -140,8 +140,8 @@ class TrainSettings:
     """Compute the blocks' activations again in the backward pass: less memory, more time."""
     compile: bool = False
     """Run the blocks through torch.compile."""
-    device: str = 'auto'
-    """auto, cpu or cuda; auto: a GPU if there is one."""
+    device: Literal['auto', 'cpu', 'cuda'] = 'auto'
+    """auto: a GPU if there is one."""
     devices: int = 1
     """Processes on this machine, each with a GPU of its own. Under torchrun or SLURM: what the
     launcher started."""
@@ -164,9 +164,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ValueError('Expected phases, one or more, got none.')
+            raise ValueError(
+                'Expected phases, one or more, got none. Give each steps, clip_frames and '
+                'batch_size, as config/train_demo.yaml does.'
+            )
         if not self.image_sizes:
-            raise ValueError('Expected image_sizes, one (height, width) or more, got none.')
+            raise ValueError(
+                'Expected image_sizes, one [height, width] or more, got none. Leave the setting '
+                'out for [[128, 160]].'
+            )
         for height, width in self.image_sizes:
             patch = self.network.patch_size
             if min(height, width) < 8 or height % patch or width % patch:
@@ -187,8 +193,6 @@ class TrainSettings:
         )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')
-        if self.device not in ('auto', 'cpu', 'cuda'):
-            raise ValueError(f'Expected device to be auto, cpu or cuda, got {self.device!r}.')
         if self.stage == 'image' and (
             self.network.propagation != 'none'
             or any(phase.clip_frames > 1 for phase in self.phases)

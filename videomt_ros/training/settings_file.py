@@ -35,10 +35,14 @@ def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
             raise ValueError(f'Expected an override as key=value, got {override!r}.')
         *parents, leaf = key.split('.')
         place = values
-        for parent in parents:
+        for depth, parent in enumerate(parents, start=1):
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise ValueError(f'{key!r}: {parent} has no settings inside.')
+                name = '.'.join(parents[:depth])
+                raise ValueError(
+                    f'Expected named settings inside {name} for {override!r}, it has none. '
+                    f'Give it as a whole: {name}=...'
+                )
         try:
             place[leaf] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -74,7 +78,10 @@ def build_settings(kind: Any, values: Any, where: str = '') -> Any:
         if item.name not in values and item.default is item.default_factory is MISSING
     ]
     if missing:
-        raise ValueError(f'Missing settings: {", ".join(missing)}.')
+        raise ValueError(
+            f'Missing settings: {", ".join(missing)}. Give them in the run file or as key=value; '
+            f'{kind.__module__}.{kind.__name__} says what they mean.'
+        )
     return kind(
         **{name: _convert(hints[name], value, where + name) for name, value in values.items()}
     )
