@@ -21,14 +21,15 @@ from torch import Tensor
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.data_settings import SYNTHETIC, Augmentation, DataSource
-from videomt_ros.training.early_end import memory_is_full
+from videomt_ros.training.early_end import less_memory, memory_is_full
 from videomt_ros.training.initial import load_initial, prepare
-from videomt_ros.training.machine import find_machine
+from videomt_ros.training.machine import find_machine, precision_of
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_data import RunData
 from videomt_ros.training.settings import TrainSettings
-from videomt_ros.training.trainer import build_trainer
+from videomt_ros.training.step_clips import check_shares
+from videomt_ros.training.trainer import build_trainer, quieten_lightning
 
 REST = 'rest'
 PARTS = ('data', 'forward', 'matching', 'losses', 'backward', 'optimiser', REST)
@@ -39,7 +40,6 @@ loop."""
 _ACTIONS = {'train_dataloader_next': 'data', 'optimizer_step': 'optimiser'}
 """Ends of the names that Lightning gives to what it does, and the parts they are."""
 _STEP = 'run_training_batch'
-_PRECISIONS = {'32-true': 'fp32', 'bf16-mixed': 'bf16', '16-mixed': 'fp16'}
 
 WARM_UP = 3
 """Steps in which torch.compile and cuDNN choose their kernels."""
@@ -150,6 +150,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
         ValueError: memory is too small for a step; says what to lower.
         ValueError, DatasetError, CheckpointError: as training itself does.
     """
+    quieten_lightning()
     warm_up = WARM_UP + AHEAD * settings.workers
     settings = one_process(settings, warm_up + steps)
     if synthetic:
@@ -193,16 +194,16 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     except Exception as error:
         if not memory_is_full(error):
             raise
+        changes = ', or '.join(filter(None, less_memory(settings, 0, trainer)))
         raise ValueError(
             f'Out of memory with {settings.phases[0].batch_size} clips in {settings.accumulate} '
-            'parts. Raise accumulate, set activation_checkpointing=true or chunk_frames, or lower '
-            'the image sizes.'
+            f'parts. Change {changes}.'
         ) from error
     return StepTimes(
         {part: seconds / steps for part, seconds in profiler.seconds.items()},
         _peak_bytes(device),
         sorted(sizes),
-        _PRECISIONS[trainer.precision],
+        precision_of(trainer),
         device,
         settings,
     )
@@ -212,13 +213,10 @@ def one_process(settings: TrainSettings, steps: int) -> TrainSettings:
     """The run of one process of several, with its share of each batch: `steps` of its last phase.
 
     Raises:
-        ValueError: the processes cannot share a batch.
+        ValueError: see `check_shares`.
     """
     phase, processes = settings.phases[-1], settings.devices * settings.nodes
-    if phase.batch_size % processes:
-        raise ValueError(
-            f'Expected a batch_size that {processes} processes can share, got {phase.batch_size}.'
-        )
+    check_shares(settings, processes)
     share = replace(phase, steps=steps, batch_size=phase.batch_size // processes)
     return replace(settings, phases=(share,), devices=1, nodes=1, validation=None, wandb=None)
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.training.checkpoints import FOLDER, find_checkpoints
+from videomt_ros.training.machine import precision_of
 from videomt_ros.training.settings import TrainSettings
 
 NONFINITE_FILE = 'nonfinite_step.json'
@@ -141,10 +142,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: Trainer) -> str:
-    origins = _of_all_processes(error.origins)
+    origins = _of_all_processes(error.origins, trainer)
     path = Path(settings.out) / NONFINITE_FILE
     where = f'{path} has all of this'
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if trainer.is_global_zero:
         # NaN is no JSON; a text is.
         losses = {name: str(value) for name, value in error.losses.items()}
         content = {'step': error.step, 'losses': losses, 'origins': origins}
@@ -156,48 +157,58 @@ def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: Tra
     named = '; '.join(origins[:_NUM_NAMED]) or 'unknown'
     more = f' and {len(origins) - _NUM_NAMED} more' if len(origins) > _NUM_NAMED else ''
     advice = f'try a lower learning_rate (now {settings.learning_rate:g}) in another out=...'
-    if trainer.precision == '16-mixed':
-        advice += ', or --resume precision=bf16 or precision=fp32 (now fp16)'
-    elif trainer.precision == 'bf16-mixed':
-        advice += ', or --resume precision=fp32 (now bf16)'
+    better = {'fp16': 'precision=bf16 or precision=fp32', 'bf16': 'precision=fp32'}
+    if (precision := precision_of(trainer)) in better:
+        advice += f', or --resume {better[precision]} (now {precision})'
     return (
         f'{error}. Clips: {named}{more}; {where}. Look at these clips, {advice}. '
         f'{_last_checkpoint(settings)}'
     )
 
 
-def _of_all_processes(origins: Sequence[str]) -> list[str]:
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+def _of_all_processes(origins: Sequence[str], trainer: Trainer) -> list[str]:
+    if trainer.world_size == 1:
         return list(origins)
-    gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    gathered: list[list[str]] = [[] for _ in range(trainer.world_size)]
     dist.all_gather_object(gathered, list(origins))
     return [origin for each in gathered for origin in each]
 
 
 def _after_full_memory(error: Exception, settings: TrainSettings, trainer: Trainer) -> str:
     step = min(trainer.global_step, settings.total_steps - 1)
-    phase = settings.phase_at(step)
-    changes = []
+    how, what = less_memory(settings, step, trainer)
+    resumed = f'Go on with --resume and {how}. ' if how else ''
+    return (
+        f'Out of memory at step {step}: {_short(error)}. {resumed}What decides what is learnt '
+        f'needs a run of its own, in another out=...: {what}. {_last_checkpoint(settings)}'
+    )
+
+
+def less_memory(settings: TrainSettings, step: int, trainer: Trainer) -> tuple[str, str]:
+    """Settings that take less memory at a step, with the values they have now.
+
+    Returns:
+        Those with which the same is learnt, as text, empty if there are none; and the others.
+    """
+    same = []
     if accumulate := _next_accumulate(settings, trainer.world_size):
-        changes.append(f'accumulate={accumulate} (now {settings.accumulate})')
+        same.append(f'accumulate={accumulate} (now {settings.accumulate})')
     if not settings.activation_checkpointing:
-        changes.append('activation_checkpointing=true (now false)')
-    if trainer.precision == '32-true':
-        changes.append('precision=bf16 (now fp32)')
+        same.append('activation_checkpointing=true (now false)')
+    if precision_of(trainer) == 'fp32':
+        same.append('precision=bf16 (now fp32)')
     if settings.workers > 1:
-        changes.append(f'workers=1 (now {settings.workers}) if it is the memory of the machine')
-    sizes = ', '.join(f'{height} x {width}' for height, width in settings.image_sizes)
+        same.append(f'workers=1 (now {settings.workers}) if it is the memory of the machine')
     if settings.data:
         sizes = f'augmentation.short_sides (now {_listed(settings.augmentation.short_sides)})'
     else:
-        sizes = f'image_sizes (now {sizes})'
+        listed = _listed([f'{height} x {width}' for height, width in settings.image_sizes])
+        sizes = f'image_sizes (now {listed})'
+    phase = settings.phases[settings.phase_at(step)[0]]
     chunk = 'null' if phase.chunk_frames is None else phase.chunk_frames
-    resumed = f'Go on with --resume and {", or ".join(changes)}. ' if changes else ''
-    return (
-        f'Out of memory at step {step}: {_short(error)}. {resumed}What decides what is learnt '
-        f'needs a run of its own, in another out=...: chunk_frames of the phase (now {chunk}, for '
-        f'clips of {phase.clip_frames} frames), {sizes}. {_last_checkpoint(settings)}'
-    )
+    clips = f'for clips of {phase.clip_frames} frames'
+    other = f'chunk_frames of the phase (now {chunk}, {clips}), {sizes}'
+    return ', or '.join(same), other
 
 
 def _next_accumulate(settings: TrainSettings, world_size: int) -> int | None:
@@ -244,7 +255,7 @@ def _say(text: str, trainer: Trainer) -> None:
         logger.warning(text)
 
 
-def _listed(values: Sequence[int]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return ', '.join(map(str, values))
 
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from videomt_ros.training.settings import TrainSettings
+
+_MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
+"""What Lightning calls the precisions in which the weights stay in float32."""
 
 
 @dataclass(frozen=True)
@@ -67,4 +71,10 @@ def precision_plugin(
         precision = 'bf16' if accelerator == 'cuda' else 'fp32'
     if precision == 'fp32':
         return Precision()
-    return MixedPrecision('bf16-mixed' if precision == 'bf16' else '16-mixed', accelerator)
+    return MixedPrecision(_MIXED[precision], accelerator)
+
+
+def precision_of(trainer: Trainer) -> str:
+    """What a run computes in, as its settings call it: fp32, bf16 or fp16."""
+    names: dict[str, str] = {theirs: ours for ours, theirs in _MIXED.items()}
+    return names.get(str(trainer.precision), 'fp32')

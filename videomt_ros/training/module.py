@@ -149,7 +149,8 @@ class TrainModule(pl.LightningModule):
                 return self.net(self.normalise(frames.to(self.device)), masked, state)
 
         batch_size, num_frames = part.frames.shape[:2]
-        chunk_frames = settings.phase_at(step).chunk_frames or num_frames
+        phase = settings.phases[settings.phase_at(step)[0]]
+        chunk_frames = phase.chunk_frames or num_frames
         num_chunks = -(-num_frames // chunk_frames)
         sums = torch.zeros(len(LOSSES), device=self.device)
         for chunk, losses in enumerate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -207,10 +206,14 @@ class TrainSettings:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def phase_at(self, step: int) -> Phase:
-        """The phase that a step is part of."""
-        ends = itertools.accumulate(phase.steps for phase in self.phases)
-        return next(s for s, end in zip(self.phases, ends, strict=True) if step < end)
+    def phase_at(self, step: int) -> tuple[int, int]:
+        """The number of the phase that a step of the run is part of, and its number in there."""
+        for number, phase in enumerate(self.phases):
+            if step < phase.steps:
+                return number, step
+            step -= phase.steps
+        total = self.total_steps
+        raise IndexError(f'Expected a step below {total}, got {total + step}.')
 
     def deciding(self) -> dict[str, Any]:
         """What a run and its resumption must agree on: plain values by dotted name."""

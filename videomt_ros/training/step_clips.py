@@ -25,7 +25,7 @@ class StepClips(Dataset[tuple[Batch, ...]]):
     def __init__(
         self, settings: TrainSettings, mixture: Mixture, rank: int = 0, world: int = 1
     ) -> None:
-        """Check that the batches can be shared.
+        """Prepare.
 
         Args:
             settings: of the run; `accumulate` is the number of parts.
@@ -34,19 +34,13 @@ class StepClips(Dataset[tuple[Batch, ...]]):
             world: processes.
 
         Raises:
-            ValueError: processes and parts cannot share the batches of a phase; names it.
+            ValueError: see `check_shares`.
         """
         self._settings = settings
         self._mixture = mixture
         self._rank = rank
+        check_shares(settings, world)
         self._shares = world * settings.accumulate
-        for number, phase in enumerate(settings.phases):
-            if phase.batch_size % self._shares:
-                raise ValueError(
-                    f'Expected phases.{number}.batch_size to be a multiple of {self._shares}, for '
-                    f'{world} processes with accumulate={settings.accumulate} parts each, got '
-                    f'{phase.batch_size}. Change batch_size, accumulate, or devices and nodes.'
-                )
         # As near to the mean, which the network sees as 0, as whole numbers come.
         self._fill = [min(255, max(0, round(mean))) for mean in settings.network.pixel_mean]
 
@@ -61,13 +55,11 @@ class StepClips(Dataset[tuple[Batch, ...]]):
         """
         if not 0 <= step < len(self):
             raise IndexError(f'Expected a step from 0 to {len(self) - 1}, got {step}.')
-        settings, number = self._settings, 0
-        while step >= settings.phases[number].steps:
-            step -= settings.phases[number].steps
-            number += 1
+        settings = self._settings
+        number, step_in_phase = settings.phase_at(step)
         phase = settings.phases[number]
         # Phases of one seed would show the same clips, longer.
-        seed = (settings.seed + number, step)
+        seed = (settings.seed + number, step_in_phase)
         sizes, divisor = settings.image_sizes, settings.network.size_divisor
         if not settings.data:  # scenes of one size, which need no padding
             sizes = (sizes[np.random.default_rng(seed).integers(len(sizes))],)
@@ -82,6 +74,22 @@ class StepClips(Dataset[tuple[Batch, ...]]):
             clips = [_draw(rng, sources, phase.clip_frames, phase.max_stride) for rng in rngs]
             parts.append(collate(clips, divisor, self._fill))
         return tuple(parts)
+
+
+def check_shares(settings: TrainSettings, world: int) -> None:
+    """See that each of `world` processes has as many clips of every batch, in as many parts.
+
+    Raises:
+        ValueError: processes and parts cannot share the batches of a phase; names it.
+    """
+    shares = world * settings.accumulate
+    for number, phase in enumerate(settings.phases):
+        if phase.batch_size % shares:
+            raise ValueError(
+                f'Expected phases.{number}.batch_size to be a multiple of {shares}, for {world} '
+                f'processes with accumulate={settings.accumulate} parts each, got '
+                f'{phase.batch_size}. Change batch_size, accumulate, or devices and nodes.'
+            )
 
 
 def _draw(

@@ -38,7 +38,7 @@ from videomt_ros.training.optimiser import group_table
 from videomt_ros.training.run_data import RunData
 from videomt_ros.training.run_log import RunLog, StepBar
 from videomt_ros.training.settings import TrainSettings
-from videomt_ros.training.step_clips import StepClips
+from videomt_ros.training.step_clips import check_shares
 from videomt_ros.training.validation import ScoreCallback
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     machine = find_machine(settings)
     torch.set_num_threads(settings.threads)
     mixture = Mixture(settings)
-    StepClips(settings, mixture, 0, machine.world_size)  # checks before it has processes to end
+    check_shares(settings, machine.world_size)  # before it has processes to end
     scores = ScoreCallback(settings) if settings.validation is not None else None
     module, checkpoint = None, None
     if resume:
