@@ -87,10 +87,12 @@ def test_a_run_file_says_what_is_published(path):
         assert (varied.short_sides[0], varied.short_sides[-1]) == (480, 800)
         assert varied.max_long_side == 1333
         assert settings.validation is not None and settings.validation.dataset == data
+        assert 'dataset: coco_panoptic' in path.read_text()
     else:
         assert named == [data, 'coco'] and varied.crop_probability == 0.5
         assert (varied.short_sides[0], varied.short_sides[-1]) == (320, 640)
         assert varied.max_long_side == 768
+        assert settings.validation is None and 'not public' in path.read_text()
     assert settings.out == f'out/{path.stem}'
 
 
