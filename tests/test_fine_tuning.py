@@ -24,7 +24,7 @@ from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
 from videomt_ros.model.presets import preset_names
-from videomt_ros.training.settings import load_settings
+from videomt_ros.training.run_file import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / 'docs' / 'fine_tuning.md').read_text(encoding='utf-8')

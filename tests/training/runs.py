@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import pytest
 import torch
 
 from videomt_ros.training.initial import load_initial
@@ -15,7 +16,8 @@ from videomt_ros.training.machine import find_machine
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_data import RunData
-from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.run_file import load_settings
+from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.trainer import build_trainer
 
 TINY_SIZES = {
@@ -95,6 +97,20 @@ def run(
         trainer.callbacks.append(Watch(look))
     trainer.fit(module, datamodule=RunData(settings, Mixture(settings)))
     return module
+
+
+def at_step(
+    monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[TrainModule, Any], None]
+) -> None:
+    """Have a real run do something before its step of this number."""
+    original = TrainModule.training_step
+
+    def watched(self, batch, batch_idx):
+        if self.global_step == step:
+            act(self, batch)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainModule, 'training_step', watched)
 
 
 def checkpoint_of(settings: TrainSettings, step: int) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from videomt_ros.training.benchmark import (
     one_process,
 )
 from videomt_ros.training.data_settings import Augmentation
-from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.run_file import load_settings
+from videomt_ros.training.settings import TrainSettings
 
 RUN = """
 network:

@@ -16,7 +16,8 @@ from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.run_data import load_batches
-from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.run_file import load_settings
+from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.trainer import train
 

@@ -9,7 +9,7 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synth import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import load_model
-from videomt_ros.training.settings import load_settings
+from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.trainer import train
 
 SIZE, FRAMES = (128, 160), 3

@@ -21,7 +21,7 @@ from videomt_ros.model.presets import load_preset, preset_names
 from videomt_ros.training.initial import load_initial
 from videomt_ros.training.labelled_clips import class_table
 from videomt_ros.training.optimiser import parameter_groups
-from videomt_ros.training.settings import load_settings
+from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.trainer import train
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,8 @@ from videomt_ros.training.machine import find_machine
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_data import RunData
-from videomt_ros.training.settings import TrainSettings, load_settings
+from videomt_ros.training.run_file import load_settings
+from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.trainer import build_trainer
 
 SIZE, FRAMES = 96, 15

@@ -41,7 +41,7 @@ def benchmark_train(args: argparse.Namespace) -> int:
     """Time the steps and print the table."""
     from videomt_ros.cli.benchmark import hardware
     from videomt_ros.training.benchmark import measure
-    from videomt_ros.training.settings import load_settings
+    from videomt_ros.training.run_file import load_settings
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     times = measure(load_settings(args.config, args.overrides), args.steps, args.synthetic)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the training; prints where the weights are."""
     from videomt_ros.training.machine import is_first_process
-    from videomt_ros.training.settings import load_settings
+    from videomt_ros.training.run_file import load_settings
     from videomt_ros.training.trainer import train
 
     # One of several processes speaks for all, unless something is wrong.
