@@ -211,6 +211,38 @@ def test_nothing_but_damaged_checkpoints_is_an_error(finished):
         train(finished, resume=True)
 
 
+def test_what_a_killed_run_was_writing_is_gone_when_it_goes_on(finished):
+    """SIGKILL right before each file would get its name."""
+    out = Path(finished.out)
+    code = (
+        'import os, pathlib, signal, sys, torch\n'
+        'from videomt_ros.model import load_model, save_model\n'
+        'from videomt_ros.training.checkpoints import AtomicIO\n'
+        'from videomt_ros.training.run_log import cut_log\n'
+        'out = pathlib.Path(sys.argv[1])\n'
+        'net = load_model(out / "model.safetensors")\n'
+        'kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n'
+        'os.replace = os.rename = pathlib.Path.replace = kill\n'
+        'for act in (\n'
+        '    lambda: save_model(net, out / "best.safetensors"),\n'
+        '    lambda: AtomicIO().save_checkpoint({}, out / "checkpoints/step=9.ckpt"),\n'
+        '    lambda: cut_log(out / "log.jsonl", 1),\n'
+        '):\n'
+        '    if os.fork():\n'
+        '        assert os.wait()[1] == signal.SIGKILL\n'
+        '    else:\n'
+        '        act()\n'
+    )
+    before = {path for path in out.rglob('*') if path.is_file()}
+    subprocess.run([sys.executable, '-c', code, str(out)], check=True)
+    left = {path for path in out.rglob('*') if path.is_file()} - before
+    assert len(left) == 3 and all(path.name.startswith('.') for path in left), left
+    (out / 'validation/step-1.partial/parts').mkdir(parents=True)
+    train(finished, resume=True)
+    assert not any(path.exists() for path in left)
+    assert not any((out / 'validation').iterdir())
+
+
 def test_a_write_that_fails_leaves_the_last_file(tmp_path, monkeypatch):
     path = tmp_path / 'step=1.ckpt'
     AtomicIO().save_checkpoint({'weights': torch.ones(3)}, path)

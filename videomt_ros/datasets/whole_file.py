@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +19,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since only within a file system a rename is one step; hidden, so that
     # what a killed process leaves is no frame.
-    partial = path.with_name(f'.{path.name}.{os.getpid()}')
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
         with partial.open('wb') as file:
             yield file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Make room of what killed writers left in a folder and in those directly in it."""
+    for path in (*folder.glob('*.partial'), *folder.glob('*/*.partial')):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

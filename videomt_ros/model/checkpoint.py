@@ -102,7 +102,7 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
     if bad:
         raise ValueError(f'Expected finite weights to save, these are not: {", ".join(bad)}.')
     metadata = describe(net.config)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix='.part')
+    handle, temporary = tempfile.mkstemp('.partial', f'.{path.name}.', path.parent)
     os.close(handle)
     try:
         save_file(tensors, temporary, metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -32,19 +32,10 @@ class AtomicIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write a file that a crash, a kill or a full disk leaves out or leaves whole."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f'{target.name}.partial')
-        try:
-            with open(partial, 'wb') as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # before its name is, or a power cut leaves it empty
-            os.replace(partial, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
+        with whole_file(Path(path)) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
 
     def load_checkpoint(
         self,

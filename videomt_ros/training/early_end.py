@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.datasets.whole_file import remove_partials, whole_file
 from videomt_ros.training.checkpoints import FOLDER, find_checkpoints
 from videomt_ros.training.machine import precision_of
 from videomt_ros.training.settings import TrainSettings
@@ -49,21 +49,29 @@ class EndedEarly(ValueError):
 
 
 class NonFiniteLoss(ValueError):
-    """The loss of a step is infinite or no number; nothing was learnt from it.
+    """The loss of a step or its gradient is infinite or no number; nothing was learnt from it.
 
     All processes raise it in the same step.
     """
 
-    def __init__(self, step: int, losses: Mapping[str, float], origins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        origins: Sequence[str],
+        what: Literal['loss', 'gradient'] = 'loss',
+    ) -> None:
         """Say which step it was.
 
         Args:
             step: its number, from 0.
             losses: of the whole batch, by name.
-            origins: of the clips of the parts at fault; none if they are another process's.
+            origins: of the clips of the parts at fault; none if they are another process's. No
+                one can tell for a gradient: those of all parts of this process.
+            what: is not finite.
         """
         values = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
-        super().__init__(f'The loss is not finite at step {step} ({values})')
+        super().__init__(f'The {what} is not finite at step {step} ({values})')
         self.step = step
         self.losses = dict(losses)
         self.origins = tuple(origins)
@@ -99,7 +107,7 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
     except Exception as error:
         if disk_is_full(error):
             if trainer.is_global_zero:
-                _remove_partials(Path(settings.out))
+                remove_partials(Path(settings.out))
             raise EndedEarly(_after_full_disk(error, settings, trainer)) from error
         if memory_is_full(error):
             raise EndedEarly(_after_full_memory(error, settings, trainer)) from error
@@ -241,13 +249,6 @@ def _last_checkpoint(settings: TrainSettings) -> str:
     if not saved:
         return 'There is no checkpoint yet.'
     return f'The last checkpoint is whole: {next(iter(saved.values()))}.'
-
-
-def _remove_partials(out: Path) -> None:
-    """Make room of what was not written to its end."""
-    for path in (*out.glob('*.partial'), *out.glob('*/*.partial')):
-        with suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _say(text: str, trainer: Trainer) -> None:

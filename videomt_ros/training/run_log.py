@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from videomt_ros.datasets.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,5 @@ def cut_log(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:  # a crash may cut a line in half
             continue
-    partial = path.with_suffix('.partial')
-    partial.write_text(''.join(kept), encoding='utf-8')
-    os.replace(partial, path)
+    with whole_file(path) as file:
+        file.write(''.join(kept).encode())

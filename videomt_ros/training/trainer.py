@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from videomt_ros.datasets.whole_file import remove_partials
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.checkpoints import (
@@ -90,6 +91,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     trainer = build_trainer(settings, machine, scores)
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
+        remove_partials(out)
     path = out / 'model.safetensors'
     with told_how_to_go_on(settings, trainer):
         trainer.fit(module, datamodule=RunData(settings, mixture), ckpt_path=checkpoint)
