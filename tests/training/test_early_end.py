@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +15,9 @@ import pytest
 import torch
 
 from tests.training.labelled_data import write_labelled
-from tests.training.runs import TINY, differences, tiny_settings
+from tests.training.runs import TINY, at_step, differences, tiny_settings
 from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic import CLASS_NAMES
-from videomt_ros.model import save_model
-from videomt_ros.training import trainer as trainer_module
-from videomt_ros.training import validation as validation_module
 from videomt_ros.training.early_end import (
     EndedEarly,
     NonFiniteLoss,
@@ -31,18 +27,6 @@ from videomt_ros.training.early_end import (
 )
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.trainer import train
-
-
-def at_step(monkeypatch, step: int, act) -> None:
-    """Have a real run do something before its step of this number."""
-    original = TrainModule.training_step
-
-    def watched(self, batch, batch_idx):
-        if self.global_step == step:
-            act(self, batch)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(TrainModule, 'training_step', watched)
 
 
 def spoil(module: TrainModule, batch) -> None:
@@ -164,92 +148,6 @@ def test_other_errors_pass_as_they_are(tmp_path, error):
     assert caught.value is error
 
 
-def fill(disk: Path, spare: int) -> None:
-    """Leave so many bytes of a disk free, roughly."""
-    with open(disk / 'filler', 'wb', buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-        os.truncate(file.name, max(0, file.tell() - spare))
-
-
-def fill_and_train(disk: Path) -> None:
-    """Runs whose disk becomes full at one place after the other; prints what they say."""
-    write_labelled('ytvis2019', disk / 'ytvis2019', num_videos=1)
-    rare = ('log_every=100', 'checkpoint_every=3', 'keep_checkpoints=9')
-    names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
-    scored = f'validation={{dataset: ytvis2019, root: {disk / "ytvis2019"}, every: 4}}'
-
-    def save_on_full_disk(*arguments, **more):
-        fill(disk, 0)
-        save_model(*arguments, **more)
-
-    for name, place, spare, overrides in (
-        ('log', 4, 0, ('checkpoint_every=3', 'log_every=1')),
-        ('checkpoint', 5, 50_000, rare),
-        ('validation', 3, 0, (*rare, names, scored)),
-        ('best', validation_module, 0, (*rare, names, scored)),
-        ('weights', trainer_module, 0, rare),
-    ):
-        settings = tiny_settings(disk / name, *overrides)
-        with pytest.MonkeyPatch.context() as patch:
-            if isinstance(place, int):  # before this step
-                at_step(patch, place, lambda *_, spare=spare: fill(disk, spare))
-            else:
-                patch.setattr(place, 'save_model', save_on_full_disk)
-            try:
-                train(settings)
-                text = 'no error'
-            except EndedEarly as error:
-                text = str(error)
-        left = sorted(str(path.relative_to(disk / name)) for path in (disk / name).rglob('*'))
-        (disk / 'filler').unlink()
-        resumed = train(settings, resume=True).exists()
-        shutil.rmtree(disk / name)
-        print('RESULT', json.dumps({'name': name, 'text': text, 'left': left, 'on': resumed}))
-
-
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
-    """A real one, of 6 MB; this takes some ten seconds, most of them to start."""
-    disk = tmp_path / 'disk'
-    disk.mkdir()
-    mount = ['unshare', '--mount', '--map-root-user', 'sh', '-c']
-    command = f'mount -t tmpfs -o size=6m tmpfs "{disk}" && exec "$@"'
-    try:
-        subprocess.run([*mount, command, 'sh', 'true'], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f'no file system can be mounted here: {error}')
-    code = (
-        'import sys; from pathlib import Path; '
-        'from tests.training.test_early_end import fill_and_train; '
-        'fill_and_train(Path(sys.argv[1]))'
-    )
-    done = subprocess.run(
-        [*mount, command, 'sh', sys.executable, '-c', code, str(disk)],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    results = [
-        json.loads(line.removeprefix('RESULT '))
-        for line in done.stdout.splitlines()
-        if line.startswith('RESULT ')
-    ]
-    places = ['log', 'checkpoint', 'validation', 'best', 'weights']
-    assert [result['name'] for result in results] == places
-    for result in results:
-        last = 6 if result['name'] == 'weights' else 3
-        saved = [name for name in result['left'] if name.startswith('checkpoints/')]
-        assert saved == [f'checkpoints/step={step}.ckpt' for step in (3, 6) if step <= last], (
-            result
-        )
-        assert 'the disk is full' in result['text'] and '--resume' in result['text'], result
-        assert f'step={last}.ckpt' in result['text'], result
-        assert not [name for name in result['left'] if 'part' in name.rpartition('/')[2]], result
-        assert 'model.safetensors' not in result['left'] and result['on'], result
-
-
 def write_run_file(tmp_path: Path, *extra: str) -> Path:
     path = tmp_path / 'run.yaml'
     path.write_text('\n'.join([TINY, *extra]))
@@ -273,7 +171,8 @@ def validate_and_spoil(folder: Path) -> None:
         try:
             train(tiny_settings(folder / 'spoiled'))
         except EndedEarly as error:
-            print('ENDED', error)
+            # In one piece, or the words of both processes mix.
+            print(f'ENDED {error}\n', end='', flush=True)
 
 
 def test_two_processes_validate_together_and_end_together(tmp_path):
