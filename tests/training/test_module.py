@@ -173,6 +173,42 @@ def test_a_loss_that_is_not_finite_names_the_clips_of_its_part(tmp_path):
     assert error.origins == StepClips(settings, Mixture(settings))[1][1].origins
 
 
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
+def test_a_gradient_that_is_not_finite_is_not_learnt(tmp_path, precision):
+    """Under a finite loss; the scaler of fp16 leaves such a step out, and the run goes on."""
+    weights = []
+
+    def spoil(module: TrainModule) -> None:
+        clip = module.on_before_optimizer_step
+
+        def spoiled(optimizer) -> None:
+            if module.global_step == 1:
+                module.net.class_head.weight.grad[0, 0] = float('inf')
+            clip(optimizer)
+
+        module.on_before_optimizer_step = spoiled
+
+    settings = tiny_settings(
+        tmp_path / 'out', 'phases=[{steps: 3, clip_frames: 1, batch_size: 4}]', 'accumulate=2',
+        f'precision={precision}',
+    )  # fmt: skip
+
+    def look(module: TrainModule) -> None:
+        weights.append(module.net.state_dict())
+
+    if precision == 'fp16':
+        run(settings, look, prepare=spoil)
+        assert len(weights) == 3
+    else:
+        with pytest.raises(NonFiniteLoss, match='The gradient is not finite at step 1') as caught:
+            run(settings, look, prepare=spoil)
+        assert len(weights) == 1  # step 1 was not made
+        parts = StepClips(settings, Mixture(settings))[1]
+        assert caught.value.origins == parts[0].origins + parts[1].origins
+        assert all(np.isfinite(loss) for loss in caught.value.losses.values())
+    assert all(value.isfinite().all() for value in weights[-1].values())
+
+
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
 def test_the_network_runs_in_half_precision_and_its_losses_do_not(tmp_path, precision):
     half = {'bf16': torch.bfloat16, 'fp16': torch.float16}[precision]

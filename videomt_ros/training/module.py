@@ -76,7 +76,7 @@ class TrainModule(pl.LightningModule):
             processes. Lightning would want a `loss` beside it to be a tensor.
 
         Raises:
-            NonFiniteLoss: one of them is not finite.
+            NonFiniteLoss: one of them, or the gradient, is not finite.
         """
         settings, step = self.settings, self.global_step
         optimizer = cast(Any, self.optimizers())
@@ -103,7 +103,11 @@ class TrainModule(pl.LightningModule):
             bad = (~losses.isfinite().all(dim=1)).tolist()
             named = [part.origins for part, is_bad in zip(batch, bad, strict=True) if is_bad]
             raise NonFiniteLoss(step, record, tuple(name for names in named for name in names))
-        optimizer.step()
+        try:
+            optimizer.step()
+        except FloatingPointError:
+            names = tuple(name for part in batch for name in part.origins)
+            raise NonFiniteLoss(step, record, names, what='gradient') from None
         self.log('loss', record['loss'], prog_bar=True, logger=False)
         return {'record': record}
 
@@ -180,8 +184,16 @@ class TrainModule(pl.LightningModule):
         return strategy.block_backward_sync()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, which have their true scale here under fp16 too."""
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.grad_clip_norm)
+        """Clip the gradients, which have their true scale here under fp16 too.
+
+        Raises:
+            FloatingPointError: one is not finite, and nothing after this leaves the step out.
+        """
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.grad_clip_norm)
+        # The scaler of fp16 leaves such steps out by itself, and looks for a smaller scale.
+        has_scaler = getattr(self.trainer.precision_plugin, 'scaler', None) is not None
+        if not has_scaler and not math.isfinite(norm):
+            raise FloatingPointError
 
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 frames (B, T, 3, H, W) as the network expects them."""
