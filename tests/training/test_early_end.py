@@ -208,6 +208,43 @@ def test_two_processes_validate_together_and_end_together(tmp_path):
     assert content['origins'] == [clip.removeprefix('CLIP ')]
 
 
+FAILS_ALONE = """
+import os, sys, time
+from pathlib import Path
+import pytest
+from tests.training.runs import at_step, tiny_settings
+from videomt_ros.training.trainer import train
+
+def act(module, batch):
+    if module.global_rank == 0:
+        raise MemoryError('no more')
+    Path(sys.argv[1], 'child').write_text(str(os.getpid()))
+    time.sleep(60)
+
+with pytest.MonkeyPatch.context() as patch:
+    at_step(patch, 1, act)
+    train(tiny_settings(Path(sys.argv[1], 'run'), 'devices=2'))
+"""
+
+
+def test_a_process_that_fails_ends_those_it_started(tmp_path):
+    """Two processes; this takes some ten seconds, most of them to start."""
+    script = tmp_path / 'script.py'
+    script.write_text(FAILS_ALONE)
+    root = str(Path(__file__).parents[2])
+    with (tmp_path / 'log').open('w') as log:  # no pipe: it would be open for as long as they are
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)], stdout=log, stderr=log, cwd=root,
+            env=os.environ | {'PYTHONPATH': f'{root}:{os.environ.get("PYTHONPATH", "")}'},
+        )  # fmt: skip
+    text = (tmp_path / 'log').read_text()
+    assert done.returncode == 1, text
+    assert 'Out of memory at step 1: no more' in text
+    child = int((tmp_path / 'child').read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_process_whose_partner_is_gone_says_so(tmp_path):
     error = RuntimeError('[pair.cc:561] Connection closed by peer [::1]:30336.')
     settings = tiny_settings(tmp_path / 'run')

@@ -6,7 +6,9 @@ import errno
 import json
 import logging
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from videomt_ros.datasets.whole_file import remove_partials, whole_file
@@ -38,6 +41,8 @@ _NO_MEMORY_WORDS = (
     'CUBLAS_STATUS_ALLOC_FAILED',
     'is killed by signal: Killed',  # a data loader's process, by the system
 )
+_PATIENCE = 3.0
+"""Seconds for processes to end by themselves, and to say why."""
 _LEFT_ALONE_WORDS = ('Connection closed by peer', 'Connection reset by peer')
 """Of gloo, where another process has ended; with NCCL the launcher ends the others."""
 
@@ -105,6 +110,7 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
             raise KeyboardInterrupt from error
         raise
     except Exception as error:
+        _end_children(trainer)
         if disk_is_full(error):
             if trainer.is_global_zero:
                 remove_partials(Path(settings.out))
@@ -117,6 +123,26 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
                 f'ended. {_going_on(settings)}'
             ) from error
         raise
+
+
+def _end_children(trainer: Trainer) -> None:
+    """End the processes that Lightning started: they wait for this one, and would for ever.
+
+    Under torchrun and SLURM there are none: those end the others themselves.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    children = list(launcher.procs)
+    # Lightning watches this list, and kills this process too, before its message, if one fails.
+    launcher.procs.clear()
+    until = time.monotonic() + _PATIENCE
+    for child in children:
+        try:
+            child.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()  # it may hang in a GPU's exchange, deaf to SIGTERM
+            child.wait()
 
 
 def disk_is_full(error: BaseException) -> bool:
