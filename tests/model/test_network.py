@@ -208,6 +208,18 @@ def test_propagation_decides_what_enters_the_next_frame():
             assert not torch.allclose(state, other, atol=1e-2), (name, other_name)
 
 
+def test_autocast_does_not_round_the_memory_of_a_recurrent_updater():
+    net, seen = build(propagation='gru'), []
+    net.query_updater.register_forward_hook(lambda module, inputs, hidden: seen.extend(inputs))
+    with torch.inference_mode():
+        with torch.autocast('cpu', torch.bfloat16):
+            _, state = net.step(random_clip(1, 3, 64, 64), net.initial_state(1))
+        queries, before = (value.float() for value in seen)
+        expected = net.query_updater(queries, before)
+    assert state.dtype == torch.float32
+    torch.testing.assert_close(state[0], expected, atol=1e-6, rtol=1e-6)
+
+
 def test_norm_queries_propagates_after_the_norm():
     frame = random_clip(1, 3, 64, 64)
     before, after = (build(propagation='query', norm_queries=flag) for flag in (False, True))

@@ -230,7 +230,12 @@ class VidEoMT(nn.Module):
         if propagation == 'fusion':
             return self.query_updater(queries) + self.q.weight
         # One cell for all slots (LVMT): every query is a sequence of its own.
-        hidden = self.query_updater(queries.flatten(0, 1), state.flatten(0, 1))
+        # In the weights' own precision: autocast would round the memory with every frame.
+        dtype = self.q.weight.dtype
+        with torch.autocast(queries.device.type, enabled=False):
+            hidden = self.query_updater(
+                queries.flatten(0, 1).to(dtype), state.flatten(0, 1).to(dtype)
+            )
         return hidden.unflatten(0, state.shape[:2])
 
 
