@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
 from tests.training.runs import run, tiny_settings
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT
 from videomt_ros.training.early_end import NonFiniteLoss
-from videomt_ros.training.machine import precision_plugin
+from videomt_ros.training.machine import cluster_plugins, find_machine, precision_plugin
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.step_clips import StepClips
+from videomt_ros.training.trainer import build_trainer
 
 
 def rates_of(module: TrainModule) -> dict[str, float]:
@@ -249,3 +251,18 @@ def test_precision_is_chosen_by_the_device():
     half = precision_plugin('fp16', 'cuda')
     assert isinstance(half, MixedPrecision) and half.precision == '16-mixed'
     assert isinstance(half.scaler, torch.amp.GradScaler)
+
+
+def test_slurm_queues_no_job_anew_that_would_not_resume(tmp_path, monkeypatch):
+    settings = tiny_settings(tmp_path / 'out')
+    for name in ('TORCHELASTIC_RUN_ID', 'SLURM_JOB_NAME'):
+        monkeypatch.delenv(name, raising=False)
+    assert cluster_plugins() == []
+    slurm = {'NTASKS': '1', 'PROCID': '0', 'LOCALID': '0', 'NODEID': '0', 'JOB_ID': '7'}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f'SLURM_{name}', value)
+    trainer = build_trainer(settings, find_machine(settings))
+    environment = trainer._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'torchrun inside SLURM')
+    assert cluster_plugins() == []

@@ -58,6 +58,17 @@ def find_machine(settings: TrainSettings) -> Machine:
     return Machine('cuda' if accelerator == 'cuda' else 'cpu', devices, nodes)
 
 
+def cluster_plugins() -> list[SLURMEnvironment]:
+    """What Lightning is told of SLURM: not to queue a job anew by itself.
+
+    It would run the same command, which finds a run in its folder and stops. A batch script that
+    is queued anew (`sbatch --requeue`) says `videomt train --resume`, which starts a run as well.
+    """
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return []
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for all of the run, as far as is known before it begins."""
     return getattr(rank_zero_only, 'rank', 0) == 0

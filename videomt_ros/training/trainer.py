@@ -32,7 +32,13 @@ from videomt_ros.training.checkpoints import (
 )
 from videomt_ros.training.early_end import told_how_to_go_on
 from videomt_ros.training.initial import load_initial, prepare
-from videomt_ros.training.machine import Machine, find_machine, is_first_process, precision_plugin
+from videomt_ros.training.machine import (
+    Machine,
+    cluster_plugins,
+    find_machine,
+    is_first_process,
+    precision_plugin,
+)
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import group_table
@@ -141,7 +147,11 @@ def build_trainer(
         'devices': machine.devices,
         'num_nodes': machine.nodes,
         'strategy': 'auto',
-        'plugins': [AtomicIO(), precision_plugin(settings.precision, machine.accelerator)],
+        'plugins': [
+            AtomicIO(),
+            precision_plugin(settings.precision, machine.accelerator),
+            *cluster_plugins(),
+        ],
         'max_steps': settings.total_steps,
         'max_epochs': 1,
         'log_every_n_steps': min(settings.log_every, settings.total_steps),
