@@ -263,3 +263,18 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({'weights': Path('a class of its own')}, path)
     with pytest.raises(Exception, match='Weights only load failed'):
         AtomicIO().load_checkpoint(path)
+
+
+def test_a_checkpoint_and_its_name_outlast_a_power_cut(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    path = tmp_path / 'step=1.ckpt'
+
+    def watched(handle):
+        synced.append((os.readlink(f'/proc/self/fd/{handle}'), path.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, 'fsync', watched)
+    AtomicIO().save_checkpoint({'step': 1}, path)
+    (written, was_named), (folder, is_named) = synced
+    assert written.endswith('.partial') and not was_named
+    assert folder == str(tmp_path) and is_named

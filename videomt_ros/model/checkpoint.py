@@ -8,6 +8,7 @@ sizes are read off its tensors.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -107,11 +108,25 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
     try:
         save_file(tensors, temporary, metadata)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        force_to_disk(Path(temporary))  # before it has its name, or a power cut leaves it empty
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    force_to_disk(path.parent)
+
+
+def force_to_disk(path: Path) -> None:
+    """Wait until a file, or the names of the files in a folder, would outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of file systems that cannot do this for a folder
+            raise
+    finally:
+        os.close(handle)
 
 
 def describe(config: VidEoMTConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.model.checkpoint import force_to_disk
 from videomt_ros.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class AtomicIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
+        force_to_disk(Path(path).parent)
 
     def load_checkpoint(
         self,
