@@ -247,8 +247,8 @@ def test_a_share_that_is_not_there_is_named(tiny_net, tmp_path):
         def first_does(self, work):
             work()
 
-        def wait(self):
-            pass
+        def all_do(self, work):
+            work()
 
     with pytest.raises(ValueError, match=r'2 results .*video_2 \(published\), video_2 \(live\)'):
         evaluate(dataset, tiny_net, tmp_path, shard=Alone(0, 2))

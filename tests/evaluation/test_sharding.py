@@ -13,7 +13,9 @@ def test_a_process_alone_has_all_of_the_work(monkeypatch):
     with joined_group() as shard:
         assert shard == Shard(0, 1)
         assert shard.is_first
-        shard.wait()
+        done = []
+        shard.all_do(lambda: done.append(True))
+        assert done == [True]
 
 
 def test_the_error_of_the_first_process_is_its_own():
@@ -22,6 +24,8 @@ def test_the_error_of_the_first_process_is_its_own():
 
     with pytest.raises(ValueError, match='no room'):
         Shard().first_does(fail)
+    with pytest.raises(ValueError, match='no room'):
+        Shard().all_do(fail)
 
 
 def test_processes_share_the_gpus_of_a_machine(monkeypatch):

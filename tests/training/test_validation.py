@@ -313,6 +313,22 @@ def test_without_a_single_result_there_is_no_best(root, tmp_path, caplog):
     assert not any((tmp_path / 'out/validation').iterdir())
 
 
+def test_what_cannot_be_written_is_named_and_the_run_goes_on(root, tmp_path, caplog, monkeypatch):
+    def fail(*_, **more) -> None:
+        raise RuntimeError('a service that is away')
+
+    settings = settings_of(root, tmp_path, pictures=1)
+    scores = ScoreCallback(settings)
+    monkeypatch.setattr(TensorBoardLogger, 'log_metrics', fail)
+    monkeypatch.setattr(validation, 'save_model', fail)
+    monkeypatch.setattr(validation, 'log_page', fail)
+    assert run(settings, [scores]).global_step == 3
+    for what in ('log of scores', 'best weights', 'pictures'):
+        assert f'No {what} of the validation of step 2: RuntimeError: a service' in caplog.text
+    assert scores.best_value is None
+    assert [path.name for path in (tmp_path / 'validation').iterdir()] == ['step-3']
+
+
 def test_what_a_killed_validation_left_is_no_hindrance(root, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     settings = settings_of(root, tmp_path, steps=1)

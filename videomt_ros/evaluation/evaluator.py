@@ -129,9 +129,14 @@ def evaluate(
     with closing(folder):
         shard.first_does(start)
         begin_s = time.perf_counter()
-        _predict_all(dataset, videos, predictor, modes, folder, shard)
-        seconds = time.perf_counter() - begin_s
-        shard.wait()
+        seconds = 0.0
+
+        def predict() -> None:
+            nonlocal seconds
+            _predict_all(dataset, videos, predictor, modes, folder, shard)
+            seconds = time.perf_counter() - begin_s
+
+        shard.all_do(predict)
         if not shard.is_first:
             return None
         run = {

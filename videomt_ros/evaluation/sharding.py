@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import torch.distributed as dist
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: one may have all the long videos. The launcher ends
 all of them when one dies."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,27 +37,58 @@ class Shard:
         """Have the first process do something while the others wait.
 
         Raises:
-            ValueError, OSError: what the work raised, in all processes; in the others as a
-                ValueError that says so.
+            Exception: what the work raised; in the other processes a ValueError that says so.
         """
         error: Exception | None = None
         if self.is_first:
             try:
                 work()
-            except (ValueError, OSError) as caught:
+            except Exception as caught:
                 error = caught
         if self.world_size > 1:
-            reasons = [None if error is None else str(error)]
+            reasons = [None if error is None else _described(error)]
             dist.broadcast_object_list(reasons, src=0, group=self.group)
             if reasons[0] and not self.is_first:
                 raise ValueError(f'The first process gave up: {reasons[0]}')
         if error is not None:
             raise error
 
-    def wait(self) -> None:
-        """Wait until all processes have come this far."""
+    def all_do(self, work: Callable[[], None]) -> None:
+        """Have every process do something, and wait until all are done with it.
+
+        Raises:
+            Exception: what the work raised in the first process; in the others, and where the
+                work failed elsewhere alone, a ValueError that says so.
+        """
+        error: Exception | None = None
+        try:
+            work()
+        except Exception as caught:
+            error = caught
         if self.world_size > 1:
-            dist.barrier(group=self.group)
+            if error is not None:  # told at once, as the others may work on for long
+                _logger.error(
+                    'Process %d gave up: %s', self.rank, _described(error),
+                    exc_info=None if _is_usual(error) else error,
+                )  # fmt: skip
+            reasons: list[str | None] = [None] * self.world_size
+            reason = None if error is None else _described(error)
+            dist.all_gather_object(reasons, reason, group=self.group)
+            if not (self.is_first and error is not None):
+                for rank, reason in enumerate(reasons):
+                    if reason is not None:
+                        raise ValueError(f'Process {rank} gave up: {reason}') from error
+        if error is not None:
+            raise error
+
+
+def _is_usual(error: Exception) -> bool:
+    """Whether the message alone tells a user what to do."""
+    return isinstance(error, (ValueError, OSError))
+
+
+def _described(error: Exception) -> str:
+    return str(error) if _is_usual(error) else f'{type(error).__name__}: {error}'
 
 
 @contextmanager

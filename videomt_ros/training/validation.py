@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -163,10 +163,17 @@ class ScoreCallback(Callback):
             return
         value = outcome.figures[self.main]
         is_best = value is not None and (self.best_value is None or value > self.best_value)
+        before = self.best_value, self.best_step
         if is_best:
             self.best_value, self.best_step = value, step
         best = net if is_best else None
-        shard.first_does(lambda: self._publish(trainer, best, outcome.figures, step))
+
+        def publish() -> None:
+            if not self._publish(trainer, best, outcome.figures, step):
+                # Checkpoints are of this process, and so a resumed run knows it too.
+                self.best_value, self.best_step = before
+
+        shard.first_does(publish)
         if shard.is_first:
             self._tell(outcome.figures, step, time.monotonic() - started)
 
@@ -176,13 +183,25 @@ class ScoreCallback(Callback):
         best: VidEoMT | None,
         figures: Mapping[str, float | None],
         step: int,
-    ) -> None:
-        """Write all that a validation leaves in the run's folder and in the loggers."""
-        self._log(trainer, figures, step)
+    ) -> bool:
+        """Write all that a validation leaves in the run's folder and in the loggers.
+
+        Returns:
+            Whether the best weights are safe, if there are new ones.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        _attempt('log of scores', step, lambda: self._log(trainer, figures, step))
+        is_safe = True
         if best is not None:
-            save_model(best, self.out / 'best.safetensors', dtype=torch.float16)
-        self._draw(trainer, step)
-        self._clear(step)
+            path = self.out / 'best.safetensors'
+            is_safe = _attempt(
+                'best weights', step, lambda: save_model(best, path, dtype=torch.float16)
+            )
+        _attempt('pictures', step, lambda: self._draw(trainer, step))
+        _attempt('report', step, lambda: self._clear(step))
+        return is_safe
 
     def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
         main = MAIN[self.dataset.benchmark]
@@ -215,7 +234,9 @@ class ScoreCallback(Callback):
         except Exception as error:
             is_usual = isinstance(error, (ValueError, OSError))
             if not shard.is_first and not isinstance(error, ValueError):
-                raise  # the first process waits for this one, and only the launcher can end it
+                # Before the evaluation shares its errors: the first process waits for this one,
+                # and only the launcher can end it.
+                raise
             logger.debug('Validation failed', exc_info=not is_usual)
             text = str(error) if is_usual else f'{type(error).__name__}: {error}'
             outcome = _Outcome({}, text, disk_is_full(error))
@@ -256,13 +277,9 @@ class ScoreCallback(Callback):
         if not self.validation.pictures:
             return
         title = f'Step {step}, live, {self.dataset.name}: same number, same object'
-        try:
-            page = validation_page(
-                self.dataset, self._workplace(step) / 'live', self.validation.pictures, title
-            )
-        except (ValueError, OSError) as error:
-            logger.warning('No pictures of the validation of step %d: %s', step, error)
-            return
+        page = validation_page(
+            self.dataset, self._workplace(step) / 'live', self.validation.pictures, title
+        )
         write_page(page, self.out / 'pictures' / f'step-{step}.jpg')
         log_page(page, trainer.loggers, step)
 
@@ -322,6 +339,27 @@ def _open(settings: TrainSettings) -> Dataset:
     for note in classes.notes:
         logger.info('%s: %s', name, note)
     return replace(dataset, videos=dataset.videos[: validation.limit])
+
+
+def _attempt(what: str, step: int, act: Callable[[], None]) -> bool:
+    """Do what a run can do without.
+
+    Returns:
+        Whether it went well; what went wrong is logged.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        act()
+    except Exception as error:
+        if disk_is_full(error):  # safetensors has an error of its own for it
+            raise OSError(errno.ENOSPC, str(error)) from error
+        logger.error(
+            'No %s of the validation of step %d: %s: %s', what, step, type(error).__name__, error
+        )
+        return False
+    return True
 
 
 def _listed(scored: Mapping[str, str | int | None] | None) -> str:
