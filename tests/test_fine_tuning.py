@@ -172,22 +172,40 @@ def test_files_of_labelme_become_such_labels(tmp_path, monkeypatch):
         content = {
             'imageHeight': 48,
             'imageWidth': 80,
-            'shapes': [dict(zip(keys, shape, strict=True)) for shape in shapes],
+            'shapes': [
+                {'shape_type': 'polygon', **dict(zip(keys, shape, strict=True))}
+                for shape in shapes
+            ],
         }
         path.write_text(json.dumps(content))
+        path.with_suffix('.jpg').touch()
+    (tmp_path / 'data/mine/images/left/00002.jpg').touch()  # a frame with nothing in it
     monkeypatch.chdir(tmp_path)
     exec(blocks('python')[0], {})
     truth = load_ytvis(tmp_path / 'data/mine/all.json')
     assert [category.name for category in truth.categories] == ['circle', 'star']
     assert [video.frame_names for video in truth.videos] == [
-        ('left/00000.jpg', 'left/00001.jpg'),
+        ('left/00000.jpg', 'left/00001.jpg', 'left/00002.jpg'),
         ('right/00000.jpg',),
     ]
     star, circle = truth.tracks(1)
     assert (star.category_id, circle.category_id) == (2, 1)
-    assert star.areas == [1300, None] and circle.areas == [1200, 100]
+    assert star.areas == [1300, None, None] and circle.areas == [1200, 100, None]
     assert star.masks[1] is None and decode(star.masks[0]).sum() == 1300
     assert [track.areas for track in truth.tracks(2)] == [[100]]
+
+
+@pytest.mark.parametrize('shape', [{'group_id': None}, {'shape_type': 'rectangle'}])
+def test_a_shape_that_belongs_to_no_object_is_no_label(tmp_path, monkeypatch, shape):
+    folder = tmp_path / 'data/mine/images/left'
+    folder.mkdir(parents=True)
+    (folder / '00000.jpg').touch()
+    star = {'label': 'star', 'group_id': 1, 'shape_type': 'polygon', 'points': [[0, 0], [9, 9]]}
+    content = {'imageHeight': 48, 'imageWidth': 80, 'shapes': [star | shape]}
+    (folder / '00000.json').write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='00000.json: expected polygons with a group_id'):
+        exec(blocks('python')[0], {})
 
 
 def test_the_run_file_for_a_camera_is_one(tmp_path):

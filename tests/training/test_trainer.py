@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def test_a_folder_with_a_run_is_kept(tmp_path):
         train(settings)
     after = {path: path.read_bytes() for path in Path(settings.out).rglob('*') if path.is_file()}
     assert before == after
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_data_is_read(tmp_path):
+    (tmp_path / 'file').touch()
+    settings = tiny_settings(tmp_path / 'a', 'data=[{dataset: ytvis2019, root: there/is/none}]')
+    settings = replace(settings, out=str(tmp_path / 'file/out'))
+    with pytest.raises(ValueError, match=r'Expected a folder to write the run to.*Choose another'):
+        train(settings)
 
 
 def test_the_groups_are_logged(tmp_path, caplog):

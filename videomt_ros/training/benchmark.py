@@ -8,6 +8,7 @@ host's next part is waited for, which makes a step on a GPU a little longer than
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ loop."""
 _ACTIONS = {'train_dataloader_next': 'data', 'optimizer_step': 'optimiser'}
 """Ends of the names that Lightning gives to what it does, and the parts they are."""
 _STEP = 'run_training_batch'
+
+logger = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Steps in which torch.compile and cuDNN choose their kernels."""
@@ -153,6 +156,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     quieten_lightning()
     warm_up = WARM_UP + AHEAD * settings.workers
     settings = one_process(settings, warm_up + steps)
+    logger.info('%d steps to warm up, then %d that count.', warm_up, steps)
     if synthetic:
         settings = drawn(settings)
     machine = find_machine(settings)

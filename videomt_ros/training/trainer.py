@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     quieten_lightning()
     machine = find_machine(settings)
     torch.set_num_threads(settings.threads)
+    check_shares(settings, machine.world_size)  # before hours of reading, or processes to end
+    make_folder(out)
     mixture = Mixture(settings)
-    check_shares(settings, machine.world_size)  # before it has processes to end
     scores = ScoreCallback(settings) if settings.validation is not None else None
     module, checkpoint = None, None
     if resume:
@@ -100,12 +102,30 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         remove_partials(out)
     path = out / 'model.safetensors'
     with told_how_to_go_on(settings, trainer):
-        trainer.fit(module, datamodule=RunData(settings, mixture), ckpt_path=checkpoint)
+        trainer.ckpt_path = checkpoint  # where callbacks see it
+        trainer.fit(module, datamodule=RunData(settings, mixture))
         if trainer.is_global_zero:
             net = VidEoMT(settings.network)
             net.load_state_dict(module.deliverable())
             save_model(net, path, dtype=torch.float16)
     return path
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run, and see that files can be written there.
+
+    Raises:
+        ValueError: it can't be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f'Expected a folder to write the run to, out={out} is none: {error.strerror}. '
+            'Choose another with out=...'
+        ) from error
 
 
 def quieten_lightning() -> None:
