@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import checkpoint_of, differences, log_lines, tiny_settings
+from tests.training.runs import at_step, checkpoint_of, differences, log_lines, tiny_settings
 from videomt_ros.model import load_model
-from videomt_ros.training.checkpoints import AtomicIO, find_checkpoints
+from videomt_ros.training.checkpoints import AtomicIO, find_checkpoints, newest_checkpoint
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.trainer import train
 
@@ -202,6 +202,31 @@ def test_a_damaged_checkpoint_gives_way_to_an_older_one(finished, caplog, damage
     train(finished, resume=True)
     assert 'step=2.ckpt is damaged or of another kind: trying an older one' in caplog.text
     assert differences(checkpoint_of(finished, 2), whole) == []
+
+
+def test_too_little_memory_to_read_is_no_damage(finished, monkeypatch):
+    folder = Path(finished.out) / 'checkpoints'
+    monkeypatch.setattr(torch, 'load', lambda *_, **more: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match='allocate memory'):
+        newest_checkpoint(folder, finished, {})
+
+
+def test_later_checkpoints_that_were_passed_over_are_kept_aside(tmp_path, monkeypatch):
+    def kill(*_) -> None:
+        raise RuntimeError('killed')
+
+    settings = tiny_settings(tmp_path / 'out', 'checkpoint_every=1', 'keep_checkpoints=9')
+    train(settings)
+    folder = tmp_path / 'out/checkpoints'
+    for step in (3, 4, 5, 6):
+        half(folder / f'step={step}.ckpt')
+    spoilt = (folder / 'step=6.ckpt').read_bytes()
+    at_step(monkeypatch, 3, kill)
+    with pytest.raises(RuntimeError, match='killed'):
+        train(settings, resume=True)
+    assert steps_of(settings) == [3, 2, 1]
+    assert (folder / 'step=6.ckpt.damaged').read_bytes() == spoilt
+    assert len(list(folder.glob('*.damaged'))) == 3
 
 
 def test_nothing_but_damaged_checkpoints_is_an_error(finished):

@@ -18,6 +18,7 @@ from tests.training.labelled_data import write_labelled
 from tests.training.runs import TINY, at_step, differences, tiny_settings
 from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.training.early_end import (
     EndedEarly,
     NonFiniteLoss,
@@ -155,7 +156,7 @@ def write_run_file(tmp_path: Path, *extra: str) -> Path:
 
 
 def validate_and_spoil(folder: Path) -> None:
-    """In each of two processes: a run with validation, one without, and one that fails."""
+    """In each of two processes: a run with validation, one without, and three that fail."""
     names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
     scored = f'validation={{dataset: ytvis2019, root: {folder / "ytvis2019"}, every: 4}}'
     train(tiny_settings(folder / 'scored', names, scored))
@@ -166,6 +167,10 @@ def validate_and_spoil(folder: Path) -> None:
             print('CLIP', batch[0].origins[0])
             spoil(module, batch)
 
+    def fill_first(self, position, stages) -> None:
+        if os.environ['RANK'] == '0':
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 3, spoil_second)
         try:
@@ -173,10 +178,21 @@ def validate_and_spoil(folder: Path) -> None:
         except EndedEarly as error:
             # In one piece, or the words of both processes mix.
             print(f'ENDED {error}\n', end='', flush=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, 'note_times', fill_first)
+        try:
+            train(tiny_settings(folder / 'full', names, scored))
+        except EndedEarly as error:
+            print(f'FULL {error}\n', end='', flush=True)
+    apart = folder / ('plain' if os.environ['RANK'] == '0' else 'elsewhere')
+    try:
+        train(tiny_settings(apart, names), resume=True)
+    except ValueError as error:
+        print(f'APART {error}\n', end='', flush=True)
 
 
 def test_two_processes_validate_together_and_end_together(tmp_path):
-    """Three tiny runs of two processes; this takes some ten seconds, most of them to start."""
+    """Five tiny runs of two processes; this takes some ten seconds, most of them to start."""
     write_labelled('ytvis2019', tmp_path / 'ytvis2019', num_videos=3)
     code = (
         'import sys; from pathlib import Path; '
@@ -206,6 +222,12 @@ def test_two_processes_validate_together_and_end_together(tmp_path):
     (clip,) = [line for line in done.stdout.splitlines() if line.startswith('CLIP ')]
     content = json.loads((tmp_path / 'spoiled/nonfinite_step.json').read_text())
     assert content['origins'] == [clip.removeprefix('CLIP ')]
+
+    full = [line for line in done.stdout.splitlines() if line.startswith('FULL ')]
+    assert len(full) == 2 and all('step 4, the disk is full' in line for line in full), full
+    apart = [line for line in done.stdout.splitlines() if line.startswith('APART ')]
+    assert len(apart) == 2, apart
+    assert all('by rank: step=6.ckpt, no checkpoint. Let out=' in line for line in apart), apart
 
 
 FAILS_ALONE = """

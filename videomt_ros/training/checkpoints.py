@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
@@ -61,6 +62,24 @@ class KeepCheckpoints(Checkpoint):
         self.every = every
         self.keep = keep
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """See that all processes go on from the same step.
+
+        Raises:
+            ValueError: they do not, as each has found another folder.
+        """
+        if trainer.world_size == 1:
+            return
+        names: list[str] = [''] * trainer.world_size
+        path = trainer.ckpt_path
+        dist.all_gather_object(names, Path(path).name if path else 'no checkpoint')
+        if len(set(names)) > 1:
+            raise ValueError(
+                f'Expected all processes to go on from the same checkpoint in {self.folder}, they '
+                f'found, by rank: {", ".join(names)}. Let out=... be a folder that all machines '
+                'share, or copy the checkpoints to each.'
+            )
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -76,10 +95,15 @@ class KeepCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder / f'step={step}.ckpt')
         if trainer.is_global_zero:
             saved = find_checkpoints(self.folder)
-            # Later ones are of a run that was resumed from before them.
+            # Later ones could not be read when the run was resumed. They make way, but it may have
+            # been the reading that went wrong, and so they are not deleted.
             past = [number for number in saved if number <= step]
-            for number in saved.keys() - set(past[: self.keep]):
+            for number in past[self.keep :]:
                 saved[number].unlink()
+            for number in saved.keys() - set(past):
+                spoilt = saved[number].with_name(f'{saved[number].name}.damaged')
+                saved[number].replace(spoilt)
+                logger.warning('What could not be resumed from is now %s.', spoilt)
 
 
 def find_checkpoints(folder: Path) -> dict[int, Path]:
@@ -136,9 +160,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         names = ('settings', 'state_dict', 'optimizer_states', 'loops', 'callbacks')
         dict(content['settings'])
         return {name: content[name] for name in names}
-    except OSError:
+    except (OSError, MemoryError):
         raise
-    except Exception:  # a damaged file can fail in any way inside the reader
+    except Exception as error:  # a damaged file can fail in any way inside the reader
+        if 'allocate memory' in str(error):  # of torch: the file may be whole
+            raise
         return None
 
 
