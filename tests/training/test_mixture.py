@@ -200,15 +200,24 @@ def test_a_damaged_mask_ends_the_run_and_is_named(run_file, tmp_path, workers):
 @pytest.mark.parametrize(
     ('override', 'fault'),
     [
-        ('data=[{dataset: kitti, root: a}]', r'dataset in data out of ytvis2019, .*kitti'),
-        ('data=[{dataset: ovis}]', 'a root, the folder .* ovis in data'),
-        ('data=[{dataset: synthetic, root: a}]', "no root for .* synthetic in data, got 'a'"),
-        ('data=[{dataset: ovis, root: a, weight: 0}]', 'weight above 0, got 0'),
+        (
+            'data=[{dataset: kitti, root: a}]',
+            r'^data\.0: Expected dataset out of ytvis2019, .*kitti',
+        ),
+        ('data=[{dataset: ovis}]', r'^data\.0: Expected a root, the folder .* ovis'),
+        (
+            'data=[{dataset: synthetic, root: a}]',
+            r"^data\.0: Expected no root for .* synthetic, got 'a'",
+        ),
+        (
+            'data=[{dataset: ovis, root: a, weight: 0}]',
+            r'^data\.0: Expected weight above 0, got 0',
+        ),
         ('data=[{dataset: ovis, root: a, wait: 1}]', r'Unknown settings: data\.0\.wait'),
         ('data=[{root: a}]', r'Missing settings: data\.0\.dataset'),
         ('data=[{dataset: ovis, root: a, renamed: [[a]]}]', r'data\.0\.renamed\.0 .* list of 2'),
         ('data=ovis', 'data to be a list'),
-        ('augmentation.short_sides=[]', 'augmentation.short_sides, one or more'),
+        ('augmentation.short_sides=[]', '^augmentation: Expected short_sides, one or more'),
         ('augmentation.max_long_side=31', 'max_long_side of the largest .* 32, got 31'),
         ('augmentation.crop_probability=2', 'crop_probability from 0 to 1, got 2'),
         ('augmentation.max_rotation_deg=-1', 'max_rotation_deg from 0 to 180, got -1'),

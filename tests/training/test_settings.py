@@ -45,6 +45,15 @@ def test_numbers_may_be_written_as_people_do(run_file):
     assert settings.phases == (Phase(1, 1, 1),)
 
 
+def test_an_entry_of_a_list_may_be_changed_alone(run_file):
+    phases = f'phases=[{PHASE}}}, {PHASE}}}]'
+    settings = load_settings(run_file, [phases, 'phases.1.batch_size=4', 'image_sizes.0.1=64'])
+    assert settings.phases == (Phase(1, 1, 1), Phase(1, 1, 4))
+    assert settings.image_sizes == ((32, 64),)
+    settings = load_settings(run_file, ['phases.0={steps: 5, clip_frames: 2, batch_size: 3}'])
+    assert settings.phases == (Phase(5, 2, 3),)
+
+
 def test_some_settings_may_be_null(run_file):
     settings = load_settings(run_file, ['ema_decay=null', 'vit_warmup_steps=null'])
     assert settings.ema_decay is None and settings.vit_warmup_steps is None
@@ -93,11 +102,19 @@ PHASE = '{steps: 1, clip_frames: 1, batch_size: 1'
 WRONG = [
     ('speed=3', 'Unknown settings: speed'),
     ('losses.colour=3', 'Unknown settings: losses.colour'),
+    ('batchsize=2', r'settings: batchsize\. Did you mean phases\.0\.batch_size\? Expected some'),
+    ('netwrok.depth=2', r'settings: netwrok\. Did you mean network\?'),
+    ('losses.num_point=2', r'losses\.num_point\. Did you mean losses\.num_points\?'),
+    ('phases.0.clip_frame=2', r'phases\.0\.clip_frame\. Did you mean phases\.0\.clip_frames\?'),
+    ('zzz=1', r'Unknown settings: zzz\. Expected some of: accumulate'),
     ('losses={1: 2, a: 3}', 'Unknown settings: losses.1, losses.a'),
     ('network={}', 'Missing settings: network.num_classes.*model.config.VidEoMTConfig says what'),
     ('phases=[{steps: 1}]', 'Missing settings: phases.0.clip_frames, phases.0.batch_size. Give'),
     ('seed', 'key=value'),
     ('phases.more=1', "inside phases for 'phases.more=1'.* Give it as a whole: phases="),
+    ('phases.1.steps=1', "Expected 1 inside phases for 'phases.1.steps=1', it has none"),
+    ('phases.-1.steps=1', 'Expected -1 inside phases for'),
+    ('phases.0.steps.a=1', r'Give it as a whole: phases\.0\.steps='),
     ('network.num_heads.a=1', 'Give it as a whole: network.num_heads='),
     ('seed=[', 'Expected a value in YAML in .seed=.'),
     # Types.
@@ -129,6 +146,7 @@ WRONG = [
     ('phases=[{steps: 0, clip_frames: 1, batch_size: 1}]', 'Expected steps of 1 or more, got 0'),
     ('phases=[{steps: 1, clip_frames: 0, batch_size: 1}]', 'Expected clip_frames of 1 or more'),
     ('phases=[{steps: 1, clip_frames: 1, batch_size: -1}]', 'Expected batch_size of 1 or more'),
+    (f'phases=[{PHASE}}}, {PHASE}, max_stride: 0}}]', r'^phases\.1: Expected max_stride of 1'),
     (f'phases=[{PHASE}, max_stride: 0}}]', 'Expected max_stride of 1 or more'),
     (f'phases=[{PHASE}, hidden_frames: [8, 7]}}]', 'Expected hidden_frames as fewest and most'),
     (f'phases=[{PHASE}, hidden_frames: 8}}]', 'Expected phases.0.hidden_frames to be a list'),
@@ -166,12 +184,12 @@ WRONG = [
     ('precision=fp8', "Expected precision to be one of auto, fp32, bf16, fp16, got 'fp8'"),
     ('stage=clips', "Expected stage to be one of image, video, got 'clips'"),
     ('validation={}', 'Missing settings: validation.dataset, validation.root'),
-    ('validation={dataset: x, root: y}', 'Expected validation.dataset out of ytvis2019'),
+    ('validation={dataset: x, root: y}', '^validation: Expected dataset out of ytvis2019'),
     ('validation={dataset: ovis, root: y, every: 0}', 'Expected every of 1 or more'),
     ('validation={dataset: ovis, root: y, limit: 0}', 'Expected limit of 1 or more'),
     ('validation={dataset: ovis, root: y, pictures: -1}', 'Expected pictures of 0 or more'),
     ('device=gpu', "Expected device to be one of auto, cpu, cuda, got 'gpu'"),
-    ('losses.class_weight=-1', 'Expected class_weight of 0 or more'),
+    ('losses.class_weight=-1', '^losses: Expected class_weight of 0 or more'),
     ('losses.no_object_weight=-1', 'Expected no_object_weight of 0 or more'),
     ('losses.num_points=0', 'Expected num_points of 1 or more'),
     ('losses.oversample_ratio=0.5', 'Expected oversample_ratio of 1 or more, got 0.5'),

@@ -31,13 +31,11 @@ class DataSource:
     def __post_init__(self) -> None:
         names = (*BENCHMARK_NAMES, SYNTHETIC)
         if self.dataset not in names:
-            raise ValueError(
-                f'Expected dataset in data out of {", ".join(names)}, got {self.dataset!r}.'
-            )
+            raise ValueError(f'Expected dataset out of {", ".join(names)}, got {self.dataset!r}.')
         if bool(self.root) == (self.dataset == SYNTHETIC):
             wanted = 'no root' if self.root else 'a root, the folder of the data set,'
             raise ValueError(
-                f'Expected {wanted} for the data set {self.dataset} in data, got {self.root!r}.'
+                f'Expected {wanted} for the data set {self.dataset}, got {self.root!r}.'
             )
         check_range(self, 'weight', 0, open_=True)
 
@@ -64,12 +62,12 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not self.short_sides or min(self.short_sides) < 8:
             raise ValueError(
-                'Expected augmentation.short_sides, one or more of 8 pixels or more, '
+                'Expected short_sides, one or more of 8 pixels or more, '
                 f'got {list(self.short_sides)}.'
             )
         if self.max_long_side < max(self.short_sides):
             raise ValueError(
-                'Expected augmentation.max_long_side of the largest of short_sides or more, '
+                'Expected max_long_side of the largest of short_sides or more, '
                 f'{max(self.short_sides)}, got {self.max_long_side}.'
             )
         check_range(self, 'crop_probability flip_probability', 0, 1)

@@ -15,7 +15,8 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
     Args:
         path: a YAML file whose keys are fields of TrainSettings.
-        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside.
+        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside, and
+            so does `phases.0.steps=9`.
 
     Raises:
         ValueError: an unknown or missing key, or a value of the wrong type or range; names it.

@@ -69,8 +69,7 @@ class Validation:
     def __post_init__(self) -> None:
         if self.dataset not in BENCHMARK_NAMES:
             raise ValueError(
-                f'Expected validation.dataset out of {", ".join(BENCHMARK_NAMES)}, '
-                f'got {self.dataset!r}.'
+                f'Expected dataset out of {", ".join(BENCHMARK_NAMES)}, got {self.dataset!r}.'
             )
         check_range(self, 'every', 1)
         check_range(self, 'pictures', 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -17,7 +18,8 @@ def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
     Args:
         path: the file.
-        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside.
+        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside, and
+            so does `phases.0.steps=9`.
 
     Raises:
         ValueError: file or override is none.
@@ -34,17 +36,19 @@ def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
         if not separator:
             raise ValueError(f'Expected an override as key=value, got {override!r}.')
         *parents, leaf = key.split('.')
-        place = values
-        for depth, parent in enumerate(parents, start=1):
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                name = '.'.join(parents[:depth])
+        place: Any = values
+        for depth, parent in enumerate(parents):
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else place[int(parent)]
+            name = [*parents, leaf][depth + 1]
+            is_entry = isinstance(place, list) and name in map(str, range(len(place)))
+            if not (is_entry or isinstance(place, dict)):
+                where = '.'.join(parents[: depth + 1])
                 raise ValueError(
-                    f'Expected named settings inside {name} for {override!r}, it has none. '
-                    f'Give it as a whole: {name}=...'
+                    f'Expected {name} inside {where} for {override!r}, it has none. '
+                    f'Give it as a whole: {where}=...'
                 )
         try:
-            place[leaf] = yaml.safe_load(value)
+            place[leaf if isinstance(place, dict) else int(leaf)] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f'Expected a value in YAML in {override!r}: {error}.') from error
     return values
@@ -69,8 +73,8 @@ def build_settings(kind: Any, values: Any, where: str = '') -> Any:
     unknown = sorted(str(name) for name in set(values) - known)
     if unknown:
         raise ValueError(
-            f'Unknown settings: {", ".join(where + name for name in unknown)}. '
-            f'Expected some of: {", ".join(sorted(known))}.'
+            f'Unknown settings: {", ".join(where + name for name in unknown)}.'
+            f'{_meant(kind, unknown, where)} Expected some of: {", ".join(sorted(known))}.'
         )
     missing = [
         where + item.name
@@ -82,9 +86,35 @@ def build_settings(kind: Any, values: Any, where: str = '') -> Any:
             f'Missing settings: {", ".join(missing)}. Give them in the run file or as key=value; '
             f'{kind.__module__}.{kind.__name__} says what they mean.'
         )
-    return kind(
-        **{name: _convert(hints[name], value, where + name) for name, value in values.items()}
-    )
+    converted = {
+        name: _convert(hints[name], value, where + name) for name, value in values.items()
+    }
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        # It knows its fields, and not which of several phases or data sets it is.
+        raise ValueError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
+
+
+def _meant(kind: Any, unknown: Sequence[str], where: str) -> str:
+    """The nearest names, for an error."""
+    # The first of a name is the outermost.
+    names = {name.rpartition('.')[2]: name for name in reversed([*_dotted_names(kind)])}
+    near = [
+        where + names[match] for name in unknown for match in get_close_matches(name, names, 1)
+    ]
+    return f' Did you mean {", ".join(near)}?' if near else ''
+
+
+def _dotted_names(kind: Any) -> Iterator[str]:
+    """The fields of a dataclass, then those within them; of a list, of its first entry."""
+    hints = get_type_hints(kind)
+    yield from hints
+    for name, hint in hints.items():
+        place = f'{name}.0' if get_origin(hint) is tuple else name
+        for part in (hint, *get_args(hint)):
+            if is_dataclass(part):
+                yield from (f'{place}.{inner}' for inner in _dotted_names(part))
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
