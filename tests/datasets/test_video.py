@@ -106,3 +106,11 @@ def test_synthetic_source_plays_the_scene():
     scene = Scene(5, num_frames=4)
     assert [frame.time_ns for frame in frames] == [0, 100_000_000, 200_000_000, 300_000_000]
     np.testing.assert_array_equal(frames[3].image, scene.frame(3)[0])
+    assert source.description == 'synthetic scene 5, 480 x 384 pixels, 10 frames a second'
+
+
+def test_synthetic_source_with_stuff():
+    source = open_source('synthetic', seed=5, num_frames=2, stuff=True)
+    scene = Scene(5, num_frames=2, stuff=True)
+    np.testing.assert_array_equal(list(source.frames())[1].image, scene.frame(1)[0])
+    assert source.description.startswith('synthetic scene 5 with sky, ground and walls, 480 x 384')

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from videomt_ros.datasets.recording import Recording, RecordingWriter
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.contact_sheet import (
     _evenly_in_time,
     contact_sheet,
@@ -25,17 +26,30 @@ def scene() -> Scene:
     return Scene(4, height=96, width=120, num_frames=10)
 
 
-def record(tmp_path, scene: Scene, numbers: list[int]) -> Recording:
+def as_track(track_id: int, class_id: int, area: int) -> dict[str, Any]:
+    name = ALL_NAMES[class_id]
+    return {
+        'id': track_id,
+        'class_id': class_id,
+        'class_name': name,
+        'is_thing': name in CLASS_NAMES,
+        'area': area,
+    }
+
+
+def record(tmp_path, scene: Scene, numbers: list[int], **renamed: str) -> Recording:
     """The truth as tracks 11, 12, ..., with latencies of 10, 20, ... ms."""
     writer = RecordingWriter(tmp_path / 'recording', 10)
     for place, number in enumerate(numbers):
         image, ids = scene.frame(number)
         stamp_ns = START_NS + number * PERIOD_NS
         tracks = [
-            {'id': identity + 10, 'class_id': scene.class_of[identity], 'area': 9}
+            as_track(identity + 10, scene.class_of[identity], 9)
             for identity in np.unique(ids[ids > 0]).tolist()
         ]
-        tracks.append({'id': 99, 'class_id': 0, 'area': 0})  # lost: not seen
+        for track in tracks:
+            track['class_name'] = renamed.get(track['class_name'], track['class_name'])
+        tracks.append(as_track(99, 0, 0))  # lost: not seen
         received_ns = stamp_ns + 10_000_000 * (place + 1)
         line = {'stamp_ns': stamp_ns, 'received_ns': received_ns, 'tracks': tracks}
         writer.add_tracks(line)
@@ -68,6 +82,54 @@ def test_report_of_perfect_tracks(tmp_path, scene):
     assert (figures['frames sent'], figures['dropped']) == ('10', '1')
     assert (figures['latency p50'], figures['mean IoU']) == ('30 ms', '1.00')
     assert figures['objects found'] == figures['classes right'] == '100%'
+
+
+def test_things_and_stuff_are_scored_apart(tmp_path):
+    scene = Scene(2, height=96, width=120, num_frames=10, stuff=True)
+    numbers = [0, 3, 6]
+    truth = np.stack([scene.frame(number)[1] for number in numbers])
+    names = np.array(['', *(ALL_NAMES[k] for k in scene.class_of.values())])[truth]
+    area = {name: np.count_nonzero(names == name) for name in ('sky', 'ground', 'wall')}
+    assert min(area.values()) > 0
+
+    recording = record(tmp_path, scene, numbers, ground='sky')
+    report = build_report(recording, sent_by_stamp(), HEALTH, scene)
+    scores = report.scores
+    assert scores is not None
+    things = [identity for identity, k in scene.class_of.items() if k < len(CLASS_NAMES)]
+    shares = [(frame == i).mean() for frame in truth for i in things]
+    assert scores.num_visible == sum(share >= 0.002 for share in shares)
+    assert (scores.mean_iou, scores.found, scores.classes_right) == (1, 1, 1)
+    # All ground is called sky: the sky has too much, the ground nothing, the walls are right.
+    sky = area['sky'] / (area['sky'] + area['ground'])
+    assert report.stuff_iou == pytest.approx((sky + 0 + 1) / 3)
+    assert figures_of(report.table())['stuff mIoU'] == f'{(sky + 1) / 3:.2f}'
+
+
+def test_stuff_that_is_painted_where_there_is_none_is_no_object(tmp_path, scene):
+    """A model of things and stuff before scenes without stuff."""
+    writer = RecordingWriter(tmp_path / 'recording', 10)
+    true_ids = scene.frame(0)[1]
+    writer.add_tracks(
+        {
+            'stamp_ns': START_NS,
+            'received_ns': START_NS + 1,
+            'tracks': [as_track(5, ALL_NAMES.index('sky'), 9)],
+        }
+    )
+    writer.add_ids(START_NS, np.where(true_ids, 5, 0).astype(np.uint16))
+    writer.close()
+    report = build_report(Recording(tmp_path / 'recording'), sent_by_stamp(), HEALTH, scene)
+    assert report.scores is not None
+    assert (report.scores.mean_iou, report.scores.num_found) == (0, 0)
+    assert report.stuff_iou is None and 'stuff' not in report.table()
+
+
+def test_classes_are_compared_by_name(tmp_path, scene):
+    names = {ALL_NAMES[k] for k in scene.class_of.values()}
+    recording = record(tmp_path, scene, [0, 1], **dict.fromkeys(names, 'dog'))
+    report = build_report(recording, sent_by_stamp(), HEALTH, scene)
+    assert (report.scores.found, report.scores.classes_right) == (1, 0)
 
 
 def test_report_without_truth(tmp_path, scene):

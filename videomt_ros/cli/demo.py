@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--topic', default='', help='image topic of a bag that has several')
     parser.add_argument(
-        '--model', default='demo', help='whatever load_model takes; default the demo model'
+        '--model',
+        default='demo',
+        help='whatever load_model takes; default the demo model. The synthetic scene has sky, '
+        'ground and walls if the model knows any of these, as demo_panoptic does',
     )
     parser.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for the results'
@@ -70,12 +73,13 @@ def main(args: argparse.Namespace) -> int:
 
     # A process that is told to end takes its children along, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    source = open_source(args.source, args.topic, args.seed, args.frames or _SCENE_FRAMES)
+    stuff = args.source == 'synthetic' and _knows_stuff(args.model)
+    source = open_source(args.source, args.topic, args.seed, args.frames or _SCENE_FRAMES, stuff)
     args.out.mkdir(parents=True, exist_ok=True)
     # In the folder itself, so that complete results are moved into place at once.
     with tempfile.TemporaryDirectory(prefix='.run-', dir=args.out) as scratch:
         recording = Recording(Path(scratch, 'recording'))
-        played = _Played(args, source)
+        played = _Played(args, source, stuff)
         run = LiveRun(Path(scratch), played.num_expected(), played.fps, source.is_live)
         run.execute(
             {'model': args.model},
@@ -95,11 +99,25 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _knows_stuff(model: str) -> bool:
+    """Whether a synthetic scene has sky, ground and walls: if the model knows any of these."""
+    from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES
+    from videomt_ros.model import CheckpointError
+    from videomt_ros.model.settings import build_config
+    from videomt_ros.model.sources import read_checkpoint
+
+    try:
+        known = build_config(read_checkpoint(model), {}).class_names
+    except CheckpointError:
+        return False  # the segmenter will say what is wrong
+    return not set(known).isdisjoint(STUFF_NAMES)
+
+
 class _Played:
     """The source, and how much of it is played, at which rate."""
 
-    def __init__(self, args: argparse.Namespace, source: Source) -> None:
-        self._args, self._source = args, source
+    def __init__(self, args: argparse.Namespace, source: Source, stuff: bool) -> None:
+        self._args, self._source, self._stuff = args, source, stuff
         self.fps = args.rate or source.fps
         self._seconds = args.seconds or 0.0
         if not self._seconds and args.source != 'synthetic':
@@ -114,6 +132,7 @@ class _Played:
             *('--seed', str(args.seed), '--scene-frames', str(args.frames or _SCENE_FRAMES)),
             *('--seconds', str(self._seconds), '--frames', str(args.frames)),
             *('--rate', str(args.rate)),
+            *(['--stuff'] if self._stuff else []),
         ]
 
     def num_expected(self) -> int | None:

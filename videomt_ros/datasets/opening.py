@@ -17,18 +17,19 @@ class SyntheticSource:
     is_live = False
     topic = ''
 
-    def __init__(self, seed: int, num_frames: int, fps: float = 10.0) -> None:
+    def __init__(self, seed: int, num_frames: int, fps: float = 10.0, stuff: bool = False) -> None:
         """Make the scene; its truth is `self.scene.frame(number)[1]`."""
         self.fps, self.num_frames = fps, num_frames
-        self.scene = Scene(seed, num_frames=num_frames)
+        self.scene = Scene(seed, num_frames=num_frames, stuff=stuff)
         self.notes: list[str] = []
 
     @property
     def description(self) -> str:
         """What it is, for a person."""
         scene = self.scene
+        stuff = ' with sky, ground and walls' if scene.has_stuff else ''
         return (
-            f'synthetic scene {scene.seed}, {scene.width} x {scene.height} pixels, '
+            f'synthetic scene {scene.seed}{stuff}, {scene.width} x {scene.height} pixels, '
             f'{self.fps:.4g} frames a second'
         )
 
@@ -38,7 +39,9 @@ class SyntheticSource:
             yield SourceFrame(round(number * 1e9 / self.fps), image)
 
 
-def open_source(name: str, topic: str = '', seed: int = 0, num_frames: int = 300) -> Source:
+def open_source(
+    name: str, topic: str = '', seed: int = 0, num_frames: int = 300, stuff: bool = False
+) -> Source:
     """Open what a user named.
 
     Args:
@@ -46,13 +49,14 @@ def open_source(name: str, topic: str = '', seed: int = 0, num_frames: int = 300
         topic: of the bag's images, where it has several.
         seed: of the synthetic scene.
         num_frames: of the synthetic scene.
+        stuff: the synthetic scene has sky, ground and walls.
 
     Raises:
         ValueError: it cannot be read; says what was expected, and what came.
         OSError: as above, found by the system.
     """
     if name == 'synthetic':
-        return SyntheticSource(seed, num_frames)
+        return SyntheticSource(seed, num_frames, stuff=stuff)
     if name.isdecimal():
         return Webcam(int(name))
     path = Path(name).expanduser()

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videomt_ros.datasets.recording import Recording
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.evaluation.semantic import SemanticQuality
 from videomt_ros.evaluation.tracking import TrackQuality, TrackScores
+
+_UNKNOWN = len(ALL_NAMES)
+"""Class of pixels and tracks that have none of those of a scene."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class LiveReport:
     track_ids: tuple[int, ...]
     """Every id that was seen with pixels."""
     scores: TrackScores | None
-    """Agreement with the truth, over the frames kept; None where there is no truth."""
+    """Agreement of the things with the truth, over the frames kept; None where there is none."""
+    stuff_iou: float | None
+    """IoU of sky, ground and walls over all pixels of these frames, mean over those that ever
+    are in view; None where the truth has no stuff."""
 
     def table(self) -> str:
         """The report for a person, one figure a line."""
@@ -68,6 +76,8 @@ class LiveReport:
                 ),
                 ('classes right', f'{scores.classes_right:.0%}', 'of the objects found'),
             ]
+        if self.stuff_iou is not None:
+            rows.append(('stuff mIoU', f'{self.stuff_iou:.2f}', 'of sky, ground and walls'))
         return '\n'.join(
             f'  {name:<14}{"-" if value.startswith("nan") else value:>8}   {note}'.rstrip()
             for name, value, note in rows
@@ -90,7 +100,7 @@ def build_report(
     """
     latencies_ms: list[float] = []
     track_ids: set[int] = set()
-    quality = TrackQuality()
+    agreement = None if scene is None else _Agreement(scene)
     unknown = 0
     for record in recording.tracks():
         stamp_ns = record['stamp_ns']
@@ -101,10 +111,8 @@ def build_report(
         seen = [track for track in record['tracks'] if track['area']]
         track_ids.update(track['id'] for track in seen)
         ids = recording.ids(stamp_ns)
-        if scene is not None and ids is not None:
-            true_ids = scene.frame(sent[stamp_ns])[1]
-            classes = {track['id']: track['class_id'] for track in seen}
-            quality.update(true_ids, ids, scene.class_of, classes)
+        if agreement is not None and ids is not None:
+            agreement.update(sent[stamp_ns], ids, seen)
     p50, p95 = np.percentile(latencies_ms, (50, 95)) if latencies_ms else (np.nan, np.nan)
     return LiveReport(
         sent=len(sent),
@@ -117,8 +125,53 @@ def build_report(
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
         track_ids=tuple(sorted(track_ids)),
-        scores=None if scene is None else quality.result(),
+        scores=None if agreement is None else agreement.things.result(),
+        stuff_iou=None if agreement is None else agreement.stuff_iou(),
     )
+
+
+class _Agreement:
+    """Agreement of tracks with a scene: of things one by one, of stuff class by class."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.things = TrackQuality()
+        self._semantic = SemanticQuality(len(ALL_NAMES) + 1)
+
+    def update(
+        self, number: int, ids: NDArray[np.uint16], tracks: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add a frame: its number in the scene, its image of ids, and the tracks that it shows."""
+        true_ids = self._scene.frame(number)[1]
+        true_classes = self._scene.class_of
+        # By name: a model that was trained on other data too has another order.
+        number_of = {name: k for k, name in enumerate(ALL_NAMES)}
+        classes = {track['id']: number_of.get(track['class_name'], _UNKNOWN) for track in tracks}
+        true_things = [i for i, k in true_classes.items() if k < len(CLASS_NAMES)]
+        things = [track['id'] for track in tracks if track['is_thing']]
+        self.things.update(
+            np.where(np.isin(true_ids, true_things), true_ids, 0).astype(np.uint16),
+            np.where(np.isin(ids, things), ids, 0).astype(np.uint16),
+            true_classes,
+            classes,
+        )
+        if self._scene.has_stuff:
+            self._semantic.update(_semantic(true_ids, true_classes) + 1, _semantic(ids, classes))
+
+    def stuff_iou(self) -> float | None:
+        """See `LiveReport`."""
+        per_class = self._semantic.result().per_class
+        found = [per_class[k]['IoU'] for k in range(len(CLASS_NAMES), len(ALL_NAMES))]
+        seen = [iou for iou in found if iou is not None]
+        return float(np.mean(seen)) if seen else None
+
+
+def _semantic(ids: NDArray[np.uint16], classes: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Class of each pixel (H, W)."""
+    table = np.full(2**16, _UNKNOWN, np.uint8)
+    for identity, class_id in classes.items():
+        table[identity] = class_id
+    return table[ids]
 
 
 def write_tracks(recording: Recording, sent: Sequence[Mapping[str, Any]], path: Path) -> None:

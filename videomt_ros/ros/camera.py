@@ -160,6 +160,7 @@ def main() -> int:
     parser.add_argument('--topic', default='', help='of a bag')
     parser.add_argument('--seed', type=int, default=0, help='of a synthetic scene')
     parser.add_argument('--scene-frames', type=int, default=300, help='of a synthetic scene')
+    parser.add_argument('--stuff', action='store_true', help='in a synthetic scene')
     parser.add_argument('--seconds', type=float, default=0.0, help='end after; 0: never')
     parser.add_argument('--frames', type=int, default=0, help='end after; 0: never')
     parser.add_argument('--rate', type=float, default=0.0, help="in Hz; 0: the source's own")
@@ -172,7 +173,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node('camera')
     try:
-        source = open_source(args.source, args.topic, args.seed, args.scene_frames)
+        source = open_source(args.source, args.topic, args.seed, args.scene_frames, args.stuff)
         playing = Playing(
             args.seconds, args.frames, args.rate, args.speed, args.keep_stamps, args.every_frame
         )
