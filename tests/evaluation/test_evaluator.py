@@ -245,10 +245,10 @@ def test_a_share_that_is_not_there_is_named(tiny_net, tmp_path):
 
     class Alone(Shard):
         def first_does(self, work):
-            work()
+            return work()
 
         def all_do(self, work):
-            work()
+            return work()
 
     with pytest.raises(ValueError, match=r'2 results .*video_2 \(published\), video_2 \(live\)'):
         evaluate(dataset, tiny_net, tmp_path, shard=Alone(0, 2))

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
+from videomt_ros.inference.settings import StreamSettings
 from videomt_ros.model.network import VidEoMT
 
 MODES: tuple[Mode, ...] = ('published', 'live')
@@ -82,6 +84,77 @@ def evaluate(
     """
     shard = shard or Shard()
     settings = dict(settings or {})
+    # Shared from the start: others would wait for a process that fails before they hear of it.
+    plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
+    videos, predictor = plan.videos, plan.predictor
+    folder = RunFolder(out, dataset.benchmark)
+
+    def start() -> int:
+        folder.start(plan.request, resume)
+        return sum(
+            all(folder.is_finished(mode, position) for mode in modes)
+            for position in range(len(videos))
+        )
+
+    with closing(folder):
+        num_resumed = shard.first_does(start)
+        begin_s = time.perf_counter()
+
+        def predict() -> float:
+            _predict_all(dataset, videos, predictor, modes, folder, shard)
+            return time.perf_counter() - begin_s
+
+        seconds = shard.all_do(predict)
+        if not shard.is_first:
+            return None
+        run = {
+            **plan.request,
+            **(about or {}),
+            'benchmark': dataset.benchmark,
+            'limit': limit,
+            'paper': dict(published_score or {}),
+            'live_parameters': {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(plan.stream_settings).items()
+            },
+            'num_videos': len(videos),
+            'num_resumed': num_resumed,
+            'processes': shard.world_size,
+            'predict_s': round(seconds, 3),
+            'peak_memory_mb': _peak_memory_mb(),
+            'notes': plan.notes,
+        }
+        clocked = None
+        if real_time is not None:
+            with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
+                clocked = evaluate_real_time(
+                    dataset, videos, predictor, real_time, out, lambda name: bar.update()
+                )
+        return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to do."""
+
+    videos: Sequence[Video]
+    predictor: Predictor
+    stream_settings: StreamSettings
+    request: Mapping[str, Any]
+    """All that decides the figures."""
+    notes: Sequence[str]
+    """For the user."""
+
+
+def _plan(
+    dataset: Dataset,
+    net: VidEoMT,
+    modes: Sequence[Mode],
+    limit: int | None,
+    settings: Mapping[str, Any],
+    spool_limit: int,
+) -> _Plan:
+    """Check what is asked for; arguments and errors as in `evaluate`."""
     videos = list(dataset.videos)[:limit]
     if not videos:
         raise ValueError(f'Expected a data set with videos, {dataset.name} has none to evaluate.')
@@ -97,7 +170,7 @@ def evaluate(
     stream_settings = predictor.new_stream().settings  # checks them before any work
     if dataset.benchmark == 'vspw' and stream_settings.class_filter:
         raise ValueError('VSPW wants a class in every pixel: leave class_filter empty.')
-    notes = []
+    notes = list(classes.notes)
     if 'live' in modes and dataset.name in _IMAGES and stream_settings.confirm_frames > 1:
         notes.append(
             'These are single images, and a live track is published from its frame '
@@ -115,54 +188,7 @@ def evaluate(
         'modes': sorted(modes),
         'settings': settings,
     }
-    folder = RunFolder(out, dataset.benchmark)
-    num_resumed = 0
-
-    def start() -> None:
-        nonlocal num_resumed
-        folder.start(request, resume)
-        num_resumed = sum(
-            all(folder.is_finished(mode, position) for mode in modes)
-            for position in range(len(videos))
-        )
-
-    with closing(folder):
-        shard.first_does(start)
-        begin_s = time.perf_counter()
-        seconds = 0.0
-
-        def predict() -> None:
-            nonlocal seconds
-            _predict_all(dataset, videos, predictor, modes, folder, shard)
-            seconds = time.perf_counter() - begin_s
-
-        shard.all_do(predict)
-        if not shard.is_first:
-            return None
-        run = {
-            **request,
-            **(about or {}),
-            'benchmark': dataset.benchmark,
-            'limit': limit,
-            'paper': dict(published_score or {}),
-            'live_parameters': {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in dataclasses.asdict(stream_settings).items()
-            },
-            'num_videos': len(videos),
-            'num_resumed': num_resumed,
-            'processes': shard.world_size,
-            'predict_s': round(seconds, 3),
-            'peak_memory_mb': _peak_memory_mb(),
-            'notes': [*classes.notes, *notes],
-        }
-        clocked = None
-        if real_time is not None:
-            with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
-                clocked = evaluate_real_time(
-                    dataset, videos, predictor, real_time, out, lambda name: bar.update()
-                )
-        return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
+    return _Plan(videos, predictor, stream_settings, request, notes)
 
 
 def _predict_all(

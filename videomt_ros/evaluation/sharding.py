@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,9 @@ import torch.distributed as dist
 PATIENCE = timedelta(days=30)
 """How long a process waits for the others: one may have all the long videos. The launcher ends
 all of them when one dies."""
+
+Result = TypeVar('Result')
+"""Of work that a process does."""
 
 _logger = logging.getLogger(__name__)
 
@@ -33,36 +37,45 @@ class Shard:
         """The process that starts the folder, and ends it."""
         return self.rank == 0
 
-    def first_does(self, work: Callable[[], None]) -> None:
+    def first_does(self, work: Callable[[], Result]) -> Result:
         """Have the first process do something while the others wait.
+
+        Returns:
+            What the work returned, in every process.
 
         Raises:
             Exception: what the work raised; in the other processes a ValueError that says so.
         """
         error: Exception | None = None
+        shared: list[Any] = [None, None]
         if self.is_first:
             try:
-                work()
+                shared[1] = work()
             except Exception as caught:
-                error = caught
+                error, shared[0] = caught, _described(caught)
         if self.world_size > 1:
-            reasons = [None if error is None else _described(error)]
-            dist.broadcast_object_list(reasons, src=0, group=self.group)
-            if reasons[0] and not self.is_first:
-                raise ValueError(f'The first process gave up: {reasons[0]}')
+            dist.broadcast_object_list(shared, src=0, group=self.group)
         if error is not None:
             raise error
+        reason, result = shared
+        if reason is not None:
+            raise ValueError(f'The first process gave up: {reason}')
+        return cast(Result, result)
 
-    def all_do(self, work: Callable[[], None]) -> None:
+    def all_do(self, work: Callable[[], Result]) -> Result:
         """Have every process do something, and wait until all are done with it.
+
+        Returns:
+            What the work returned in this process.
 
         Raises:
             Exception: what the work raised in the first process; in the others, and where the
                 work failed elsewhere alone, a ValueError that says so.
         """
         error: Exception | None = None
+        result: Result | None = None
         try:
-            work()
+            result = work()
         except Exception as caught:
             error = caught
         if self.world_size > 1:
@@ -80,6 +93,7 @@ class Shard:
                         raise ValueError(f'Process {rank} gave up: {reason}') from error
         if error is not None:
             raise error
+        return cast(Result, result)
 
 
 def _is_usual(error: Exception) -> bool:
