@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ def build_empty(config: VidEoMTConfig) -> VidEoMT:
     return net
 
 
-def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_model(
+    net: VidEoMT,
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    about: Mapping[str, str] | None = None,
+) -> None:
     """Write our own file: weights, and the configuration with class names in its metadata.
 
     The file appears whole or not at all.
@@ -88,6 +94,7 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
         net: the network; its own weights keep their type.
         path: where to, ending in .safetensors.
         dtype: type on disk, such as torch.float16; None: the weights' own.
+        about: more for the metadata, which `load_model` passes over.
 
     Raises:
         ValueError: the path ends otherwise, or a weight is not finite in this type.
@@ -102,7 +109,7 @@ def save_model(net: VidEoMT, path: str | Path, dtype: torch.dtype | None = None)
     bad = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if bad:
         raise ValueError(f'Expected finite weights to save, these are not: {", ".join(bad)}.')
-    metadata = describe(net.config)
+    metadata = {**(about or {}), **describe(net.config)}
     handle, temporary = tempfile.mkstemp('.partial', f'.{path.name}.', path.parent)
     os.close(handle)
     try:

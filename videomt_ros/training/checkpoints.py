@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last kept, checked before a resume."""
+"""Checkpoints of a run: written whole or not at all, the last and the best kept, checked later."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,26 @@ class AtomicIO(TorchCheckpointIO):
 
 
 class KeepCheckpoints(Checkpoint):
-    """Save every so many steps and at the end, and keep the last few.
+    """Save every so many steps, at each best score and at the end; keep the last few and the best.
 
     Lightning's own ModelCheckpoint takes it that a manual step may be saved before it is made.
     """
 
-    def __init__(self, folder: Path, every: int, keep: int) -> None:
-        """Save in a folder every `every` steps; `keep` files stay."""
+    def __init__(
+        self, folder: Path, every: int, keep: int, best_step: Callable[[], int | None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            folder: for the files.
+            every: steps between them.
+            keep: so many stay, beside the best.
+            best_step: says which step has the best score so far, the same in all processes.
+        """
         self.folder = folder
         self.every = every
         self.keep = keep
+        self.best_step = best_step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """See that all processes go on from the same step.
@@ -89,8 +99,8 @@ class KeepCheckpoints(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save, if it is time to."""
-        step = trainer.global_step
-        if step % self.every and step < trainer.max_steps:
+        step, best = trainer.global_step, self.best_step()
+        if step % self.every and step < trainer.max_steps and step != best:
             return
         trainer.save_checkpoint(self.folder / f'step={step}.ckpt')
         if trainer.is_global_zero:
@@ -99,7 +109,8 @@ class KeepCheckpoints(Checkpoint):
             # been the reading that went wrong, and so they are not deleted.
             past = [number for number in saved if number <= step]
             for number in past[self.keep :]:
-                saved[number].unlink()
+                if number != best:
+                    saved[number].unlink()
             for number in saved.keys() - set(past):
                 spoilt = saved[number].with_name(f'{saved[number].name}.damaged')
                 saved[number].replace(spoilt)

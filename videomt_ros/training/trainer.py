@@ -1,8 +1,8 @@
 """A run of training: data, network, Lightning's loop, and what is left in the run's folder.
 
 - `model.safetensors`: the weights at the end, averaged where the run keeps a mean;
-- `best.safetensors`: those of the best score, with validation;
-- `checkpoints/step=N.ckpt`: the last few, to resume from;
+- `best.safetensors`: those of the best score, with validation; its metadata has score and step;
+- `checkpoints/step=N.ckpt`: the last few and that of the best score, to resume from;
 - `log.jsonl` and `tensorboard/`: losses and scores;
 - `validation/` and `pictures/`: what `training.validation` leaves.
 """
@@ -158,7 +158,12 @@ def build_trainer(
     if scores is not None:
         callbacks.append(scores)
     callbacks.append(
-        KeepCheckpoints(out / FOLDER, settings.checkpoint_every, settings.keep_checkpoints)
+        KeepCheckpoints(
+            out / FOLDER,
+            settings.checkpoint_every,
+            settings.keep_checkpoints,
+            best_step=lambda: scores.best_step if scores is not None else None,
+        )
     )
     if shows_bar:
         callbacks.append(StepBar())

@@ -30,6 +30,7 @@ from videomt_ros.evaluation.glossary import MAIN, as_text
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.model.device import choose_precision
+from videomt_ros.model.weight_files import read_metadata
 from videomt_ros.training.early_end import disk_is_full
 from videomt_ros.training.machine import is_first_process
 from videomt_ros.training.module import TrainModule
@@ -42,6 +43,10 @@ LOGGED = {
     'vspw': ('mIoU', 'mVC8', 'mVC16'),
 }
 """Figures that the log keeps, of each mode; all others stand in metrics.json."""
+BEST = 'best.safetensors'
+"""In the folder of a run: the weights of the best score."""
+_ABOUT = 'validation'
+"""What its metadata calls the score and the step."""
 _KEPT = ('metrics.json', 'report.html')
 """Of an evaluation's folder; result files of each validation would fill the disk."""
 
@@ -98,16 +103,28 @@ class ScoreCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint; a best of other videos says nothing of these, and is left out."""
-        before = state_dict.get('of')
-        if before != self._scored:
-            if state_dict['best_value'] is not None and is_first_process():
-                logger.warning(
-                    'The best so far is of another validation (%s, now %s): the next score is the '
-                    'first best.', _listed(before), _listed(self._scored),
-                )  # fmt: skip
-            return
-        self.best_value = state_dict['best_value']
-        self.best_step = state_dict['best_step']
+        before, value = state_dict.get('of'), state_dict['best_value']
+        if before != self._scored and value is not None and is_first_process():
+            logger.warning(
+                'The best so far is of another validation (%s, now %s): the next score is the '
+                'first best.', _listed(before), _listed(self._scored),
+            )  # fmt: skip
+        # A kill between the two leaves better weights than the checkpoint knows of; on a GPU,
+        # the steps that led to them may not come again as they were.
+        for found in (state_dict, self._best_on_disk()):
+            if found.get('of') == self._scored and self._is_better(found['best_value']):
+                self.best_value, self.best_step = found['best_value'], found['best_step']
+
+    def _best_on_disk(self) -> dict[str, Any]:
+        """The state after which the best weights were written; nothing if there are none."""
+        try:
+            kept = json.loads(read_metadata(self.out / BEST)[_ABOUT])
+        except (KeyError, ValueError):  # no file, or one of before it said so
+            return {}
+        return cast(dict[str, Any], kept)
+
+    def _is_better(self, value: float | None) -> bool:
+        return value is not None and (self.best_value is None or value > self.best_value)
 
     @property
     def _scored(self) -> dict[str, str | int | None]:
@@ -126,6 +143,17 @@ class ScoreCallback(Callback):
             # That of the gradients gives up after minutes, and lies on the GPU.
             group = dist.new_group(backend='gloo', timeout=PATIENCE)
             self._group = cast(dist.ProcessGroup, group)  # every process is in it
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Agree on the best so far, whose weights may lie on the first machine alone."""
+        self._share_best(self._shard(trainer))
+
+    def _share_best(self, shard: Shard) -> None:
+        known = shard.first_does(lambda: (self.best_value, self.best_step))
+        self.best_value, self.best_step = known
+
+    def _shard(self, trainer: Trainer) -> Shard:
+        return Shard(trainer.global_rank, trainer.world_size, self._group)
 
     def on_train_batch_end(
         self,
@@ -150,7 +178,7 @@ class ScoreCallback(Callback):
             OSError: the disk is full.
         """
         started = time.monotonic()
-        shard = Shard(trainer.global_rank, trainer.world_size, self._group)
+        shard = self._shard(trainer)
         net = delivered_network(module)
         outcome = self._score(net, step, shard)
         if outcome.problem and shard.is_first:
@@ -161,47 +189,35 @@ class ScoreCallback(Callback):
             if shard.is_first:
                 logger.error('Validation of step %d failed: %s', step, outcome.problem)
             return
-        value = outcome.figures[self.main]
-        is_best = value is not None and (self.best_value is None or value > self.best_value)
-        before = self.best_value, self.best_step
-        if is_best:
-            self.best_value, self.best_step = value, step
-        best = net if is_best else None
-
-        def publish() -> None:
-            if not self._publish(trainer, best, outcome.figures, step):
-                # Checkpoints are of this process, and so a resumed run knows it too.
-                self.best_value, self.best_step = before
-
-        shard.first_does(publish)
+        shard.first_does(lambda: self._publish(trainer, net, outcome.figures, step))
+        self._share_best(shard)
         if shard.is_first:
             self._tell(outcome.figures, step, time.monotonic() - started)
 
     def _publish(
         self,
         trainer: Trainer,
-        best: VidEoMT | None,
+        net: VidEoMT,
         figures: Mapping[str, float | None],
         step: int,
-    ) -> bool:
+    ) -> None:
         """Write all that a validation leaves in the run's folder and in the loggers.
-
-        Returns:
-            Whether the best weights are safe, if there are new ones.
 
         Raises:
             OSError: the disk is full.
         """
         _attempt('log of scores', step, lambda: self._log(trainer, figures, step))
-        is_safe = True
-        if best is not None:
-            path = self.out / 'best.safetensors'
-            is_safe = _attempt(
-                'best weights', step, lambda: save_model(best, path, dtype=torch.float16)
-            )
+        if self._is_better(figures[self.main]):
+            _attempt('best weights', step, lambda: self._keep_best(net, figures[self.main], step))
         _attempt('pictures', step, lambda: self._draw(trainer, step))
         _attempt('report', step, lambda: self._clear(step))
-        return is_safe
+
+    def _keep_best(self, net: VidEoMT, value: float | None, step: int) -> None:
+        """Write the best weights; they count as such once they are safe."""
+        state = {'best_value': value, 'best_step': step, 'of': self._scored}
+        about = {_ABOUT: json.dumps(state)}
+        save_model(net, self.out / BEST, dtype=torch.float16, about=about)
+        self.best_value, self.best_step = value, step
 
     def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
         main = MAIN[self.dataset.benchmark]
@@ -233,18 +249,10 @@ class ScoreCallback(Callback):
                 outcome = self._summary(metrics)
         except Exception as error:
             is_usual = isinstance(error, (ValueError, OSError))
-            if not shard.is_first and not isinstance(error, ValueError):
-                # Before the evaluation shares its errors: the first process waits for this one,
-                # and only the launcher can end it.
-                raise
             logger.debug('Validation failed', exc_info=not is_usual)
             text = str(error) if is_usual else f'{type(error).__name__}: {error}'
             outcome = _Outcome({}, text, disk_is_full(error))
-        if shard.world_size > 1:
-            shared = [outcome]
-            dist.broadcast_object_list(shared, src=0, group=self._group)
-            outcome = shared[0]
-        return outcome
+        return shard.first_does(lambda: outcome)
 
     def _summary(self, metrics: Mapping[str, Any]) -> _Outcome:
         failures = metrics['failures']
@@ -341,11 +349,8 @@ def _open(settings: TrainSettings) -> Dataset:
     return replace(dataset, videos=dataset.videos[: validation.limit])
 
 
-def _attempt(what: str, step: int, act: Callable[[], None]) -> bool:
-    """Do what a run can do without.
-
-    Returns:
-        Whether it went well; what went wrong is logged.
+def _attempt(what: str, step: int, act: Callable[[], None]) -> None:
+    """Do what a run can do without; what goes wrong is logged.
 
     Raises:
         OSError: the disk is full.
@@ -358,8 +363,6 @@ def _attempt(what: str, step: int, act: Callable[[], None]) -> bool:
         logger.error(
             'No %s of the validation of step %d: %s: %s', what, step, type(error).__name__, error
         )
-        return False
-    return True
 
 
 def _listed(scored: Mapping[str, str | int | None] | None) -> str:
