@@ -158,7 +158,9 @@ class Peer:
         self.health: dict[str, str] = {}
         self.health_name = ''
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_health, 10)
-        self._next_stamp_ns = 1_000_000_000_000
+        self._stamps_sent: set[int] = set()
+        # A clock of today, to the nanosecond: what cuts a stamp short shows.
+        self._next_stamp_ns = 1_700_000_000_123_456_789
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -192,9 +194,12 @@ class Peer:
     def send(
         self, image: np.ndarray | Image, stamp_ns: int | None = None, encoding: str = 'rgb8'
     ) -> int:
-        """Publish an image and return its stamp."""
+        """Publish an image and return its stamp, which no image before had."""
         if stamp_ns is None:
             stamp_ns = self._next_stamp_ns
+        # What comes back is known by its stamp: that of an earlier image would pass for this one's.
+        assert stamp_ns not in self._stamps_sent, stamp_ns
+        self._stamps_sent.add(stamp_ns)
         self._next_stamp_ns = stamp_ns + 33_000_000
         msg = image
         if not isinstance(image, Image):

@@ -65,8 +65,8 @@ def peer(live):
 def test_outputs_carry_the_images_header_and_agree(peer, encoding):
     peer.set_parameters(**EAGER)
     image = noise() if encoding != 'mono8' else noise()[..., 0]
-    stamp_ns = 1_700_000_000_123_456_789
-    tracks, instances, semantic, overlay = peer.ask(image, stamp_ns=stamp_ns, encoding=encoding)
+    stamp_ns = peer.send(image, encoding=encoding)
+    tracks, instances, semantic, overlay = peer.results(stamp_ns)
     for msg in (tracks, instances, semantic, overlay):
         assert (msg.header.stamp.sec, msg.header.stamp.nanosec) == divmod(stamp_ns, 10**9)
         assert msg.header.frame_id == 'camera_optical'
