@@ -197,7 +197,7 @@ class Peer:
         """Publish an image and return its stamp, which no image before had."""
         if stamp_ns is None:
             stamp_ns = self._next_stamp_ns
-        # What comes back is known by its stamp: that of an earlier image would pass for this one's.
+        # Results are known by their stamps: an earlier image's would pass for those of this one.
         assert stamp_ns not in self._stamps_sent, stamp_ns
         self._stamps_sent.add(stamp_ns)
         self._next_stamp_ns = stamp_ns + 33_000_000
