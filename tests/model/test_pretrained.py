@@ -127,6 +127,12 @@ def test_a_classifier_is_left_out(tmp_path):
     [
         ('vit_base_patch14_reg4_dinov2', {}, r'vit_small_patch14_reg4_dinov2.*got those of vit_b'),
         ('eva02_small_patch14_224', {}, r'like vit_small_patch14.*got those of eva02_small'),
+        (
+            'vit_smal_patch14_reg4_dinov2',
+            {},
+            'timm, which has no vit_smal_p.* Nearest: vit_small_patch14_reg4_dinov2, .* like vit_',
+        ),
+        ('qqq.lvd142m', {}, r'timm, which has no qqq\. The network is built like vit_small'),
         ('resnet18', {}, 'got those of resnet18'),
         (
             'vit_small_patch14_reg4_dinov2',
@@ -161,9 +167,23 @@ def test_without_a_network_the_way_round_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     config = CONFIGS['dinov2']
     with pytest.raises(
-        CheckpointError, match=r'timm/vit_small_.* download failed .*init_from=timm:vit_small'
+        CheckpointError,
+        match=r'of timm/vit_small_.* hub is out of reach.* goes in as timm:vit_small.*:FILE\.$',
     ):
         load_vit(Backbone(config).vit, config, timm_name(config))
+
+
+def test_weights_of_the_hub_are_looked_for_in_its_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    config = CONFIGS['dinov2']
+    vit = random_vit(timm_name(config), img_size=64, patch_size=16, global_pool='')
+    folder = tmp_path / 'models--timm--vit_small_patch14_reg4_dinov2.lvd142m'
+    (folder / 'refs').mkdir(parents=True)
+    (folder / 'refs' / 'main').write_text('1' * 40)
+    (folder / 'snapshots' / ('1' * 40)).mkdir(parents=True)
+    written(folder / 'snapshots' / ('1' * 40), vit.state_dict(), 'model.safetensors')
+    same_features(loaded(config, None), vit)
 
 
 def test_images_of_another_mean_are_told_of(tmp_path, caplog):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from videomt_ros.model.weight_files import INDEX, CheckpointError, weight_names
+
+logger = logging.getLogger(__name__)
 
 
 def is_hub_name(text: str) -> bool:
@@ -88,8 +91,10 @@ def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path
             return cached
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         pass  # not cached; what is wrong beyond that shows below
+    logger.info('Downloading %s from the Hugging Face hub.', what)
     try:
-        return download(False)
+        with _without_warnings():
+            return download(False)
     except errors.GatedRepoError:
         problem = 'its owner gives access on request: ask on its page, then run `hf auth login`'
     except errors.RepositoryNotFoundError:
@@ -103,6 +108,18 @@ def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path
             'it is not in the cache and the hub is out of reach; connect to the network once '
             '(and unset HF_HUB_OFFLINE), or give the path of a downloaded file'
         )
-    except (errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:  # a download can fail in any way
         problem = f'the download failed ({" ".join(str(error).split())[:120]}); try again later'
     raise CheckpointError(f'Expected {what} from the Hugging Face hub: {problem}.')
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep a page of the client's warnings, one for each try, from hiding the error at its end."""
+    theirs = logging.getLogger('huggingface_hub')
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)

@@ -1,21 +1,22 @@
 """Weights of timm's pretrained ViTs for the backbone of a network.
 
-timm downloads and converts them with its own code: a patch embedding of another size is resampled
-so that it answers enlarged patches alike (FlexiViT, arXiv 2212.08013), a table of positions
-bicubically. So DINOv2 and EVA-02, trained with patches of 14 pixels, start networks with 16.
+timm's own code converts them: a patch embedding of another size is resampled so that it answers
+enlarged patches alike (FlexiViT, arXiv 2212.08013), a table of positions bicubically. So DINOv2
+and EVA-02, trained with patches of 14 pixels, start networks with 16.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import eva, load_pretrained, vision_transformer
+from timm.models import eva, vision_transformer
 from torch import Tensor
 
+from videomt_ros.model import hub
 from videomt_ros.model.backbone import TIMM_NAMES, timm_name
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.presets import SIZES
@@ -38,7 +39,7 @@ def load_vit(vit: Any, config: VidEoMTConfig, name: str, file: Path | None = Non
             they are in the cache.
 
     Raises:
-        ValueError: the model is of another family or size than the network.
+        ValueError: timm has no such model, or it is of another family or size than the network.
         CheckpointError: the weights are out of reach, damaged, or not those of this model.
     """
     _check_design(config, name)
@@ -57,38 +58,36 @@ def load_vit(vit: Any, config: VidEoMTConfig, name: str, file: Path | None = Non
             [round(255 * value, 3) for value in about.mean],
             [round(255 * value, 3) for value in about.std],
         )
-    module: Any = vision_transformer if config.family == 'dinov2' else eva
-    place = str(file) if file else f'{about.hf_hub_id} of the Hugging Face hub'
-    arguments = about.to_dict()
-    if file:
+    if file is None:
+        place = f'{about.hf_hub_id} of the Hugging Face hub'
+        try:
+            file = hub.fetch_file(about.hf_hub_id, 'model.safetensors')
+        except CheckpointError as error:
+            raise CheckpointError(f'{error} A file goes in as timm:{name}:FILE.') from None
+    else:
+        place = str(file)
         if not file.is_file():
             raise CheckpointError(
                 f'{file}: expected the weights of {name}, there is no such file.'
             )
-        # Read here, because timm would run code that hides in a file.
-        arguments |= {'state_dict': read_tensors(file)[0], 'custom_load': False}
-    try:
-        load_pretrained(
-            vit, arguments, num_classes=0, filter_fn=_converter(module, place, '_qkvb' in name)
-        )
-    except CheckpointError:
-        raise
-    except Exception as error:  # a download can fail in any way
-        if file:
-            raise
-        raise CheckpointError(
-            f'Expected the weights of {name} from {place}: the download failed '
-            f'({" ".join(str(error).split())[:120]}). Connect to the network once, or download '
-            f'model.safetensors of {about.hf_hub_id} elsewhere and give its path: '
-            f'init_from=timm:{name}:FILE.'
-        ) from error
+    # Read here, because timm would run code that hides in a file.
+    tensors, _ = read_tensors(file)
+    vit.load_state_dict(_converted(tensors, vit, config.family, place, '_qkvb' in name))
     logger.info('The ViT starts from %s, %s.', name, place)
 
 
 def _check_design(config: VidEoMTConfig, name: str) -> None:
     own = timm_name(config)
+    model = name.partition('.')[0]
+    if not timm.is_model(model):
+        near = get_close_matches(model, timm.list_models())
+        meant = f' Nearest: {", ".join(near)}.' if near else ''
+        raise ValueError(
+            f'Expected the name of a model of timm, which has no {model}.{meant} '
+            f'The network is built like {own}.'
+        )
     # Without the suffix the same model has no biases on q and v, which is to say zeros.
-    fits = name.partition('.')[0] in (own, own.removesuffix('_qkvb'))
+    fits = model in (own, own.removesuffix('_qkvb'))
     size = next((s for s in SIZES.values() if s['embed_dim'] == config.embed_dim), None)
     if config.embed_dim in TIMM_NAMES[config.family] and size:
         # The tensors of a wrong number of heads would fit.
@@ -102,33 +101,30 @@ def _check_design(config: VidEoMTConfig, name: str) -> None:
         )
 
 
-def _converter(module: Any, place: str, has_biases: bool) -> Callable[[Tensors, Any], Tensors]:
+def _converted(tensors: Tensors, vit: Any, family: str, place: str, has_biases: bool) -> Tensors:
     """The conversion of timm, with a strict look at what comes out."""
-
-    def convert(tensors: Tensors, vit: Any) -> Tensors:
-        found: Tensors = module.checkpoint_filter_fn(tensors, vit)
-        found = {key: value for key, value in found.items() if not key.startswith('head.')}
-        if 'norm.weight' not in found:
-            # timm's EVA-02 pools before its final norm and calls it so; there is but one.
-            found = {key.replace('fc_norm.', 'norm.'): value for key, value in found.items()}
-        expected = vit.state_dict()
-        if not has_biases:
-            zeros = {k: v for k, v in expected.items() if k.endswith(('.q_bias', '.v_bias'))}
-            found = {key: value.new_zeros(value.shape) for key, value in zeros.items()} | found
-        faults = [
-            *(f'{key} is missing' for key in expected.keys() - found.keys()),
-            *(f'{key} is unknown' for key in found.keys() - expected.keys()),
-            *(
-                f'{key} is {list(found[key].shape)} and not {list(expected[key].shape)}'
-                for key in expected.keys() & found.keys()
-                if found[key].shape != expected[key].shape
-            ),
-        ]
-        if faults:
-            raise CheckpointError(
-                f'{place}: expected weights that fit the ViT of the network, '
-                f'but {", ".join(sorted(faults))}.'
-            )
-        return found
-
-    return convert
+    module: Any = vision_transformer if family == 'dinov2' else eva
+    found: Tensors = module.checkpoint_filter_fn(tensors, vit)
+    found = {key: value for key, value in found.items() if not key.startswith('head.')}
+    if 'norm.weight' not in found:
+        # timm's EVA-02 pools before its final norm and calls it so; there is but one.
+        found = {key.replace('fc_norm.', 'norm.'): value for key, value in found.items()}
+    expected = vit.state_dict()
+    if not has_biases:
+        zeros = {k: v for k, v in expected.items() if k.endswith(('.q_bias', '.v_bias'))}
+        found = {key: value.new_zeros(value.shape) for key, value in zeros.items()} | found
+    faults = [
+        *(f'{key} is missing' for key in expected.keys() - found.keys()),
+        *(f'{key} is unknown' for key in found.keys() - expected.keys()),
+        *(
+            f'{key} is {list(found[key].shape)} and not {list(expected[key].shape)}'
+            for key in expected.keys() & found.keys()
+            if found[key].shape != expected[key].shape
+        ),
+    ]
+    if faults:
+        raise CheckpointError(
+            f'{place}: expected weights that fit the ViT of the network, '
+            f'but {", ".join(sorted(faults))}.'
+        )
+    return found
