@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import psutil
 import pytest
 from pycocotools import mask as coco_mask
 from rosbags.rosbag2 import StoragePlugin
 
 from tests.datasets.bags import image_message, image_of, write_bag
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
 
 pytestmark = pytest.mark.ros
 RESULTS = {'contact_sheet.png', 'overlay.mp4', 'tracks.jsonl'}
@@ -54,7 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Demo:
     """`python -m videomt_ros demo` in a process of its own."""
 
-    def __init__(self, out: Path, model: Path, *args: str) -> None:
+    def __init__(self, out: Path, model: Path | str, *args: str) -> None:
         command = [sys.executable, '-m', 'videomt_ros', 'demo', '--out', str(out)]
         self.process = subprocess.Popen(
             [*command, '--model', str(model), *args],
@@ -112,6 +113,7 @@ def test_synthetic_scene(tmp_path, model):
     assert sent == 20 and rejected == 0
     assert 0 < received == processed + dropped <= sent
     assert 'mean IoU' in stdout and 'latency p95' in stdout
+    assert 'stuff' not in stdout
     last_line = stdout.strip().splitlines()[-1]
     assert last_line.startswith('Results: ') and all(name in last_line for name in RESULTS)
 
@@ -140,6 +142,25 @@ def test_synthetic_scene(tmp_path, model):
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) >= frames[-1] - frames[0]
     sheet = cv2.imread(str(out / 'contact_sheet.png'))
     assert sheet is not None and sheet.shape[1] >= min(4, len(records)) * 480
+
+
+def test_a_model_of_stuff_is_shown_a_scene_with_stuff(tmp_path):
+    out = tmp_path / 'demo'
+    code, stdout, stderr = Demo(out, 'demo_panoptic', '--frames', '10').finish()
+    assert code == 0, stderr
+    assert 'Playing synthetic scene 29 with sky, ground and walls, ' in stdout
+    assert 'mean IoU' in stdout and 'stuff mIoU' in stdout
+
+    # What the camera sent is the scene that the figures come from.
+    scene = Scene(29, num_frames=10, stuff=True)
+    record = json.loads((out / 'tracks.jsonl').read_text().splitlines()[-1])
+    true_ids = scene.frame(record['frame'])[1]
+    found = {track['class_name']: track for track in record['tracks']}
+    for name in ('sky', 'ground'):
+        (identity,) = (i for i, k in scene.class_of.items() if ALL_NAMES[k] == name)
+        true, mask = true_ids == identity, coco_mask.decode(found[name]['mask']) > 0
+        assert not found[name]['is_thing']
+        assert np.count_nonzero(true & mask) / np.count_nonzero(true | mask) > 0.8
 
 
 def test_bag_with_two_topics(tmp_path, model):
