@@ -96,6 +96,20 @@ def test_sizes_must_agree():
         draw(np.zeros((120, 160), np.uint8), result())
 
 
+def test_the_label_of_stuff_lies_on_the_stuff():
+    """A bay with another class in the middle of its box, and wider on the right."""
+    ids = np.full((120, 400), 1, np.uint16)
+    ids[20:, 60:240] = 2
+    box, size = (0, 0, 400, 120), (120, 400)
+    stuff = Segments(0, ids, (segment(1, box, 30000, is_thing=False),), 3)
+    drawn = draw(np.zeros((*size, 3), np.uint8), stuff, alpha=0.0)
+    rows, columns = np.nonzero((drawn == (24, 24, 24)).all(2))
+    assert columns.min() > 240 and rows.min() > 20
+    # 8000 of 30000 pixels are in the first 20 rows, 220 in each of the others: half is at row 51.
+    assert abs((rows.min() + rows.max()) / 2 - 51) <= 1
+    assert abs((columns.min() + columns.max()) / 2 - 320) <= 1
+
+
 def test_labels_give_way_to_one_another():
     image = np.zeros((120, 160, 3), np.uint8)
     boxes = (20, 50, 60, 70), (25, 52, 65, 72)

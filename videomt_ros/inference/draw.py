@@ -74,7 +74,9 @@ def draw(
     if labels:
         plates: list[tuple[int, int, int, int]] = []
         for segment in shown:  # by falling score, so that the surest has the first choice
-            plates.append(_write_label(canvas, segment, plates, scores))
+            # The middle of a wide box may lie on what stands before the stuff.
+            box = segment.box if segment.is_thing else _widest_run(segments.mask(segment.track_id))
+            plates.append(_write_label(canvas, segment, box, plates, scores))
     return canvas
 
 
@@ -90,17 +92,28 @@ def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
     return edges & (ids > 0)
 
 
+def _widest_run(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Box of the widest run of pixels in the row that has half of the mask (H, W) above it."""
+    areas = np.cumsum(np.count_nonzero(mask, axis=1))
+    y = int(np.searchsorted(areas, areas[-1] / 2))
+    ends = np.flatnonzero(np.diff(mask[y], prepend=False, append=False)).reshape(-1, 2)
+    left, right = ends[np.argmax(ends[:, 1] - ends[:, 0])].tolist()
+    return left, y, right, y + 1
+
+
 def _write_label(
     canvas: NDArray[np.uint8],
     segment: Segment,
+    box: tuple[int, int, int, int],
     plates: list[tuple[int, int, int, int]],
     scores: bool,
 ) -> tuple[int, int, int, int]:
-    """Write 'id name score' on a dark plate inside the image, at the segment's box.
+    """Write 'id name score' on a dark plate inside the image.
 
     Args:
         canvas: image to write on.
         segment: what to name.
+        box: where: above it for things, in its middle for stuff, if there is room.
         plates: boxes of the labels written so far, which are kept free if there is room.
         scores: write the score, too.
 
@@ -119,7 +132,7 @@ def _write_label(
     font = cv2.FONT_HERSHEY_SIMPLEX
     (text_width, text_height), below = cv2.getTextSize(text, font, scale, thickness)
     plate_width, plate_height = text_width + 2, text_height + below + 2
-    x0, y0, x1, y1 = segment.box
+    x0, y0, x1, y1 = box
     above, under = (x0, y0 - plate_height), (x0, y1)
     middle = ((x0 + x1 - plate_width) // 2, (y0 + y1 - plate_height) // 2)
     places = (above, under, middle) if segment.is_thing else (middle, above, under)
