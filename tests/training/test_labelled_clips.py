@@ -215,9 +215,14 @@ def test_renamed_categories_may_share_a_class():
     assert table == {3: 1, 8: 1, 5: 0}
 
 
-def test_a_category_of_another_meaning_can_be_left_out():
+def test_a_category_of_another_meaning_can_be_left_out(caplog):
+    caplog.set_level('INFO')
     table = class_table('data.0', ['dog', 'truck'], CATEGORIES, 'coco', [('truck', None)])
     assert table == {5: 0}
+    assert caplog.messages == [
+        'data.0: Categories that are left out, being no class of the network: car, truck, Sky.',
+        'data.0: Classes of the network that the data set does not have: truck.',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.dataset import Category, list_names
 from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.training.augment import ClipTransform
@@ -150,11 +150,23 @@ def class_table(
             f'{name}: {error} For training, network.class_names says what the model is to know, '
             'and renamed which category that is.'
         ) from error
-    for note in classes.notes:
-        logger.info('%s: %s', name, note)
     class_of = {number: k for k, number in enumerate(classes.category_ids) if number is not None}
-    return {
+    table = {
         number: class_of[first[ours].category_id]
         for number, ours in kept.items()
         if first[ours].category_id in class_of
     }
+    # The notes of `classes` speak of scores.
+    for what, left in (
+        (
+            'Categories that are left out, being no class of the network',
+            [item.name for item in categories if item.category_id not in table],
+        ),
+        (
+            'Classes of the network that the data set does not have',
+            [label for k, label in enumerate(class_names) if k not in class_of.values()],
+        ),
+    ):
+        if left:
+            logger.info('%s: %s: %s.', name, what, list_names(left))
+    return table
