@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from videomt_ros.training.initial import load_initial
-from videomt_ros.training.machine import find_machine
+from videomt_ros.training.machine import find_machine, set_threads
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_data import RunData
@@ -88,7 +88,7 @@ def run(
         prepare: called before the first.
         changes: see `build_trainer`.
     """
-    torch.set_num_threads(settings.threads)
+    set_threads(settings.threads)
     module = TrainModule(settings, load_initial(settings))
     if prepare:
         prepare(module)

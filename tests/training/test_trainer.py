@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.training.runs import checkpoint_of, log_lines, run, tiny_settings
 from videomt_ros.cli import main
 from videomt_ros.model import load_model
+from videomt_ros.training.machine import set_threads
 from videomt_ros.training.trainer import train
 
 
@@ -146,4 +148,56 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_processes_start(tmp_pat
 @pytest.mark.skipif(find_spec('wandb') is not None, reason='wandb is installed')
 def test_a_missing_package_for_weights_and_biases_is_named(tmp_path):
     with pytest.raises(ValueError, match='pip install wandb.*TensorBoard has the same figures'):
-        train(tiny_settings(tmp_path / 'out', 'wandb=mine'))
+        train(tiny_settings(tmp_path / 'out', 'wandb=mine', unreadable(tmp_path)))
+
+
+def unreadable(folder: Path) -> str:
+    """Data without annotations, which a run that reads it would complain of."""
+    return f'data=[{{dataset: ytvis2019, root: {folder}}}]'
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('init_from=gone.pth', 'gone.pth: expected weights, there is no such file'),
+        ('init_from=demo', 'Expected weights in init_from of a network like that of the run'),
+        ('init_from=timm:vit_smal', 'timm, which has no vit_smal'),
+        ('validation={dataset: ovis, root: gone}', 'Expected validation.root to be the folder'),
+        ('accumulate=4', 'phases.0.batch_size to be a multiple of 4'),
+    ],
+)
+def test_faults_beside_the_data_are_told_before_it_is_read(tmp_path, override, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny_settings(tmp_path / 'out', override, unreadable(tmp_path)))
+    with pytest.raises(ValueError, match='Expected the annotations of ytvis2019'):
+        train(tiny_settings(tmp_path / 'out', unreadable(tmp_path)))
+
+
+def test_a_folder_that_is_not_there_is_named_by_its_setting(tmp_path):
+    data = f'data=[{{dataset: ovis, root: {tmp_path}}}, {{dataset: coco, root: {tmp_path}/gone}}]'
+    with pytest.raises(
+        ValueError, match=r'Expected data\.1\.root .* at /.*/gone\. Set data\.1\.root='
+    ):
+        train(tiny_settings(tmp_path / 'out', data))
+
+
+@pytest.fixture
+def torch_threads():
+    """Puts back what a test changes."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_those_of_the_run_then_those_of_the_user(monkeypatch, torch_threads):
+    torch.set_num_threads(3)
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    set_threads(None)
+    assert torch.get_num_threads() == 3
+    set_threads(2)
+    assert torch.get_num_threads() == 2
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    set_threads(None)
+    assert torch.get_num_threads() == 4
+    # Lightning's launcher of several processes leaves this number alone.
+    assert os.environ['OMP_NUM_THREADS'] == '4'

@@ -24,8 +24,8 @@ from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.data_settings import SYNTHETIC, Augmentation, DataSource
 from videomt_ros.training.early_end import less_memory, memory_is_full
 from videomt_ros.training.initial import load_initial, prepare
-from videomt_ros.training.machine import find_machine, precision_of
-from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.machine import find_machine, precision_of, set_threads
+from videomt_ros.training.mixture import Mixture, check_folders
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_data import RunData
 from videomt_ros.training.settings import TrainSettings
@@ -160,11 +160,12 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     if synthetic:
         settings = drawn(settings)
     machine = find_machine(settings)
-    torch.set_num_threads(settings.threads)
+    set_threads(settings.threads)
     device = torch.device(machine.accelerator)
-    mixture = Mixture(settings)
+    check_folders(settings)
     net = load_initial(settings)
     prepare(net, settings)
+    mixture = Mixture(settings)
     module = TrainModule(settings, net)
     profiler = StepProfiler(device, warm_up, steps)
     sizes = set[tuple[int, int]]()

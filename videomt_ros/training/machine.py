@@ -16,6 +16,8 @@ from videomt_ros.training.settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 """What Lightning calls the precisions in which the weights stay in float32."""
+USUAL_THREADS = 4
+"""Of each process, where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,20 @@ def find_machine(settings: TrainSettings) -> Machine:
             'Set devices to their number, or device=cpu.'
         )
     return Machine('cuda' if accelerator == 'cuda' else 'cpu', devices, nodes)
+
+
+def set_threads(threads: int | None) -> None:
+    """Have torch use as many CPU threads as a run says.
+
+    Args:
+        threads: see `TrainSettings`.
+    """
+    if threads is None and os.environ.get('OMP_NUM_THREADS'):
+        return  # torch has read it
+    threads = threads or USUAL_THREADS
+    torch.set_num_threads(threads)
+    # Without it, Lightning's launcher of several processes would set another number.
+    os.environ.setdefault('OMP_NUM_THREADS', str(threads))
 
 
 def cluster_plugins() -> list[SLURMEnvironment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from videomt_ros.datasets.synthetic import CLASS_NAMES
 from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES
@@ -60,3 +61,20 @@ class Mixture:
             )
             for number in range(max(1, len(settings.data)))
         ]
+
+
+def check_folders(settings: TrainSettings) -> None:
+    """See that all data sets of a run have a folder, before any of them is read.
+
+    Raises:
+        ValueError: one has none; names its setting.
+    """
+    roots = {f'data.{number}.root': source.root for number, source in enumerate(settings.data)}
+    if settings.validation is not None:
+        roots['validation.root'] = settings.validation.root
+    for name, root in roots.items():
+        if root and not Path(root).is_dir():
+            raise ValueError(
+                f'Expected {name} to be the folder of a data set, there is none at '
+                f'{Path(root).absolute()}. Set {name}=...'
+            )

@@ -142,8 +142,9 @@ class TrainSettings:
     launcher started."""
     nodes: int = 1
     """Machines; as above."""
-    threads: int = 4
-    """CPU threads of torch, in each process."""
+    threads: int | None = None
+    """CPU threads of torch, in each process; null: OMP_NUM_THREADS where it is set, as torchrun
+    does for several processes (to 1), or else 4."""
     workers: int = 4
     """Processes that draw clips ahead, for each process that learns."""
     checkpoint_every: int = 1000
@@ -183,8 +184,10 @@ class TrainSettings:
         check_range(self, 'layer_decay', 0, 1, open_=True)
         if self.vit_warmup_steps is not None:
             check_range(self, 'vit_warmup_steps', 0)
+        if self.threads is not None:
+            check_range(self, 'threads', 1)
         check_range(
-            self, 'threads checkpoint_every keep_checkpoints log_every accumulate devices nodes', 1
+            self, 'checkpoint_every keep_checkpoints log_every accumulate devices nodes', 1
         )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f'Expected ema_decay in 0..1, 1 excluded, got {self.ema_decay}.')

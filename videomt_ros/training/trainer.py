@@ -39,8 +39,9 @@ from videomt_ros.training.machine import (
     find_machine,
     is_first_process,
     precision_plugin,
+    set_threads,
 )
-from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.mixture import Mixture, check_folders
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import group_table
 from videomt_ros.training.run_data import RunData
@@ -79,11 +80,12 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         )
     quieten_lightning()
     machine = find_machine(settings)
-    torch.set_num_threads(settings.threads)
-    check_shares(settings, machine.world_size)  # before hours of reading, or processes to end
+    set_threads(settings.threads)
+    # All that may be wrong without the data comes before it: reading may take hours.
+    check_shares(settings, machine.world_size)
     make_folder(out)
-    mixture = Mixture(settings)
-    scores = ScoreCallback(settings) if settings.validation is not None else None
+    check_folders(settings)
+    build_loggers(settings)  # or a missing package
     module, checkpoint = None, None
     if resume:
         # Its weights come from the checkpoint; those it started from may be gone by now.
@@ -96,6 +98,8 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     if module is None or checkpoint is None:
         module = TrainModule(settings, load_initial(settings))
     prepare(module.net, settings)
+    scores = ScoreCallback(settings) if settings.validation is not None else None
+    mixture = Mixture(settings)
     trainer = build_trainer(settings, machine, scores)
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
