@@ -1,8 +1,9 @@
 """AdamW with a learning rate for each depth of the backbone.
 
-Layer-wise decay, as BEiT has it (arXiv 2106.08254); VidEoMT uses 0.6. What a pretrained ViT learnt
-first is the most general and moves the least: with D blocks, the factor of the learning rate at
-depth d is `layer_decay ** (D + 1 - d)`.
+Layer-wise decay: what a pretrained ViT learnt first is the most general and moves the least. Of D
+blocks, block i has the factor `layer_decay ** (D - 1 - i)`, the embedding that of block 0, and all
+else 1, as EoMT and VidEoMT (0.6) have it. BEiT, where it comes from (arXiv 2106.08254), has one
+power more in each block, and two in the embedding. Depths:
 
 - depth 0: patch embedding, table of positions, class token and registers;
 - depth i + 1: block i;
@@ -87,7 +88,7 @@ def parameter_groups(
                 'name': f'{_place(depth, part, num_blocks)}{"" if decayed else ", no decay"}',
                 'part': part,
                 'params': [],
-                'lr_factor': layer_decay ** (num_blocks + 1 - depth),
+                'lr_factor': layer_decay ** max(0, num_blocks - max(depth, 1)),
                 'weight_decay': weight_decay if decayed else 0.0,
             },
         )
