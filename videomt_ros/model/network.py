@@ -252,13 +252,13 @@ def attention_mask(
 
     Returns:
         (B, 1, num_tokens, num_tokens) bool, True where attention is allowed. A query whose mask
-        is empty attends everywhere: softmax over nothing is undefined.
+        is empty attends to queries and prefix alone.
     """
     batch_size, num_queries = mask_logits.shape[:2]
     inside = F.interpolate(mask_logits.detach(), grid, mode='bilinear').flatten(2) > 0
     # Drawn for all clips at once, so that a batch in parts draws the same as the whole.
     free = torch.rand(1, num_queries, device=inside.device) >= probability
-    inside = inside | free[..., None] | ~inside.any(dim=2, keepdim=True)
+    inside = inside | free[..., None]
     mask = inside.new_ones(batch_size, num_tokens, num_tokens)
     mask[:, :num_queries, -inside.shape[2] :] = inside
     return mask[:, None]
