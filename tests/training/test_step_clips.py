@@ -19,7 +19,7 @@ from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.run_data import load_batches
 from videomt_ros.training.sampling import ClipSource
 from videomt_ros.training.settings import Phase, TrainSettings
-from videomt_ros.training.step_clips import MAX_DRAWS, StepClips
+from videomt_ros.training.step_clips import StepClips
 
 NETWORK = VidEoMTConfig(
     **{**TINY_SIZES, 'size_divisor': 16},
@@ -171,15 +171,12 @@ def test_sources_mix_by_weight():
     assert abs(counts['colour 3'] - 400) < 95
 
 
-def test_a_clip_without_an_object_is_drawn_again_and_kept_at_last():
+def test_a_clip_without_an_object_is_kept():
     empty = Fixed(1, 1.0, is_empty=True)
     [batch] = colours(empty)[0]
-    assert empty.draws == MAX_DRAWS
+    assert empty.draws == 1
     assert batch.targets.masks.shape == (0, 2, 16, 16)
-    full = Fixed(1, 1.0)
-    [batch] = colours(full)[0]
-    assert len(batch.targets.class_ids) == 1
-    assert full.draws == 1
+    assert batch.targets.num_clips == 1
 
 
 @pytest.mark.parametrize('workers', [1, 2])

@@ -15,9 +15,6 @@ from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.sampling import ClipSource
 from videomt_ros.training.settings import TrainSettings
 
-MAX_DRAWS = 8
-"""Clips that are drawn in search of one with an object; the last is kept without."""
-
 
 class StepClips(Dataset[tuple[Batch, ...]]):
     """Clips of this process, in parts, by step of the run: 0, 1, ... over all phases."""
@@ -58,8 +55,7 @@ class StepClips(Dataset[tuple[Batch, ...]]):
         settings = self._settings
         number, step_in_phase = settings.phase_at(step)
         phase = settings.phases[number]
-        # Phases of one seed would show the same clips, longer.
-        seed = (settings.seed + number, step_in_phase)
+        seed = (settings.seed, number, step_in_phase)
         sizes, divisor = settings.image_sizes, settings.network.size_divisor
         if not settings.data:  # scenes of one size, which need no padding
             sizes = (sizes[np.random.default_rng(seed).integers(len(sizes))],)
@@ -95,12 +91,7 @@ def check_shares(settings: TrainSettings, world: int) -> None:
 def _draw(
     rng: np.random.Generator, sources: list[ClipSource], clip_frames: int, max_stride: int
 ) -> Clip:
-    """A clip of one of the sources, by weight."""
+    """A clip of one of the sources, by weight. It may hold no object, as a stream may."""
     weights = np.array([source.weight for source in sources], np.float64)
-    # Drawn again from the same source, or the weights would not be the shares.
     source = sources[rng.choice(len(sources), p=weights / weights.sum())]
-    for _ in range(MAX_DRAWS):
-        clip = source.draw(rng, clip_frames, max_stride)
-        if len(clip.class_ids):
-            break
-    return clip
+    return source.draw(rng, clip_frames, max_stride)
