@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets, count_totals
+from videomt_ros.training.criterion import Criterion, LossWeights, Targets
 
 
 def losses_of(weights: LossWeights, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
     """Losses of whole clips that are all of a step."""
-    totals = count_totals(targets, outputs.class_logits.shape[2])
-    return Criterion(weights).chunk(outputs, targets, totals)[0]
+    criterion = Criterion(weights)
+    totals = criterion.count_totals(targets, outputs.class_logits.shape[2])
+    return criterion.chunk(outputs, targets, totals)[0]
 
 
 def fix_points(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:

@@ -18,12 +18,12 @@ from videomt_ros.training.criterion import (
     LossWeights,
     Targets,
     build_targets,
-    count_totals,
 )
 from videomt_ros.training.matcher import assign
 
 BATCH, FRAMES, SIZE = 2, 7, 32
-WEIGHTS = LossWeights(num_points=60)
+WEIGHTS = LossWeights(num_points=60, expected_from='first_sight')
+CRITERION = Criterion(WEIGHTS)
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def learn(
     for losses in chunk_losses(
         lambda chunk, state: net(chunk, None, state),
         net.cut_gradient,
-        Criterion(WEIGHTS),
+        CRITERION,
         net.initial_state(BATCH),
         frames,
         targets,
         chunk_frames,
-        count_totals(targets, net.config.num_queries),
+        CRITERION.count_totals(targets, net.config.num_queries),
     ):
         torch.stack(list(losses.values())).sum().backward()
         sums = {name: value + losses[name].item() for name, value in sums.items()}
@@ -118,12 +118,12 @@ def test_the_state_crosses_a_border_and_its_gradient_does_not(
             entering.append(state)
             _, state = net(clip_of()[:, start : start + 3], None, state)
     net.zero_grad()
-    criterion, query_of = Criterion(WEIGHTS), None
-    totals = count_totals(moving_boxes(), net.config.num_queries)
+    query_of = None
+    totals = CRITERION.count_totals(moving_boxes(), net.config.num_queries)
     for start, values in zip((0, 3, 6), entering, strict=True):
         state = net.initial_state(BATCH) if start == 0 else values
         outputs, _ = net(clip_of()[:, start : start + 3], None, state)
-        losses, query_of = criterion.chunk(outputs, moving_boxes(), totals, start, query_of)
+        losses, query_of = CRITERION.chunk(outputs, moving_boxes(), totals, start, query_of)
         sum(losses.values()).backward()
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(parts[name], parameter.grad, msg=lambda m, n=name: f'{n}: {m}')
@@ -160,30 +160,30 @@ def test_an_object_keeps_its_query_in_later_chunks():
     masks[0, [0, 4], 4:12, 4:12] = True
     masks[1, 2:, 20:30, 20:30] = True
     targets = build_targets(torch.tensor([0, 0]), torch.tensor([0, 1]), masks, 1)
-    criterion, totals = Criterion(WEIGHTS), count_totals(targets, num_queries=3)
+    totals = CRITERION.count_totals(targets, num_queries=3)
     one, other = masks[0, 0], masks[1, 2]
     # In frame 2 query 1 would fit object 1 best, but object 0 holds it, though it is hidden.
-    _, query_of = criterion.chunk(said(2, {(0, 1): one}), targets, totals)
+    _, query_of = CRITERION.chunk(said(2, {(0, 1): one}), targets, totals)
     assert query_of.tolist() == [[1, -1]]
     outputs = said(2, {(0, 1): other, (1, 2): other})
-    _, query_of = criterion.chunk(outputs, targets, totals, 2, query_of)
+    _, query_of = CRITERION.chunk(outputs, targets, totals, 2, query_of)
     assert query_of[0, 0] == 1 and query_of[0, 1] in (0, 2)
     taken = query_of.clone()
     # In frame 4 both are shown by others, which changes nothing.
     outputs = said(1, {(0, 0): one, (0, 2): one, (0, 1): other})
-    _, query_of = criterion.chunk(outputs, targets, totals, 4, query_of)
+    _, query_of = CRITERION.chunk(outputs, targets, totals, 4, query_of)
     assert torch.equal(query_of, taken)
 
 
 def test_chunks_are_divided_by_the_totals_of_the_step(tiny_config, fixed_points):
     net, targets = network(tiny_config, 'none', num_queries=6), moving_boxes()
-    own = count_totals(targets, 6)
+    own = CRITERION.count_totals(targets, 6)
     sums = []
     for totals in (own, 4 * own):
         losses = chunk_losses(
             lambda chunk, state: net(chunk, None, state),
             net.cut_gradient,
-            Criterion(WEIGHTS),
+            CRITERION,
             net.initial_state(BATCH),
             clip_of(),
             targets,
@@ -204,7 +204,36 @@ def test_pairs_are_counted_before_they_are_matched(seed):
     costs = torch.rand(9, 2, generator=generator).numpy()
     query_of = assign(costs, clips.numpy(), targets.first.numpy(), num_frames=4)
     expected = sum(4 - int(targets.first[n]) for n in range(9) if query_of[n] >= 0)
-    assert count_totals(targets, num_queries=2).tolist() == [expected, 3 * 4 * 2]
+    assert CRITERION.count_totals(targets, num_queries=2).tolist() == [expected, 3 * 4 * 2]
+
+
+@pytest.mark.parametrize(
+    ('expected_from', 'chunk_frames', 'taught'),
+    [
+        ('clip', None, [0, 1, 2, 3, 4]),
+        ('clip', 2, [2, 3, 4]),  # chunks of frames 0 1, 2 3 and 4
+        ('clip', 3, [3, 4]),
+        ('first_sight', None, [3, 4]),
+        ('first_sight', 2, [3, 4]),
+    ],
+)
+def test_frames_in_which_an_object_is_expected(expected_from, chunk_frames, taught):
+    """It is first seen in frame 3 of 5."""
+    masks = torch.zeros(1, 5, SIZE, SIZE, dtype=torch.bool)
+    masks[0, 3, 4:12, 4:12] = True
+    targets = build_targets(torch.tensor([0]), torch.tensor([1]), masks, 1)
+    criterion = Criterion(LossWeights(num_points=60, expected_from=expected_from))
+    totals = criterion.count_totals(targets, 3, chunk_frames)
+    assert totals.tolist() == [len(taught), 5 * 3]
+    frames, query_of = [], None
+    for start in range(0, 5, chunk_frames or 5):
+        outputs = said(min(chunk_frames or 5, 5 - start), {})
+        logits = outputs.class_logits.requires_grad_()
+        losses, query_of = criterion.chunk(outputs, targets, totals, start, query_of)
+        losses['class'].backward()
+        rising = logits.grad[0, :, :, 1].amin(dim=1) < 0  # of the object's class, by frame
+        frames += (start + rising.nonzero()[:, 0]).tolist()
+    assert frames == taught
 
 
 def allocated_at_most(net: VidEoMT, num_frames: int, chunk_frames: int) -> int:

@@ -17,7 +17,7 @@ from videomt_ros.training.criterion import (
 from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
 
 SIZE = 16
-POINTS = LossWeights(num_points=400)
+POINTS = LossWeights(num_points=400, expected_from='first_sight')
 
 
 def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
@@ -79,16 +79,19 @@ def test_each_layer_has_its_own_match(targets):
     assert matches.tolist() == [[1, 3], [2, 0]]
 
 
-def test_class_loss_is_the_weighted_mean_of_the_labels(targets):
-    """Nothing is expected before an object's first sight; its class is while it is hidden."""
+@pytest.mark.parametrize(('expected_from', 'first'), [('clip', 0), ('first_sight', 1)])
+def test_class_loss_is_the_weighted_mean_of_the_labels(targets, expected_from, first):
+    """An object's class is expected while it is hidden, before its first sight only if asked."""
     torch.manual_seed(0)
     outputs = perfect(targets, [2, 0])
     outputs = outputs._replace(class_logits=torch.randn_like(outputs.class_logits))
-    weights = LossWeights(num_points=400, no_object_weight=0.25, mask_weight=1e6)
+    weights = LossWeights(
+        num_points=400, no_object_weight=0.25, mask_weight=1e6, expected_from=expected_from
+    )
     losses = losses_of(weights, outputs, targets)
     labels = torch.full((3, 4), 3)
     labels[:, 2] = 1
-    labels[1:, 0] = 2
+    labels[first:, 0] = 2
     log_likelihood = F.log_softmax(outputs.class_logits[0], dim=-1)
     total = count = 0.0
     for t in range(3):

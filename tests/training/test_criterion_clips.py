@@ -18,11 +18,10 @@ from videomt_ros.training.criterion import (
     LossWeights,
     Targets,
     build_targets,
-    count_totals,
 )
 
 SIZE, NUM_QUERIES, NUM_CLASSES = 16, 4, 3
-WEIGHTS = LossWeights(num_points=200)
+WEIGHTS = LossWeights(num_points=200, expected_from='first_sight')
 LEFT, RIGHT = (slice(0, 16), slice(0, 6)), (slice(0, 16), slice(10, 16))
 
 
@@ -143,7 +142,7 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
         targets = build_targets(
             clip_of[mine] - start, class_ids[mine], masks[mine], num_clips=end - start
         )
-        counted.append(count_totals(targets, NUM_QUERIES))
+        counted.append(Criterion(WEIGHTS).count_totals(targets, NUM_QUERIES))
         leaves = [
             [logits[start:end].clone().requires_grad_() for logits in layer[:2]]
             for layer in layers
@@ -267,7 +266,8 @@ def many_layers(num_objects: int, device: str = 'cpu') -> tuple[Outputs, Targets
 
 
 def learn(outputs: Outputs, targets: Targets) -> None:
-    losses, _ = Criterion(WEIGHTS).chunk(outputs, targets, count_totals(targets, 9))
+    criterion = Criterion(WEIGHTS)
+    losses, _ = criterion.chunk(outputs, targets, criterion.count_totals(targets, 9))
     sum(losses.values()).backward()
 
 

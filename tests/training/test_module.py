@@ -49,7 +49,7 @@ def test_the_vit_waits_and_its_depths_differ(tmp_path):
         assert torch.equal(value, weights[0][name]) == name.startswith('backbone.'), name
     # 6 steps in all: at step 3 the ViT has half its rate, the rest 3/4 of its decay before it.
     assert rates[3]['vit norm, no decay'] == pytest.approx(0.01 / 2)
-    assert rates[3]['vit block 0'] == pytest.approx(0.01 / 2 / 8)  # 3 blocks
+    assert rates[3]['vit block 0'] == pytest.approx(0.01 / 2 / 4)  # two below the last
     assert rates[3]['new'] == pytest.approx(0.01 * 0.75**0.9)
 
 
@@ -181,14 +181,10 @@ def test_a_gradient_that_is_not_finite_is_not_learnt(tmp_path, precision):
     weights = []
 
     def spoil(module: TrainModule) -> None:
-        clip = module.on_before_optimizer_step
-
-        def spoiled(optimizer) -> None:
-            if module.global_step == 1:
-                module.net.class_head.weight.grad[0, 0] = float('inf')
-            clip(optimizer)
-
-        module.on_before_optimizer_step = spoiled
+        # Before the scaler of fp16 looks at it.
+        module.net.class_head.weight.register_hook(
+            lambda grad: grad.fill_(float('inf')) if module.global_step == 1 else None
+        )
 
     settings = tiny_settings(
         tmp_path / 'out', 'phases=[{steps: 3, clip_frames: 1, batch_size: 4}]', 'accumulate=2',
@@ -209,6 +205,19 @@ def test_a_gradient_that_is_not_finite_is_not_learnt(tmp_path, precision):
         assert caught.value.origins == parts[0].origins + parts[1].origins
         assert all(np.isfinite(loss) for loss in caught.value.losses.values())
     assert all(value.isfinite().all() for value in weights[-1].values())
+
+
+def test_a_scale_that_no_gradient_fits_ends_the_run(tmp_path):
+    """The scaler of fp16 halves its scale at each step that it leaves out, from 65536 on."""
+
+    def spoil(module: TrainModule) -> None:
+        module.net.class_head.weight.register_hook(lambda grad: grad.fill_(float('nan')))
+
+    settings = tiny_settings(
+        tmp_path / 'out', 'phases=[{steps: 30, clip_frames: 1, batch_size: 1}]', 'precision=fp16'
+    )
+    with pytest.raises(NonFiniteLoss, match='The gradient is not finite at step 17'):
+        run(settings, prepare=spoil)  # 65536 is 2^16: at step 17 the scale is a half
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])

@@ -34,8 +34,8 @@ def chunk_losses(
     """Yield the losses of one chunk after the other.
 
     Call `backward` on the sum of each before asking for the next. What the chunks yield adds up to
-    the losses of the whole clips; an object keeps the query it was matched to, in whichever chunk
-    that was.
+    the losses of the whole clips, but for what `LossWeights.expected_from` says of frames before an
+    object's first sight; an object keeps the query it was matched to, in whichever chunk that was.
 
     Args:
         forward: the network. A chunk of frames may wait on the host until then.

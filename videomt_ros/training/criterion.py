@@ -15,7 +15,7 @@ K classes, P points, M (object, frame) pairs of these frames with a mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,24 +57,6 @@ def build_targets(clip_of: Tensor, class_ids: Tensor, masks: Tensor, num_clips: 
     return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips)
 
 
-def count_totals(targets: Targets, num_queries: int) -> Tensor:
-    """What the losses are divided by: those of several batches add up.
-
-    Args:
-        targets: truth of whole clips.
-        num_queries: Q.
-
-    Returns:
-        (2,) float64 on the CPU: (object, frame) pairs that are compared, and labels, B * T * Q.
-    """
-    num_frames = targets.masks.shape[1]
-    pairs = count_pairs(
-        targets.clip_of.numpy(), targets.first.numpy(), targets.num_clips, num_frames, num_queries
-    )
-    labels = targets.num_clips * num_frames * num_queries
-    return torch.tensor([pairs, labels], dtype=torch.float64)
-
-
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the losses and of the matching costs, and how points are drawn.
@@ -97,6 +79,11 @@ class LossWeights:
     """Candidates per point from which the most uncertain are taken."""
     importance_ratio: float = 0.75
     """Share of points that are taken for their uncertainty; the rest are uniform."""
+    expected_from: Literal['clip', 'first_sight'] = 'clip'
+    """From when on the query of an object is to say its class, with an empty mask where it is
+    hidden. clip: in every frame, as the released models learnt it; of a clip in chunks, in every
+    frame of the chunk where it is first seen and after. first_sight: before, the query is to say
+    no object, since nothing in a stream's past can tell that one will come."""
 
     def __post_init__(self) -> None:
         check_range(
@@ -116,6 +103,33 @@ class Criterion:
 
     def __init__(self, weights: LossWeights) -> None:
         self.weights = weights
+
+    def count_totals(
+        self, targets: Targets, num_queries: int, chunk_frames: int | None = None
+    ) -> Tensor:
+        """What the losses are divided by: those of several batches add up.
+
+        Args:
+            targets: truth of whole clips.
+            num_queries: Q.
+            chunk_frames: of clips in chunks.
+
+        Returns:
+            (2,) float64 on the CPU: (object, frame) pairs that are compared, and labels,
+            B * T * Q.
+        """
+        num_frames = targets.masks.shape[1]
+        is_early = self.weights.expected_from == 'clip'
+        pairs = count_pairs(
+            targets.clip_of.numpy(),
+            targets.first.numpy(),
+            targets.num_clips,
+            num_frames,
+            num_queries,
+            (chunk_frames or num_frames) if is_early else 1,
+        )
+        labels = targets.num_clips * num_frames * num_queries
+        return torch.tensor([pairs, labels], dtype=torch.float64)
 
     def chunk(
         self,
@@ -206,16 +220,15 @@ class Criterion:
         ]
         return torch.from_numpy(np.stack(queries))
 
-    @staticmethod
-    def _pairs(targets: Targets, query_of: Tensor, start: int, num_frames: int) -> Tensor:
+    def _pairs(self, targets: Targets, query_of: Tensor, start: int, num_frames: int) -> Tensor:
         """(Object, frame) pairs that are compared in each layer, (L, 5, M) int64 on the CPU.
 
         The rows: object, clip, frame of the chunk, query, class. M is the same for all layers:
         how many objects find no query does not depend on which do.
         """
-        # An object is expected from its first sight on, hidden or not: presence is the mask's
-        # matter. Before, nothing in the past could tell that it will come.
-        expected = start + np.arange(num_frames) >= targets.first.numpy()[:, None]  # N, T
+        # Where an object is expected it is so hidden or not: presence is the mask's matter.
+        seen = start + np.arange(num_frames) >= targets.first.numpy()[:, None]  # N, T
+        expected = seen | (self.weights.expected_from == 'clip')
         pairs = []
         for of_layer in query_of.numpy():
             objects, frames = (expected & (of_layer >= 0)[:, None]).nonzero()

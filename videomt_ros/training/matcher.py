@@ -40,6 +40,7 @@ def count_pairs(
     batch_size: int,
     num_frames: int,
     num_queries: int,
+    chunk_frames: int,
 ) -> int:
     """(Object, frame) pairs that will be compared in whole clips, before anything is matched.
 
@@ -53,10 +54,15 @@ def count_pairs(
         batch_size: B.
         num_frames: T.
         num_queries: Q.
+        chunk_frames: an object is compared in all frames of the chunk in which it is first seen;
+            1: from its first frame on.
     """
     new = np.zeros((batch_size, num_frames + 1), np.int64)
     np.add.at(new, (clip_of, first), 1)
-    return int(new[:, :-1].cumsum(axis=1).clip(max=num_queries).sum())
+    held = new[:, :-1].cumsum(axis=1).clip(max=num_queries)  # B, T: at the end of each frame
+    frames = np.arange(num_frames)
+    chunk_ends = np.minimum(frames - frames % chunk_frames + chunk_frames, num_frames) - 1
+    return int(held[:, chunk_ends].sum())
 
 
 def pair_costs(

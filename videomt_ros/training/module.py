@@ -28,7 +28,7 @@ from videomt_ros.model.network import Outputs
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.chunks import chunk_losses
 from videomt_ros.training.clips import Batch
-from videomt_ros.training.criterion import Criterion, count_totals
+from videomt_ros.training.criterion import Criterion
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
 from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probabilities
@@ -112,9 +112,13 @@ class TrainModule(pl.LightningModule):
         return {'record': record}
 
     def _totals(self, parts: Sequence[Batch]) -> Tensor:
-        """What the batch of all processes holds; see `count_totals`."""
+        """What the batch of all processes holds; see `Criterion.count_totals`."""
         num_queries = self.net.config.num_queries
-        own = sum(count_totals(part.targets, num_queries) for part in parts)
+        phase = self.settings.phases[self.settings.phase_at(self.global_step)[0]]
+        own = sum(
+            self.criterion.count_totals(part.targets, num_queries, phase.chunk_frames)
+            for part in parts
+        )
         return self._sum(cast(Tensor, own).to(self.device))
 
     def _sum(self, values: Tensor) -> Tensor:
@@ -190,9 +194,12 @@ class TrainModule(pl.LightningModule):
             FloatingPointError: one is not finite, and nothing after this leaves the step out.
         """
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.grad_clip_norm)
-        # The scaler of fp16 leaves such steps out by itself, and looks for a smaller scale.
-        has_scaler = getattr(self.trainer.precision_plugin, 'scaler', None) is not None
-        if not has_scaler and not math.isfinite(norm):
+        if math.isfinite(norm):
+            return
+        # The scaler of fp16 leaves such steps out by itself, and looks for a smaller scale; below
+        # 1 the scale is not what is wrong.
+        scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
+        if scaler is None or scaler.get_scale() < 1:
             raise FloatingPointError
 
     def normalise(self, frames: Tensor) -> Tensor:
