@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -28,6 +29,7 @@ from videomt_ros.training.early_end import (
 )
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.trainer import train
+from videomt_ros.training.validation import ScoreCallback
 
 
 def spoil(module: TrainModule, batch) -> None:
@@ -155,8 +157,15 @@ def write_run_file(tmp_path: Path, *extra: str) -> Path:
     return path
 
 
+def lose_videos(module: TrainModule, batch) -> None:
+    """Of the second process alone, as if it could not read them."""
+    (scores,) = (each for each in module.trainer.callbacks if isinstance(each, ScoreCallback))
+    if module.global_rank == 1:
+        scores.dataset = replace(scores.dataset, videos=())
+
+
 def validate_and_spoil(folder: Path) -> None:
-    """In each of two processes: a run with validation, one without, and three that fail."""
+    """In each of two processes: runs with and without validation, and some that fail."""
     names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
     scored = f'validation={{dataset: ytvis2019, root: {folder / "ytvis2019"}, every: 4}}'
     train(tiny_settings(folder / 'scored', names, scored))
@@ -179,6 +188,9 @@ def validate_and_spoil(folder: Path) -> None:
             # In one piece, or the words of both processes mix.
             print(f'ENDED {error}\n', end='', flush=True)
     with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 3, lose_videos)
+        train(tiny_settings(folder / 'unread', names, scored))
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, 'note_times', fill_first)
         try:
             train(tiny_settings(folder / 'full', names, scored))
@@ -192,7 +204,7 @@ def validate_and_spoil(folder: Path) -> None:
 
 
 def test_two_processes_validate_together_and_end_together(tmp_path):
-    """Five tiny runs of two processes; this takes some ten seconds, most of them to start."""
+    """Six tiny runs of two processes; this takes some ten seconds, most of them to start."""
     write_labelled('ytvis2019', tmp_path / 'ytvis2019', num_videos=3)
     code = (
         'import sys; from pathlib import Path; '
@@ -217,6 +229,9 @@ def test_two_processes_validate_together_and_end_together(tmp_path):
     metrics = json.loads((tmp_path / 'scored/validation/step-6/metrics.json').read_text())
     assert (metrics['run']['processes'], metrics['run']['num_videos']) == (2, 3)
     assert not metrics['failures']
+    fault = 'failed: Process 1 gave up: Expected a data set with videos'
+    assert done.stderr.count(f'Validation of step 4 {fault}') == 1, done.stderr
+    assert (tmp_path / 'unread/model.safetensors').exists()
 
     assert done.stdout.count('ENDED The loss is not finite at step 3') == 2
     (clip,) = [line for line in done.stdout.splitlines() if line.startswith('CLIP ')]
@@ -236,6 +251,7 @@ from pathlib import Path
 import pytest
 from tests.training.runs import at_step, tiny_settings
 from videomt_ros.training.trainer import train
+from videomt_ros.training.validation import ScoreCallback
 
 def act(module, batch):
     if module.global_rank == 0:
@@ -315,7 +331,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, monkeypatch, caplog, sent, co
     except SystemExit as error:
         ended = error.code
     assert ended == code
-    assert 'step=4.ckpt. Go on with --resume.' in caplog.text
+    assert 'step=5.ckpt. Go on with --resume.' in caplog.text
     assert signal.getsignal(sent) in (signal.default_int_handler, signal.SIG_DFL)
     monkeypatch.undo()
     assert main([*command, '--resume']) == 0

@@ -20,6 +20,7 @@ from torch import Tensor
 from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.model.checkpoint import force_to_disk
 from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.stopping import StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class KeepCheckpoints(Checkpoint):
         self.every = every
         self.keep = keep
         self.best_step = best_step
+        self._signals = StopSignals()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """See that all processes go on from the same step.
@@ -90,6 +92,10 @@ class KeepCheckpoints(Checkpoint):
                 'share, or copy the checkpoints to each.'
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have Ctrl-C and SIGTERM wait for a checkpoint from here on."""
+        self._signals.watch()
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -98,23 +104,36 @@ class KeepCheckpoints(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save, if it is time to."""
-        step, best = trainer.global_step, self.best_step()
-        if step % self.every and step < trainer.max_steps and step != best:
+        """Save, if it is time to.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, in all processes of the run.
+            SIGTERMException: SIGTERM, likewise.
+        """
+        step, stop = trainer.global_step, self._signals.wanted(trainer)
+        is_last = step >= trainer.max_steps
+        if not (step % self.every == 0 or step == self.best_step() or is_last or stop is not None):
             return
         trainer.save_checkpoint(self.folder / f'step={step}.ckpt')
         if trainer.is_global_zero:
-            saved = find_checkpoints(self.folder)
-            # Later ones could not be read when the run was resumed. They make way, but it may have
-            # been the reading that went wrong, and so they are not deleted.
-            past = [number for number in saved if number <= step]
-            for number in past[self.keep :]:
-                if number != best:
-                    saved[number].unlink()
-            for number in saved.keys() - set(past):
-                spoilt = saved[number].with_name(f'{saved[number].name}.damaged')
-                saved[number].replace(spoilt)
-                logger.warning('What could not be resumed from is now %s.', spoilt)
+            self._clear(step)
+        if stop is not None and not is_last:
+            trainer.strategy.barrier()  # the end of one process has launchers end the others
+            raise stop
+
+    def _clear(self, step: int) -> None:
+        """Make room after a checkpoint."""
+        saved, best = find_checkpoints(self.folder), self.best_step()
+        # Later ones could not be read when the run was resumed. They make way, but it may have
+        # been the reading that went wrong, and so they are not deleted.
+        past = [number for number in saved if number <= step]
+        for number in past[self.keep :]:
+            if number != best:
+                saved[number].unlink()
+        for number in saved.keys() - set(past):
+            spoilt = saved[number].with_name(f'{saved[number].name}.damaged')
+            saved[number].replace(spoilt)
+            logger.warning('What could not be resumed from is now %s.', spoilt)
 
 
 def find_checkpoints(folder: Path) -> dict[int, Path]:

@@ -100,6 +100,7 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
     except NonFiniteLoss as error:
         raise EndedEarly(_after_nonfinite(error, settings, trainer)) from error
     except (KeyboardInterrupt, SystemExit) as error:
+        _end_children(trainer)
         if isinstance(error, SIGTERMException):
             _say(f'Stopped by SIGTERM. {_going_on(settings)}', trainer)
             sys.exit(128 + signal.SIGTERM)

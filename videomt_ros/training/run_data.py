@@ -14,6 +14,7 @@ from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
+from videomt_ros.training.stopping import end_with_parent
 
 Batches = tuple[Batch, ...]
 """The parts of a step."""
@@ -52,6 +53,7 @@ def load_batches(
         sampler=steps,
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=end_with_parent,
     )
     for parts in loader:
         if isinstance(parts, DatasetError):
