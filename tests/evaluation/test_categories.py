@@ -31,7 +31,7 @@ def test_what_the_two_do_not_share_is_noted():
     assert found.category_ids == (1, None)
     assert found.notes == (
         'Classes of the model that the data set does not have: dog.',
-        '1 of 2 categories are unknown to the model, and score 0 where they occur: cow.',
+        '1 of 2 categories are unknown to the model, and are missed where they occur: cow.',
     )
     np.testing.assert_array_equal(found.usable, [True, False])
     assert found.table(255).tolist() == [1, 255]

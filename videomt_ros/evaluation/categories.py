@@ -92,8 +92,8 @@ def map_classes(
         )
     if missed:
         notes.append(
-            f'{len(missed)} of {len(categories)} categories are unknown to the model, and score 0 '
-            f'where they occur: {list_names(missed)}.'
+            f'{len(missed)} of {len(categories)} categories are unknown to the model, and are '
+            f'missed where they occur: {list_names(missed)}.'
         )
     return ClassMap(tuple(found), tuple(notes))
 

@@ -227,9 +227,9 @@ class ScoreCallback(Callback):
                 'no best weights are kept of step %d.', main, step,
             )  # fmt: skip
         logger.info(
-            'Validation of step %d: live %s %s, published %s, best live of step %s, %.0f s',
+            'Validation of step %d: live %s %s, published %s %s, best live %s of step %s, %.0f s',
             step, main, as_text(main, figures[self.main]),
-            as_text(main, figures[f'published_{main}']), self.best_step, seconds,
+            main, as_text(main, figures[f'published_{main}']), main, self.best_step, seconds,
         )  # fmt: skip
 
     def _score(self, net: VidEoMT, step: int, shard: Shard) -> _Outcome:
