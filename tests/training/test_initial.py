@@ -254,9 +254,24 @@ def kept_for_backward(net):
 def test_checkpointed_blocks_learn_the_same_from_less_memory(family):
     network = replace(TINY, family=family)
     plain, saving = load_initial(settings(network)), load_initial(settings(network))
+    prepare(plain, settings(network))
     prepare(saving, settings(network, activation_checkpointing=True))
     same_learning(plain, saving, masked=[0.5, 0.5])
     assert kept_for_backward(saving) < 0.6 * kept_for_backward(plain)
+
+
+def test_dinov3_learns_at_positions_of_many_scales():
+    network = replace(TINY, family='dinov3')
+    net = load_initial(settings(network))
+    prepare(net, settings(network))
+    frame = torch.zeros(2, 3, 32, 32)
+    _, fixed = net.eval().backbone.encode(frame)
+    assert torch.equal(net.backbone.encode(frame)[1], fixed)
+    net.train()  # the slowest angle of the first patch, whose sine grows with the scale
+    sines = torch.stack([net.backbone.encode(frame)[1][0, 3] for _ in range(200)])
+    factors = sines.asin() / fixed[0, 3].asin()
+    assert 0.5 <= factors.min() < 0.55 and 1.8 < factors.max() <= 2.0
+    assert abs(factors.log().mean()) < 0.1  # log-uniform: five standard errors are 0.14
 
 
 def test_compiled_blocks_learn_the_same_and_keep_their_names(tmp_path, monkeypatch):

@@ -26,6 +26,9 @@ UPDATER_GAIN = 0.3
 KEEP_BIAS = 1.0
 """Of the update gate of a new GRU: it keeps sigmoid(1) = 0.73 of its state."""
 
+ROPE_RESCALE = 2.0
+"""`pos_embed_rescale` of DINOv3 (arXiv 2508.10104)."""
+
 TIMM = 'timm:'
 """Start of an `init_from` that names a model of timm."""
 
@@ -69,10 +72,15 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
 
 
 def prepare(net: VidEoMT, settings: TrainSettings) -> None:
-    """Have the blocks of a network run as `activation_checkpointing` and `compile` say.
+    """Have a network run as it is to while it learns; its weights keep their names.
 
-    Its weights keep their names.
+    That is as `activation_checkpointing` and `compile` say, and with the scale of DINOv3's rotary
+    positions drawn anew for each batch, log-uniform in 1/2..2, as in its own training and in that
+    of the released models.
     """
+    if net.config.family == 'dinov3':
+        net.backbone.vit.rope.rescale_coords = ROPE_RESCALE
+        net.backbone.vit.rope.aug_active = True  # read in training alone
     net.backbone.checkpointing = settings.activation_checkpointing
     if settings.compile:
         for block in net.backbone.vit.blocks:
