@@ -48,15 +48,16 @@ def test_the_vit_waits_and_its_depths_differ(tmp_path):
     for name, value in weights[1].items():  # step 0 has a rate of 0 for all
         assert torch.equal(value, weights[0][name]) == name.startswith('backbone.'), name
     # 6 steps in all: at step 3 the ViT has half its rate, the rest 3/4 of its decay before it.
-    assert rates[3]['vit norm, no decay'] == pytest.approx(0.01 / 2)
+    assert rates[3]['vit norm'] == pytest.approx(0.01 / 2)
     assert rates[3]['vit block 0'] == pytest.approx(0.01 / 2 / 4)  # two below the last
     assert rates[3]['new'] == pytest.approx(0.01 * 0.75**0.9)
 
 
-def test_weight_decay_may_take_in_all(tmp_path):
-    settings = tiny_settings(tmp_path / 'out', 'decay_all=true', 'weight_decay=0.03')
+@pytest.mark.parametrize(('decay_all', 'decays'), [('true', {0.03}), ('false', {0.03, 0.0})])
+def test_weight_decay_may_take_in_all(tmp_path, decay_all, decays):
+    settings = tiny_settings(tmp_path / 'out', f'decay_all={decay_all}', 'weight_decay=0.03')
     groups = TrainModule(settings, VidEoMT(settings.network)).parameter_groups()
-    assert {group['weight_decay'] for group in groups} == {0.03}
+    assert {group['weight_decay'] for group in groups} == decays
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'fp16'])

@@ -115,7 +115,7 @@ def test_the_groups_of_the_full_model(path):
     groups = parameter_groups(net, settings.weight_decay, settings.layer_decay)
     depth = settings.network.depth
     lowest = min(group['lr_factor'] for group in groups)
-    assert lowest == pytest.approx(0.6 ** (depth + 1))
+    assert lowest == pytest.approx(0.6 ** (depth - 1))
     count = sum(weight.numel() for group in groups for weight in group['params'])
     expected = {384: 25e6, 768: 98e6, 1024: 320e6}[settings.network.embed_dim]
     assert count == pytest.approx(expected, rel=0.1)

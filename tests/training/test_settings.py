@@ -67,9 +67,19 @@ def test_a_run_that_says_nothing_follows_the_published_recipe(run_file):
     assert (settings.layer_decay, settings.decay_power) == (0.6, 0.9)
     assert (settings.warmup_steps, settings.vit_warmup_steps) == (500, 1000)
     assert settings.ema_decay is None and settings.stage == 'video'
+    assert settings.decay_all
     losses = settings.losses
+    assert losses.expected_from == 'clip'
     assert (losses.class_weight, losses.mask_weight, losses.dice_weight) == (2, 5, 5)
     assert (losses.no_object_weight, losses.num_points) == (0.1, 12544)
+
+
+def test_a_panoptic_run_says_which_classes_are_things(run_file):
+    preset = 'network={preset: videomt-dinov2-large-vipseg, class_names: [forklift, floor], %s}'
+    with pytest.raises(ValueError, match=r'network.thing_classes for task panoptic, got none'):
+        load_settings(run_file, [preset % 'num_classes: 2'])
+    said = 'num_classes: 2, thing_classes: [true, false]'
+    assert load_settings(run_file, [preset % said]).network.thing_classes == (True, False)
 
 
 def test_the_stage_of_images_has_single_frames(run_file):

@@ -43,6 +43,16 @@ def test_a_run_leaves_weights_that_load_and_a_log(tmp_path):
     assert [event.value for event in scalars] == pytest.approx([line['loss'] for line in lines])
 
 
+@pytest.mark.parametrize(('warmup_steps', 'is_short'), [(3, False), (4, True)])
+def test_a_run_that_is_all_warm_up_is_told_of(tmp_path, caplog, warmup_steps, is_short):
+    settings = tiny_settings(
+        tmp_path / 'out', f'warmup_steps={warmup_steps}', 'vit_warmup_steps=2'
+    )
+    train(settings)
+    told = f'The learning rate rises for {warmup_steps + 2} steps of 6' in caplog.text
+    assert told == is_short
+
+
 def test_a_run_without_a_mean_leaves_its_last_weights(tmp_path):
     settings = tiny_settings(tmp_path / 'out', 'ema_decay=null', 'learning_rate=0.1')
     net = load_model(train(settings))
@@ -96,7 +106,8 @@ def test_a_folder_that_cannot_be_is_told_before_the_data_is_read(tmp_path):
 
 def test_the_groups_are_logged(tmp_path, caplog):
     caplog.set_level('INFO')
-    train(tiny_settings(tmp_path / 'out', 'phases=[{steps: 1, clip_frames: 1, batch_size: 1}]'))
+    phases = 'phases=[{steps: 1, clip_frames: 1, batch_size: 1}]'
+    train(tiny_settings(tmp_path / 'out', phases, 'decay_all=false'))
     assert 'vit block 2, no decay' in caplog.text
     assert 'step 1 of 1, loss ' in caplog.text
 

@@ -33,9 +33,10 @@ def chunk_losses(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the losses of one chunk after the other.
 
-    Call `backward` on the sum of each before asking for the next. What the chunks yield adds up to
-    the losses of the whole clips, but for what `LossWeights.expected_from` says of frames before an
-    object's first sight; an object keeps the query it was matched to, in whichever chunk that was.
+    Call `backward` on the sum of each before asking for the next. What the chunks yield adds up
+    to the losses of the whole clips, but for frames before an object's first sight, of which
+    `LossWeights.expected_from` tells; an object keeps the query it was matched to, in whichever
+    chunk that was.
 
     Args:
         forward: the network. A chunk of frames may wait on the host until then.

@@ -22,8 +22,16 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
         ValueError: an unknown or missing key, or a value of the wrong type or range; names it.
         OSError: the file cannot be read.
     """
-    values = read_run_file(path, overrides)
-    return build_settings(TrainSettings, _keep_single_frames(_fill_in_preset(values)))
+    values = _fill_in_preset(read_run_file(path, overrides))
+    network = values.get('network')
+    if not isinstance(network, dict):
+        network = {}  # build_settings says what is wrong
+    if network.get('task') == 'panoptic' and 'thing_classes' not in network:
+        raise ValueError(  # a floor would be a thing, and tracked
+            'Expected network.thing_classes for task panoptic, got none. Say for each class, '
+            'in the order of class_names, true for things, false for stuff.'
+        )
+    return build_settings(TrainSettings, _keep_single_frames(values))
 
 
 def _fill_in_preset(values: dict[str, Any]) -> dict[str, Any]:

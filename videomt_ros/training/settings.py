@@ -108,8 +108,9 @@ class TrainSettings:
     """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
     from scratch."""
     weight_decay: float = 0.05
-    decay_all: bool = False
-    """Weight decay for norms, biases, layer scales, prefix tokens and queries too."""
+    decay_all: bool = True
+    """Weight decay for norms, biases, layer scales, prefix tokens and queries too, as in the
+    released code; false: for matrices and the table of positions alone."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises from 0."""
     vit_warmup_steps: int | None = 1000
@@ -118,7 +119,8 @@ class TrainSettings:
     decay_power: float = 0.9
     """Of the polynomial decay to 0 that follows."""
     grad_clip_norm: float = 1.0
-    """Largest norm of the gradient of all parameters together."""
+    """Largest norm of the gradient of all parameters together. The released code configures 0.01,
+    and never applies it."""
     masked_attention_until: float = 0.0
     """Share of all steps over which masked attention fades from always to never, in stage image
     one query block after the other; 0: none. Stage image has 5/6 unless told otherwise."""
@@ -128,7 +130,9 @@ class TrainSettings:
     losses: LossWeights = field(default_factory=LossWeights)
     accumulate: int = 1
     """Parts in which each process handles its share of a batch, one after the other: the memory
-    of a part, the gradient of the whole."""
+    of a part, the gradient of the whole. Clips of several sizes are padded to the largest of their
+    part, nearly half of 8 clips of the published sizes; a part of one clip has no padding, and is
+    what the released models learnt from."""
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
     """Of the network; the losses are in float32. auto: bf16 on a GPU, fp32 on a CPU."""
     activation_checkpointing: bool = False
