@@ -17,7 +17,6 @@ from tests.ros.live import (
     pixels,
     save_random_model,
 )
-from tests.ros.malformed import malformed_images
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(5)
@@ -129,23 +128,6 @@ def test_a_bag_that_starts_over_starts_a_new_stream(peer, live):
     again = peer.ask(image, 'tracks', stamp_ns=99 * 10**9)[0]
     assert {track.age for track in again.tracks} == {1}
     live[0].wait_for_log('the stream starts anew')
-
-
-def test_malformed_images_are_counted_and_the_stream_goes_on(peer, live):
-    process, _ = live
-    peer.set_parameters(**EAGER)
-    images = malformed_images()
-    assert len(images) == 20
-    before = peer.counts()
-    for number, msg in enumerate(images.values(), 1):
-        peer.send(msg)
-        # Or the next one could take its place in the mailbox.
-        peer.wait_for_rise(before, number, rejected=number)
-    assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
-    assert '32FC1' in peer.health['last_error']
-    assert 'Image rejected: Expected' in process.log()
-    assert peer.ask(noise(), 'tracks')[0].tracks
-    assert process.is_alive()
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 500), (700, 2), (33, 47)])

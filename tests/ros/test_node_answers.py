@@ -1,4 +1,4 @@
-"""The node answers while the network computes, and names its camera in full."""
+"""The node in this process, where a test may hold its network back and read its counts at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from tests.ros.live import Peer, new_domain, save_random_model, wait_for
+from tests.ros.malformed import malformed_images
 from videomt_ros.ros.node import SegmenterNode
 
 pytestmark = pytest.mark.ros
@@ -97,3 +98,20 @@ def test_it_answers_before_the_image_in_work_is_done(node, peer):
 def test_diagnostics_name_the_node_in_full(node, peer):
     peer.counts()
     assert peer.health_name == '/left/segmenter: frames'
+
+
+def test_malformed_images_are_counted_and_the_stream_goes_on(node, peer, capfd):
+    eager = {'score_threshold': 0.0, 'mask_threshold': 0.3, 'confirm_frames': 1, 'min_area': 1}
+    assert all(result.successful for result in peer.set_parameters(**eager))
+    images = malformed_images()
+    assert len(images) == 20
+    before = peer.counts()
+    for number, msg in enumerate(images.values(), 1):
+        peer.send(msg)
+        # Or the next one could take its place in the mailbox; the reports come once a second.
+        wait_for(lambda number=number: node._health.rejected == number, f'{number} rejections')
+    peer.wait_for_rise(before, 20, rejected=20)
+    assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
+    assert '32FC1' in peer.health['last_error']
+    assert 'Image rejected: Expected' in capfd.readouterr().err
+    assert peer.ask(IMAGE)[0].tracks

@@ -100,18 +100,20 @@ def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
     assert 'Traceback' not in process.log()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_cleanly(start, make_peer, model, number):
-    process = start(model=model)
-    peer = make_peer()
-    peer.wait_for_state('active')
-    peer.wait_until_heard()
-    # In the middle of work, and twice, as a terminal and a launch file do it.
-    for _ in range(5):
-        peer.send(IMAGE)
-    process.process.send_signal(number)
-    assert process.end(number) == 0
-    assert 'Traceback' not in process.log()
+def test_signals_end_it_cleanly(start, make_peer, model):
+    signals = {'/interrupted': signal.SIGINT, '/terminated': signal.SIGTERM}
+    # Both start at once: most of a start is imports.
+    processes = {name: start('-r', f'__ns:={name}', model=model) for name in signals}
+    for name, process in processes.items():
+        peer = make_peer(RELIABLE, name)
+        peer.wait_for_state('active')
+        peer.wait_until_heard()
+        # In the middle of work, and twice, as a terminal and a launch file do it.
+        for _ in range(5):
+            peer.send(IMAGE)
+        process.process.send_signal(signals[name])
+        assert process.end(signals[name]) == 0
+        assert 'Traceback' not in process.log()
 
 
 def test_a_signal_ends_a_load(start, model):
@@ -121,24 +123,19 @@ def test_a_signal_ends_a_load(start, model):
     assert 'Traceback' not in process.log()
 
 
-@pytest.mark.parametrize(
-    ('parameters', 'reason'),
-    [
-        ({}, 'Expected a model'),
-        ({'model': '/no/such/model.pth'}, '/no/such/model.pth'),
-        ({'score_threshold': 2.0}, 'score_threshold'),
-        ({'class_filter': '[zebra]'}, 'zebra'),
-    ],
-)
-def test_what_it_cannot_do_ends_it_with_one_line(start, model, parameters, reason):
-    if parameters.keys() == {'class_filter'}:
-        parameters = {**parameters, 'model': model}
-    process = start(**parameters)
-    assert process.exit_code() == 1
-    log = process.log()
-    assert 'Traceback' not in log
-    (line,) = [line for line in log.splitlines() if 'ERROR' in line or 'FATAL' in line]
-    assert reason in line
+def test_what_it_cannot_do_ends_it_with_one_line(start, model):
+    processes = {
+        'Expected a model': start(),
+        '/no/such/model.pth': start(model='/no/such/model.pth'),
+        'score_threshold': start(score_threshold=2.0),
+        'zebra': start(model=model, class_filter='[zebra]'),
+    }
+    for reason, process in processes.items():
+        assert process.exit_code() == 1
+        log = process.log()
+        assert 'Traceback' not in log
+        (line,) = [line for line in log.splitlines() if 'ERROR' in line or 'FATAL' in line]
+        assert reason in line
 
 
 def test_names_namespaces_and_remappings(start, make_peer, model):
@@ -152,7 +149,10 @@ def test_names_namespaces_and_remappings(start, make_peer, model):
 
 
 def test_any_reliability_is_heard_and_a_mismatch_is_not_silent(start, make_peer, model):
-    process = start(model=model)
+    # Beside the other from the start, since it takes seconds to complain.
+    picky = start('-r', '__ns:=/picky', model=model, input_reliability='reliable')
+    make_peer(BEST_EFFORT, '/picky')
+    start(model=model)
     for qos in (RELIABLE, BEST_EFFORT):
         peer = make_peer(qos)
         peer.wait_for_state('active')
@@ -164,11 +164,6 @@ def test_any_reliability_is_heard_and_a_mismatch_is_not_silent(start, make_peer,
             f'tracks of a camera with {qos.reliability}',
         )
         peer.close()
-    process.end()
-
-    picky = start(model=model, input_reliability='reliable')
-    peer = make_peer(BEST_EFFORT)
-    peer.wait_for_state('active')
     picky.wait_for_log('incompatible QoS')
-    picky.wait_for_log('s on /image_raw, whose publishers are: peer')
+    picky.wait_for_log('s on /picky/image_raw, whose publishers are: peer')
     assert 'best_effort' in picky.log()
