@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from videomt_ros.structures import Segments, TrackState
 
 NUM_FRAMES = 15
 NAMES = {'ytvis': 'ytvis2019', 'vipseg': 'vipseg', 'vspw': 'vspw'}
+STATES = ('tentative', 'confirmed', 'lost')
 BENCHMARKS = pytest.mark.parametrize('benchmark', list(NAMES))
 
 
@@ -64,12 +67,57 @@ def bags(tmp_path_factory) -> Mapping[str, tuple[Path, Path]]:
     return found
 
 
-def replay(bag: Path, truth: Path, out: Path, capsys, *options: str) -> Replay:
-    command = ['bag', 'replay', str(bag), '--model', 'demo', '--out', str(out), *options]
-    code = main(command)
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return Replay(bag, truth, out, printed.out)
+class GoesDark:
+    """A scene, of which nothing is to be seen in the last three images."""
+
+    video_id, name, size = 1, 'dark', (384, 480)
+    frame_names = tuple(map(str, range(10)))
+
+    def frames(self):
+        for index, (image, _) in enumerate(Scene(29, num_frames=10).frames()):
+            image = image if index < 7 else np.zeros_like(image)
+            yield VideoFrame(index, index * 100_000_000, image)
+
+
+def replay_command(bag: Path, out: Path, *options: str) -> list[str]:
+    return ['bag', 'replay', str(bag), '--model', 'demo', '--out', str(out), *options]
+
+
+@pytest.fixture(scope='module')
+def replays(tmp_path_factory, bags) -> Mapping[str, Replay]:
+    """Each benchmark's bag in its task, and `dark` with tracks in all states; no frame dropped.
+
+    All at once: most of a replay is the start of processes.
+    """
+    home = tmp_path_factory.mktemp('replays')
+    (dark,) = make_bags(Dataset('dark', 'ytvis', (), (GoesDark(),)), home / 'bags')
+    params = home / 'node.yaml'
+    params.write_text(
+        f'/**:\n  ros__parameters:\n    track_states: [{", ".join(STATES)}]\n    gap_s: 5.0\n'
+    )
+    asked = {
+        'dark': (dark, params, ('--params', str(params))),
+        **{name: (*bags[name], ('--task', TASKS[name])) for name in NAMES},  # type: ignore[index]
+    }
+    processes = {}
+    try:
+        for name, (bag, _, options) in asked.items():
+            command = replay_command(bag, home / name, '--every-frame', *options)
+            processes[name] = subprocess.Popen(
+                [sys.executable, '-m', 'videomt_ros', *command],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        found = {}
+        for name, process in processes.items():
+            printed, errors = process.communicate()
+            assert process.returncode == 0, errors
+            found[name] = Replay(*asked[name][:2], home / name, printed)
+    finally:
+        for process in processes.values():
+            process.kill()
+    return found
 
 
 def evaluated(capsys, out: Path, *options: str | Path) -> dict[str, Any]:
@@ -109,10 +157,9 @@ def assert_same(message: Any, segments: Segments) -> None:
 
 
 @BENCHMARKS
-def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, bags, capsys, benchmark):
-    bag, truth = bags[benchmark]
-    task = ('--task', TASKS[benchmark])
-    live = replay(bag, truth, tmp_path / 'recorded', capsys, '--every-frame', *task)
+def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, replays, capsys, benchmark):
+    live = replays[benchmark]
+    bag, truth = live.bag, live.truth
     assert live.counts() == {
         'sent': NUM_FRAMES,
         'received': NUM_FRAMES,
@@ -140,31 +187,11 @@ def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, bags, caps
     assert of_node['run']['frames'] == {'annotated': NUM_FRAMES, 'missed': 0}
 
 
-class GoesDark:
-    """A scene, of which nothing is to be seen in the last three images."""
-
-    video_id, name, size = 1, 'dark', (384, 480)
-    frame_names = tuple(map(str, range(10)))
-
-    def frames(self):
-        for index, (image, _) in enumerate(Scene(29, num_frames=10).frames()):
-            image = image if index < 7 else np.zeros_like(image)
-            yield VideoFrame(index, index * 100_000_000, image)
-
-
-def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(tmp_path, capsys):
-    video = GoesDark()
-    (bag,) = make_bags(Dataset('dark', 'ytvis', (), (video,)), tmp_path / 'bags')
-    params = tmp_path / 'node.yaml'
-    states = ('tentative', 'confirmed', 'lost')
-    params.write_text(
-        f'/**:\n  ros__parameters:\n    track_states: [{", ".join(states)}]\n    gap_s: 5.0\n'
-    )
-    options = ('--every-frame', '--params', str(params))
-    live = replay(bag, params, tmp_path / 'recorded', capsys, *options)
-    stream = VideoStream(load_model('demo'), track_states=states, gap_s=5.0)
+def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(replays):
+    live = replays['dark']
+    stream = VideoStream(load_model('demo'), track_states=STATES, gap_s=5.0)
     seen = set()
-    for message, frame in zip(live.messages(), BagImages(bag).frames(), strict=True):
+    for message, frame in zip(live.messages(), BagImages(live.bag).frames(), strict=True):
         assert frame.stamp_ns is not None
         segments = stream.push(frame.image, frame.stamp_ns)
         assert_same(message.content, segments)
@@ -174,7 +201,8 @@ def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(tmp_path
 
 def test_frames_that_were_dropped_count_as_misses(tmp_path, bags, capsys):
     bag, truth = bags['ytvis']
-    live = replay(bag, truth, tmp_path / 'recorded', capsys, '--rate', '1000')
+    assert main(replay_command(bag, tmp_path / 'recorded', '--rate', '1000')) == 0
+    live = Replay(bag, truth, tmp_path / 'recorded', capsys.readouterr().out)
     counts = live.counts()
     assert counts['sent'] == counts['received'] == NUM_FRAMES
     assert counts['processed'] + counts['dropped'] == NUM_FRAMES
@@ -199,8 +227,7 @@ def test_frames_that_were_dropped_count_as_misses(tmp_path, bags, capsys):
 
 def test_a_recording_is_not_overwritten(tmp_path, bags, capsys):
     (tmp_path / 'recorded').mkdir()
-    command = ['bag', 'replay', str(bags['ytvis'][0]), '--model', 'demo']
-    assert main([*command, '--out', str(tmp_path / 'recorded')]) == 1
+    assert main(replay_command(bags['ytvis'][0], tmp_path / 'recorded')) == 1
     assert 'exists already' in capsys.readouterr().err
 
 
