@@ -55,6 +55,7 @@ def test_smaller_clips_are_padded_right_and_bottom():
     assert batch.targets.masks.shape == (2, 1, 8, 8)
     assert batch.targets.clip_of.tolist() == [0, 1]
     assert batch.targets.class_ids.tolist() == [2, 1]
+    assert batch.targets.extents.tolist() == [[5 / 8, 3 / 8], [4 / 8, 6 / 8]]
     for number, (rows, columns, value) in enumerate([(3, 5, 9), (6, 4, 7)]):
         inside = torch.zeros(8, 8, dtype=torch.bool)
         inside[:rows, :columns] = True

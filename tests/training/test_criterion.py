@@ -18,6 +18,7 @@ from videomt_ros.training.points import sample_at, sample_masks, uncertain_point
 
 SIZE = 16
 POINTS = LossWeights(num_points=400, expected_from='first_sight')
+WHOLE = torch.ones(1, 2)  # no padding
 
 
 def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
@@ -143,11 +144,28 @@ def test_a_hidden_object_is_taught_an_empty_mask(targets):
 def test_points_gather_at_the_border():
     torch.manual_seed(0)
     logits = torch.linspace(-8, 8, SIZE).expand(1, SIZE, SIZE).clone()  # zero in the middle
-    points = uncertain_points(logits, 100, 3.0, 0.75)
+    points = uncertain_points(logits, 100, 3.0, 0.75, WHOLE)
     assert points.shape == (1, 100, 2)
     distance = (points[0, :, 0] - 0.5).abs()
     assert distance[:75].max() < 0.2  # importance_ratio of them
     assert distance[75:].max() > 0.3
+
+
+def test_padding_changes_no_loss():
+    """A clip of 8 x 16 in a batch of 16 x 32, whose padding shows nothing, and would cost less."""
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.rand(2, 3, 8, 16, generator=generator) < 0.5
+    clip_of, class_ids = torch.tensor([0, 0]), torch.tensor([1, 2])
+    logits = torch.randn(1, 3, 4, 8, 16, generator=generator)
+    class_logits = torch.randn(1, 3, 4, 4, generator=generator)
+    found = []
+    for padding, share in (((0, 0, 0, 0), 1.0), ((0, 16, 0, 8), 0.5)):
+        extents = torch.full((1, 2), share)
+        targets = build_targets(clip_of, class_ids, F.pad(masks, padding), 1, extents)
+        torch.manual_seed(0)
+        found.append(losses_of(POINTS, Outputs(class_logits, F.pad(logits, padding)), targets))
+    for name, loss in found[0].items():
+        torch.testing.assert_close(found[1][name], loss)
 
 
 def test_sample_at_reads_pixel_centres():
@@ -173,7 +191,7 @@ def test_every_mask_has_the_candidates_and_the_rest_in_common():
     torch.manual_seed(0)
     rising = torch.linspace(-8, 8, SIZE).expand(SIZE, SIZE)
     logits = torch.stack([rising, rising.T])
-    points = uncertain_points(logits, 100, 3.0, 0.75)
+    points = uncertain_points(logits, 100, 3.0, 0.75, WHOLE)
     assert torch.equal(points[0, 75:], points[1, 75:])
     across, down = points[0, :75], points[1, :75]
     assert not torch.equal(across, down)
@@ -185,8 +203,8 @@ def test_every_mask_has_the_candidates_and_the_rest_in_common():
 @pytest.mark.parametrize('num_masks', [0, 1, 5])
 def test_the_number_of_masks_changes_no_random_number(num_masks):
     torch.manual_seed(0)
-    uncertain_points(torch.randn(3, 4, 4, generator=torch.Generator()), 100, 3.0, 0.75)
+    uncertain_points(torch.randn(3, 4, 4, generator=torch.Generator()), 100, 3.0, 0.75, WHOLE)
     expected = torch.rand(4)
     torch.manual_seed(0)
-    uncertain_points(torch.zeros(num_masks, 4, 4), 100, 3.0, 0.75)
+    uncertain_points(torch.zeros(num_masks, 4, 4), 100, 3.0, 0.75, WHOLE)
     assert torch.equal(torch.rand(4), expected)

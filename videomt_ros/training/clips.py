@@ -94,6 +94,9 @@ def collate(clips: Sequence[Clip], divisor: int = 1, fill: Sequence[int] = (0, 0
         torch.from_numpy(np.concatenate([clip.class_ids for clip in clips])),
         torch.from_numpy(masks),
         len(clips),
+        torch.tensor(
+            [[clip.frames.shape[2] / width, clip.frames.shape[1] / height] for clip in clips]
+        ),
     )
     planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3)))
     return Batch(planes, targets, tuple(clip.origin for clip in clips))

@@ -32,8 +32,8 @@ from videomt_ros.training.ranges import check_range
 class Targets(NamedTuple):
     """Truth of a batch of clips; N counts the objects of all clips together.
 
-    Only the masks move to a GPU. What says who is where when stays on the host, which matches, and
-    would have to wait for the GPU to read it there.
+    Only masks and extents move to a GPU. What says who is where when stays on the host, which
+    matches, and would have to wait for the GPU to read it there.
     """
 
     clip_of: Tensor
@@ -46,15 +46,30 @@ class Targets(NamedTuple):
     """(N, T, H, W) bool, at the size of the input; empty where the object is hidden."""
     num_clips: int
     """B; there may be clips without an object."""
+    extents: Tensor
+    """(B, 2) float32 in 0..1: part of the width and height of the batch that the clip fills. The
+    rest is padding, on which no mask is compared: it depends on the clips beside it."""
 
     def to(self, device: torch.device) -> Targets:
-        """The same with the masks on another device."""
-        return self._replace(masks=self.masks.to(device, non_blocking=True))
+        """The same with masks and extents on another device."""
+        masks, extents = (x.to(device, non_blocking=True) for x in (self.masks, self.extents))
+        return self._replace(masks=masks, extents=extents)
 
 
-def build_targets(clip_of: Tensor, class_ids: Tensor, masks: Tensor, num_clips: int) -> Targets:
-    """Targets from what lies on the CPU; see there for the arguments."""
-    return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips)
+def build_targets(
+    clip_of: Tensor,
+    class_ids: Tensor,
+    masks: Tensor,
+    num_clips: int,
+    extents: Tensor | None = None,
+) -> Targets:
+    """Targets from what lies on the CPU; see there for the arguments.
+
+    Without extents there is no padding.
+    """
+    if extents is None:
+        extents = torch.ones(num_clips, 2)
+    return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips, extents)
 
 
 @dataclass(frozen=True)
@@ -166,7 +181,7 @@ class Criterion:
             pairs = self._pairs(targets, query_of, start, num_frames)
             pairs = pairs.to(device, non_blocking=True)
             losses = [
-                self._layer(layer, targets.masks, of_layer, start, totals)
+                self._layer(layer, targets, of_layer, start, totals)
                 for layer, of_layer in zip(layers, pairs, strict=True)
             ]
             sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
@@ -199,12 +214,13 @@ class Criterion:
         for clip, t in np.unique(np.stack([clip_of, first])[:, new], axis=1).T.tolist():
             seen = torch.from_numpy(np.flatnonzero((clip_of == clip) & (first == t)))
             rows = seen.to(device, non_blocking=True)
-            truth = sample_masks(targets.masks, rows, torch.full_like(rows, start + t), points)
+            inside = points * targets.extents[clip]
+            truth = sample_masks(targets.masks, rows, torch.full_like(rows, start + t), inside)
             mask_logits = torch.stack([layer.mask_logits[clip, t] for layer in layers])
             costs.append(
                 pair_costs(
                     torch.stack([layer.class_logits[clip, t] for layer in layers]),
-                    sample_at(mask_logits.float(), points),
+                    sample_at(mask_logits.float(), inside),
                     targets.class_ids[seen].to(device, non_blocking=True),
                     truth,
                     (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
@@ -237,7 +253,7 @@ class Criterion:
         return torch.from_numpy(np.stack(pairs))
 
     def _layer(
-        self, layer: Outputs, masks: Tensor, pairs: Tensor, start: int, totals: Tensor
+        self, layer: Outputs, targets: Targets, pairs: Tensor, start: int, totals: Tensor
     ) -> dict[str, Tensor]:
         weights = self.weights
         class_logits = layer.class_logits.float()  # B, T, Q, K + 1
@@ -254,9 +270,13 @@ class Criterion:
         mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
         with torch.no_grad():
             points = uncertain_points(
-                mask_logits, weights.num_points, weights.oversample_ratio, weights.importance_ratio
+                mask_logits,
+                weights.num_points,
+                weights.oversample_ratio,
+                weights.importance_ratio,
+                targets.extents[clips],
             )
-            truth = sample_masks(masks, objects, start + frames, points)  # M, P
+            truth = sample_masks(targets.masks, objects, start + frames, points)  # M, P
         logits = sample_at(mask_logits[:, None], points)[:, 0]
         mask_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1)
         inside = logits.sigmoid()

@@ -57,7 +57,11 @@ def sample_masks(masks: Tensor, objects: Tensor, frames: Tensor, points: Tensor)
 
 
 def uncertain_points(
-    mask_logits: Tensor, num_points: int, oversample_ratio: float, importance_ratio: float
+    mask_logits: Tensor,
+    num_points: int,
+    oversample_ratio: float,
+    importance_ratio: float,
+    extents: Tensor,
 ) -> Tensor:
     """Points for a mask loss: most near the predicted border, the rest anywhere.
 
@@ -69,14 +73,17 @@ def uncertain_points(
         num_points: P.
         oversample_ratio: candidates per point.
         importance_ratio: share of the points that are chosen.
+        extents: (M, 2) part of each mask's width and height that is no padding, 0..1.
 
     Returns:
-        (M, P, 2) as x, y in 0..1.
+        (M, P, 2) as x, y in 0..1, none in the padding.
     """
     num_uncertain = int(importance_ratio * num_points)
     device = mask_logits.device
     candidates = torch.rand(1, int(num_points * oversample_ratio), 2, device=device)
     rest = torch.rand(1, num_points - num_uncertain, 2, device=device)
-    certainty = sample_at(mask_logits[:, None], candidates)[:, 0].abs()  # M, C
+    extents = extents[:, None]
+    certainty = sample_at(mask_logits[:, None], candidates * extents)[:, 0].abs()  # M, C
     nearest = certainty.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
-    return torch.cat([candidates[0, nearest], rest.expand(len(mask_logits), -1, -1)], dim=1)
+    points = torch.cat([candidates[0, nearest], rest.expand(len(mask_logits), -1, -1)], dim=1)
+    return points * extents
