@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.training.runs import at_step, checkpoint_of, differences, log_lines, tiny_settings
 from videomt_ros.training.checkpoints import find_checkpoints
+from videomt_ros.training.stopping import end_with_parent
 from videomt_ros.training.trainer import train
 
 RARE = 'checkpoint_every=100000'
@@ -87,12 +89,37 @@ def test_a_run_in_the_background_of_a_shell_has_no_ctrl_c(tmp_path, monkeypatch)
     assert train(tiny_settings(tmp_path / 'out', RARE)).exists()
 
 
+def wait_as_a_loader(is_ready) -> None:
+    end_with_parent(0)
+    is_ready.set()
+    time.sleep(100)
+
+
+def test_a_process_that_loads_data_ends_by_the_word_of_its_parent_alone():
+    context = multiprocessing.get_context('fork')
+    is_ready = context.Event()
+    child = context.Process(target=wait_as_a_loader, args=(is_ready,), daemon=True)
+    child.start()
+    assert is_ready.wait(50)
+    subprocess.run(['kill', '-INT', str(child.pid)], check=True)
+    subprocess.run(['kill', '-TERM', str(child.pid)], check=True)
+    child.join(0.2)
+    assert child.is_alive()
+    for _ in range(100):  # two that come at once are one
+        child.terminate()
+        child.join(0.1)
+    assert child.exitcode == 0
+
+
 @pytest.mark.parametrize(
     ('launcher', 'sent', 'code'),
     [('lightning', signal.SIGINT, 130), ('torchrun', signal.SIGTERM, 1)],
 )
 def test_two_processes_end_after_the_same_step(tmp_path, launcher, sent, code):
-    """Those that load data are sent the signal, too. Most of the time is to start."""
+    """Lightning's first one tells the other; torchrun tells all, and those that load data, too.
+
+    Most of the time is to start.
+    """
     overrides = ['phases=[{steps: 9999, clip_frames: 1, batch_size: 2}]', RARE, 'workers=1']
     module = ['-m', 'videomt_ros', 'train']
     if launcher == 'torchrun':
@@ -111,7 +138,7 @@ def test_two_processes_end_after_the_same_step(tmp_path, launcher, sent, code):
             while not (out / 'log.jsonl').exists():
                 assert process.poll() is None, (tmp_path / 'log').read_text()
                 time.sleep(0.05)
-            os.killpg(process.pid, sent)
+            os.kill(process.pid, sent)
             process.wait(100)
         finally:
             if process.poll() is None:
