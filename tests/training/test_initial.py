@@ -188,9 +188,9 @@ def test_a_new_updater_hands_queries_on():
     net = load_initial(settings())
     torch.testing.assert_close(net.query_updater(leaving), 0.3 * leaving)
     net = load_initial(settings(replace(TINY, propagation='gru')))
-    kept = 1 / (1 + torch.tensor(-1.0).exp())
-    assert 0.73 < kept < 0.74
-    expected = kept * entered + (1 - kept) * (0.3 * leaving).tanh()
+    kept = 1 / (1 + torch.tensor(-5.0).exp())
+    assert 0.993 < kept < 0.994
+    expected = kept * entered + (1 - kept) * leaving.tanh()
     torch.testing.assert_close(net.query_updater(leaving, entered), expected)
     net.query_updater(leaving, entered).square().sum().backward()
     moved = net.query_updater.weight_ih.grad.unflatten(0, (3, 32)).abs().amax(dim=(1, 2))
