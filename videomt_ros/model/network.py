@@ -200,6 +200,8 @@ class VidEoMT(nn.Module):
         for index, block in enumerate(self.backbone.query_blocks):
             mask = None
             if self.training:
+                # Read as the last output is, after the final norm, as in EoMT; the released code
+                # leaves the norm out here, but for the models with `norm_queries`.
                 auxiliary.append(self._predict(self.backbone.norm(tokens), grid))
                 if masked_attention is not None and masked_attention[index] > 0:
                     mask = attention_mask(
