@@ -168,6 +168,20 @@ def test_padding_changes_no_loss():
         torch.testing.assert_close(found[1][name], loss)
 
 
+def test_padding_changes_no_match():
+    """Query 0 fits best in the clip, the left half of the batch, and shows much beside it."""
+    masks = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    masks[0, 0, 4:12, 2:6] = True
+    shown = masks[0, 0] * 2.0 - 1.0
+    logits = torch.stack([9.0 * shown, 2.0 * shown])[None, None]
+    logits[..., SIZE // 2 + 1 :] = torch.tensor([9.0, -9.0]).view(2, 1, 1)
+    outputs = (Outputs(torch.zeros(1, 1, 2, 4), logits),)
+    for width, expected in ((0.5, 0), (1.0, 1)):
+        extents = torch.tensor([[width, 1.0]])
+        targets = build_targets(torch.tensor([0]), torch.tensor([1]), masks, 1, extents)
+        assert Criterion(POINTS).match(outputs, targets).tolist() == [[expected]]
+
+
 def test_sample_at_reads_pixel_centres():
     image = torch.arange(16.0).view(1, 1, 4, 4)
     points = torch.tensor([[[0.125, 0.125], [0.625, 0.375]]])

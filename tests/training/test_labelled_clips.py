@@ -220,7 +220,7 @@ def test_a_category_of_another_meaning_can_be_left_out(caplog):
     table = class_table('data.0', ['dog', 'truck'], CATEGORIES, 'coco', [('truck', None)])
     assert table == {5: 0}
     assert caplog.messages == [
-        'data.0: Categories that are left out, being no class of the network: car, truck, Sky.',
+        'data.0: Categories that are left out: car, truck, Sky.',
         'data.0: Classes of the network that the data set does not have: truck.',
     ]
 

@@ -8,9 +8,11 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
-from tests.training.runs import run, tiny_settings
+from tests.training.runs import at_step, run, tiny_settings
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT
+from videomt_ros.training.clips import Batch
+from videomt_ros.training.criterion import build_targets
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.machine import cluster_plugins, find_machine, precision_plugin
 from videomt_ros.training.mixture import Mixture
@@ -206,6 +208,20 @@ def test_a_gradient_that_is_not_finite_is_not_learnt(tmp_path, precision):
         assert caught.value.origins == parts[0].origins + parts[1].origins
         assert all(np.isfinite(loss) for loss in caught.value.losses.values())
     assert all(value.isfinite().all() for value in weights[-1].values())
+
+
+def test_losses_are_divided_by_what_chunks_expect(tmp_path, monkeypatch):
+    """An object that is first seen in frame 3 of 5, in chunks of 0 1, 2 3 and 4."""
+    masks = torch.zeros(1, 5, 32, 32, dtype=torch.bool)
+    masks[0, 3:, :8] = True
+    targets = build_targets(torch.tensor([0]), torch.tensor([1]), masks, 1)
+    batch = (Batch(torch.zeros(1, 5, 3, 32, 32, dtype=torch.uint8), targets, ('',)),)
+    totals = []
+    at_step(monkeypatch, 0, lambda module, _: totals.append(module._totals(batch).tolist()))
+    for chunk, out in ((', chunk_frames: 2', 'chunks'), ('', 'whole')):
+        phase = f'phases=[{{steps: 1, clip_frames: 5, batch_size: 1{chunk}}}]'
+        run(tiny_settings(tmp_path / out, phase))
+    assert totals == [[3, 5 * 8], [5, 5 * 8]]
 
 
 def test_a_scale_that_no_gradient_fits_ends_the_run(tmp_path):

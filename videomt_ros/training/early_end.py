@@ -92,7 +92,8 @@ def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[Non
 
     Raises:
         EndedEarly: the loss is not finite, memory or disk are too small.
-        KeyboardInterrupt: Ctrl-C, which Lightning makes an exit code of 1.
+        KeyboardInterrupt: Ctrl-C, after the step at hand or within it, which Lightning makes an
+            exit code of 1.
         SystemExit: SIGTERM, with the code that a shell gives to it.
     """
     try:
@@ -239,7 +240,7 @@ def less_memory(settings: TrainSettings, step: int, trainer: Trainer) -> tuple[s
     else:
         listed = _listed([f'{height} x {width}' for height, width in settings.image_sizes])
         sizes = f'image_sizes (now {listed})'
-    phase = settings.phases[settings.phase_at(step)[0]]
+    phase = settings.phase(step)
     chunk = 'null' if phase.chunk_frames is None else phase.chunk_frames
     clips = f'for clips of {phase.clip_frames} frames'
     other = f'chunk_frames of the phase (now {chunk}, {clips}), {sizes}'

@@ -159,7 +159,7 @@ def class_table(
     # The notes of `classes` speak of scores.
     for what, left in (
         (
-            'Categories that are left out, being no class of the network',
+            'Categories that are left out',
             [item.name for item in categories if item.category_id not in table],
         ),
         (

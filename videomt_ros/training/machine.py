@@ -16,8 +16,8 @@ from videomt_ros.training.settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 """What Lightning calls the precisions in which the weights stay in float32."""
-USUAL_THREADS = 4
-"""Of each process, where nobody says."""
+USUAL_THREADS = torch.get_num_threads() if os.environ.get('OMP_NUM_THREADS') else 4
+"""Of each process, where a run does not say: what the user has set for all programs, or 4."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,10 @@ def set_threads(threads: int | None) -> None:
     Args:
         threads: see `TrainSettings`.
     """
-    if threads is None and os.environ.get('OMP_NUM_THREADS'):
-        return  # torch has read it
     threads = threads or USUAL_THREADS
     torch.set_num_threads(threads)
     # Without it, Lightning's launcher of several processes would set another number.
-    os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+    os.environ['OMP_NUM_THREADS'] = str(threads)
 
 
 def cluster_plugins() -> list[SLURMEnvironment]:

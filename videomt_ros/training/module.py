@@ -114,7 +114,7 @@ class TrainModule(pl.LightningModule):
     def _totals(self, parts: Sequence[Batch]) -> Tensor:
         """What the batch of all processes holds; see `Criterion.count_totals`."""
         num_queries = self.net.config.num_queries
-        phase = self.settings.phases[self.settings.phase_at(self.global_step)[0]]
+        phase = self.settings.phase(self.global_step)
         own = sum(
             self.criterion.count_totals(part.targets, num_queries, phase.chunk_frames)
             for part in parts
@@ -157,7 +157,7 @@ class TrainModule(pl.LightningModule):
                 return self.net(self.normalise(frames.to(self.device)), masked, state)
 
         batch_size, num_frames = part.frames.shape[:2]
-        phase = settings.phases[settings.phase_at(step)[0]]
+        phase = settings.phase(step)
         chunk_frames = phase.chunk_frames or num_frames
         num_chunks = -(-num_frames // chunk_frames)
         sums = torch.zeros(len(LOSSES), device=self.device)

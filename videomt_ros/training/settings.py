@@ -209,6 +209,10 @@ class TrainSettings:
         """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
+    def phase(self, step: int) -> Phase:
+        """The phase that a step of the run is part of."""
+        return self.phases[self.phase_at(step)[0]]
+
     def phase_at(self, step: int) -> tuple[int, int]:
         """The number of the phase that a step of the run is part of, and its number in there."""
         for number, phase in enumerate(self.phases):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -63,9 +64,11 @@ def end_with_parent(_: int) -> None:
 
     Terminals and launchers send their signals to it as well, and the step at hand needs its data.
     """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_at_sigterm_of, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_at_sigterm_of, args=(parent.pid,), daemon=True).start()
 
 
 def _end_at_sigterm_of(pid: int) -> None:

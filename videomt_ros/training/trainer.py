@@ -84,7 +84,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     # All that may be wrong without the data comes before it: reading may take hours.
     check_shares(settings, machine.world_size)
     warmups = settings.warmup_steps + (settings.vit_warmup_steps or 0)
-    if warmups >= settings.total_steps:
+    if warmups >= settings.total_steps and is_first_process():
         logger.warning(
             'The learning rate rises for %d steps of %d: the run ends before it has learnt at '
             'its full rate. Lower warmup_steps and vit_warmup_steps, or give phases more steps.',
