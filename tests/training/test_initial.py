@@ -188,8 +188,8 @@ def test_a_new_updater_hands_queries_on():
     net = load_initial(settings())
     torch.testing.assert_close(net.query_updater(leaving), 0.3 * leaving)
     net = load_initial(settings(replace(TINY, propagation='gru')))
-    kept = 1 / (1 + torch.tensor(-5.0).exp())
-    assert 0.993 < kept < 0.994
+    kept = 1 / (1 + torch.tensor(-8.0).exp())
+    assert 0.9996 < kept < 0.9997
     expected = kept * entered + (1 - kept) * leaving.tanh()
     torch.testing.assert_close(net.query_updater(leaving, entered), expected)
     net.query_updater(leaving, entered).square().sum().backward()
