@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def tiny_settings(out: Path, *overrides: str) -> TrainSettings:
     """Settings of a run of 6 steps in a folder."""
     out.mkdir(parents=True, exist_ok=True)
     path = out.with_suffix('.yaml')
-    path.write_text(TINY)
+    own = out.with_suffix(f'.{os.getpid()}')
+    own.write_text(TINY)
+    own.replace(path)  # whole at all times: the other process of a run may be reading it
     return load_settings(path, [f'out={out}', *overrides])
 
 
