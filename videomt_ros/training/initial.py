@@ -123,9 +123,9 @@ def start_updater(net: VidEoMT) -> None:
         # h <- z h + (1 - z) tanh(o), with z near 1: it starts as a model that hands nothing on,
         # and learns what to. Unlike fusion a GRU does not bring q back with each frame, and the
         # query blocks know queries by what they were in the image model: with z = 0.73 and
-        # tanh(0.3 o) nothing of q was left after a few frames. In the runs of which README.md
-        # tells, live IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7 for this one, one
-        # run each. The reset gate, which has nothing to reset yet, stays as drawn.
+        # tanh(0.3 o) nothing of q was left after a few frames. After runs of
+        # config/train_hidden.yaml, live IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7
+        # for this one, one run each. The reset gate, which has nothing to reset, stays as drawn.
         assert isinstance(net.query_updater, nn.GRUCell)
         cell = net.query_updater  # its rows: reset gate, update gate, candidate
         for weight in (cell.weight_ih, cell.weight_hh):
