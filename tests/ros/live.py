@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,22 @@ class Peer:
     def _keep_health(self, msg: DiagnosticArray) -> None:
         self.health_name = msg.status[0].name
         self.health = {item.key: item.value for item in msg.status[0].values}
+
+
+@contextmanager
+def segmenter(folder: Path, model: str, *outputs: str) -> Iterator[Peer]:
+    """A peer that hears these outputs of a segmenter with a shipped model; `folder` is its own."""
+    domain = new_domain()
+    process = NodeProcess(folder / 'log', domain, model=model, input_reliability='reliable')
+    peer = Peer(domain)
+    try:
+        peer.wait_for_state('active')
+        peer.wait_until_heard()
+        peer.subscribe(*outputs)
+        yield peer
+    finally:
+        peer.close()
+        process.kill()
 
 
 def pixels(msg: Image) -> np.ndarray:

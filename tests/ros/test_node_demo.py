@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import NodeProcess, Peer, new_domain, pixels
+from tests.ros.live import pixels, segmenter
 from videomt_ros.datasets.synthetic import Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 
@@ -21,18 +21,8 @@ SEED, NUM_OBJECTS = 700, 3
 @pytest.fixture(scope='module')
 def peer(tmp_path_factory):
     """A peer of a segmenter with the demo model."""
-    domain = new_domain()
-    log = tmp_path_factory.mktemp('demo') / 'log'
-    process = NodeProcess(log, domain, model='demo', input_reliability='reliable')
-    peer = Peer(domain)
-    try:
-        peer.wait_for_state('active')
-        peer.wait_until_heard()
-        peer.subscribe('tracks', 'instances')
+    with segmenter(tmp_path_factory.mktemp('demo'), 'demo', 'tracks', 'instances') as peer:
         yield peer
-    finally:
-        peer.close()
-        process.kill()
 
 
 def test_ids_are_stable_over_100_frames(peer):

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import NodeProcess, Peer, new_domain, pixels
+from tests.ros.live import pixels, segmenter
 from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 from videomt_ros.msg import Track
@@ -23,23 +23,14 @@ STUFF = ALL_NAMES[len(CLASS_NAMES) :]
 @pytest.fixture(scope='module')
 def seen(tmp_path_factory):
     """Of each frame the true ids, and what the node published: tracks, ids and classes."""
-    domain = new_domain()
-    log = tmp_path_factory.mktemp('demo') / 'log'
-    process = NodeProcess(log, domain, model='demo_panoptic', input_reliability='reliable')
-    peer = Peer(domain)
-    try:
-        peer.wait_for_state('active')
-        peer.wait_until_heard()
-        peer.subscribe('tracks', 'instances', 'semantic')
+    outputs = ('tracks', 'instances', 'semantic')
+    with segmenter(tmp_path_factory.mktemp('demo'), 'demo_panoptic', *outputs) as peer:
         frames = []
         for image, true_ids in SCENE.frames():
             message, instances, semantic = peer.ask(image)
             assert message.model == 'demo_panoptic'
             frames.append((true_ids, message.tracks, pixels(instances), pixels(semantic)))
         return frames
-    finally:
-        peer.close()
-        process.kill()
 
 
 def test_every_pixel_of_a_track_has_its_id_and_its_class(seen):
@@ -63,7 +54,6 @@ def test_things_are_found_and_keep_their_ids(seen):
         found = np.where(np.isin(ids, list(things)), ids, 0).astype(np.uint16)
         quality.update(true_things, found, SCENE.class_of, things)
     scores = quality.result()
-    print(scores)
     # All but those of the first frame, in which no track is confirmed yet.
     assert scores.num_visible == 45 and scores.found > 0.9
     assert scores.num_switches == 0
@@ -82,6 +72,5 @@ def test_sky_ground_and_wall_are_one_lasting_region_each(seen):
             union += np.count_nonzero(true | found)
             (track,) = (track for track in tracks if track.class_id == class_id)
             track_ids.add(track.id)
-        print(name, intersection / union)
         assert intersection / union > 0.8
         assert len(track_ids) == 1
