@@ -24,8 +24,8 @@ else:
 # A shell that starts the tests in the background has them ignore SIGINT, and their children too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROS_TESTS = Path(__file__).parent / 'ros'
-"""Everything in there needs ROS, from its imports on."""
+ROS_TESTS = tuple(Path(__file__).parent / folder for folder in ('ros', 'rig'))
+"""Everything in these needs ROS, from its imports on."""
 
 
 def missing(marker: str) -> str | None:
@@ -58,18 +58,18 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str | None:
     """Say it once where a whole folder is left out."""
     reason = missing('ros')
-    return f'tests/ros is left out: {reason}' if reason else None
+    return f'tests/ros and tests/rig are left out: {reason}' if reason else None
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Do not import tests of ROS where there is none."""
-    return True if collection_path == ROS_TESTS and missing('ros') else None
+    return True if collection_path in ROS_TESTS and missing('ros') else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, with the reason."""
     for item in items:
-        if ROS_TESTS in item.path.parents:
+        if not set(ROS_TESTS).isdisjoint(item.path.parents):
             item.add_marker('ros')
     for marker in ('gpu', 'ros', 'weights'):
         marked = [item for item in items if item.get_closest_marker(marker)]

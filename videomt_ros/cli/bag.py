@@ -91,7 +91,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.rosbag import BagImages
-    from videomt_ros.ros.live_run import LiveRun
+    from videomt_ros.rig.run import LiveRun
 
     if args.out.exists():
         raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')

@@ -14,7 +14,7 @@ from videomt_ros.cli.argument_types import positive_number, whole_number
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.datasets.source import Source
-    from videomt_ros.ros.live_run import LiveRun
+    from videomt_ros.rig.run import LiveRun
 
 HELP = 'segment and track a scene, video, webcam or bag, live over ROS 2'
 
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.opening import SyntheticSource, open_source
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.evaluation.live import build_report
-    from videomt_ros.ros.live_run import LiveRun
+    from videomt_ros.rig.run import LiveRun
 
     # A process that is told to end takes its children along, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -124,7 +124,7 @@ class _Played:
             self._seconds = _LIVE_SECONDS if source.is_live else _FILE_SECONDS
 
     def camera_args(self) -> list[str]:
-        """Arguments of `ros.camera`."""
+        """Arguments of `rig.camera`."""
         args = self._args
         # The topic that was chosen here, lest the camera choose again.
         return [

@@ -29,7 +29,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from videomt_ros.model import VidEoMT
-from videomt_ros.ros.channel import Channel
+from videomt_ros.ros.camera_stream import Channel
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler

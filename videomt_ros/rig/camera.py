@@ -1,6 +1,6 @@
 """The camera of a live run: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
 
-    python -m videomt_ros.ros.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
+    python -m videomt_ros.rig.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
 
 It waits for a subscriber, keeps the time of the source, and stamps each image with the time at
 which it is published, as a driver does, or with the source's own (--keep-stamps); `sent` events
@@ -30,8 +30,8 @@ from std_msgs.msg import Header
 from videomt_ros.datasets.opening import open_source
 from videomt_ros.datasets.source import Source, SourceFrame
 from videomt_ros.msg import TrackArray
+from videomt_ros.rig.events import emit
 from videomt_ros.ros.conversions import image_to_msg, stamp_to_msg
-from videomt_ros.ros.events import emit
 
 SUBSCRIBER_TIMEOUT_S = 60.0
 RESULT_TIMEOUT_S = 120.0

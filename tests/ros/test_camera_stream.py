@@ -8,7 +8,7 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 
 from rclpy.qos import ReliabilityPolicy
 
-from videomt_ros.ros.channel import best_reliability
+from videomt_ros.ros.camera_stream import best_reliability
 
 pytestmark = pytest.mark.ros
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT

@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from videomt_ros.ros.pipeline import Pipeline, ProcessError
+from videomt_ros.rig.processes import Pipeline, ProcessError
 
 # Needs no network to load: it starts in a second.
-RECORDER = 'videomt_ros.ros.recorder'
+RECORDER = 'videomt_ros.rig.recorder'
 PARENT = f"""
 import sys
 from pathlib import Path
-from videomt_ros.ros.pipeline import Pipeline
+from videomt_ros.rig.processes import Pipeline
 folder = Path(sys.argv[1])
 with Pipeline(folder) as pipeline:
     pipeline.start('recorder', '{RECORDER}', ['--folder', str(folder / 'recording')])
@@ -65,7 +65,7 @@ def test_death_of_a_process_is_noticed(tmp_path):
 
 def test_last_errors_are_those_of_the_log(tmp_path):
     with Pipeline(tmp_path) as pipeline:
-        pipeline.start('camera', 'videomt_ros.ros.camera', ['--source', 'nothing.mp4'])
+        pipeline.start('camera', 'videomt_ros.rig.camera', ['--source', 'nothing.mp4'])
         with pytest.raises(ProcessError) as failure:
             for _ in range(600):
                 pipeline.next_event(0.1)

@@ -1,6 +1,6 @@
 """One run of camera, segmenter and recorder, from their start to the last result.
 
-Needs no rclpy itself, as `ros.pipeline`.
+Needs no rclpy itself, as `rig.processes`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.ros.pipeline import Pipeline
+from videomt_ros.rig.processes import Pipeline
 
 _READY_TIMEOUT_S = 300.0
 """A large model may have to be downloaded first."""
@@ -54,8 +54,8 @@ class LiveRun:
 
         Args:
             parameters: of the segmenter, `model` among them.
-            recorder: arguments of `ros.recorder`.
-            camera: arguments of `ros.camera`.
+            recorder: arguments of `rig.recorder`.
+            camera: arguments of `rig.camera`.
             playing: what is played, in words.
             params_file: more parameters of the segmenter; those above go first.
 
@@ -68,7 +68,7 @@ class LiveRun:
                 f'ROS_DOMAIN_ID={pipeline.domain_id}, topics {pipeline.namespace}/...)',
                 flush=True,
             )
-            pipeline.start('recorder', 'videomt_ros.ros.recorder', recorder)
+            pipeline.start('recorder', 'videomt_ros.rig.recorder', recorder)
             pipeline.start(
                 'segmenter',
                 'videomt_ros.ros.node',
@@ -77,7 +77,7 @@ class LiveRun:
             )
             self._wait_until_ready(pipeline)
             print(f'Playing {playing}', flush=True)
-            pipeline.start('camera', 'videomt_ros.ros.camera', camera)
+            pipeline.start('camera', 'videomt_ros.rig.camera', camera)
             self._wait_for_results(pipeline)
             pipeline.finish('recorder')
         if not self.kept or not self.sent:

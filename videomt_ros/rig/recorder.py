@@ -1,7 +1,7 @@
 """The recorder of a live run: subscribes to what the segmenter publishes, and keeps it.
 
-    python -m videomt_ros.ros.recorder --folder FOLDER [--fps 10]
-    python -m videomt_ros.ros.recorder --bag BAG
+    python -m videomt_ros.rig.recorder --folder FOLDER [--fps 10]
+    python -m videomt_ros.rig.recorder --bag BAG
 
 Until SIGINT it writes a `datasets.recording`, or the lists of tracks as they came into a rosbag2
 (mcap), and prints events: `ready` once the segmenter is active and its topics are matched, `kept`
@@ -36,8 +36,8 @@ from sensor_msgs.msg import Image
 from videomt_ros.datasets.bag_messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.recording import RecordingWriter
 from videomt_ros.msg import Track, TrackArray
+from videomt_ros.rig.events import emit
 from videomt_ros.ros.conversions import stamp_from_msg
-from videomt_ros.ros.events import emit
 
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 _TELLS_ARRIVAL = hasattr(Subscription, 'CallbackType')

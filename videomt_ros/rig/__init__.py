@@ -1,0 +1,1 @@
+"""Processes that play, record and replay around the running node."""
