@@ -91,7 +91,7 @@ def test_it_answers_before_the_image_in_work_is_done(node, peer):
     # The process can end though the network does not.
     peer.send(IMAGE)
     wait_for(network.has_begun, 'the image to be in work')
-    node._channel.destroy(timeout_s=0.01)
+    node._camera.destroy(timeout_s=0.01)
     network.gate.release()
 
 

@@ -91,7 +91,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.rosbag import BagImages
-    from videomt_ros.rig.run import LiveRun
+    from videomt_ros.rig.run import RigRun
 
     if args.out.exists():
         raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')
@@ -107,7 +107,7 @@ def _replay(args: argparse.Namespace) -> int:
         bag.parent.mkdir()
         # Its images come as fast as the node takes them, if none may be dropped.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
-        run = LiveRun(Path(scratch), source.num_frames, source.fps * args.rate, is_live=False)
+        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, is_live=False)
         run.execute(
             {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
             recorder=['--bag', str(bag)],

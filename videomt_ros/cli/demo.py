@@ -14,7 +14,7 @@ from videomt_ros.cli.argument_types import positive_number, whole_number
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.datasets.source import Source
-    from videomt_ros.rig.run import LiveRun
+    from videomt_ros.rig.run import RigRun
 
 HELP = 'segment and track a scene, video, webcam or bag, live over ROS 2'
 
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.opening import SyntheticSource, open_source
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.evaluation.live import build_report
-    from videomt_ros.rig.run import LiveRun
+    from videomt_ros.rig.run import RigRun
 
     # A process that is told to end takes its children along, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix='.run-', dir=args.out) as scratch:
         recording = Recording(Path(scratch, 'recording'))
         played = _Played(args, source, stuff)
-        run = LiveRun(Path(scratch), played.num_expected(), played.fps, source.is_live)
+        run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_live)
         run.execute(
             {'model': args.model},
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],
@@ -154,7 +154,7 @@ class _Played:
         return f'{source.description}{at_rate}'
 
 
-def _write_results(out: Path, recording: Recording, run: LiveRun, title: str) -> None:
+def _write_results(out: Path, recording: Recording, run: RigRun, title: str) -> None:
     """Complete the files beside the recording, then move all of them into place."""
     from videomt_ros.evaluation.contact_sheet import write_contact_sheet
     from videomt_ros.evaluation.live import write_tracks

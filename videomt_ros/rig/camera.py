@@ -1,4 +1,4 @@
-"""The camera of a live run: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
+"""The camera of a run: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
 
     python -m videomt_ros.rig.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
 

@@ -46,10 +46,10 @@ _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
 
 
 class ProcessError(ValueError):
-    """A process of a live run ended too early; the text holds the last errors it logged."""
+    """A process of a run ended too early; the text holds the last errors it logged."""
 
 
-class Pipeline:
+class ProcessGroup:
     """Starts processes, and ends all of them when it is left, however it is left.
 
     Every process has a session of its own, so that Ctrl-C reaches this one alone, which ends the
@@ -67,7 +67,7 @@ class Pipeline:
         """
         for module in ('rclpy', 'videomt_ros.msg'):
             if find_spec(module) is None:
-                raise ModuleNotFoundError(f'A live run needs {module}.', name=module)
+                raise ModuleNotFoundError(f'A run of the node needs {module}.', name=module)
         self.domain_id = _free_domain()
         self.namespace = f'/demo_{os.getpid()}'
         self._folder = folder
@@ -77,7 +77,7 @@ class Pipeline:
         self._readers: list[threading.Thread] = []
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> ProcessGroup:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._note_interrupt)
         return self

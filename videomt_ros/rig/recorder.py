@@ -1,4 +1,4 @@
-"""The recorder of a live run: subscribes to what the segmenter publishes, and keeps it.
+"""The recorder of a run: subscribes to what the segmenter publishes, and keeps it.
 
     python -m videomt_ros.rig.recorder --folder FOLDER [--fps 10]
     python -m videomt_ros.rig.recorder --bag BAG

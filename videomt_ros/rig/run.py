@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.rig.processes import Pipeline
+from videomt_ros.rig.processes import ProcessGroup
 
 _READY_TIMEOUT_S = 300.0
 """A large model may have to be downloaded first."""
@@ -19,7 +19,7 @@ _IDLE_S, _BUSY_S = 4.0, 120.0
 """How long to wait for results that do not come: where none is due any more, and where one is."""
 
 
-class LiveRun:
+class RigRun:
     """Plays a source through the real node, and waits until every image is accounted for."""
 
     def __init__(self, folder: Path, num_expected: int | None, fps: float, is_live: bool) -> None:
@@ -62,24 +62,24 @@ class LiveRun:
         Raises:
             ValueError: a process failed, or no result came.
         """
-        with Pipeline(self._folder) as pipeline:
+        with ProcessGroup(self._folder) as group:
             print(
                 f'Loading model {parameters["model"]} (to listen in: '
-                f'ROS_DOMAIN_ID={pipeline.domain_id}, topics {pipeline.namespace}/...)',
+                f'ROS_DOMAIN_ID={group.domain_id}, topics {group.namespace}/...)',
                 flush=True,
             )
-            pipeline.start('recorder', 'videomt_ros.rig.recorder', recorder)
-            pipeline.start(
+            group.start('recorder', 'videomt_ros.rig.recorder', recorder)
+            group.start(
                 'segmenter',
                 'videomt_ros.ros.node',
                 parameters={'input_reliability': 'reliable', 'input_depth': 10, **parameters},
                 params_file=params_file,
             )
-            self._wait_until_ready(pipeline)
+            self._wait_until_ready(group)
             print(f'Playing {playing}', flush=True)
-            pipeline.start('camera', 'videomt_ros.rig.camera', camera)
-            self._wait_for_results(pipeline)
-            pipeline.finish('recorder')
+            group.start('camera', 'videomt_ros.rig.camera', camera)
+            self._wait_for_results(group)
+            group.finish('recorder')
         if not self.kept or not self.sent:
             reason = self.health.get('last_error') or 'it reports no error.'
             raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
@@ -92,27 +92,27 @@ class LiveRun:
         )
         return len(self.sent), received, processed + sum(given_up), self.kept
 
-    def _wait_until_ready(self, pipeline: Pipeline) -> None:
+    def _wait_until_ready(self, group: ProcessGroup) -> None:
         deadline_s = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready:
-            self._take(pipeline.next_event(0.2))
+            self._take(group.next_event(0.2))
             if time.monotonic() > deadline_s:
                 raise ValueError(
                     f'The segmenter was not active after {_READY_TIMEOUT_S:.0f} s: '
-                    f'{pipeline.last_errors("segmenter")}'
+                    f'{group.last_errors("segmenter")}'
                 )
 
-    def _wait_for_results(self, pipeline: Pipeline) -> None:
+    def _wait_for_results(self, group: ProcessGroup) -> None:
         """Until every frame that was sent is accounted for, or nothing moves any more."""
         progress = _Progress(self._num_expected, self._fps)
         counts, changed_s = (0, 0, 0, 0), time.monotonic()
         while not self._is_complete():
             try:
-                self._take(pipeline.next_event(0.2))
+                self._take(group.next_event(0.2))
             except KeyboardInterrupt:
-                if not self._is_live or not pipeline.is_running('camera'):
+                if not self._is_live or not group.is_running('camera'):
                     raise
-                pipeline.interrupt('camera')
+                group.interrupt('camera')
             now_s = time.monotonic()
             if counts != self.counts():
                 counts, changed_s = self.counts(), now_s

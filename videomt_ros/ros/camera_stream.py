@@ -58,7 +58,7 @@ def best_reliability(
     return ReliabilityPolicy.RELIABLE if all_reliable and may_rise else present
 
 
-class Channel:
+class CameraStream:
     """One camera of the node.
 
     The network steps with or without subscribers, since its state must follow the video: whoever
@@ -115,7 +115,7 @@ class Channel:
         self._unsubscribe()
         if self._worker is not None:
             if self._worker.stop(timeout_s) is not None:
-                self._health.drop()
+                self._health.count_dropped()
             self._worker = None
 
     def destroy(self, timeout_s: float | None = None) -> None:
@@ -139,7 +139,7 @@ class Channel:
         with self._publishing:
             self._resets += 1
         if self._worker is not None and self._worker.clear() is not None:
-            self._health.drop()
+            self._health.count_dropped()
 
     def look_after_input(self) -> None:
         """Follow the cameras' QoS, and if no image has come for a while, say where it listens."""
@@ -189,11 +189,11 @@ class Channel:
             self._subscription = None
 
     def _receive(self, msg: Image) -> None:
-        self._health.receive()
+        self._health.count_received()
         clock_ns = self._node.get_clock().now().nanoseconds
         received = _Received(msg, clock_ns, time.monotonic(), self._resets)
         if self._worker is None or self._worker.put(received) is not None:
-            self._health.drop()
+            self._health.count_dropped()
 
     def _process(self, received: _Received) -> None:
         """One image, in the worker's thread."""
@@ -214,20 +214,20 @@ class Channel:
         messages = self._outputs.build(image, received.msg.header, segments, parameters)
         with self._publishing:
             if received.resets != self._resets:
-                self._health.drop()
+                self._health.count_dropped()
                 return
             for publisher, message in messages:
                 publisher.publish(message)
-        self._health.process((time.monotonic() - received.monotonic_s) * 1e3)
+        self._health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
 
     def _failed(self, received: _Received, error: Exception) -> None:
         """An image that could not be processed, in the worker's thread."""
         if not self._node.context.ok():
             return  # the process is being ended, and publishing with it
         if isinstance(error, FrameError):
-            self._health.reject(str(error))
+            self._health.count_rejected(str(error))
             self._logger.warning(f'Image rejected: {error}', throttle_duration_sec=5.0)
         else:
             reason = f'{type(error).__name__}: {error}'
-            self._health.fail(reason)
+            self._health.count_failed(reason)
             self._logger.error(f'Image not processed: {reason}', throttle_duration_sec=5.0)

@@ -39,30 +39,30 @@ class Health:
         self._last_image_s: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
-    def receive(self) -> None:
+    def count_received(self) -> None:
         """An image came in."""
         with self._lock:
             self.received += 1
             self._last_image_s = time.monotonic()
 
-    def process(self, latency_ms: float) -> None:
+    def count_processed(self, latency_ms: float) -> None:
         """An image's results went out, so long after it came in."""
         with self._lock:
             self.processed += 1
             self._latencies_ms.append(latency_ms)
 
-    def drop(self) -> None:
+    def count_dropped(self) -> None:
         """An image was left out."""
         with self._lock:
             self.dropped += 1
 
-    def reject(self, reason: str) -> None:
+    def count_rejected(self, reason: str) -> None:
         """An image cannot be used."""
         with self._lock:
             self.rejected += 1
             self.last_error = reason
 
-    def fail(self, reason: str) -> None:
+    def count_failed(self, reason: str) -> None:
         """Inference raised an error."""
         with self._lock:
             self.failed += 1

@@ -4,7 +4,7 @@
     unconfigured <- cleanup: free the model --- inactive <- deactivate: unsubscribe - active
 
 The node holds wiring alone. Its callbacks are short, and inference runs in the thread of each
-`Channel`, so that services, parameters and transitions answer while the network computes.
+`CameraStream`, so that services, parameters and transitions answer while the network computes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from videomt_ros.model import VidEoMT
-from videomt_ros.ros.camera_stream import Channel
+from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler
@@ -61,7 +61,7 @@ class SegmenterNode(LifecycleNode):
         self.is_loading = False
         """While the model loads, in Python code that an interrupt may end at any place."""
         self._net: VidEoMT | None = None
-        self._channel: Channel | None = None
+        self._camera: CameraStream | None = None
         self._health = Health()
         self._reset_service: Service | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -81,7 +81,7 @@ class SegmenterNode(LifecycleNode):
             self.is_loading = False
             # The class filter could not be checked before the model told its classes.
             self._settings.check_classes(self._net.config.class_names)
-            self._channel = Channel(self, self._net, self._settings, self._health)
+            self._camera = CameraStream(self, self._net, self._settings, self._health)
             self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
         except Exception as error:  # rclpy would swallow it without a word
             self.is_loading = False
@@ -97,14 +97,14 @@ class SegmenterNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and publish; leads to active."""
-        assert self._channel is not None
-        self._channel.activate()
+        assert self._camera is not None
+        self._camera.activate()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, let the image in work end; leads to inactive."""
-        assert self._channel is not None
-        self._channel.deactivate()
+        assert self._camera is not None
+        self._camera.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -142,9 +142,9 @@ class SegmenterNode(LifecycleNode):
         if self._reset_service is not None:
             self.destroy_service(self._reset_service)
             self._reset_service = None
-        if self._channel is not None:
-            self._channel.destroy(timeout_s)
-            self._channel = None
+        if self._camera is not None:
+            self._camera.destroy(timeout_s)
+            self._camera = None
         self._net = None
         return_memory()
 
@@ -155,22 +155,22 @@ class SegmenterNode(LifecycleNode):
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = parameters
-        if self._channel is not None:
-            self._channel.update(parameters)
+        if self._camera is not None:
+            self._camera.update(parameters)
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         del request
-        assert self._channel is not None
-        self._channel.reset()
+        assert self._camera is not None
+        self._camera.reset()
         self.get_logger().info('Reset: the stream starts afresh with the next image.')
         response.success = True
         response.message = 'The stream starts afresh with the next image; ids start again at 1.'
         return response
 
     def _report(self) -> None:
-        if self._channel is not None:
-            self._channel.look_after_input()
+        if self._camera is not None:
+            self._camera.look_after_input()
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
         # The full name: cameras in namespaces of their own have segmenters of the same name.
@@ -178,7 +178,7 @@ class SegmenterNode(LifecycleNode):
         array = DiagnosticArray(status=[self._health.to_msg(name, device, state)])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
-        if self._channel is not None and self._channel.is_active:
+        if self._camera is not None and self._camera.is_active:
             self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
 
 
