@@ -135,7 +135,7 @@ def test_launch_files_import_nothing_but_launch():
         ('model/network.py', 'from videomt_ros.inference import VideoStream'),
         ('model/network.py', 'import cv2'),
         ('datasets/ytvis.py', 'import videomt_ros.model.network'),
-        ('evaluation/ap.py', 'from videomt_ros import training'),
+        ('evaluation/metrics/ap.py', 'from videomt_ros import training'),
         ('training/module.py', 'from videomt_ros.cli import main'),
         ('ros/node.py', 'from videomt_ros.training.matcher import Matcher'),
         ('structures.py', 'import torch'),

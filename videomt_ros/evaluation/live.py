@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.recording import Recording
 from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
-from videomt_ros.evaluation.semantic import SemanticQuality
+from videomt_ros.evaluation.metrics.semantic import SemanticQuality
 from videomt_ros.evaluation.tracking import TrackQuality, TrackScores
 
 _UNKNOWN = len(ALL_NAMES)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack, Rle
-from videomt_ros.evaluation.ap import VideoAP
+from videomt_ros.evaluation.metrics.ap import VideoAP
 from videomt_ros.evaluation.plain_score import VideoTracks, plain_figures
 
 SIZE = (720, 1280)

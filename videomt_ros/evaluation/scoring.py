@@ -20,18 +20,18 @@ from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
 from videomt_ros.datasets.vspw import NUM_CLASSES, load_vspw, load_vspw_results
 from videomt_ros.datasets.ytvis import YtvisTruth, load_ytvis, load_ytvis_results
-from videomt_ros.evaluation.ap import IOU_THRESHOLDS, RECALL_LEVELS, ApScores, VideoAP
-from videomt_ros.evaluation.overlap import ImageOverlaps, overlap_tracks
+from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, ApScores, VideoAP
+from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, overlap_tracks
+from videomt_ros.evaluation.metrics.semantic import SemanticQuality
+from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality
+from videomt_ros.evaluation.metrics.tracking_scores import TrackingTally
+from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality
 from videomt_ros.evaluation.score_report import (
     FIGURES,
     Figures,
     ScoreReport,
     mean_report,
 )
-from videomt_ros.evaluation.semantic import SemanticQuality
-from videomt_ros.evaluation.stq import SegmentationTrackingQuality
-from videomt_ros.evaluation.tracking_scores import TrackingTally
-from videomt_ros.evaluation.vpq import VideoPanopticQuality
 
 VideoId = int | str
 _MAX_NAMES = 20

@@ -8,14 +8,14 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from tests.evaluation.sequences import (
+from tests.evaluation.metrics.sequences import (
     frame,
     matchings,
     random_sequences,
     sequence,
     trackeval_data,
 )
-from videomt_ros.evaluation.hota import ALPHAS, HotaScores, hota
+from videomt_ros.evaluation.metrics.hota import ALPHAS, HotaScores, hota
 
 FOUND = {(1, 7): 1}
 

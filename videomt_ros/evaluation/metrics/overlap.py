@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack, Rle
-from videomt_ros.evaluation.id_pairs import count_pairs
+from videomt_ros.evaluation.metrics.id_pairs import count_pairs
 
 
 @dataclass(frozen=True)

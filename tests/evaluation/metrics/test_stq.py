@@ -8,8 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.plain_panoptic import plain_stq, random_panoptic_videos
-from videomt_ros.evaluation.stq import SegmentationTrackingQuality, StqScores
+from tests.evaluation.metrics.plain_panoptic import plain_stq, random_panoptic_videos
+from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality, StqScores
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
 THING, OTHER_THING, STUFF, OTHER_STUFF = IS_THING

@@ -6,14 +6,14 @@ from fractions import Fraction
 
 import pytest
 
-from tests.evaluation.sequences import (
+from tests.evaluation.metrics.sequences import (
     frame,
     matchings,
     random_sequences,
     sequence,
     trackeval_data,
 )
-from videomt_ros.evaluation.identity import IdentityScores, identity
+from videomt_ros.evaluation.metrics.identity import IdentityScores, identity
 
 FOUND = {(1, 7): 1}
 

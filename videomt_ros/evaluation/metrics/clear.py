@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from videomt_ros.evaluation.overlap import TrackSequence
+from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 THRESHOLD = 0.5
 """IoU from which a match is allowed."""
@@ -83,7 +83,7 @@ class ClearScores:
 def clear(sequences: Iterable[TrackSequence]) -> ClearScores:
     """Score sequences, their counts pooled.
 
-    >>> from videomt_ros.evaluation.overlap import FrameOverlap
+    >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> one, overlap = np.array([1]), np.array([[0.9]])
     >>> frames = [FrameOverlap(one, np.array([track]), overlap) for track in (7, 7, 8)]
     >>> scores = clear([TrackSequence('v1', 1, frames)])

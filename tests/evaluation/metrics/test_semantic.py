@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.plain_panoptic import plain_semantic, random_semantic_videos
-from videomt_ros.evaluation.semantic import SemanticQuality, SemanticScores
+from tests.evaluation.metrics.plain_panoptic import plain_semantic, random_semantic_videos
+from videomt_ros.evaluation.metrics.semantic import SemanticQuality, SemanticScores
 
 
 def mask(*values: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.evaluation.id_pairs import IdPairs, count_pairs, read_segments
+from videomt_ros.evaluation.metrics.id_pairs import IdPairs, count_pairs, read_segments
 
 WINDOWS = (1, 2, 4, 6, 8)
 """k: frames of a window."""

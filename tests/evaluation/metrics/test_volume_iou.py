@@ -9,8 +9,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.evaluation.metrics.volume_iou import measure_overlap, volume_iou
 from videomt_ros.evaluation.plain_score import plain_iou
-from videomt_ros.evaluation.volume_iou import measure_overlap, volume_iou
 
 
 def rle(*rows):

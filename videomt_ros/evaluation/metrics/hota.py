@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from videomt_ros.evaluation.overlap import TrackSequence
+from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)
 """(A,), 0.05 .. 0.95; the reference's own last bits."""
@@ -74,7 +74,7 @@ class HotaScores:
 def hota(sequences: Iterable[TrackSequence]) -> HotaScores:
     """Score sequences, their counts pooled: of many classes, the detection average.
 
-    >>> from videomt_ros.evaluation.overlap import FrameOverlap
+    >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> found = FrameOverlap(np.array([1]), np.array([7]), np.array([[1.0]]))
     >>> missed = FrameOverlap(np.array([1]), np.array([], int), np.zeros((1, 0)))
     >>> hota([TrackSequence('v1', 1, [found, missed])]).figures()

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.evaluation.volume_iou import measure_overlap
+from videomt_ros.evaluation.metrics.volume_iou import measure_overlap
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Not arange, whose 0.6 is a little above 0.6."""

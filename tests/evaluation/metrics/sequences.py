@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from videomt_ros.evaluation.overlap import FrameOverlap, TrackSequence
+from videomt_ros.evaluation.metrics.overlap import FrameOverlap, TrackSequence
 
 
 def frame(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.evaluation.id_pairs import count_pairs, read_segments
+from videomt_ros.evaluation.metrics.id_pairs import count_pairs, read_segments
 
 Track = tuple[int, int]
 """Class 0..K-1 and number of an id within its video: another class is another track."""

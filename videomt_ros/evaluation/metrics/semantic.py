@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.evaluation.id_pairs import count_pairs
+from videomt_ros.evaluation.metrics.id_pairs import count_pairs
 
 WINDOWS = (8, 16)
 """n: frames over which pixels are to stay the same."""

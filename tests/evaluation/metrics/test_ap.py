@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.evaluation.ap import IOU_THRESHOLDS, RECALL_LEVELS, VideoAP
+from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, VideoAP
 from videomt_ros.evaluation.plain_score import plain_figures
 
 SIDE = 600

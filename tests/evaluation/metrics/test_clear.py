@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.evaluation.sequences import (
+from tests.evaluation.metrics.sequences import (
     frame,
     matchings,
     random_sequences,
     sequence,
     trackeval_data,
 )
-from videomt_ros.evaluation.clear import ClearScores, Switch, clear
+from videomt_ros.evaluation.metrics.clear import ClearScores, Switch, clear
 
 
 def follow(tracks):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from videomt_ros.evaluation.overlap import TrackSequence
+from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 THRESHOLD = 0.5
 """IoU from which object and track agree in a frame."""
@@ -48,7 +48,7 @@ class IdentityScores:
 def identity(sequences: Iterable[TrackSequence]) -> IdentityScores:
     """Score sequences, their counts pooled.
 
-    >>> from videomt_ros.evaluation.overlap import FrameOverlap
+    >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> found = FrameOverlap(np.array([1]), np.array([7]), np.array([[0.5]]))
     >>> missed = FrameOverlap(np.array([1]), np.array([], int), np.zeros((1, 0)))
     >>> identity([TrackSequence('v1', 1, [found, missed])]).figures()  # 1 / (1 + 1/2)
