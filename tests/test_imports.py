@@ -146,7 +146,7 @@ def test_launch_files_import_nothing_but_launch():
 )
 def test_a_planted_violation_is_found(tmp_path, file, source):
     path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
     assert len(violations(tmp_path)) == 1
 
@@ -164,6 +164,6 @@ def test_a_planted_violation_is_found(tmp_path, file, source):
 )
 def test_what_is_allowed_passes(tmp_path, file, source):
     path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
     assert violations(tmp_path) == []

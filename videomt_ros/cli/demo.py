@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from videomt_ros.datasets.opening import SyntheticSource, open_source
     from videomt_ros.datasets.recording import Recording
-    from videomt_ros.evaluation.live import build_report
+    from videomt_ros.evaluation.report.demo import build_report
     from videomt_ros.rig.run import RigRun
 
     # A process that is told to end takes its children along, as after Ctrl-C.
@@ -156,8 +156,8 @@ class _Played:
 
 def _write_results(out: Path, recording: Recording, run: RigRun, title: str) -> None:
     """Complete the files beside the recording, then move all of them into place."""
-    from videomt_ros.evaluation.contact_sheet import write_contact_sheet
-    from videomt_ros.evaluation.live import write_tracks
+    from videomt_ros.evaluation.report.contact_sheet import write_contact_sheet
+    from videomt_ros.evaluation.report.demo import write_tracks
 
     write_tracks(recording, run.sent, recording.folder.parent / 'tracks.jsonl')
     sheet = recording.folder.parent / 'contact_sheet.png'

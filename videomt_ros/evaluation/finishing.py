@@ -61,7 +61,7 @@ def finish(
     write_json(folder.out / 'metrics.json', metrics, indent=1)
     if find_spec('torch') is None:  # which the pictures' code lies beside
         return metrics
-    from videomt_ros.evaluation.report import write_report
+    from videomt_ros.evaluation.report.page import write_report
 
     write_report(folder.out / 'report.html', metrics, dataset, folder.out, published_score)
     return metrics

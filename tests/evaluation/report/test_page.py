@@ -24,8 +24,8 @@ from videomt_ros.datasets.vipseg import (
 from videomt_ros.datasets.vspw import load_vspw, vspw_dataset
 from videomt_ros.datasets.ytvis import load_ytvis, write_ytvis_results
 from videomt_ros.datasets.ytvis_folders import ytvis_dataset
-from videomt_ros.evaluation.glossary import GROUPS
-from videomt_ros.evaluation.report import write_report
+from videomt_ros.evaluation.report.glossary import GROUPS
+from videomt_ros.evaluation.report.page import write_report
 from videomt_ros.evaluation.score_report import COUNTS, FIGURES
 from videomt_ros.evaluation.scoring import score_files
 

@@ -9,12 +9,12 @@ import pytest
 
 from videomt_ros.datasets.recording import Recording, RecordingWriter
 from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
-from videomt_ros.evaluation.contact_sheet import (
+from videomt_ros.evaluation.report.contact_sheet import (
     _evenly_in_time,
     contact_sheet,
     write_contact_sheet,
 )
-from videomt_ros.evaluation.live import build_report, write_tracks
+from videomt_ros.evaluation.report.demo import build_report, write_tracks
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

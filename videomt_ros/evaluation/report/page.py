@@ -1,6 +1,6 @@
 """report.html: what an evaluation found, on one page that needs no network.
 
-report.html beside this file is the template; here it is decided what stands on the page. Whatever
+page.html beside this file is the template; here it is decided what stands on the page. Whatever
 is missing in the metrics is missing on the page, and the rest of it stands.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.datasets.whole_file import whole_file
-from videomt_ros.evaluation.charts import Line, line_chart, round_up
 from videomt_ros.evaluation.frame_labels import open_truth
-from videomt_ros.evaluation.glossary import as_text
-from videomt_ros.evaluation.report_scores import (
+from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
+from videomt_ros.evaluation.report.glossary import as_text
+from videomt_ros.evaluation.report.scores import (
     MODES,
     Column,
     class_bars,
@@ -26,7 +26,7 @@ from videomt_ros.evaluation.report_scores import (
     table_groups,
     table_heads,
 )
-from videomt_ros.evaluation.report_videos import videos_section
+from videomt_ros.evaluation.report.videos import videos_section
 
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
 _STAGES = {
@@ -77,9 +77,9 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(home), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    style = (home / 'report.css').read_text(encoding='utf-8')
+    style = (home / 'page.css').read_text(encoding='utf-8')
     page = build_page(metrics, dataset, out, published_score)
-    text = environment.get_template('report.html').render(style=style, **page)
+    text = environment.get_template('page.html').render(style=style, **page)
     with whole_file(path) as file:
         file.write(text.encode())
 

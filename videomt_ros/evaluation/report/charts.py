@@ -1,6 +1,6 @@
 """Charts of the report as SVG in the page itself: a curve, and what happens along a video.
 
-The strings are whole elements with all text escaped. Colours and fonts come from report.css by
+The strings are whole elements with all text escaped. Colours and fonts come from page.css by
 class name, so that a chart follows the page into the dark and onto paper; nothing in a chart has
 an id, so that any number of them share a page.
 """
@@ -25,7 +25,7 @@ class Line:
     points: Sequence[tuple[float, float]]
     """(x, y) in the units of the axes."""
     style: str
-    """Class name in report.css, for its colour and its dashes."""
+    """Class name in page.css, for its colour and its dashes."""
     marked: bool = False
     """True where points were measured, each of which gets a dot."""
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.evaluation.frame_labels import Truth
-from videomt_ros.evaluation.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
+from videomt_ros.evaluation.report.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
 
 BENCHMARKS = {
     'ytvis2019': 'YouTube-VIS 2019 val',
@@ -30,7 +30,7 @@ class Column(NamedTuple):
     """Scores of one way of predicting."""
 
     style: str
-    """Class name in report.css, for its colour."""
+    """Class name in page.css, for its colour."""
     title: str
     score: Mapping[str, Any]
     """As `ScoreReport.to_json` gives it."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset, Video
-from videomt_ros.evaluation.charts import timeline
 from videomt_ros.evaluation.frame_labels import SHOWN_SCORE, Labels, Truth, open_results
-from videomt_ros.evaluation.glossary import as_text
-from videomt_ros.evaluation.overlays import Picture, Pictures, make_pictures
+from videomt_ros.evaluation.report.charts import timeline
+from videomt_ros.evaluation.report.glossary import as_text
+from videomt_ros.evaluation.report.overlays import Picture, Pictures, make_pictures
 
 NUM_WORST, NUM_BEST = 3, 2
 """Videos with pictures."""
