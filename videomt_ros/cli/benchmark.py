@@ -17,7 +17,7 @@ from videomt_ros.cli.benchmark_train import add_train
 if TYPE_CHECKING:
     import torch
 
-    from videomt_ros.evaluation.benchmark import Comparison
+    from videomt_ros.speed.frame import Comparison
 
 HELP = 'measure speed on this machine: of the network, of scoring, of training'
 
@@ -94,9 +94,9 @@ def benchmark_model(args: argparse.Namespace) -> int:
     """Time the network beside transformers and print the table."""
     import torch
 
-    from videomt_ros.evaluation.benchmark import compare
-    from videomt_ros.evaluation.port import port_sizes
     from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.speed.frame import compare
+    from videomt_ros.speed.port import port_sizes
 
     height, width = args.image_size
     if height != width:
@@ -143,31 +143,31 @@ def benchmark_score(args: argparse.Namespace) -> int:
     """Time video AP beside the plain loop, and check that both give the same figures."""
     from importlib.metadata import version
 
-    from videomt_ros.evaluation import score_benchmark
+    from videomt_ros.speed import score
 
-    case = score_benchmark.make_case(args.videos, args.results, args.objects, args.seed)
-    height, width = score_benchmark.SIZE
+    case = score.make_case(args.videos, args.results, args.objects, args.seed)
+    height, width = score.SIZE
     print(f'hardware: {cpu_name()}, 1 thread')
     print(
         f'versions: numpy {version("numpy")}, pycocotools {version("pycocotools")}, '
         f'Python {platform.python_version()}'
     )
     print(
-        f'case: {args.videos} videos of {score_benchmark.NUM_FRAMES} frames of {width} x {height} '
+        f'case: {args.videos} videos of {score.NUM_FRAMES} frames of {width} x {height} '
         f'pixels, {args.objects} objects of one category in each; {args.results} results, '
-        f'{score_benchmark.count_pairs(case)} pairs of a result and an object; seed {args.seed}'
+        f'{score.count_pairs(case)} pairs of a result and an object; seed {args.seed}'
     )
     print('timed: from run-length codes in memory to all figures, without reading files')
-    comparison = score_benchmark.compare_scoring(case, args.repeats)
+    comparison = score.compare_scoring(case, args.repeats)
     print()
     for name, seconds in (('videomt_ros', comparison.ours_s), ('pairs', comparison.plain_s)):
         print(f'{name:<11} {seconds:7.2f} s of the CPU, median of {args.repeats}')
     print(f'memory of videomt_ros: {comparison.peak_bytes / 1e6:.1f} MB over that of the case')
     print(f'figures: differ by {comparison.difference:.1g} at most')
     print()
-    if comparison.difference > score_benchmark.TOLERANCE:
+    if comparison.difference > score.TOLERANCE:
         raise ValueError(
-            f'Expected the same figures from both ways, within {score_benchmark.TOLERANCE:g}, but '
+            f'Expected the same figures from both ways, within {score.TOLERANCE:g}, but '
             f'they differ by {comparison.difference:.3g}: {comparison.figures}. Please report it.'
         )
     print(f'The loop over pairs takes {comparison.ratio:.1f} times as long.')

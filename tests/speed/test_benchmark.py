@@ -12,22 +12,22 @@ import torch
 
 from videomt_ros.cli import main
 from videomt_ros.cli.benchmark import cpu_name, table
-from videomt_ros.evaluation.benchmark import (
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.model import VidEoMTConfig
+from videomt_ros.speed.frame import (
     Comparison,
     Side,
     Stopwatch,
     compare,
     matching_test_size,
 )
-from videomt_ros.evaluation.port import distinct_queries, port_sizes
-from videomt_ros.evaluation.score_benchmark import (
+from videomt_ros.speed.port import distinct_queries, port_sizes
+from videomt_ros.speed.score import (
     compare_scoring,
     count_pairs,
     largest_difference,
     make_case,
 )
-from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VidEoMTConfig
 
 SIZES = {
     'hidden_size': 32,
@@ -171,7 +171,7 @@ def test_it_runs_without_ros(transformers):
 import json, sys
 sys.modules.update(rclpy=None, cv_bridge=None, pycocotools=None)  # importing these now fails
 from videomt_ros.cli.benchmark import about, hardware, table, versions
-from videomt_ros.evaluation.benchmark import compare
+from videomt_ros.speed.frame import compare
 comparison = compare({SIZES!r}, num_segments=2, **{TINY!r})
 import torch
 print(hardware(torch.device('cpu')), versions(), about(comparison), sep='\\n')

@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack, Rle
 from videomt_ros.evaluation.metrics.ap import VideoAP
-from videomt_ros.evaluation.plain_score import VideoTracks, plain_figures
+from videomt_ros.speed.plain_score import VideoTracks, plain_figures
 
 SIZE = (720, 1280)
 """(height, width) of the masks."""

@@ -1,0 +1,1 @@
+"""Everything that measures how long something takes."""
