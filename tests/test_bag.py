@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from videomt_ros.cli import main
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 
 NUM_FRAMES = 10
 NAMES = {'ytvis': 'ytvis2019', 'vipseg': 'vipseg', 'vspw': 'vspw'}

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from rosbags.rosbag2 import StoragePlugin
 
 from tests.datasets.bags import image_message, image_of, write_bag
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 
 pytestmark = pytest.mark.ros
 RESULTS = {'contact_sheet.png', 'overlay.mp4', 'tracks.jsonl'}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.scenes import measure_scenes
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synth import write_dataset
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.inference.stream import VideoStream
 from videomt_ros.model import VidEoMT, load_model

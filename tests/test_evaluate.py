@@ -16,7 +16,7 @@ import pytest
 from videomt_ros.cli import main
 from videomt_ros.cli.evaluate import print_result, table, told_to_resume
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.scoring import score_files
 from videomt_ros.model import load_model, save_model
 

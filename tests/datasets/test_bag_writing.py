@@ -15,7 +15,7 @@ from videomt_ros.datasets.bag_writing import BagFormat, make_bags
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame
 from videomt_ros.datasets.rosbag import BagImages
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.datasets.vipseg import load_vipseg
 from videomt_ros.datasets.vspw import load_vspw
 from videomt_ros.datasets.ytvis import load_ytvis

@@ -4,7 +4,7 @@ import pytest
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES, open_dataset
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 
 
 def test_every_benchmark_has_a_name():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from videomt_ros.datasets.opening import SyntheticSource, open_source
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.video import VideoError, VideoFile, Webcam
 
 

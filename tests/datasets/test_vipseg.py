@@ -11,7 +11,7 @@ from PIL import Image
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import segments_info, write_ids
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.datasets.vipseg import (
     PredictedVideo,
     load_vipseg,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import write_mask
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.datasets.vspw import (
     load_vspw,
     load_vspw_results,

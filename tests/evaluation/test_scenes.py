@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videomt_ros.cli import main
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.evaluation.scenes import measure_scenes
 from videomt_ros.inference.settings import StreamSettings
 from videomt_ros.model import Outputs, VidEoMT, VidEoMTConfig, save_model

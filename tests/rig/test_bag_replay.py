@@ -21,8 +21,8 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, VideoFrame
 from videomt_ros.datasets.rle import encode
 from videomt_ros.datasets.rosbag import BagImages
-from videomt_ros.datasets.synth import write_dataset
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.predict import TASKS
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
 from tests.ros.live import pixels, segmenter
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 
 pytestmark = pytest.mark.ros

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
 from tests.ros.live import pixels, segmenter
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.tracking import TrackQuality
 from videomt_ros.msg import Track
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from videomt_ros.datasets.mask_png import segments_info, write_ids
 from videomt_ros.datasets.rle import encode, rle_to_json
-from videomt_ros.datasets.synth import write_dataset
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.writing import write_dataset
 
 SIZE = (48, 64)
 FORMATS = ('ytvis2019', 'ovis', 'vipseg', 'vspw', 'coco', 'coco_panoptic')

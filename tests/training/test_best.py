@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.labelled_data import write_labelled
 from tests.training.runs import checkpoint_of, differences, log_lines, tiny_settings
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.model import load_model
 from videomt_ros.model.weight_files import read_metadata
 from videomt_ros.training.checkpoints import AtomicIO, find_checkpoints

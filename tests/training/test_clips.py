@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.training.clips import Clip, collate, objects_of_ids
 
 

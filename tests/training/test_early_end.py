@@ -18,7 +18,7 @@ import torch
 from tests.training.labelled_data import write_labelled
 from tests.training.runs import TINY, at_step, differences, tiny_settings
 from videomt_ros.cli import main
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.training.early_end import (
     EndedEarly,

@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.labelled_data import write_labelled
 from tests.training.runs import at_step, tiny_settings
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.model import save_model
 from videomt_ros.training import trainer as trainer_module
 from videomt_ros.training import validation as validation_module

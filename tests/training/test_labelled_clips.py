@@ -12,7 +12,7 @@ from PIL import Image
 from tests.training.labelled_data import FORMATS, SIZE, scene_objects, write_coco, write_labelled
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import write_ids
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Clip, list_frames
 from videomt_ros.training.data_settings import Augmentation, DataSource

@@ -12,7 +12,7 @@ import torch
 from tests.training.labelled_data import FORMATS, SIZE, write_labelled
 from tests.training.runs import tiny_network
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.run_data import load_batches

@@ -6,7 +6,7 @@ import json
 
 from tests.training.runs import log_lines
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import load_model
 from videomt_ros.training.run_file import load_settings

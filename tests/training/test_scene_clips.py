@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.training.clips import Clip
 from videomt_ros.training.scene_clips import FIRST_TRAINING_SEED, SceneClips, draw_scene
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource
 from videomt_ros.training.initial import load_initial

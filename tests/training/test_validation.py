@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.training.labelled_data import write_labelled
 from tests.training.runs import checkpoint_of, differences, log_lines, tiny_settings
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.training import validation

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, and print one figure a line."""
-    from videomt_ros.datasets.synthetic import CLASS_NAMES
+    from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
     from videomt_ros.evaluation.scenes import measure_scenes
     from videomt_ros.evaluation.tracking import VISIBLE_SHARE
     from videomt_ros.model import load_model

@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     """Write the data set, and say how it is evaluated."""
     from tqdm import tqdm
 
-    from videomt_ros.datasets.synth import write_dataset
+    from videomt_ros.datasets.synthetic.writing import write_dataset
 
     with tqdm(total=args.videos, unit='video', disable=None) as bar:
         write_dataset(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from videomt_ros.datasets.rosbag import BagImages, is_bag
 from videomt_ros.datasets.source import Source, SourceFrame
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.video import VideoFile, Webcam
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from videomt_ros.datasets.synthetic import Scene
+from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.evaluation.tracking import TrackQuality, TrackScores
 from videomt_ros.inference.stream import VideoStream
 from videomt_ros.model import VidEoMT
@@ -20,7 +20,7 @@ def measure_scenes(net: VidEoMT, seeds: Iterable[int], num_frames: int) -> Track
     VISIBLE_SHARE of the image (evaluation.tracking) are not scored.
 
     Args:
-        net: trained on the classes of `videomt_ros.datasets.synthetic`.
+        net: trained on the classes of `videomt_ros.datasets.synthetic.scene`.
         seeds: of the scenes; those below FIRST_TRAINING_SEED (training.scene_clips) are never
             trained on.
         num_frames: length of each scene.

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
-from videomt_ros.datasets.synthetic import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.data_settings import SYNTHETIC, Augmentation, DataSource
 from videomt_ros.training.early_end import less_memory, memory_is_full

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from videomt_ros.datasets.synthetic import CLASS_NAMES
-from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
+from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
 from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import LabelledVideos, open_source
 from videomt_ros.training.sampling import ClipSource, VideoClips

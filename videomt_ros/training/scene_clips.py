@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from videomt_ros.datasets.dataset import Category
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.training.clips import Clip, list_frames, objects_of_ids
 from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import class_table
@@ -37,7 +37,7 @@ class SceneClips:
         """Keep the settings.
 
         Args:
-            class_of: of each class of `datasets.synthetic`, shapes first, that of the network;
+            class_of: of each class of `datasets.synthetic.scene`, shapes first, that of the network;
                 None: unknown. Stuff may be left out.
             sizes: (height, width) of the scenes, one chosen at random per clip.
             supersample: see `draw_scene`.
@@ -77,7 +77,7 @@ def draw_scene(
     hidden_frames: tuple[int, int] | None = None,
     stuff: bool = False,
 ) -> Clip:
-    """Draw a clip of a new scene; class ids are those of `datasets.synthetic`.
+    """Draw a clip of a new scene; class ids are those of `datasets.synthetic.scene`.
 
     Args:
         rng: decides on scene, start and stride.
@@ -86,7 +86,7 @@ def draw_scene(
         max_stride: frames of the scene from one clip frame to the next, 1 up to this.
         supersample: the scene is drawn so many times larger, and reduced as the camera's image is
             before it enters the network: fine textures and noise fade by it.
-        hidden_frames: see `datasets.synthetic.Scene`.
+        hidden_frames: see `datasets.synthetic.scene.Scene`.
         stuff: the same.
     """
     height, width = size
@@ -114,7 +114,7 @@ def draw_scene(
 def scene_table(
     where: str, class_names: Sequence[str], renamed: Sequence[tuple[str, str | None]] = ()
 ) -> list[int | None]:
-    """Class of the network for each class of `datasets.synthetic`, None: unknown.
+    """Class of the network for each class of `datasets.synthetic.scene`, None: unknown.
 
     Args:
         where: name of the source, for messages.

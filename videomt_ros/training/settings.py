@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
-from videomt_ros.datasets.synthetic_wall import check_hidden_frames
+from videomt_ros.datasets.synthetic.wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.data_settings import Augmentation, DataSource

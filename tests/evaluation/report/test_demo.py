@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from videomt_ros.datasets.recording import Recording, RecordingWriter
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.report.contact_sheet import (
     _evenly_in_time,
     contact_sheet,

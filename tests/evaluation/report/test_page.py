@@ -14,7 +14,7 @@ from PIL import Image
 
 from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.synth import write_dataset
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.datasets.vipseg import (
     PredictedVideo,
     load_vipseg,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.recording import Recording
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.semantic import SemanticQuality
 from videomt_ros.evaluation.tracking import TrackQuality, TrackScores
 

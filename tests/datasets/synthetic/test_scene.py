@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from videomt_ros.datasets.synthetic import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 
 
 def test_equal_seeds_give_equal_scenes_and_frames_stand_alone():

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES, Stuff, draw_stuff
-from videomt_ros.datasets.synthetic_wall import RADII, Wall, check_hidden_frames, draw_walk
+from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
+from videomt_ros.datasets.synthetic.wall import RADII, Wall, check_hidden_frames, draw_walk
 
 CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 ALL_NAMES = CLASS_NAMES + STUFF_NAMES

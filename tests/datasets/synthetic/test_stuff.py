@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
-from videomt_ros.datasets.synthetic_stuff import STUFF_NAMES, Stuff, draw_stuff
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
 
 SKY, GROUND, WALL = 1, 2, 3
 UPRIGHT = np.array([[40.0, 0, 30], [0, 40, 20]])

@@ -2,7 +2,7 @@
 
 Their truth is exact: a pixel belongs to the shape that covers it. The background has no label, so
 VIPSeg and VSPW see it as void, unless it is of stuff: sky, ground and wall. Scenes are those of
-`datasets.synthetic`; video i of a data set of seed s is the scene of seed s + i.
+`datasets.synthetic.scene`; video i of a data set of seed s is the scene of seed s + i.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from videomt_ros.datasets.dataset import Benchmark
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.rle import encode, rle_to_json
-from videomt_ros.datasets.synthetic import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 
 FPS = 10.0
 """Rate that the videos are said to have, as that of the demo's camera."""

@@ -1,0 +1,1 @@
+"""Endless videos of drawn shapes with exact truth, and data sets made of them."""
