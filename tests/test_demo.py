@@ -16,7 +16,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from rosbags.rosbag2 import StoragePlugin
 
-from tests.datasets.bags import image_message, image_of, write_bag
+from tests.datasets.bags.made import image_message, image_of, write_bag
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 
 pytestmark = pytest.mark.ros

@@ -126,9 +126,9 @@ def test_launch_files_import_nothing_but_launch():
     [
         ('inference/stream.py', 'import rclpy'),
         ('cli/demo.py', 'def main():\n    from rclpy.node import Node'),
-        ('datasets/rosbag.py', 'from videomt_ros.msg import Track'),
-        ('datasets/rosbag.py', 'import videomt_ros.msg'),
-        ('datasets/rosbag.py', 'from .. import msg'),
+        ('datasets/bags/images.py', 'from videomt_ros.msg import Track'),
+        ('datasets/bags/images.py', 'import videomt_ros.msg'),
+        ('datasets/bags/images.py', 'from .. import msg'),
         ('inference/stream.py', 'from cv_bridge import CvBridge'),
         ('inference/stream.py', 'from videomt_ros.training import criterion'),
         ('inference/stream.py', 'from ..training.clips import Clip'),

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from tests.datasets.bags import header_of, image_message, write_bag
+from tests.datasets.bags.made import header_of, image_message, write_bag
 from videomt_ros.cli import main
-from videomt_ros.datasets.bag_dataset import bag_dataset
-from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, message_types
+from videomt_ros.datasets.bags.dataset import bag_dataset
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, message_types
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.rle import encode
 from videomt_ros.evaluation.results_bag import (

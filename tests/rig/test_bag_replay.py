@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from videomt_ros.cli import main
-from videomt_ros.datasets.bag_dataset import bag_dataset
-from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagTopic, message_types
-from videomt_ros.datasets.bag_writing import make_bags
+from videomt_ros.datasets.bags.dataset import bag_dataset
+from videomt_ros.datasets.bags.images import BagImages
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagTopic, message_types
+from videomt_ros.datasets.bags.writing import make_bags
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, VideoFrame
 from videomt_ros.datasets.rle import encode
-from videomt_ros.datasets.rosbag import BagImages
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.predict import TASKS

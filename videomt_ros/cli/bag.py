@@ -73,8 +73,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from videomt_ros.datasets.bag_truth_writing import truth_paths
-    from videomt_ros.datasets.bag_writing import BagFormat, make_bags
+    from videomt_ros.datasets.bags.truth_writing import truth_paths
+    from videomt_ros.datasets.bags.writing import BagFormat, make_bags
     from videomt_ros.datasets.benchmarks import open_dataset
 
     dataset = open_dataset(args.dataset, args.root, *([args.split] if args.split else []))
@@ -90,7 +90,7 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from videomt_ros.datasets.rosbag import BagImages
+    from videomt_ros.datasets.bags.images import BagImages
     from videomt_ros.rig.run import RigRun
 
     if args.out.exists():

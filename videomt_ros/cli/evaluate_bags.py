@@ -74,7 +74,7 @@ def check_sources(args: argparse.Namespace) -> None:
 
 def open_bag(args: argparse.Namespace) -> Dataset:
     """The bag of --bag as a data set."""
-    from videomt_ros.datasets.bag_dataset import bag_dataset
+    from videomt_ros.datasets.bags.dataset import bag_dataset
 
     # Of two bags the topic is that of the results.
     topic = '' if args.results_bag is not None else args.topic
@@ -87,7 +87,7 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     Returns:
         What metrics.json holds, and its folder.
     """
-    from videomt_ros.datasets.bag_dataset import BagVideo
+    from videomt_ros.datasets.bags.dataset import BagVideo
     from videomt_ros.evaluation.results_bag import evaluate_results_bag
 
     images = None if args.bag is None else open_bag(args).videos[0]

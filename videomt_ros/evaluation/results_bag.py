@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from videomt_ros.datasets.bag_dataset import BagVideo
-from videomt_ros.datasets.bag_messages import TRACK_ARRAY, BagError, BagTopic
-from videomt_ros.datasets.bag_truth import BagTruth, Match, load_bag_truth, match_video
+from videomt_ros.datasets.bags.dataset import BagVideo
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, BagTopic
+from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, match_video
 from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
 from videomt_ros.evaluation.categories import ClassMap, map_classes
@@ -36,7 +36,7 @@ class RecordedTracks:
         Args:
             bag: rosbag2 folder, or one of its files.
             topic: of `TrackArray`; may be empty where there is one.
-            truth: as `datasets.bag_truth` reads it.
+            truth: as `datasets.bags.truth` reads it.
             images: what the node saw, with that truth. Then a result belongs to an annotated
                 frame if it has the stamp of its image.
 
@@ -197,7 +197,7 @@ def evaluate_results_bag(
     Args:
         bag: of `TrackArray`.
         topic: of these; may be empty where there is one.
-        truth: as `datasets.bag_truth` reads it.
+        truth: as `datasets.bags.truth` reads it.
         out: new folder for result files, figures and report, as of `evaluator.evaluate`.
         images: what the node saw: matches the truth's stamps, and gives the report pictures.
         resume: make the results in the folder anew, which must be of the same recording.

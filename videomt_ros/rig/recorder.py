@@ -33,7 +33,7 @@ from rclpy.utilities import remove_ros_args
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import Image
 
-from videomt_ros.datasets.bag_messages import TRACK_ARRAY, message_types
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.recording import RecordingWriter
 from videomt_ros.msg import Track, TrackArray
 from videomt_ros.rig.events import emit

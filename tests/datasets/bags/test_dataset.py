@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from tests.datasets.bags import (
+from tests.datasets.bags.made import (
     PERIOD_NS,
     START_NS,
     STORE,
@@ -20,12 +20,12 @@ from tests.datasets.bags import (
     image_of,
     write_bag,
 )
-from videomt_ros.datasets.bag_dataset import BagVideo, bag_dataset
-from videomt_ros.datasets.bag_messages import BagError
-from videomt_ros.datasets.bag_truth import load_bag_truth
+from videomt_ros.datasets.bags.dataset import BagVideo, bag_dataset
+from videomt_ros.datasets.bags.messages import BagError
+from videomt_ros.datasets.bags.stamps import half_period, match_stamps
+from videomt_ros.datasets.bags.truth import load_bag_truth
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.mask_png import write_ids, write_mask
-from videomt_ros.datasets.stamps import half_period, match_stamps
 
 FIRST_NS = START_NS - 7_000_000  # bags.header_of stamps images 7 ms before they are recorded
 MS = 1_000_000

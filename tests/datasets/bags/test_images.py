@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from tests.datasets.bags import (
+from tests.datasets.bags.made import (
     PERIOD_NS,
     START_NS,
     compressed_message,
@@ -17,8 +17,8 @@ from tests.datasets.bags import (
     image_of,
     write_bag,
 )
+from videomt_ros.datasets.bags.images import BagError, BagImages, is_bag
 from videomt_ros.datasets.opening import open_source
-from videomt_ros.datasets.rosbag import BagError, BagImages, is_bag
 
 STORAGES = pytest.mark.parametrize('storage', list(StoragePlugin), ids=lambda s: s.name.lower())
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from videomt_ros.datasets.bag_repair_ros1 import copy_readable_messages
+from videomt_ros.datasets.bags.repair_ros1 import copy_readable_messages
 
 if sys.version_info >= (3, 14):
     from compression import zstd

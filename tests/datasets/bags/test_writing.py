@@ -10,11 +10,11 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from videomt_ros.cli import main
-from videomt_ros.datasets.bag_dataset import bag_dataset
-from videomt_ros.datasets.bag_writing import BagFormat, make_bags
+from videomt_ros.datasets.bags.dataset import bag_dataset
+from videomt_ros.datasets.bags.images import BagImages
+from videomt_ros.datasets.bags.writing import BagFormat, make_bags
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame
-from videomt_ros.datasets.rosbag import BagImages
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.datasets.vipseg import load_vipseg
 from videomt_ros.datasets.vspw import load_vspw

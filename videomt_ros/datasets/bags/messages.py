@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from videomt_ros.datasets.bag_repair import repaired, zstd
+from videomt_ros.datasets.bags.repair import repaired, zstd
 from videomt_ros.resources import resource
 
 TRACK_ARRAY = 'videomt_ros/msg/TrackArray'

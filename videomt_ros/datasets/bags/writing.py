@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from videomt_ros.datasets.bag_truth_writing import TruthWriter, bag_name, truth_paths
+from videomt_ros.datasets.bags.truth_writing import TruthWriter, bag_name, truth_paths
 from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
 
 TOPIC = '/camera/image_raw'

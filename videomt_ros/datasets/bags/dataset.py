@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from videomt_ros.datasets.bag_truth import Match, load_bag_truth, match_video
+from videomt_ros.datasets.bags.images import BagImages
+from videomt_ros.datasets.bags.truth import Match, load_bag_truth, match_video
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame, list_names
 from videomt_ros.datasets.images import FrameError
-from videomt_ros.datasets.rosbag import BagImages
 from videomt_ros.datasets.stream_clock import StreamClock
 
 
@@ -84,7 +84,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
     """Open a bag and its truth.
 
     Args:
-        bag: as `datasets.rosbag` reads it.
+        bag: as `datasets.bags.images` reads it.
         topic: of its images; may be empty where there is one.
         truth: the JSON of YTVIS or of VIPSeg, or the folder of VSPW; with stamps. Of several
             videos the one whose stamps fit is taken.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.bag_messages import BagError, BagMessage, BagTopic, is_bag
+from videomt_ros.datasets.bags.messages import BagError, BagMessage, BagTopic, is_bag
 from videomt_ros.datasets.images import FrameError, decode_compressed_image, decode_image
 from videomt_ros.datasets.source import SourceFrame
 
