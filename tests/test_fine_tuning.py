@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from videomt_ros.cli import main
+from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.rle import decode
-from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
 from videomt_ros.model.presets import preset_names

@@ -139,7 +139,7 @@ def test_launch_files_import_nothing_but_launch():
         ),
         ('model/network.py', 'from videomt_ros.inference import VideoStream'),
         ('model/network.py', 'import cv2'),
-        ('datasets/ytvis.py', 'import videomt_ros.model.network'),
+        ('datasets/formats/ytvis.py', 'import videomt_ros.model.network'),
         ('evaluation/metrics/ap.py', 'from videomt_ros import training'),
         ('training/module.py', 'from videomt_ros.cli import main'),
         ('ros/node.py', 'from videomt_ros.training.matcher import Matcher'),
@@ -163,7 +163,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source):
         ('cli/demo.py', 'def main():\n    from videomt_ros.rig.camera import Camera'),
         ('inference/stream.py', 'import torch\nfrom .tracks import Tracks'),
         ('inference/__init__.py', 'from .stream import VideoStream'),
-        ('evaluation/evaluator.py', 'from videomt_ros.datasets.ytvis import read'),
+        ('evaluation/evaluator.py', 'from videomt_ros.datasets.formats.ytvis import read'),
         ('model/network.py', 'import math\nimport torch.nn.functional as F'),
     ],
 )

@@ -12,8 +12,8 @@ import pytest
 
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, VideoFrame
+from videomt_ros.datasets.formats.ytvis import load_ytvis, load_ytvis_results
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.datasets.ytvis import load_ytvis, load_ytvis_results
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.real_time import RealTime
 from videomt_ros.evaluation.scoring import score_files

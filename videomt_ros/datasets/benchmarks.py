@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from videomt_ros.datasets.coco_folders import coco_dataset, coco_panoptic_dataset
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.datasets.vipseg import vipseg_dataset
-from videomt_ros.datasets.vspw import vspw_dataset
-from videomt_ros.datasets.ytvis_folders import ytvis_dataset
+from videomt_ros.datasets.formats.coco_folders import coco_dataset, coco_panoptic_dataset
+from videomt_ros.datasets.formats.vipseg import vipseg_dataset
+from videomt_ros.datasets.formats.vspw import vspw_dataset
+from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 
 _OPENERS: dict[str, tuple[Callable[[str, Path, str], Dataset], str]] = {
     'ytvis2019': (ytvis_dataset, 'valid'),

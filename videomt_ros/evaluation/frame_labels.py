@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, Dataset, Video
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.panoptic_files import PanopticFrames, VipsegTruth, VipsegVideo
-from videomt_ros.datasets.rle import decode
-from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
-from videomt_ros.datasets.vspw import VspwTruth, VspwVideo, load_vspw, load_vspw_results
-from videomt_ros.datasets.ytvis import (
+from videomt_ros.datasets.formats.panoptic_files import PanopticFrames, VipsegTruth, VipsegVideo
+from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
+from videomt_ros.datasets.formats.vspw import VspwTruth, VspwVideo, load_vspw, load_vspw_results
+from videomt_ros.datasets.formats.ytvis import (
     YtvisTruth,
     YtvisVideo,
     load_ytvis,
     load_ytvis_results,
 )
+from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import decode
 
 SHOWN_SCORE = 0.3
 """Predicted instances are shown from this score on: a published result has many that are weak."""

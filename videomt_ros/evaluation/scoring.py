@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from videomt_ros.datasets.dataset import Benchmark, Category, DatasetError
+from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
+from videomt_ros.datasets.formats.vspw import NUM_CLASSES, load_vspw, load_vspw_results
+from videomt_ros.datasets.formats.ytvis import YtvisTruth, load_ytvis, load_ytvis_results
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
-from videomt_ros.datasets.vspw import NUM_CLASSES, load_vspw, load_vspw_results
-from videomt_ros.datasets.ytvis import YtvisTruth, load_ytvis, load_ytvis_results
 from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, ApScores, VideoAP
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, overlap_tracks
 from videomt_ros.evaluation.metrics.semantic import SemanticQuality

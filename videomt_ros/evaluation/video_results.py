@@ -19,10 +19,10 @@ from scipy import ndimage
 
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.dataset import Category, Dataset, Video
+from videomt_ros.datasets.formats.vspw import NUM_CLASSES
+from videomt_ros.datasets.formats.vspw import VOID as UNLABELLED
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.masks import MaskTrack, Rle
-from videomt_ros.datasets.vspw import NUM_CLASSES
-from videomt_ros.datasets.vspw import VOID as UNLABELLED
 
 _MASKS = 'masks.rle'
 

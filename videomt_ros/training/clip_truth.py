@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.formats.panoptic_files import VipsegTruth
+from videomt_ros.datasets.formats.vipseg import load_vipseg
+from videomt_ros.datasets.formats.vspw import VspwTruth, load_vspw
+from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.panoptic_files import VipsegTruth
 from videomt_ros.datasets.rle import decode
-from videomt_ros.datasets.vipseg import load_vipseg
-from videomt_ros.datasets.vspw import VspwTruth, load_vspw
-from videomt_ros.datasets.ytvis import load_ytvis
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Objects, objects_of_ids
 

@@ -15,10 +15,10 @@ from videomt_ros.datasets.bags.images import BagImages
 from videomt_ros.datasets.bags.writing import BagFormat, make_bags
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame
+from videomt_ros.datasets.formats.vipseg import load_vipseg
+from videomt_ros.datasets.formats.vspw import load_vspw
+from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.datasets.vipseg import load_vipseg
-from videomt_ros.datasets.vspw import load_vspw
-from videomt_ros.datasets.ytvis import load_ytvis
 
 NAMES = {'ytvis': 'ytvis2019', 'vipseg': 'vipseg', 'vspw': 'vspw'}
 BENCHMARKS = pytest.mark.parametrize('benchmark', list(NAMES))

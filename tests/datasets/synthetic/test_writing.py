@@ -10,10 +10,10 @@ from pycocotools import mask as coco_mask
 
 from videomt_ros.cli import main
 from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.formats.vipseg import load_vipseg
+from videomt_ros.datasets.formats.vspw import load_vspw
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import START_NS, write_dataset
-from videomt_ros.datasets.vipseg import load_vipseg
-from videomt_ros.datasets.vspw import load_vspw
 
 SEED, FRAMES = 7, 6
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videomt_ros.datasets.mask_png import write_ids, write_mask
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.datasets.vipseg import (
+from videomt_ros.datasets.formats.vipseg import (
     PredictedVideo,
     load_vipseg,
     vipseg_dataset,
     write_pred_json,
 )
-from videomt_ros.datasets.vspw import load_vspw, vspw_dataset
-from videomt_ros.datasets.ytvis import load_ytvis, write_ytvis_results
-from videomt_ros.datasets.ytvis_folders import ytvis_dataset
+from videomt_ros.datasets.formats.vspw import load_vspw, vspw_dataset
+from videomt_ros.datasets.formats.ytvis import load_ytvis, write_ytvis_results
+from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
+from videomt_ros.datasets.mask_png import write_ids, write_mask
+from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.report.glossary import GROUPS
 from videomt_ros.evaluation.report.page import write_report
 from videomt_ros.evaluation.score_report import COUNTS, FIGURES

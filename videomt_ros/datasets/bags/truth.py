@@ -12,12 +12,12 @@ from pathlib import Path
 
 from videomt_ros.datasets.bags.stamps import half_period, in_words, match_stamps
 from videomt_ros.datasets.dataset import Benchmark, Category, DatasetError
+from videomt_ros.datasets.formats.panoptic_files import VipsegVideo
+from videomt_ros.datasets.formats.vipseg import load_vipseg
+from videomt_ros.datasets.formats.vspw import SPLITS, VspwVideo, load_vspw
+from videomt_ros.datasets.formats.ytvis import YtvisVideo, load_ytvis
 from videomt_ros.datasets.image_folder import stamps_of_names
 from videomt_ros.datasets.json_files import load_json
-from videomt_ros.datasets.panoptic_files import VipsegVideo
-from videomt_ros.datasets.vipseg import load_vipseg
-from videomt_ros.datasets.vspw import SPLITS, VspwVideo, load_vspw
-from videomt_ros.datasets.ytvis import YtvisVideo, load_ytvis
 
 _HOW_TO_ADD = {
     'ytvis': 'Add to the video a field `stamps_ns`: one whole number of nanoseconds per frame.',

@@ -6,7 +6,7 @@ is a folder (or its subfolder `VSPW_480p`) with
     <split>.txt                         train, val, test: one video per line
     data/<video>/origin/<frame>.jpg
     data/<video>/mask/<frame>.png       0 void, 1..124 class, 255 ignored; no folder: no truth
-    label_num_dic_final.json            classes, see `datasets.vspw_classes`
+    label_num_dic_final.json            classes, see `datasets.formats.vspw_classes`
 
 and results are a folder with `<video>/<frame>.png`, whose pixels are category ids: 0..123, one
 below the masks' values.
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
+from videomt_ros.datasets.formats.video_list import read_video_list
+from videomt_ros.datasets.formats.vspw_classes import NUM_CLASSES, read_vspw_classes
 from videomt_ros.datasets.image_folder import (
     ImageFolderVideo,
     find_files,
@@ -29,8 +31,6 @@ from videomt_ros.datasets.image_folder import (
     stamps_of_names,
 )
 from videomt_ros.datasets.mask_png import read_mask, read_size
-from videomt_ros.datasets.video_list import read_video_list
-from videomt_ros.datasets.vspw_classes import NUM_CLASSES, read_vspw_classes
 
 FPS = 15.0
 """Labelled frames a second of the official videos."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import Dataset, DatasetError
-from videomt_ros.datasets.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, with_names
+from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
-from videomt_ros.datasets.instance_files import YtvisTruth, YtvisVideo, with_names
-from videomt_ros.datasets.ytvis import load_ytvis
 
 USUAL_FPS = 6.0
 """For files that say neither `fps` nor `stamps_ns`: YouTube-VOS labels every fifth frame of 30 a

@@ -7,18 +7,18 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.datasets.coco import is_coco, read_coco_panoptic
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.image_folder import is_plain_name
-from videomt_ros.datasets.json_files import load_json
-from videomt_ros.datasets.panoptic_files import (
+from videomt_ros.datasets.formats.coco import is_coco, read_coco_panoptic
+from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegResults,
     VipsegTruth,
     VipsegVideo,
     segment_faults,
 )
-from videomt_ros.datasets.record_checks import is_number
+from videomt_ros.datasets.formats.record_checks import is_number
+from videomt_ros.datasets.image_folder import is_plain_name
+from videomt_ros.datasets.json_files import load_json
 
 
 def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.coco import load_coco_panoptic
 from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.formats.coco import load_coco_panoptic
+from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
+from videomt_ros.datasets.formats.ytvis import load_ytvis, load_ytvis_results, write_ytvis_results
 from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.rle import decode
-from videomt_ros.datasets.vipseg import load_vipseg, load_vipseg_results
-from videomt_ros.datasets.ytvis import load_ytvis, load_ytvis_results, write_ytvis_results
 
 PERSON = 256 * 3 + 1
 SKY = 65536 * 2

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.mask_png import segments_info, write_ids
-from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.datasets.vipseg import (
+from videomt_ros.datasets.formats.vipseg import (
     PredictedVideo,
     load_vipseg,
     load_vipseg_results,
     vipseg_dataset,
     write_pred_json,
 )
+from videomt_ros.datasets.mask_png import segments_info, write_ids
+from videomt_ros.datasets.synthetic.writing import write_dataset
 
 CATEGORIES = [
     {'id': 0, 'name': 'wall', 'isthing': 0},

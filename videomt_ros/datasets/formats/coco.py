@@ -12,17 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.datasets.file_search import find_missing
-from videomt_ros.datasets.instance_files import FileMasks, YtvisVideo
-from videomt_ros.datasets.json_files import load_json
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.panoptic_files import (
+from videomt_ros.datasets.formats.file_search import find_missing
+from videomt_ros.datasets.formats.instance_files import FileMasks, YtvisVideo
+from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegTruth,
     VipsegVideo,
     segment_faults,
 )
-from videomt_ros.datasets.record_checks import Checks, read_categories
+from videomt_ros.datasets.formats.record_checks import Checks, read_categories
+from videomt_ros.datasets.json_files import load_json
+from videomt_ros.datasets.masks import MaskTrack
 
 
 def is_coco(content: Any) -> bool:

@@ -17,12 +17,17 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from videomt_ros.datasets.coco import is_coco, read_images
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.datasets.instance_files import FileMasks, YtvisTruth, YtvisVideo, with_names
+from videomt_ros.datasets.formats.coco import is_coco, read_images
+from videomt_ros.datasets.formats.instance_files import (
+    FileMasks,
+    YtvisTruth,
+    YtvisVideo,
+    with_names,
+)
+from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories, shown
 from videomt_ros.datasets.json_files import load_json, parse_json
 from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.record_checks import Checks, kind, read_categories, shown
 from videomt_ros.datasets.rle import pack_runs, rle_to_json
 from videomt_ros.datasets.whole_file import whole_file
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videomt_ros.datasets.coco import read_coco_panoptic
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.datasets.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.coco import read_coco_panoptic
+from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.datasets.json_files import load_json
-from videomt_ros.datasets.ytvis import load_ytvis
 
 _SPLITS = {'val': 'val2017', 'valid': 'val2017', 'train': 'train2017', 'test': 'test2017'}
 """What users say -> what the files of the usual year are called."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.formats.record_checks import is_number
 from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
-from videomt_ros.datasets.record_checks import is_number
 
 SegmentsInfo = list[dict[str, Any]]
 """Entries of one frame with `id` and `category_id`; of the truth also `iscrowd` and `area`."""
@@ -85,7 +85,7 @@ class PanopticFrames:
 
 
 class VipsegTruth(PanopticFrames):
-    """Truth of a data set; see `datasets.vipseg.load_vipseg`."""
+    """Truth of a data set; see `datasets.formats.vipseg.load_vipseg`."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class VipsegTruth(PanopticFrames):
 
 
 class VipsegResults(PanopticFrames):
-    """Predictions for the videos of a truth; see `datasets.vipseg.load_vipseg_results`."""
+    """Predictions for the videos of a truth; see `datasets.formats.vipseg.load_vipseg_results`."""
 
     def __init__(
         self,

@@ -1,0 +1,1 @@
+"""Annotation and result files of the benchmarks, one module per format."""
