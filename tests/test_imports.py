@@ -12,27 +12,24 @@ import videomt_ros
 from videomt_ros.resources import resource
 
 PACKAGE = Path(videomt_ros.__file__).parent
+VALUES = {'structures', 'labels', 'resources', 'files'}
 MAY_IMPORT = {
     'structures': set(),
     'resources': set(),
+    'files': set(),
     'labels': {'resources'},
-    'model': {'structures', 'labels', 'resources'},
-    'inference': {'structures', 'labels', 'resources', 'model'},
-    'datasets': {'structures', 'labels', 'resources'},
-    'evaluation': {'structures', 'labels', 'resources', 'model', 'inference', 'datasets'},
-    'training': {
-        'structures', 'labels', 'resources', 'model', 'inference', 'datasets', 'evaluation'
-    },
-    'ros': {'structures', 'labels', 'resources', 'model', 'inference', 'datasets'},
-    'rig': {'structures', 'resources', 'datasets', 'ros'},
-    'speed': {
-        'structures', 'labels', 'resources', 'model', 'inference', 'datasets', 'evaluation',
-        'training'
-    },
+    'model': VALUES,
+    'inference': {*VALUES, 'model'},
+    'datasets': VALUES,
+    'evaluation': {*VALUES, 'model', 'inference', 'datasets'},
+    'training': {*VALUES, 'model', 'inference', 'datasets', 'evaluation'},
+    'speed': {*VALUES, 'model', 'inference', 'datasets', 'evaluation', 'training'},
+    'ros': {*VALUES, 'model', 'inference', 'datasets'},
+    'rig': {*VALUES, 'datasets', 'ros'},
     'cli': None,  # anything
     '__main__': {'cli'},
     '__init__': set(),
-}  # fmt: skip
+}
 """What a file or folder of the package may import beside itself."""
 ROS = {
     'ament_index_python', 'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'geometry_msgs',
@@ -42,6 +39,7 @@ ROS = {
 LIBRARIES = {
     'structures': {'numpy'},
     'resources': set(),
+    'files': set(),
     'labels': {'numpy', 'yaml'},
     'model': {'numpy', 'torch', 'timm', 'safetensors', 'huggingface_hub', 'yaml'},
 }
@@ -128,7 +126,7 @@ def test_launch_files_import_nothing_but_launch():
         ('cli/demo.py', 'def main():\n    from rclpy.node import Node'),
         ('datasets/bags/images.py', 'from videomt_ros.msg import Track'),
         ('datasets/bags/images.py', 'import videomt_ros.msg'),
-        ('datasets/bags/images.py', 'from .. import msg'),
+        ('datasets/bags/images.py', 'from ... import msg'),
         ('inference/stream.py', 'from cv_bridge import CvBridge'),
         ('inference/stream.py', 'from videomt_ros.training import criterion'),
         ('inference/stream.py', 'from ..training.clips import Clip'),

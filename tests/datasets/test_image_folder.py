@@ -16,7 +16,7 @@ from videomt_ros.datasets.image_folder import (
     regular_stamps,
     stamps_of_names,
 )
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 
 
 def video(*paths, size=(3, 4)) -> ImageFolderVideo:
@@ -103,7 +103,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path):
     (tmp_path / 'a.json').write_text('old')
     code = (
         'import os, pathlib, signal, sys\n'
-        'from videomt_ros.datasets.whole_file import whole_file\n'
+        'from videomt_ros.files import whole_file\n'
         'with whole_file(pathlib.Path(sys.argv[1])) as file:\n'
         '    file.write(b"half")\n'
         '    file.flush()\n'

@@ -315,7 +315,7 @@ def test_the_score_of_a_live_track_is_the_mean_of_what_was_published(tmp_path):
 )
 def test_the_category_of_a_live_track_is_that_of_most_frames(classes, category_id):
     """The latest one at a tie."""
-    from videomt_ros.evaluation.categories import ClassMap
+    from videomt_ros.datasets.categories import ClassMap
     from videomt_ros.evaluation.live_video import LiveInstances
     from videomt_ros.structures import Segment, Segments, TrackState
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from tests.evaluation.made_videos import STEP_NS, MadeVideo, made_dataset
 from videomt_ros.datasets import rle
+from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.mask_png import read_ids, read_mask
-from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.evaluation.predict import Predictor
 from videomt_ros.evaluation.video_results import PanopticResults, open_results, stored_tracks
 from videomt_ros.evaluation.whole_video import (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 
 
 def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

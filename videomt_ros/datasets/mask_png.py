@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 
 MAX_ID = 256**3 - 1
 """Largest id: three bytes of colour hold it."""

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
-from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
 from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from videomt_ros.evaluation.categories import ClassMap
+from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.evaluation.video_results import (
     UNLABELLED,
     InstanceResults,

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Benchmark, Video, VideoFrame
-from videomt_ros.evaluation.categories import ClassMap
 from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.published_video import PublishedVideo
 from videomt_ros.evaluation.video_results import VideoResults

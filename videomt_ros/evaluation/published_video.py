@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
-from videomt_ros.evaluation.categories import ClassMap
 from videomt_ros.evaluation.video_results import (
     UNLABELLED,
     InstanceResults,

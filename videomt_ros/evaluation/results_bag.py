@@ -17,9 +17,9 @@ import numpy as np
 from videomt_ros.datasets.bags.dataset import BagVideo
 from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, BagTopic
 from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, match_video
+from videomt_ros.datasets.categories import ClassMap, map_classes
 from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
-from videomt_ros.evaluation.categories import ClassMap, map_classes
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.run_folder import RunFolder

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 from videomt_ros.model.checkpoint import force_to_disk
 from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.stopping import StopSignals

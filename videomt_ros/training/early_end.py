@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from videomt_ros.datasets.whole_file import remove_partials, whole_file
+from videomt_ros.files import remove_partials, whole_file
 from videomt_ros.training.checkpoints import FOLDER, find_checkpoints
 from videomt_ros.training.machine import precision_of
 from videomt_ros.training.settings import TrainSettings

@@ -15,9 +15,9 @@ from typing import cast
 import numpy as np
 
 from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Category, list_names
 from videomt_ros.datasets.image_folder import ImageFolderVideo
-from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clip_truth import ClipTruth, open_truth
 from videomt_ros.training.clips import Clip, list_frames

@@ -15,10 +15,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.evaluation.frame_labels import open_results, open_truth
 from videomt_ros.evaluation.report.contact_sheet import contact_sheet
 from videomt_ros.evaluation.report.overlays import make_pictures
+from videomt_ros.files import whole_file
 
 _MOMENTS = 2
 """Frames of a video: enough to see whether a number stays with its object."""

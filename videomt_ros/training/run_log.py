@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 
 logger = logging.getLogger(__name__)
 

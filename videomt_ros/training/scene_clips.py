@@ -37,8 +37,8 @@ class SceneClips:
         """Keep the settings.
 
         Args:
-            class_of: of each class of `datasets.synthetic.scene`, shapes first, that of the network;
-                None: unknown. Stuff may be left out.
+            class_of: class of the network for each class of `datasets.synthetic.scene`, shapes
+                first; None: unknown. Stuff may be left out.
             sizes: (height, width) of the scenes, one chosen at random per clip.
             supersample: see `draw_scene`.
             weight: see `sampling.ClipSource`.

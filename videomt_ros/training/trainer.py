@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from videomt_ros.datasets.whole_file import remove_partials
+from videomt_ros.files import remove_partials
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.checkpoints import (

@@ -23,8 +23,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.evaluation.evaluator import MODES, evaluate
 from videomt_ros.evaluation.report.glossary import MAIN, as_text
 from videomt_ros.evaluation.sharding import PATIENCE, Shard

@@ -31,7 +31,7 @@ from videomt_ros.datasets.formats.video_list import read_video_list
 from videomt_ros.datasets.formats.vipseg_json import read_results, read_truth
 from videomt_ros.datasets.image_folder import ImageFolderVideo, find_files, regular_stamps
 from videomt_ros.datasets.mask_png import read_size
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 from videomt_ros.labels import load_classes
 
 FPS = 5.0

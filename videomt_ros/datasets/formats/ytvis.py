@@ -29,7 +29,7 @@ from videomt_ros.datasets.formats.record_checks import Checks, kind, read_catego
 from videomt_ros.datasets.json_files import load_json, parse_json
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.rle import pack_runs, rle_to_json
-from videomt_ros.datasets.whole_file import whole_file
+from videomt_ros.files import whole_file
 
 _BROKEN_ZIP = (
     zipfile.BadZipFile,

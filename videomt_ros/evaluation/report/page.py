@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.datasets.whole_file import whole_file
 from videomt_ros.evaluation.frame_labels import open_truth
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
 from videomt_ros.evaluation.report.glossary import as_text
@@ -27,6 +26,7 @@ from videomt_ros.evaluation.report.scores import (
     table_heads,
 )
 from videomt_ros.evaluation.report.videos import videos_section
+from videomt_ros.files import whole_file
 
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
 _STAGES = {

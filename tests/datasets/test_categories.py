@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Category
-from videomt_ros.evaluation.categories import map_classes
 from videomt_ros.labels import load_classes
 
 
