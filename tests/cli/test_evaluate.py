@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_result_files(unbroken, roots, name, mode):
     results = unbroken[name] / mode
     results /= 'results.json' if name == 'ytvis2019' else ''
     report = score_files(
-        dataset.benchmark, dataset.truth, results, dataset.truth_masks, dataset.split
+        dataset.family, dataset.truth, results, dataset.truth_masks, dataset.split
     )
     expected = json.loads(json.dumps(report.to_json()))
     assert figures(unbroken[name])[mode] == expected

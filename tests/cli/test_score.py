@@ -40,7 +40,7 @@ def arguments(benchmark, truth, results, *more):
 
 @pytest.fixture(params=WRITERS)
 def perfect(request, tmp_path):
-    """Benchmark, truth, and results that are the truth."""
+    """FamilyName, truth, and results that are the truth."""
     return request.param, *WRITERS[request.param](tmp_path)
 
 

@@ -27,7 +27,7 @@ def test_every_benchmark_has_a_name():
 def test_synthetic_data_sets_open_by_the_name_of_their_format(tmp_path, name, benchmark):
     write_dataset(benchmark, tmp_path / 'data', num_videos=2, num_frames=3)
     dataset = open_dataset(name, tmp_path / 'data')
-    assert (dataset.name, dataset.benchmark) == (name, benchmark)
+    assert (dataset.name, dataset.family) == (name, benchmark)
     assert dataset.truth
     assert [video.name for video in dataset.videos] == ['scene_000000', 'scene_000001']
     for video in dataset.videos:

@@ -64,7 +64,7 @@ def test_without_latency_it_is_the_live_score(tmp_path, datasets, net, benchmark
     # What stands in the folder gives the same figures again.
     results = tmp_path / 'out' / 'real_time'
     again = score_files(
-        dataset.benchmark,
+        dataset.family,
         dataset.truth,
         results / 'results.json' if benchmark == 'ytvis' else results,
         dataset.truth_masks,

@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         # The figures stand at the top as well, under their own names.
         write_json(args.json, report.figures | report.to_json(), indent=1)
-    main_figure = MAIN[report.benchmark]
+    main_figure = MAIN[report.family]
     print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
     return 0
 

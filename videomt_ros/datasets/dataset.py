@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Benchmark = Literal['ytvis', 'vipseg', 'vspw']
+FamilyName = Literal['ytvis', 'vipseg', 'vspw']
 """Family of file formats and metrics: instances, panoptic, semantic."""
 
 _MAX_FAULTS = 20
@@ -119,7 +119,7 @@ class Dataset:
 
     name: str
     """As the user named it, such as 'ytvis2019'."""
-    benchmark: Benchmark
+    family: FamilyName
     categories: tuple[Category, ...]
     videos: Sequence[Video]
     truth: tuple[Path, ...] = ()

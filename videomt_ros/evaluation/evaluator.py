@@ -87,7 +87,7 @@ def evaluate(
     # Shared from the start: others would wait for a process that fails before they hear of it.
     plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
     videos, predictor = plan.videos, plan.predictor
-    folder = RunFolder(out, dataset.benchmark)
+    folder = RunFolder(out, dataset.family)
 
     def start() -> int:
         folder.start(plan.request, resume)
@@ -110,7 +110,7 @@ def evaluate(
         run = {
             **plan.request,
             **(about or {}),
-            'benchmark': dataset.benchmark,
+            'benchmark': dataset.family,
             'limit': limit,
             'paper': dict(published_score or {}),
             'live_parameters': {
@@ -161,14 +161,14 @@ def _plan(
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
     predictor = Predictor(
         net,
-        dataset.benchmark,
+        dataset.family,
         classes,
         settings,
         num_pairs=NUM_PAIRS.get(dataset.name, 10),
         spool_limit=spool_limit,
     )
     stream_settings = predictor.new_stream().settings  # checks them before any work
-    if dataset.benchmark == 'vspw' and stream_settings.class_filter:
+    if dataset.family == 'vspw' and stream_settings.class_filter:
         raise ValueError('VSPW wants a class in every pixel: leave class_filter empty.')
     notes = list(classes.notes)
     if 'live' in modes and dataset.name in _IMAGES and stream_settings.confirm_frames > 1:

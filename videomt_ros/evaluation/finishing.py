@@ -73,7 +73,7 @@ def score_results(dataset: Dataset, videos: Sequence[Video], results: Path) -> S
     What the videos themselves have to tell, as those of bags do, comes first among the notes.
     """
     report = score_files(
-        dataset.benchmark,
+        dataset.family,
         dataset.truth,
         results,
         dataset.truth_masks,
@@ -124,7 +124,7 @@ def write_result_files(
         for position, video in enumerate(videos)
         if (marker := folder.marker(mode, position)) and marker['error'] is None
     )
-    if dataset.benchmark == 'ytvis':
+    if dataset.family == 'ytvis':
         path = target / 'results.json'
         write_ytvis_results(
             path,
@@ -137,7 +137,7 @@ def write_result_files(
             ),
         )
         return path
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         write_pred_json(
             target,
             (

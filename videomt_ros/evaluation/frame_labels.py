@@ -153,10 +153,10 @@ def open_truth(dataset: Dataset, videos: Iterable[Video]) -> Truth | None:
     if not dataset.truth:
         return None
     categories = _by_id(dataset)
-    if dataset.benchmark == 'vspw':
+    if dataset.family == 'vspw':
         semantic = load_vspw(dataset.truth[0], dataset.split)
         return Truth(SemanticLabels(semantic.mask, categories, 1), {})
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         panoptic = load_vipseg(dataset.truth[0], dataset.truth_masks)
         segments = {
             (video.video_id, segment['id'], segment['category_id'])
@@ -185,14 +185,14 @@ def open_results(folder: Path, dataset: Dataset) -> Labels:
         DatasetError: the files cannot be used.
     """
     categories = _by_id(dataset)
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         panoptic = [
             VipsegVideo(str(video.video_id), video.size, _png_names(video))
             for video in dataset.videos
         ]
         frames = load_vipseg_results(folder, VipsegTruth(dataset.categories, panoptic, {}, {}))
         return PanopticLabels(frames, categories)
-    if dataset.benchmark == 'vspw':
+    if dataset.family == 'vspw':
         semantic = [
             VspwVideo(str(video.video_id), video.size, _png_names(video))
             for video in dataset.videos

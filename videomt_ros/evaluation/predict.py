@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from videomt_ros.datasets.categories import ClassMap
-from videomt_ros.datasets.dataset import Benchmark, Video, VideoFrame
+from videomt_ros.datasets.dataset import FamilyName, Video, VideoFrame
 from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.published_video import PublishedVideo
 from videomt_ros.evaluation.video_results import VideoResults
@@ -27,7 +27,7 @@ from videomt_ros.model.config import Task
 from videomt_ros.model.network import VidEoMT
 
 Mode = Literal['published', 'live']
-TASKS: Mapping[Benchmark, Task] = {
+TASKS: Mapping[FamilyName, Task] = {
     'ytvis': 'instance',
     'vipseg': 'panoptic',
     'vspw': 'semantic',
@@ -74,7 +74,7 @@ class Predictor:
     """What all videos of a run have in common."""
 
     net: VidEoMT
-    benchmark: Benchmark
+    family: FamilyName
     classes: ClassMap
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of StreamSettings that differ from the defaults, for the live result."""
@@ -88,7 +88,7 @@ class Predictor:
         Raises:
             ValueError: a setting is unknown or out of range.
         """
-        return VideoStream(self.net, TASKS[self.benchmark], **self.settings)
+        return VideoStream(self.net, TASKS[self.family], **self.settings)
 
     @torch.inference_mode()
     def predict(

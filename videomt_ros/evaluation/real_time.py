@@ -69,7 +69,7 @@ class _Results:
 
     def __init__(self, dataset: Dataset, predictor: Predictor, out: Path) -> None:
         self._dataset, self._predictor = dataset, predictor
-        self._folder = RunFolder(out, dataset.benchmark)
+        self._folder = RunFolder(out, dataset.family)
         self.tally = _Tally()
 
     def begin(self, position: int, video: Video) -> None:
@@ -154,7 +154,7 @@ def evaluate_real_time(
         main = measured or by_latency[asked.latency_ms]  # type: ignore[index]
         scores = {latency_ms: by_latency[latency_ms].score(videos) for latency_ms in fixed}
         main_scores = measured.score(videos) if measured else scores[asked.latency_ms]  # type: ignore[index]
-    figure = MAIN[dataset.benchmark]
+    figure = MAIN[dataset.family]
     durations = main.tally.durations_ms
     return {
         'factor': asked.factor,

@@ -214,7 +214,7 @@ def evaluate_results_bag(
     video = _RecordedVideo(recorded, images)
     dataset = Dataset(
         f'bag {bag.name}',
-        labels.benchmark,
+        labels.family,
         labels.categories,
         (video,),
         truth=(labels.path,),
@@ -229,14 +229,14 @@ def evaluate_results_bag(
         'model': recorded.model,
         'modes': ['live'],
         'settings': {},
-        'benchmark': dataset.benchmark,
+        'benchmark': dataset.family,
         'num_videos': 1,
         'num_resumed': 0,
         'processes': 1,
         'notes': list(classes.notes),
     }
     request = {'results_bag': str(bag), 'topic': recorded.topic, 'truth': str(truth)}
-    with closing(RunFolder(out, dataset.benchmark)) as folder:
+    with closing(RunFolder(out, dataset.family)) as folder:
         folder.start(request, resume)
         results = open_results(dataset, video, folder.workplace('live', 0))
         live = live_video(results, classes)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from videomt_ros.datasets.dataset import Benchmark, Video
+from videomt_ros.datasets.dataset import FamilyName, Video
 from videomt_ros.datasets.json_files import write_json
 
 _FORMAT = 1
@@ -30,9 +30,9 @@ _OURS = ('run.json', 'metrics.json', 'parts', 'published', 'live')
 class RunFolder:
     """Finished videos of one evaluation."""
 
-    def __init__(self, out: Path, benchmark: Benchmark) -> None:
+    def __init__(self, out: Path, family: FamilyName) -> None:
         self.out = out
-        self._benchmark = benchmark
+        self._family = family
         self._lock: IO[bytes] | None = None
 
     @property
@@ -132,9 +132,9 @@ class RunFolder:
 
     def results_folder(self, mode: str, position: int, video: Video) -> Path:
         """Where the masks of a finished video lie."""
-        if self._benchmark == 'ytvis':
+        if self._family == 'ytvis':
             return self.scratch / mode / f'{position:05d}'
-        if self._benchmark == 'vipseg':
+        if self._family == 'vipseg':
             return self.out / mode / 'pan_pred' / str(video.video_id)
         return self.out / mode / video.name
 

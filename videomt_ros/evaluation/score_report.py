@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from videomt_ros.datasets.dataset import Benchmark
+from videomt_ros.datasets.dataset import FamilyName
 
 Figures = dict[str, float | None]
 """Fractions of 1, and counts; None where undefined."""
 
 COUNTS = ('IDSW', 'Frag', 'MT', 'ML')
 TRACKING = ('IDF1', 'HOTA', 'DetA', 'AssA', *COUNTS)
-FIGURES: dict[Benchmark, tuple[str, ...]] = {
+FIGURES: dict[FamilyName, tuple[str, ...]] = {
     'ytvis': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', *TRACKING),
     'vipseg': (
         *(
@@ -34,7 +34,7 @@ no identities to track."""
 class ScoreReport:
     """Scores of one file or folder of results."""
 
-    benchmark: Benchmark
+    family: FamilyName
     figures: Figures
     """`FIGURES` of the benchmark."""
     per_class: list[dict[str, Any]]
@@ -54,8 +54,9 @@ class ScoreReport:
     """With several truth files: the figures of each, by the name of the file."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without NaN."""
-        return asdict(self)
+        """Plain values, without NaN; the family stands under its older name, `benchmark`."""
+        content = asdict(self)
+        return {'benchmark': content.pop('family'), **content}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoreReport:
@@ -64,10 +65,10 @@ class ScoreReport:
         Raises:
             ValueError: a field is missing.
         """
-        names = [one.name for one in fields(cls)]
-        if missing := [name for name in names if name not in content]:
+        keys = {one.name: one.name for one in fields(cls)} | {'family': 'benchmark'}
+        if missing := [key for key in keys.values() if key not in content]:
             raise ValueError(f'Expected a score report, but it lacks {", ".join(missing)}.')
-        return cls(**{name: content[name] for name in names})
+        return cls(**{name: content[key] for name, key in keys.items()})
 
 
 def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
@@ -84,7 +85,7 @@ def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
         for entry in report.per_class:
             per_class.setdefault(entry['category_id'], []).append(entry)
     return ScoreReport(
-        all_reports[0].benchmark,
+        all_reports[0].family,
         _mean_figures([report.figures for report in all_reports]),
         per_class=[
             entries[0] | _mean_figures(entries, skip=('category_id', 'name', 'is_thing'))

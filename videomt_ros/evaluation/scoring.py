@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from videomt_ros.datasets.dataset import Benchmark, Category, DatasetError
+from videomt_ros.datasets.dataset import Category, DatasetError, FamilyName
 from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
 from videomt_ros.datasets.formats.vspw import NUM_CLASSES, load_vspw, load_vspw_results
 from videomt_ros.datasets.formats.ytvis import YtvisTruth, load_ytvis, load_ytvis_results
@@ -43,7 +43,7 @@ Progress = Callable[[int, int], object]
 
 
 def score_files(
-    benchmark: Benchmark,
+    family: FamilyName,
     truth: Sequence[Path],
     results: Path,
     truth_masks: Path | None = None,
@@ -56,7 +56,7 @@ def score_files(
     """Score results in the benchmark's own file format.
 
     Args:
-        benchmark: ytvis (YouTube-VIS, OVIS), vipseg or vspw.
+        family: ytvis (YouTube-VIS, OVIS), vipseg or vspw.
         truth: annotation file; for VSPW the folder. Several, for ytvis alone: the mean over them,
             and each in `parts`.
         results: ytvis: results.json, or a zip or a folder that holds it; vipseg: the folder with
@@ -71,13 +71,13 @@ def score_files(
 
     Raises:
         DatasetError: files are missing, broken, or do not belong together; lists every fault.
-        ValueError: arguments that do not fit the benchmark.
+        ValueError: arguments that do not fit the family.
     """
-    if benchmark == 'ytvis':
+    if family == 'ytvis':
         return _score_ytvis(truth, results, video_ids, track_score, progress)
     if len(truth) != 1:
-        raise ValueError(f'Expected one truth for {benchmark}, got {len(truth)}.')
-    if benchmark == 'vipseg':
+        raise ValueError(f'Expected one truth for {family}, got {len(truth)}.')
+    if family == 'vipseg':
         return _score_vipseg(truth[0], results, truth_masks, video_ids, progress)
     return _score_vspw(truth[0], results, split or 'val', video_ids, progress)
 
@@ -306,8 +306,8 @@ def _missing_note(videos: Sequence[Any]) -> list[str]:
     return [f'{count} without results, whose objects count as missed: {names}{more}.']
 
 
-def _select(benchmark: Benchmark, figures: Mapping[str, float | None]) -> Figures:
-    return {name: figures[name] for name in FIGURES[benchmark]}
+def _select(family: FamilyName, figures: Mapping[str, float | None]) -> Figures:
+    return {name: figures[name] for name in FIGURES[family]}
 
 
 def _per_class(

@@ -189,9 +189,9 @@ VideoResults: TypeAlias = InstanceResults | PanopticResults | SemanticResults
 
 def open_results(dataset: Dataset, video: Video, folder: Path) -> VideoResults:
     """Begin the results of a video, in a folder that does not exist yet."""
-    if dataset.benchmark == 'ytvis':
+    if dataset.family == 'ytvis':
         return InstanceResults(folder, video)
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         return PanopticResults(folder, video)
     return SemanticResults(folder, video, dataset.categories)
 

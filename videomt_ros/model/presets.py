@@ -65,7 +65,7 @@ class Preset:
     size: str = ''
     """small, base or large; '' where the file itself tells."""
     classes: str = ''
-    """Benchmark whose class list the head follows; '' where the file itself tells."""
+    """FamilyName whose class list the head follows; '' where the file itself tells."""
     published: dict[str, Any] = field(default_factory=dict)
     """Scores that its authors report; `benchmark` names the data they were measured on."""
     settings: dict[str, Any] = field(default_factory=dict)

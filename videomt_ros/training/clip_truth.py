@@ -159,9 +159,9 @@ def open_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    if dataset.benchmark == 'ytvis':
+    if dataset.family == 'ytvis':
         return InstanceTruth(dataset.truth, class_of)
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         return PanopticTruth(load_vipseg(dataset.truth[0], dataset.truth_masks), class_of)
     return SemanticTruth(load_vspw(dataset.truth[0], dataset.split), class_of)
 

@@ -95,7 +95,7 @@ class ScoreCallback(Callback):
     @property
     def main(self) -> str:
         """The figure that decides which weights are the best."""
-        return f'live_{MAIN[self.dataset.benchmark]}'
+        return f'live_{MAIN[self.dataset.family]}'
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -220,7 +220,7 @@ class ScoreCallback(Callback):
         self.best_value, self.best_step = value, step
 
     def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
-        main = MAIN[self.dataset.benchmark]
+        main = MAIN[self.dataset.family]
         if figures[self.main] is None:
             logger.warning(
                 'In validation, %s is not defined for these videos (too few or too short): '
@@ -264,7 +264,7 @@ class ScoreCallback(Callback):
             {
                 f'{mode}_{name}': metrics[mode]['figures'].get(name)
                 for mode in MODES
-                for name in LOGGED[self.dataset.benchmark]
+                for name in LOGGED[self.dataset.family]
             }
         )
 

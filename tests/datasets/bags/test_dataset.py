@@ -242,7 +242,7 @@ def test_the_truth_of_vipseg(tmp_path):
     truth = tmp_path / 'truth.json'
     truth.write_text(json.dumps(content))
     dataset = bag_dataset(bag, '', truth)
-    assert (dataset.benchmark, dataset.truth_masks) == ('vipseg', tmp_path / 'panomasksRGB')
+    assert (dataset.family, dataset.truth_masks) == ('vipseg', tmp_path / 'panomasksRGB')
     assert indices(dataset.videos[0]) == [0, 1]  # type: ignore[arg-type]
     for each in files:
         del each['stamp_ns']
@@ -260,7 +260,7 @@ def test_the_truth_of_vspw(tmp_path, split):
         write_mask(folder / 'data' / 'v' / 'mask' / name, np.zeros((48, 64), np.uint8))
     (folder / f'{split}.txt').write_text('v\n')
     dataset = bag_dataset(bag, '', folder)
-    assert (dataset.benchmark, dataset.truth, dataset.split) == ('vspw', (folder,), split)
+    assert (dataset.family, dataset.truth, dataset.split) == ('vspw', (folder,), split)
     assert indices(dataset.videos[0]) == [0, 1]  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ def test_a_bag_gives_the_images_of_the_data_set_and_their_place(tmp_path, roots,
     assert [bag.name for bag in bags] == [video.name for video in dataset.videos]
     for bag, video in zip(bags, dataset.videos, strict=True):
         made = bag_dataset(bag, '', truth_of(bag, benchmark))
-        assert made.benchmark == benchmark
+        assert made.family == benchmark
         assert made.categories == dataset.categories
         (copy,) = made.videos
         assert (copy.video_id, copy.name, copy.size) == (video.video_id, video.name, video.size)

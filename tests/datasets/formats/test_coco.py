@@ -184,7 +184,7 @@ def test_instances_open_as_they_were_unpacked(tmp_path, split):
     path = write(tmp_path / 'annotations' / 'instances_val2017.json', instances())
     write_images(tmp_path / 'val2017', instances())
     dataset = open_dataset('coco', tmp_path, split)
-    assert (dataset.benchmark, dataset.truth) == ('ytvis', (path,))
+    assert (dataset.family, dataset.truth) == ('ytvis', (path,))
     assert dataset.categories == (Category(18, 'dog'),)
     for video in dataset.videos:
         (frame,) = video.frames()
@@ -212,7 +212,7 @@ def test_missing_images_of_coco_are_named(tmp_path):
 def test_panoptic_images_open_with_their_ids_and_segments(tmp_path):
     path = write_panoptic(tmp_path)
     dataset = open_dataset('coco_panoptic', tmp_path)
-    assert (dataset.benchmark, dataset.truth) == ('vipseg', (path,))
+    assert (dataset.family, dataset.truth) == ('vipseg', (path,))
     assert dataset.truth_masks == path.with_suffix('')
     assert dataset.categories == (Category(1, 'person'), Category(187, 'sky', is_thing=False))
     (video,) = dataset.videos

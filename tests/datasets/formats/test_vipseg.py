@@ -386,7 +386,7 @@ def test_lists_of_unequal_length_are_not_written(tmp_path):
 def test_a_data_set_gives_its_images_in_either_layout(tmp_path, subfolder, images, split):
     path = write_truth(tmp_path / subfolder, images=images)
     dataset = vipseg_dataset('mine', tmp_path, split)
-    assert (dataset.name, dataset.benchmark, dataset.split) == ('mine', 'vipseg', 'val')
+    assert (dataset.name, dataset.family, dataset.split) == ('mine', 'vipseg', 'val')
     assert dataset.truth == (path,)
     assert dataset.truth_masks == path.parent / 'panomasksRGB'
     assert [(c.category_id, c.is_thing) for c in dataset.categories] == [(0, False), (60, True)]

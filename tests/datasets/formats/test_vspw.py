@@ -224,7 +224,7 @@ def test_results_of_another_size_are_named(tmp_path):
 def test_a_data_set_gives_its_images_in_either_layout(tmp_path, subfolder, split):
     base = write_truth(tmp_path / subfolder)
     dataset = vspw_dataset('mine', tmp_path, split)
-    assert (dataset.name, dataset.benchmark, dataset.split) == ('mine', 'vspw', 'val')
+    assert (dataset.name, dataset.family, dataset.split) == ('mine', 'vspw', 'val')
     assert (dataset.truth, dataset.truth_masks) == ((base,), None)
     assert len(load_vspw(dataset.truth[0], dataset.split).videos) == 2
     video = dataset.videos[1]

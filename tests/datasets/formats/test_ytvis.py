@@ -542,7 +542,7 @@ def test_a_data_set_is_found_as_it_was_unpacked(tmp_path, name, split, file, ima
     path = write(tmp_path / file, truth())
     write_images(tmp_path / images, truth())
     dataset = ytvis_dataset(name, tmp_path, split)
-    assert (dataset.name, dataset.benchmark, dataset.truth) == (name, 'ytvis', (path,))
+    assert (dataset.name, dataset.family, dataset.truth) == (name, 'ytvis', (path,))
     assert [c.category_id for c in dataset.categories] == [1, 3]
     frames = list(dataset.videos[0].frames())
     assert [frame.index for frame in frames] == [0, 1, 2]

@@ -117,7 +117,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
     return Dataset(
         # With the topic: another camera of the bag is another data set.
         f'bag {bag.name} {images.topic}',
-        labels.benchmark,
+        labels.family,
         labels.categories,
         (BagVideo(images, match, stamps_ns, times_ns),),
         truth=(labels.path,),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videomt_ros.datasets.bags.stamps import half_period, in_words, match_stamps
-from videomt_ros.datasets.dataset import Benchmark, Category, DatasetError
+from videomt_ros.datasets.dataset import Category, DatasetError, FamilyName
 from videomt_ros.datasets.formats.panoptic_files import VipsegVideo
 from videomt_ros.datasets.formats.vipseg import load_vipseg
 from videomt_ros.datasets.formats.vspw import SPLITS, VspwVideo, load_vspw
@@ -43,7 +43,7 @@ class TimedVideo:
 class BagTruth:
     """What the labels of a recording are, and where they lie."""
 
-    benchmark: Benchmark
+    family: FamilyName
     path: Path
     categories: tuple[Category, ...]
     videos: tuple[TimedVideo, ...]
@@ -53,7 +53,7 @@ class BagTruth:
     @property
     def masks(self) -> Path | None:
         """Folder of the true PNGs, for VIPSeg."""
-        return self.path.parent / 'panomasksRGB' if self.benchmark == 'vipseg' else None
+        return self.path.parent / 'panomasksRGB' if self.family == 'vipseg' else None
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,14 @@ def match_video(truth: BagTruth, stamps_ns: Sequence[int], what: str) -> Match:
 
 def _with_stamps(
     path: Path,
-    benchmark: Benchmark,
+    family: FamilyName,
     videos: Sequence[YtvisVideo | VipsegVideo | VspwVideo],
 ) -> tuple[TimedVideo, ...]:
     faults, timed = [], []
     for video in videos:
         stamps_ns = video.stamps_ns or stamps_of_names(video.frame_names)
         if stamps_ns is None:
-            faults.append(f'Video {video.name} has no stamps. {_HOW_TO_ADD[benchmark]}')
+            faults.append(f'Video {video.name} has no stamps. {_HOW_TO_ADD[family]}')
         elif any(b <= a for a, b in zip(stamps_ns, stamps_ns[1:], strict=False)):
             faults.append(f'Video {video.name}: expected stamps that rise from frame to frame.')
         else:

@@ -20,9 +20,9 @@ def bag_name(video: Video) -> str:
 def truth_paths(out: Path, dataset: Dataset, video: Video) -> list[Path]:
     """Files and folders that a video's truth takes in a folder of bags."""
     name = bag_name(video)
-    if dataset.benchmark == 'vspw':
+    if dataset.family == 'vspw':
         return [out / f'{name}_vspw']
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         return [out / 'panomasksRGB' / str(video.video_id), out / f'{name}.json']
     return [out / f'{name}.json']
 
@@ -38,7 +38,7 @@ class TruthWriter:
         """
         self._dataset = dataset
         self._contents: list[dict[str, Any]] = []
-        if dataset.benchmark == 'vspw':
+        if dataset.family == 'vspw':
             return
         for path in dataset.truth:
             content = load_json(path)
@@ -56,7 +56,7 @@ class TruthWriter:
             out: an existing folder.
         """
         write = {'ytvis': self._ytvis, 'vipseg': self._vipseg, 'vspw': self._vspw}
-        write[self._dataset.benchmark](video, stamps_ns, out)
+        write[self._dataset.family](video, stamps_ns, out)
 
     def _ytvis(self, video: Video, stamps_ns: Sequence[int], out: Path) -> None:
         # Of several files, such as those of short and of long videos, the first that has it.

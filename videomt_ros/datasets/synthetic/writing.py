@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.dataset import Benchmark
+from videomt_ros.datasets.dataset import FamilyName
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.rle import encode, rle_to_json
@@ -31,7 +31,7 @@ START_NS = 1_700_000_000_000_000_000
 
 
 def write_dataset(
-    benchmark: Benchmark,
+    family: FamilyName,
     out: Path,
     num_videos: int,
     num_frames: int = 40,
@@ -44,7 +44,7 @@ def write_dataset(
     """Write a labelled data set.
 
     Args:
-        benchmark: whose format.
+        family: whose format.
         out: new or empty folder. It appears once all is written.
         num_videos: at least 1.
         num_frames: of each video, at least 1.
@@ -62,7 +62,7 @@ def write_dataset(
             'Expected 1 or more videos of 1 or more frames and a seed of 0 or more, '
             f'got {num_videos} videos, {num_frames} frames, seed {seed}.'
         )
-    if stuff and benchmark == 'ytvis':
+    if stuff and family == 'ytvis':
         raise ValueError('Expected vipseg or vspw for scenes with stuff, got ytvis: it has none.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
@@ -75,7 +75,7 @@ def write_dataset(
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[benchmark]
+    write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[family]
     write(partial, scenes, progress)
     if out.exists():
         out.rmdir()

@@ -52,7 +52,7 @@ def headline_tiles(
     published_score: Mapping[str, Any],
 ) -> list[dict[str, str]]:
     """The few figures that stand above all."""
-    main = MAIN[dataset.benchmark]
+    main = MAIN[dataset.family]
     tiles = [
         _tile(column.style, f'{main}, {column.title}', as_text(main, value))
         for column in columns
@@ -109,7 +109,7 @@ def table_groups(
                     'name': name,
                     'meaning': meaning,
                     'cells': cells,
-                    'is_main': name == MAIN[dataset.benchmark],
+                    'is_main': name == MAIN[dataset.family],
                 }
             )
         if rows:
@@ -128,12 +128,12 @@ def comparison(
             'video before it decides; live scores use the past of each frame alone, as a robot '
             'does. The two answer different questions.'
         )
-        if dataset.benchmark == 'ytvis':
+        if dataset.family == 'ytvis':
             sentences.append(
                 'That protocol lists ten or more tracks a video, sure or not, which its tracking '
                 'figures count as false.'
             )
-    if dataset.benchmark == 'vspw':
+    if dataset.family == 'vspw':
         sentences.append(
             'mVC asks for one class along the frames, right or wrong, of pixels without a label '
             'too.'
@@ -157,12 +157,12 @@ def comparison(
             'The figures are means over several annotation files; the score in the paper belongs '
             'beside that of its own videos, further down.'
         )
-    if dataset.benchmark == 'vipseg':
+    if dataset.family == 'vipseg':
         sentences.append(
             'Whether a printed VPQ is the mean over four windows (VPQ) or five (VPQ_five), papers '
             'do not say: look at both.'
         )
-    elif dataset.benchmark == 'vspw':
+    elif dataset.family == 'vspw':
         sentences.append(
             'The released script prints as mVC16 what is called mVC16_as_printed here, and so the '
             'score in the paper stands there.'
@@ -184,7 +184,7 @@ def class_bars(
     columns: Sequence[Column], dataset: Dataset, truth: Truth | None
 ) -> dict[str, Any] | None:
     """Bars for each class, the best by the first column first."""
-    figure = CLASS_FIGURE[dataset.benchmark]
+    figure = CLASS_FIGURE[dataset.family]
     columns = [column for column in columns if column.score.get('per_class')]
     if not columns:
         return None

@@ -96,9 +96,9 @@ def videos_section(
         sentences.append(f'There are no pictures: {error}')
         chosen = []
     else:
-        if truth is not None or dataset.benchmark == 'vspw':
-            sentences.append(_LEGEND[dataset.benchmark])
-    if dataset.benchmark == 'ytvis':
+        if truth is not None or dataset.family == 'vspw':
+            sentences.append(_LEGEND[dataset.family])
+    if dataset.family == 'ytvis':
         sentences.append(f'Predictions with a score of at least {SHOWN_SCORE} are shown.')
     labels = truth.labels if truth else None
     switches: dict[str, list[Mapping[str, Any]]] = {}
