@@ -19,7 +19,8 @@ from videomt_ros.model import (
     save_model,
 )
 from videomt_ros.model.checkpoint import fit_tensors
-from videomt_ros.model.keymap import DINOV2, DINOV3, TRANSFORMERS
+from videomt_ros.model.config_completion import build_config
+from videomt_ros.model.layouts import DINOV2, DINOV3, TRANSFORMERS
 from videomt_ros.model.presets import (
     SHIPPED,
     PresetError,
@@ -28,7 +29,6 @@ from videomt_ros.model.presets import (
     preset_names,
     read_preset,
 )
-from videomt_ros.model.settings import build_config
 from videomt_ros.model.sources import Checkpoint, read_checkpoint
 from videomt_ros.resources import resource
 

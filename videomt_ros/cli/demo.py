@@ -103,7 +103,7 @@ def _knows_stuff(model: str) -> bool:
     """Whether a synthetic scene has sky, ground and walls: if the model knows any of these."""
     from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
     from videomt_ros.model import CheckpointError
-    from videomt_ros.model.settings import build_config
+    from videomt_ros.model.config_completion import build_config
     from videomt_ros.model.sources import read_checkpoint
 
     try:

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config_completion import build_config
 from videomt_ros.model.network import VidEoMT
-from videomt_ros.model.settings import build_config
 from videomt_ros.model.sources import FORMAT, VERSION, Checkpoint, read_checkpoint
 from videomt_ros.model.weight_files import CheckpointError
 

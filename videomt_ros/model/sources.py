@@ -12,7 +12,7 @@ from torch import Tensor
 
 from videomt_ros.model import hub
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.keymap import OWN, Layout, detect_layout, read_sizes
+from videomt_ros.model.layouts import OWN, Layout, detect_layout, read_sizes
 from videomt_ros.model.presets import (
     Preset,
     find_preset,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from videomt_ros.model import VidEoMT, VidEoMTConfig
 from videomt_ros.model.checkpoint import build_empty, fit_tensors
+from videomt_ros.model.config_completion import build_config
 from videomt_ros.model.pretrained import load_vit
-from videomt_ros.model.settings import build_config
 from videomt_ros.model.sources import read_checkpoint
 from videomt_ros.training.settings import TrainSettings
 

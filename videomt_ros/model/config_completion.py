@@ -8,7 +8,7 @@ from typing import Any
 
 from videomt_ros.labels import ClassList, LabelsError, benchmarks, load_classes
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.keymap import OWN, TRANSFORMERS
+from videomt_ros.model.layouts import OWN, TRANSFORMERS
 from videomt_ros.model.presets import SIZES, Preset, readable_presets
 from videomt_ros.model.sources import Checkpoint
 from videomt_ros.model.weight_files import CheckpointError
