@@ -16,8 +16,15 @@ from videomt_ros.training.settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 """What Lightning calls the precisions in which the weights stay in float32."""
-USUAL_THREADS = torch.get_num_threads() if os.environ.get('OMP_NUM_THREADS') else 4
-"""Of each process, where a run does not say: what the user has set for all programs, or 4."""
+
+
+def usual_threads() -> int:
+    """CPU threads of a process whose run does not say: what the user set for all programs, or 4."""
+    return torch.get_num_threads() if os.environ.get('OMP_NUM_THREADS') else 4
+
+
+USUAL_THREADS = usual_threads()
+"""Number of CPU threads, read before `set_threads` changes what it depends on."""
 
 
 @dataclass(frozen=True)
