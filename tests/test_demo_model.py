@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
-from videomt_ros.evaluation.scenes import measure_scenes
+from videomt_ros.datasets.synthetic.writing import write_dataset
+from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource
 
 
-def test_the_demo_model_finds_names_and_follows_shapes():
+def test_the_demo_model_finds_names_and_follows_shapes(tmp_path):
     """A little below the card's figures, on scenes that neither training nor card has seen."""
     net = load_model('demo')
     assert net.config.class_names == CLASS_NAMES
-    scores = measure_scenes(net, range(900, 904), num_frames=50)
-    assert scores.mean_iou > 0.75
-    assert scores.found > 0.85
-    assert scores.classes_right > 0.9
-    assert scores.switches_per_100_frames < 3
+    root = tmp_path / 'data'
+    write_dataset('ytvis', root, num_videos=4, num_frames=50, seed=900)
+    metrics = evaluate(open_dataset('ytvis2019', root), net, tmp_path / 'out', modes=['live'])
+    assert metrics is not None
+    scores = metrics['live']['figures']
+    assert scores['AP'] > 0.55
+    assert scores['HOTA'] > 0.75
+    assert scores['IDF1'] > 0.85
+    assert scores['IDSW'] < 6  # in 200 frames
 
 
 def test_the_weights_stay_small():

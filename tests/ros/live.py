@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
+from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
 from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
 from videomt_ros.msg import TrackArray
 
@@ -317,6 +319,26 @@ def pixels(msg: Image) -> np.ndarray:
     }[msg.encoding]
     array_ = np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width, channels)
     return array_[..., 0] if channels == 1 else array_
+
+
+def thing_sequences(
+    scene: Scene, frames: Iterable[tuple[np.ndarray, np.ndarray, Mapping[int, int]]]
+) -> list[TrackSequence]:
+    """Overlaps of the things of a scene with tracks.
+
+    Args:
+        scene: whose things are looked for.
+        frames: true ids (H, W), track ids (H, W), and the class of each track that is a thing.
+    """
+    is_thing = {class_id: class_id < len(CLASS_NAMES) for class_id in scene.class_of.values()}
+    truth = [{'id': i, 'category_id': k, 'iscrowd': 0} for i, k in scene.class_of.items()]
+    overlaps = ImageOverlaps(is_thing)
+    for true_ids, ids, classes in frames:
+        # Pixels of id 0 would count as void, but a track on the background is wrong.
+        true_pixels = np.where(true_ids, true_ids, 10_000).astype(np.uint32)
+        tracks = [{'id': i, 'category_id': k} for i, k in classes.items()]
+        overlaps.update(true_pixels, truth, ids.astype(np.uint32), tracks)
+    return overlaps.sequences('scene')
 
 
 def ids_of(tracks: TrackArray) -> Sequence[int]:

@@ -8,9 +8,9 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import pixels, segmenter
+from tests.ros.live import pixels, segmenter, thing_sequences
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
-from videomt_ros.evaluation.tracking import TrackQuality
+from videomt_ros.evaluation.metrics.clear import clear
 from videomt_ros.msg import Track
 
 pytestmark = pytest.mark.ros
@@ -47,17 +47,16 @@ def test_every_pixel_of_a_track_has_its_id_and_its_class(seen):
 
 
 def test_things_are_found_and_keep_their_ids(seen):
-    quality = TrackQuality()
-    for true_ids, tracks, ids, _ in seen:
-        things = {track.id: track.class_id for track in tracks if track.is_thing}
-        true_things = np.where(true_ids <= 3, true_ids, 0).astype(np.uint16)
-        found = np.where(np.isin(ids, list(things)), ids, 0).astype(np.uint16)
-        quality.update(true_things, found, SCENE.class_of, things)
-    scores = quality.result()
-    # All but those of the first frame, in which no track is confirmed yet.
-    assert scores.num_visible == 45 and scores.found > 0.9
-    assert scores.num_switches == 0
-    assert scores.classes_right == 1
+    frames = [
+        (true_ids, ids, {track.id: track.class_id for track in tracks if track.is_thing})
+        for true_ids, tracks, ids, _ in seen
+    ]
+    scores = clear(thing_sequences(SCENE, frames))
+    # All but those of the first frame, in which no track is confirmed yet. Only tracks of the
+    # true class match.
+    assert scores.num_matches + scores.num_missed == 45
+    assert scores.num_matches > 0.9 * 45
+    assert not scores.switches
 
 
 def test_sky_ground_and_wall_are_one_lasting_region_each(seen):

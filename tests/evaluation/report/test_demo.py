@@ -9,12 +9,18 @@ import pytest
 
 from videomt_ros.datasets.recording import Recording, RecordingWriter
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.evaluation.metrics.overlap import FrameOverlap
 from videomt_ros.evaluation.report.contact_sheet import (
     _evenly_in_time,
     contact_sheet,
     write_contact_sheet,
 )
-from videomt_ros.evaluation.report.demo import build_report, write_tracks
+from videomt_ros.evaluation.report.demo import (
+    _matched_iou,
+    _overlap,
+    build_report,
+    write_tracks,
+)
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000
@@ -104,6 +110,58 @@ def test_things_and_stuff_are_scored_apart(tmp_path):
     sky = area['sky'] / (area['sky'] + area['ground'])
     assert report.stuff_iou == pytest.approx((sky + 0 + 1) / 3)
     assert figures_of(report.table())['stuff mIoU'] == f'{(sky + 1) / 3:.2f}'
+
+
+def row(text: str) -> np.ndarray:
+    """An image of one row: a digit is an id, 0 nothing."""
+    return np.array([[int(digit) for digit in text]], np.uint16)
+
+
+def overlap(true_ids: str, ids: str) -> FrameOverlap:
+    return _overlap(row(true_ids), range(1, 10), row(ids), range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ('true_ids', 'ids', 'expected'),
+    [
+        ('11102200', '01100333', 2 / 3 + 1 / 4),
+        ('1122', '5500', 1),
+        # Track 5 covers both, but matches one: IoU 2/3 with object 1, 1/3 with object 2.
+        ('112', '555', 2 / 3),
+        # 1-5 has 6/12 and is found. The two other pairs, 2-5 and 1-6, would add up to 3/9 + 3/9.
+        ('111111111222', '666555555555', 6 / 12),
+        ('0000', '5500', 0),
+        ('1100', '0000', 0),
+    ],
+)
+def test_iou_of_matched_things(true_ids, ids, expected):
+    assert _matched_iou(overlap(true_ids, ids)) == pytest.approx(expected)
+
+
+def test_small_things_do_not_count():
+    # Of 1000 pixels 2 are visible, 1 is not.
+    for area, visible in ((1, 0), (2, 1)):
+        true_ids = np.zeros((20, 50), np.uint16)
+        true_ids[0, :area] = 1
+        found = _overlap(true_ids, [1], np.zeros_like(true_ids), [])
+        assert found.iou.shape == (visible, 0)
+
+
+def test_a_change_of_the_track_is_a_switch_whatever_its_class(tmp_path, scene):
+    writer = RecordingWriter(tmp_path / 'recording', 10)
+    for number in range(3):
+        stamp_ns = START_NS + number * PERIOD_NS
+        ids = scene.frame(number)[1]
+        shift, class_id = ((10, 0), (10, 1), (20, 2))[number]
+        tracks = [as_track(i + shift, class_id, 9) for i in np.unique(ids[ids > 0]).tolist()]
+        writer.add_tracks({'stamp_ns': stamp_ns, 'received_ns': stamp_ns, 'tracks': tracks})
+        writer.add_ids(stamp_ns, np.where(ids, ids + shift, 0).astype(np.uint16))
+    writer.close()
+    scores = build_report(Recording(tmp_path / 'recording'), sent_by_stamp(), HEALTH, scene).scores
+    assert scores.num_found == scores.num_visible
+    assert scores.num_switches == len(tracks)  # of the last frame
+    assert scores.switches_per_100_frames == pytest.approx(100 * scores.num_switches / 3)
+    assert 0 < scores.classes_right < 1
 
 
 def test_stuff_that_is_painted_where_there_is_none_is_no_object(tmp_path, scene):

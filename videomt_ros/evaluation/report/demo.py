@@ -1,23 +1,59 @@
-"""What a live run amounts to: counts, latency, tracks, and agreement with a synthetic truth."""
+"""Summary of a demo run: counts, latency, tracks, and agreement with a synthetic truth.
+
+Letters: H W image size in pixels, n visible things and m tracks in a frame.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from videomt_ros.datasets.recording import Recording
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.evaluation.metrics.clear import THRESHOLD, clear
+from videomt_ros.evaluation.metrics.id_pairs import count_pairs
+from videomt_ros.evaluation.metrics.overlap import FrameOverlap, TrackSequence
 from videomt_ros.evaluation.metrics.semantic import SemanticQuality
-from videomt_ros.evaluation.tracking import TrackQuality, TrackScores
 
+VISIBLE_SHARE = 0.002
+"""A true thing is scored in the frames in which it has at least this share of the pixels."""
 _UNKNOWN = len(ALL_NAMES)
-"""Class of pixels and tracks that have none of those of a scene."""
+"""Class of pixels and tracks whose class is none of those of a scene."""
+
+
+@dataclass(frozen=True)
+class ThingScores:
+    """Agreement of tracks with the true things of a scene. A share of nothing is nan."""
+
+    num_frames: int
+    """Number of frames that were compared."""
+    num_visible: int
+    """Number of visible true things, summed over the frames."""
+    num_found: int
+    """Number of visible true things that a track matches with an IoU of at least 1/2."""
+    num_switches: int
+    """Number of identity switches, as in `metrics.clear` but over all classes together."""
+    mean_iou: float
+    """Mean over the visible things of the IoU with the matched track; 0 where there is none."""
+    classes_right: float
+    """Share of the things found whose track has the true class."""
+
+    @property
+    def found(self) -> float:
+        """Share of the visible things that are found."""
+        return _share(self.num_found, self.num_visible)
+
+    @property
+    def switches_per_100_frames(self) -> float:
+        """Number of identity switches in 100 frames of video."""
+        return 100 * _share(self.num_switches, self.num_frames)
 
 
 @dataclass(frozen=True)
@@ -43,7 +79,7 @@ class LiveReport:
     latency_p95_ms: float
     track_ids: tuple[int, ...]
     """Every id that was seen with pixels."""
-    scores: TrackScores | None
+    scores: ThingScores | None
     """Agreement of the things with the truth, over the frames kept; None where there is none."""
     stuff_iou: float | None
     """IoU of sky, ground and walls over all pixels of these frames, mean over those that ever
@@ -125,7 +161,7 @@ def build_report(
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
         track_ids=tuple(sorted(track_ids)),
-        scores=None if agreement is None else agreement.things.result(),
+        scores=None if agreement is None else agreement.thing_scores(),
         stuff_iou=None if agreement is None else agreement.stuff_iou(),
     )
 
@@ -135,7 +171,9 @@ class _Agreement:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self.things = TrackQuality()
+        self._overlaps: list[FrameOverlap] = []
+        self._same_class: list[FrameOverlap] = []
+        """As _overlaps, with an IoU of 0 for pairs whose classes differ."""
         self._semantic = SemanticQuality(len(ALL_NAMES) + 1)
 
     def update(
@@ -149,14 +187,32 @@ class _Agreement:
         classes = {track['id']: number_of.get(track['class_name'], _UNKNOWN) for track in tracks}
         true_things = [i for i, k in true_classes.items() if k < len(CLASS_NAMES)]
         things = [track['id'] for track in tracks if track['is_thing']]
-        self.things.update(
-            np.where(np.isin(true_ids, true_things), true_ids, 0).astype(np.uint16),
-            np.where(np.isin(ids, things), ids, 0).astype(np.uint16),
-            true_classes,
-            classes,
+        overlap = _overlap(true_ids, true_things, ids, things)
+        same = np.equal.outer(
+            [true_classes[i] for i in overlap.truth_ids.tolist()],
+            [classes[i] for i in overlap.track_ids.tolist()],
         )
+        self._overlaps.append(overlap)
+        self._same_class.append(replace(overlap, iou=overlap.iou * same))
         if self._scene.has_stuff:
             self._semantic.update(_semantic(true_ids, true_classes) + 1, _semantic(ids, classes))
+
+    def thing_scores(self) -> ThingScores:
+        """Scores of the things over all frames so far."""
+        # One sequence for all classes: a track of another class still finds a thing.
+        any_class, same_class = (
+            clear([TrackSequence('scene', 0, frames)])
+            for frames in (self._overlaps, self._same_class)
+        )
+        num_visible = any_class.num_matches + any_class.num_missed
+        return ThingScores(
+            num_frames=len(self._overlaps),
+            num_visible=num_visible,
+            num_found=any_class.num_matches,
+            num_switches=len(any_class.switches),
+            mean_iou=_share(sum(map(_matched_iou, self._overlaps)), num_visible),
+            classes_right=_share(same_class.num_matches, any_class.num_matches),
+        )
 
     def stuff_iou(self) -> float | None:
         """See `LiveReport`."""
@@ -164,6 +220,51 @@ class _Agreement:
         found = [per_class[k]['IoU'] for k in range(len(CLASS_NAMES), len(ALL_NAMES))]
         seen = [iou for iou in found if iou is not None]
         return float(np.mean(seen)) if seen else None
+
+
+def _overlap(
+    true_ids: NDArray[np.uint16],
+    true_things: Sequence[int],
+    ids: NDArray[np.uint16],
+    things: Sequence[int],
+) -> FrameOverlap:
+    """Compare the visible true things of a frame with its tracks of things.
+
+    Args:
+        true_ids: (H, W), identity of each pixel, 0 background.
+        true_things: identities that are things.
+        ids: (H, W), track of each pixel, 0 none.
+        things: tracks that are things.
+
+    Returns:
+        The IoU (n, m) of the things that have at least VISIBLE_SHARE of the pixels.
+    """
+    pairs = count_pairs(true_ids, ids)
+    truth, rows = np.unique(pairs.true_ids, return_inverse=True)
+    tracks, columns = np.unique(pairs.pred_ids, return_inverse=True)
+    shared = np.zeros((len(truth), len(tracks)), np.int64)
+    shared[rows, columns] = pairs.areas
+    true_areas = shared.sum(axis=1)
+    union = true_areas[:, None] + shared.sum(axis=0) - shared
+    visible = np.isin(truth, true_things) & (true_areas >= VISIBLE_SHARE * true_ids.size)
+    kept = np.isin(tracks, things)
+    return FrameOverlap(truth[visible], tracks[kept], (shared / union)[visible][:, kept])
+
+
+def _matched_iou(overlap: FrameOverlap) -> float:
+    """Sum of IoU over the pairs of a one-to-one matching of things and tracks.
+
+    As many things as possible are matched with an IoU of 1/2; the others go to the track that
+    makes the sum largest.
+    """
+    iou = overlap.iou
+    # The plain sum of IoU may prefer two poor pairs to a good one.
+    weight = iou + (iou >= THRESHOLD) * (len(iou) + 1)
+    return float(iou[linear_sum_assignment(weight, maximize=True)].sum())
+
+
+def _share(part: float, whole: int) -> float:
+    return part / whole if whole else float('nan')
 
 
 def _semantic(ids: NDArray[np.uint16], classes: Mapping[int, int]) -> NDArray[np.uint8]:
