@@ -19,7 +19,7 @@ _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'f
 
 
 def usual_threads() -> int:
-    """CPU threads of a process whose run does not say: what the user set for all programs, or 4."""
+    """Return the CPU threads of a run that does not say: those the user set for torch, or 4."""
     return torch.get_num_threads() if os.environ.get('OMP_NUM_THREADS') else 4
 
 
