@@ -23,7 +23,7 @@ from videomt_ros.speed.training import (
 )
 from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.run_file import load_settings
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 
 RUN = """
 network:

@@ -243,7 +243,7 @@ def test_what_a_killed_run_was_writing_is_gone_when_it_goes_on(finished):
         'import os, pathlib, signal, sys, torch\n'
         'from videomt_ros.model import load_model, save_model\n'
         'from videomt_ros.training.checkpoints import AtomicIO\n'
-        'from videomt_ros.training.run_log import cut_log\n'
+        'from videomt_ros.training.callbacks import cut_log\n'
         'out = pathlib.Path(sys.argv[1])\n'
         'net = load_model(out / "model.safetensors")\n'
         'kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n'

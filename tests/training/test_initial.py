@@ -16,7 +16,7 @@ from tests.training.runs import TINY_SIZES
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model, save_model
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.training.initial import load_initial, prepare
-from videomt_ros.training.settings import Phase, TrainSettings
+from videomt_ros.training.run_settings import Phase, TrainSettings
 
 TINY = VidEoMTConfig(
     **{**TINY_SIZES, 'num_queries': 5}, num_classes=3, class_names=('cat', 'dog', 'owl')

@@ -11,8 +11,8 @@ from videomt_ros.resources import resource
 from videomt_ros.training.initial import load_initial
 from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.run_file import load_settings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.scene_clips import SceneClips
-from videomt_ros.training.settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
 
 SHORT = ['phases=[{steps: 2, clip_frames: 2, batch_size: 4}]', 'image_sizes=[[48, 64]]']

@@ -25,7 +25,7 @@ from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.training import validation
 from videomt_ros.training.module import TrainModule
-from videomt_ros.training.settings import Phase, TrainSettings, Validation
+from videomt_ros.training.run_settings import Phase, TrainSettings, Validation
 from videomt_ros.training.trainer import train
 from videomt_ros.training.validation import ScoreCallback
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from videomt_ros.files import whole_file
 from videomt_ros.model.checkpoint import force_to_disk
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.stopping import StopSignals
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from videomt_ros.files import remove_partials, whole_file
 from videomt_ros.training.checkpoints import FOLDER, find_checkpoints
 from videomt_ros.training.machine import precision_of
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 
 NONFINITE_FILE = 'nonfinite_step.json'
 """In the folder of a run: the step that ended it."""

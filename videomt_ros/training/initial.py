@@ -16,7 +16,7 @@ from videomt_ros.model.checkpoint import build_empty, fit_tensors
 from videomt_ros.model.config_completion import build_config
 from videomt_ros.model.pretrained import load_vit
 from videomt_ros.model.sources import read_checkpoint
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 

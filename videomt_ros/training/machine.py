@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
 """What Lightning calls the precisions in which the weights stay in float32."""

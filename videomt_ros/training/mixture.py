@@ -9,9 +9,9 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
 from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import LabelledVideos, open_source
+from videomt_ros.training.run_settings import Phase, TrainSettings
 from videomt_ros.training.sampling import ClipSource, VideoClips
 from videomt_ros.training.scene_clips import SceneClips, scene_table
-from videomt_ros.training.settings import Phase, TrainSettings
 
 
 class Mixture:

@@ -31,8 +31,8 @@ from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probabilities
-from videomt_ros.training.settings import TrainSettings
 
 LOSSES = ('class', 'mask', 'dice')
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.model.presets import load_preset
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.settings_file import build_settings, read_run_file
 
 

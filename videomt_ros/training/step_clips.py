@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from videomt_ros.training.clips import Batch, Clip, collate
 from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.sampling import ClipSource
-from videomt_ros.training.settings import TrainSettings
 
 
 class StepClips(Dataset[tuple[Batch, ...]]):

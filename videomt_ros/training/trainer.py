@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from videomt_ros.files import remove_partials
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.training.averaging import RunningMean
+from videomt_ros.training.callbacks import RunLog, StepBar
 from videomt_ros.training.checkpoints import (
     FOLDER,
     AtomicIO,
@@ -31,6 +32,7 @@ from videomt_ros.training.checkpoints import (
     find_checkpoints,
     newest_checkpoint,
 )
+from videomt_ros.training.data import RunData
 from videomt_ros.training.early_end import told_how_to_go_on
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import (
@@ -44,9 +46,7 @@ from videomt_ros.training.machine import (
 from videomt_ros.training.mixture import Mixture, check_folders
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import group_table
-from videomt_ros.training.run_data import RunData
-from videomt_ros.training.run_log import RunLog, StepBar
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.step_clips import check_shares
 from videomt_ros.training.validation import ScoreCallback
 

@@ -35,7 +35,7 @@ from videomt_ros.training.early_end import disk_is_full
 from videomt_ros.training.machine import is_first_process
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.pictures import log_page, validation_page, write_page
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 
 LOGGED = {
     'ytvis': ('AP', 'AP50', 'AR10', 'HOTA', 'IDF1'),

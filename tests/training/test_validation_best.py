@@ -18,7 +18,7 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.model import load_model
 from videomt_ros.model.weight_files import read_metadata
 from videomt_ros.training.checkpoints import AtomicIO, find_checkpoints
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.trainer import train
 from videomt_ros.training.validation import ScoreCallback
 
@@ -79,7 +79,7 @@ def left(root, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp('left') / 'out'
     code = (
         'import sys; from pathlib import Path; '
-        'from tests.training.test_best import train_and_be_killed; '
+        'from tests.training.test_validation_best import train_and_be_killed; '
         'train_and_be_killed(Path(sys.argv[1]), Path(sys.argv[2]))'
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.mixture import Mixture
-from videomt_ros.training.settings import TrainSettings
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.stopping import end_with_parent
 
