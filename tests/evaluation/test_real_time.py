@@ -90,7 +90,7 @@ def test_each_frame_has_the_newest_result_of_a_stream_on_the_frames_taken(tmp_pa
         if number in taken:
             of_frame[number] = stream.push(frame.image, frame.stamp_ns)
     truth = load_ytvis(dataset.truth[0])
-    results = load_ytvis_results(tmp_path / 'out' / 'real_time', truth)
+    results = load_ytvis_results(tmp_path / 'out' / 'real_time', truth.videos, truth.categories)
     expected: dict[int, list[int]] = {}
     for index, seen in enumerate(seen_by):
         for segment in of_frame[seen].segments if seen is not None else ():

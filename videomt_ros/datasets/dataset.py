@@ -79,8 +79,8 @@ class VideoFrame:
     """RGB, (H, W, 3)."""
 
 
-class Video(Protocol):
-    """One video of a data set; images are read when they are asked for."""
+class AnnotatedVideo(Protocol):
+    """What annotation and result files say of one video."""
 
     @property
     def video_id(self) -> int | str:
@@ -101,6 +101,10 @@ class Video(Protocol):
     def frame_names(self) -> tuple[str, ...]:
         """Of the T annotated frames, as the annotation file has them, such as 'v1/00005.jpg'."""
         ...
+
+
+class Video(AnnotatedVideo, Protocol):
+    """One video of a data set; images are read when they are asked for."""
 
     def frames(self) -> Iterator[VideoFrame]:
         """The images in the order of time.

@@ -14,15 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, Dataset, Video
-from videomt_ros.datasets.formats.panoptic_files import PanopticFrames, VipsegTruth, VipsegVideo
+from videomt_ros.datasets.formats.panoptic_files import PanopticFrames, VipsegVideo
 from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
-from videomt_ros.datasets.formats.vspw import VspwTruth, VspwVideo, load_vspw, load_vspw_results
-from videomt_ros.datasets.formats.ytvis import (
-    YtvisTruth,
-    YtvisVideo,
-    load_ytvis,
-    load_ytvis_results,
-)
+from videomt_ros.datasets.formats.vspw import VspwVideo, load_vspw, load_vspw_results
+from videomt_ros.datasets.formats.ytvis import load_ytvis, load_ytvis_results
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.rle import decode
 
@@ -190,22 +185,16 @@ def open_results(folder: Path, dataset: Dataset) -> Labels:
             VipsegVideo(str(video.video_id), video.size, _png_names(video))
             for video in dataset.videos
         ]
-        frames = load_vipseg_results(folder, VipsegTruth(dataset.categories, panoptic, {}, {}))
+        frames = load_vipseg_results(folder, panoptic, dataset.categories)
         return PanopticLabels(frames, categories)
     if dataset.family == 'vspw':
         semantic = [
             VspwVideo(str(video.video_id), video.size, _png_names(video))
             for video in dataset.videos
         ]
-        results = load_vspw_results(folder, VspwTruth(folder, dataset.categories, semantic))
+        results = load_vspw_results(folder, semantic)
         return SemanticLabels(results.mask, categories, 0)
-    instances = [
-        YtvisVideo(int(video.video_id), video.name, video.size, video.frame_names)
-        for video in dataset.videos
-    ]
-    tracks = load_ytvis_results(
-        folder / 'results.json', YtvisTruth(folder, dataset.categories, instances, None)
-    )
+    tracks = load_ytvis_results(folder / 'results.json', dataset.videos, dataset.categories)
     return TrackLabels(lambda video_id: tracks.get(video_id, ()), categories, has_scores=True)
 
 

@@ -100,7 +100,11 @@ def _score_ytvis(
             raise DatasetError(
                 path, ['Expected annotations, got none: there is nothing to score.']
             )
-    results = load_ytvis_results(results_path, truths)
+    results = load_ytvis_results(
+        results_path,
+        [video for truth in truths for video in truth.videos],
+        [category for truth in truths for category in truth.categories],
+    )
     chosen = _choose([video.video_id for truth in truths for video in truth.videos], video_ids)
     total, done = sum(chosen.values()), itertools.count(1)
     reports: dict[str, ScoreReport] = {}
@@ -174,7 +178,7 @@ def _score_vipseg(
     truth = load_vipseg(path, masks_folder)
     if not truth.has_annotations:
         raise DatasetError(path, ['Expected annotations, got none: there is nothing to score.'])
-    results = load_vipseg_results(folder, truth)
+    results = load_vipseg_results(folder, truth.videos, truth.categories)
     chosen = _choose([video.video_id for video in truth.videos], video_ids)
     videos = [video for video in truth.videos if video.video_id in chosen]
     is_thing = {category.category_id: category.is_thing for category in truth.categories}
@@ -222,7 +226,7 @@ def _score_vspw(
     progress: Progress,
 ) -> ScoreReport:
     truth = load_vspw(root, split)
-    results = load_vspw_results(folder, truth)
+    results = load_vspw_results(folder, truth.videos)
     chosen = _choose([video.video_id for video in truth.videos], video_ids)
     videos = [video for video in truth.videos if video.video_id in chosen]
     total = SemanticQuality(NUM_CLASSES).result()

@@ -128,7 +128,7 @@ def test_results_of_videos_and_of_coco_itself_are_read(tmp_path):
     )
     write_ytvis_results(tmp_path / 'videos.json', [MaskTrack(139, 18, [mask], 0.5)])
     for path in (own, tmp_path / 'videos.json'):
-        results = load_ytvis_results(path, truth)
+        results = load_ytvis_results(path, truth.videos, truth.categories)
         assert list(results) == [139]
         (track,) = results[139]
         assert (track.score, list(track.masks)) == (0.5, [mask])
@@ -236,7 +236,7 @@ def test_panoptic_results_have_the_form_of_vipseg(tmp_path):
     annotation = {'video_id': '139', 'annotations': [{'segments_info': segments}]}
     write(tmp_path / 'out' / 'pred.json', {'annotations': [annotation]})
     write_ids(tmp_path / 'out' / 'pan_pred' / '139' / '000000000139.png', IDS)
-    results = load_vipseg_results(tmp_path / 'out', truth)
+    results = load_vipseg_results(tmp_path / 'out', truth.videos, truth.categories)
     assert (results.ids('139', 0) == IDS).all()
 
 

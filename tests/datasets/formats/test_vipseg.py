@@ -290,7 +290,7 @@ def test_results_pair_by_position_whatever_their_order_and_file_names(tmp_path):
             for segment in frame['segments_info']:
                 del segment['area'], segment['bbox'], segment['iscrowd']
     (folder / 'pred.json').write_text(json.dumps(content))
-    results = load_vipseg_results(folder, truth)
+    results = load_vipseg_results(folder, truth.videos, truth.categories)
     assert results.missing == ()
     for video_id, frames in VIDEOS.items():
         for t, ids in enumerate(frames):
@@ -303,7 +303,7 @@ def test_results_pair_by_position_whatever_their_order_and_file_names(tmp_path):
 def test_a_video_without_results_is_named_and_void(tmp_path):
     truth = load_vipseg(write_truth(tmp_path / 'truth'))
     folder = write_results(tmp_path / 'results', {'3_x': VIDEOS['3_x']})
-    results = load_vipseg_results(folder, truth)
+    results = load_vipseg_results(folder, truth.videos, truth.categories)
     assert results.missing == ('12_abc',)
     assert results.ids('12_abc', 1).tolist() == [[0, 0, 0], [0, 0, 0]]
     assert results.segments('12_abc', 1) == []
@@ -312,7 +312,10 @@ def test_a_video_without_results_is_named_and_void(tmp_path):
 def test_results_of_nothing_are_all_missing(tmp_path):
     truth = load_vipseg(write_truth(tmp_path / 'truth'))
     write_pred_json(tmp_path / 'results', [])
-    assert load_vipseg_results(tmp_path / 'results', truth).missing == ('12_abc', '3_x')
+    assert load_vipseg_results(tmp_path / 'results', truth.videos, truth.categories).missing == (
+        '12_abc',
+        '3_x',
+    )
 
 
 def test_one_error_lists_every_fault_of_results(tmp_path):
@@ -325,7 +328,7 @@ def test_one_error_lists_every_fault_of_results(tmp_path):
     content['annotations'][0]['annotations'][0]['segments_info'][0]['category_id'] = 61
     (folder / 'pred.json').write_text(json.dumps(content))
     (folder / 'pan_pred' / '12_abc' / '00000015.png').unlink()
-    faults = faults_of(load_vipseg_results, folder, truth)
+    faults = faults_of(load_vipseg_results, folder, truth.videos, truth.categories)
     for said in (
         'Video 12_abc: expected annotations of 2 frames, as the truth has images, got 3',
         'pan_pred/12_abc/00000015.png, but there is no such file',
@@ -348,7 +351,7 @@ def test_a_predicted_png_that_does_not_fit_its_json_is_named(tmp_path, ids, said
     truth = load_vipseg(write_truth(tmp_path / 'truth'))
     folder = write_results(tmp_path / 'results')
     write_ids(folder / 'pan_pred' / '3_x' / '00000003.png', np.array(ids))
-    results = load_vipseg_results(folder, truth)
+    results = load_vipseg_results(folder, truth.videos, truth.categories)
     with pytest.raises(DatasetError, match=rf'pan_pred/3_x/00000003\.png: .*{said}'):
         results.ids('3_x', 0)
 
@@ -359,7 +362,12 @@ def test_a_predicted_id_may_change_its_category(tmp_path):
     content = json.loads((folder / 'pred.json').read_text())
     content['annotations'][1]['annotations'][1]['segments_info'][0]['category_id'] = 60
     (folder / 'pred.json').write_text(json.dumps(content))
-    assert load_vipseg_results(folder, truth).segments('12_abc', 1)[0]['category_id'] == 60
+    assert (
+        load_vipseg_results(folder, truth.videos, truth.categories).segments('12_abc', 1)[0][
+            'category_id'
+        ]
+        == 60
+    )
 
 
 def test_pred_json_appears_whole_or_not_at_all(tmp_path):
@@ -501,7 +509,7 @@ def test_synthetic_scenes_are_read_and_written_back_as_they_are(tmp_path):
             assert segments[-1] == truth.segments(video.video_id, t)
         entries.append(PredictedVideo(video.video_id, video.frame_names, segments))
     write_pred_json(tmp_path / 'results', entries)
-    results = load_vipseg_results(tmp_path / 'results', truth)
+    results = load_vipseg_results(tmp_path / 'results', truth.videos, truth.categories)
     for video in truth.videos:
         for t in range(3):
             assert (results.ids(video.video_id, t) == truth.ids(video.video_id, t)).all()

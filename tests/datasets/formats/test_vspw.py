@@ -141,7 +141,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
     truth = load_vspw(write_truth(tmp_path / 'truth'))
     folder = write_results(tmp_path / 'results')
     write_mask(folder / '9_b' / '00000000.png', np.array([[0, 123], [255, 4]]))
-    results = load_vspw_results(folder, truth)
+    results = load_vspw_results(folder, truth.videos)
     assert results.missing == ()
     assert results.mask('9_b', 0).tolist() == [[0, 123], [255, 4]]
     assert results.mask('127_a', 1).tolist() == [[7, 7, 7], [7, 7, 7]]
@@ -154,7 +154,7 @@ def test_a_pixel_without_a_class_where_the_truth_has_one_is_named(tmp_path, valu
     mask = np.full((2, 3), 7, np.uint8)
     mask[1, 0] = value  # the truth is 124 there, the last class
     write_mask(folder / '127_a' / '00000000.png', mask)
-    results = load_vspw_results(folder, truth)
+    results = load_vspw_results(folder, truth.videos)
     with pytest.raises(DatasetError, match=rf'127_a/00000000\.png: .*\[{value}\] in {count} of'):
         results.mask('127_a', 0, truth.mask('127_a', 0))
     assert results.mask('127_a', 0).tolist() == mask.tolist()
@@ -169,7 +169,7 @@ def test_a_pixel_may_hold_anything_where_the_truth_has_no_class(tmp_path):
     second = np.full((2, 3), 0, np.uint8)
     second[1, 2] = 124  # on 130
     write_mask(folder / '127_a' / '00000001.png', second)
-    results = load_vspw_results(folder, truth)
+    results = load_vspw_results(folder, truth.videos)
     assert results.mask('127_a', 0, truth.mask('127_a', 0)).tolist() == mask.tolist()
     assert results.mask('127_a', 1, truth.mask('127_a', 1)).tolist() == second.tolist()
 
@@ -178,7 +178,7 @@ def test_a_video_without_results_is_named_and_void(tmp_path):
     truth = load_vspw(write_truth(tmp_path / 'truth'))
     folder = write_results(tmp_path / 'results')
     shutil.rmtree(folder / '127_a')
-    results = load_vspw_results(folder, truth)
+    results = load_vspw_results(folder, truth.videos)
     assert results.missing == ('127_a',)
     assert results.mask('127_a', 0, truth.mask('127_a', 0)).tolist() == [[255] * 3] * 2
 
@@ -189,20 +189,20 @@ def test_one_error_lists_every_fault_of_results(tmp_path):
     (folder / '127_a' / '00000001.png').rename(folder / '127_a' / '00000002.png')
     (folder / '9_b' / '00000000.png').unlink()
     write_mask(folder / 'other' / '00000000.png', np.zeros((2, 2), np.uint8))
-    faults = faults_of(load_vspw_results, folder, truth)
+    faults = faults_of(load_vspw_results, folder, truth.videos)
     for said in ('127_a/00000001.png, but', '9_b/00000000.png, but', 'got PNGs of other'):
         assert sum(said in fault for fault in faults) == 1, said
     assert len(faults) == 3
-    assert len(faults_of(load_vspw_results, tmp_path / 'none', truth)) == 1
+    assert len(faults_of(load_vspw_results, tmp_path / 'none', truth.videos)) == 1
 
 
 def test_a_folder_above_that_of_the_results_is_not_scored_as_nothing(tmp_path):
     truth = load_vspw(write_truth(tmp_path / 'truth'))
     write_results(tmp_path / 'runs' / 'first')
-    (fault,) = faults_of(load_vspw_results, tmp_path / 'runs', truth)
+    (fault,) = faults_of(load_vspw_results, tmp_path / 'runs', truth.videos)
     assert 'such as 9_b, got none, but first' in fault
     (tmp_path / 'empty').mkdir()
-    assert load_vspw_results(tmp_path / 'empty', truth).missing == ('9_b', '127_a')
+    assert load_vspw_results(tmp_path / 'empty', truth.videos).missing == ('9_b', '127_a')
 
 
 def test_a_list_of_videos_may_come_from_another_system(tmp_path):
@@ -216,7 +216,7 @@ def test_results_of_another_size_are_named(tmp_path):
     folder = write_results(tmp_path / 'results')
     write_mask(folder / '9_b' / '00000000.png', np.zeros((2, 3), np.uint8))
     with pytest.raises(DatasetError, match=r'9_b/00000000\.png: .*2 x 2 pixels .*got 3 x 2'):
-        load_vspw_results(folder, truth).mask('9_b', 0)
+        load_vspw_results(folder, truth.videos).mask('9_b', 0)
 
 
 @pytest.mark.parametrize('subfolder', ['', 'VSPW_480p'])
@@ -308,7 +308,7 @@ def test_synthetic_scenes_are_read_and_written_back_as_they_are(tmp_path):
             # One below: 0, which is void, becomes 255.
             mask = truth.mask(video.video_id, t) - np.uint8(1)
             write_mask(tmp_path / 'results' / video.video_id / name, mask)
-    results = load_vspw_results(tmp_path / 'results', truth)
+    results = load_vspw_results(tmp_path / 'results', truth.videos)
     for video in truth.videos:
         for t in range(3):
             true_mask = truth.mask(video.video_id, t)

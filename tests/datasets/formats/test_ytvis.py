@@ -346,7 +346,9 @@ def test_a_missing_truth_is_named(tmp_path):
 
 def test_results_keep_their_order_and_scores(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
-    results = load_ytvis_results(write(tmp_path / 'results.json', predictions()), known)
+    results = load_ytvis_results(
+        write(tmp_path / 'results.json', predictions()), known.videos, known.categories
+    )
     assert {video: [t.track_id for t in tracks] for video, tracks in results.items()} == {
         2: [1, 3],
         7: [2],
@@ -359,14 +361,19 @@ def test_results_keep_their_order_and_scores(tmp_path):
 
 def test_no_predictions_are_results(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
-    assert load_ytvis_results(write(tmp_path / 'results.json', []), known) == {}
+    assert (
+        load_ytvis_results(write(tmp_path / 'results.json', []), known.videos, known.categories)
+        == {}
+    )
 
 
 def test_unknown_categories_of_results_are_ignored_and_noted(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
     records = predictions()
     records[0]['category_id'] = records[2]['category_id'] = 9
-    results = load_ytvis_results(write(tmp_path / 'results.json', records), known)
+    results = load_ytvis_results(
+        write(tmp_path / 'results.json', records), known.videos, known.categories
+    )
     assert list(results) == [7]
     assert results.notes == (
         'Ignored predictions of category 9, which the truth does not have: 2.',
@@ -382,7 +389,7 @@ def test_results_may_lie_in_a_zip_or_a_folder(tmp_path, member):
         archive.writestr(f'__MACOSX/._{member}', 'x')
         archive.writestr(member, json.dumps(predictions()))
     for place in (path, path.parent):
-        assert sorted(load_ytvis_results(place, known)) == [2, 7]
+        assert sorted(load_ytvis_results(place, known.videos, known.categories)) == [2, 7]
 
 
 def test_a_zip_without_results_says_what_it_holds(tmp_path):
@@ -391,12 +398,24 @@ def test_a_zip_without_results_says_what_it_holds(tmp_path):
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('a.json', '[]')
         archive.writestr('b.json', '[]')
-    assert 'got a.json, b.json' in faults(lambda: load_ytvis_results(path, known))[0]
+    assert (
+        'got a.json, b.json'
+        in faults(lambda: load_ytvis_results(path, known.videos, known.categories))[0]
+    )
     path.write_bytes(path.read_bytes()[:20])
-    assert 'Expected a sound zip file' in faults(lambda: load_ytvis_results(path, known))[0]
+    assert (
+        'Expected a sound zip file'
+        in faults(lambda: load_ytvis_results(path, known.videos, known.categories))[0]
+    )
     path.unlink()
-    assert 'No such file' in faults(lambda: load_ytvis_results(path, known))[0]
-    assert 'results.json or results.zip' in faults(lambda: load_ytvis_results(tmp_path, known))[0]
+    assert (
+        'No such file'
+        in faults(lambda: load_ytvis_results(path, known.videos, known.categories))[0]
+    )
+    assert (
+        'results.json or results.zip'
+        in faults(lambda: load_ytvis_results(tmp_path, known.videos, known.categories))[0]
+    )
 
 
 @pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -408,7 +427,7 @@ def test_a_damaged_zip_says_so_however_it_was_packed(tmp_path, method):
     data = bytearray(path.read_bytes())
     data[60:90] = bytes(30)
     path.write_bytes(data)
-    (fault,) = faults(lambda: load_ytvis_results(path, known))
+    (fault,) = faults(lambda: load_ytvis_results(path, known.videos, known.categories))
     assert 'zip file, but ' in fault
     assert 'None' not in fault
 
@@ -422,8 +441,9 @@ def test_results_may_belong_to_the_videos_of_several_truths(tmp_path):
         for name, content in (('gt_short.json', short), ('gt_long.json', long))
     ]
     path = write(tmp_path / 'results.json', predictions())
-    assert sorted(load_ytvis_results(path, truths)) == [2, 7]
-    assert faults(lambda: load_ytvis_results(path, truths[0])) == (
+    videos = [video for one in truths for video in one.videos]
+    assert sorted(load_ytvis_results(path, videos, truths[0].categories)) == [2, 7]
+    assert faults(lambda: load_ytvis_results(path, truths[0].videos, truths[0].categories)) == (
         'Prediction [1]: video_id 7 is not among the videos of the truth.',
     )
 
@@ -474,13 +494,13 @@ def test_a_fault_of_results_names_its_place(tmp_path, change, fault):
     records = predictions()
     change(records)
     path = write(tmp_path / 'results.json', records)
-    assert faults(lambda: load_ytvis_results(path, known)) == (fault,)
+    assert faults(lambda: load_ytvis_results(path, known.videos, known.categories)) == (fault,)
 
 
 def test_results_that_are_no_list_are_refused(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
     path = write(tmp_path / 'results.json', {'annotations': []})
-    assert faults(lambda: load_ytvis_results(path, known)) == (
+    assert faults(lambda: load_ytvis_results(path, known.videos, known.categories)) == (
         'Expected a list of predictions, got an object.',
     )
 
@@ -495,7 +515,7 @@ def test_written_results_are_read_back_and_the_zip_holds_the_same(tmp_path):
     ]
     path = tmp_path / 'out' / 'results.json'
     write_ytvis_results(path, iter(tracks))
-    results = load_ytvis_results(path, known)
+    results = load_ytvis_results(path, known.videos, known.categories)
     (first,), (second,) = results[7], results[2]
     assert (first.category_id, first.score, list(first.masks)) == (3, 1 / 3, tracks[0].masks)
     assert (second.category_id, second.score, list(second.masks)) == (1, 0.25, tracks[1].masks)

@@ -97,7 +97,7 @@ class Checks:
         return None
 
     def known(
-        self, record: dict[str, Any], field: str, where: str, ids: Container[int], whose: str
+        self, record: dict[str, Any], field: str, where: str, ids: Container[int | str], whose: str
     ) -> int | None:
         """Check the id of another record."""
         value = self.whole(record, field, where)

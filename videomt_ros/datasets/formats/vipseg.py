@@ -68,21 +68,24 @@ def load_vipseg(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
     return truth
 
 
-def load_vipseg_results(folder: Path, truth: VipsegTruth) -> VipsegResults:
+def load_vipseg_results(
+    folder: Path, videos: Sequence[VipsegVideo], categories: Iterable[Category]
+) -> VipsegResults:
     """Open results: read `pred.json`, and see that every PNG is there.
 
     Videos may come in any order. One without a result is named in `missing` and is all void.
 
     Args:
         folder: holds `pred.json` and `pan_pred/`.
-        truth: whose videos they are results of.
+        videos: the videos that may have results, such as those of a `VipsegTruth`.
+        categories: the categories that a result may have.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
     faults: list[str] = []
     path = folder / 'pred.json'
-    results = read_results(path, folder / 'pan_pred', truth, faults)
+    results = read_results(path, folder / 'pan_pred', videos, categories, faults)
     if faults:
         raise DatasetError(path, faults)
     return results

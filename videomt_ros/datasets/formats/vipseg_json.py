@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,31 +79,36 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
 
 
 def read_results(
-    path: Path, masks_folder: Path, truth: VipsegTruth, faults: list[str]
+    path: Path,
+    masks_folder: Path,
+    videos: Sequence[VipsegVideo],
+    categories: Iterable[Category],
+    faults: list[str],
 ) -> VipsegResults:
     """Read results as far as they can be used.
 
     Args:
         path: of `pred.json`.
         masks_folder: of the predicted PNGs.
-        truth: whose videos they are results of.
+        videos: the videos that may have results.
+        categories: the categories that a result may have.
         faults: what is wrong is added to them.
 
     Raises:
         DatasetError: the file is not JSON of this form at all.
     """
-    category_ids = {category.category_id for category in truth.categories}
-    videos = {video.video_id: video for video in truth.videos}
+    category_ids = {category.category_id for category in categories}
+    by_id = {video.video_id: video for video in videos}
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
     for video_id, entries in _annotated(_read_json(path, ('annotations',)), faults):
-        if video_id not in videos:
+        if video_id not in by_id:
             faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
             continue
-        video = videos[video_id]
+        video = by_id[video_id]
         segments[video_id] = _read_frames(video, entries, category_ids, faults, is_truth=False)
         masks[video_id] = _find_masks(masks_folder, video, faults)
-    return VipsegResults(truth.videos, segments, masks)
+    return VipsegResults(videos, segments, masks)
 
 
 def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:

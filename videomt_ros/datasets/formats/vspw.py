@@ -164,7 +164,7 @@ def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
     return truth
 
 
-def load_vspw_results(folder: Path, truth: VspwTruth) -> VspwResults:
+def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
     """Open results: see that every PNG is there; they are read when asked for.
 
     A video without a folder is named in `missing`. PNGs of frames that the truth has not are not
@@ -172,16 +172,16 @@ def load_vspw_results(folder: Path, truth: VspwTruth) -> VspwResults:
 
     Args:
         folder: holds `<video>/<frame>.png`.
-        truth: whose videos they are results of.
+        videos: the videos that may have results, such as those of a `VspwTruth`.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
     if not folder.is_dir():
         raise DatasetError(folder, ['Expected a folder of results, but there is none.'])
-    results = VspwResults(folder, truth.videos)
+    results = VspwResults(folder, videos)
     faults = []
-    for video in truth.videos:
+    for video in videos:
         if video.video_id in results.missing:
             continue
         present = {path.name for path in (folder / video.video_id).iterdir()}
@@ -191,17 +191,17 @@ def load_vspw_results(folder: Path, truth: VspwTruth) -> VspwResults:
             for name in video.frame_names
             if name not in present
         ]
-    known = {video.video_id for video in truth.videos}
+    known = {video.video_id for video in videos}
     faults += [
         f'Expected results of videos of the truth, got PNGs of {path.name}.'
         for path in sorted(folder.iterdir())
         if path.name not in known and find_files(path, ('.png',))
     ]
-    if not faults and len(results.missing) == len(truth.videos):
+    if not faults and len(results.missing) == len(videos):
         found = [path.name for path in folder.iterdir() if not path.name.startswith('.')]
         if found:
             faults.append(
-                f'Expected folders of videos of the truth, such as {truth.videos[0].video_id}, '
+                f'Expected folders of videos of the truth, such as {videos[0].video_id}, '
                 f'got none, but {", ".join(sorted(found)[:5])}. Name the folder that holds them.'
             )
     if faults:

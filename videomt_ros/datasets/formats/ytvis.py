@@ -12,12 +12,12 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError
 from videomt_ros.datasets.formats.coco import is_coco, read_images
 from videomt_ros.datasets.formats.instance_files import (
     FileMasks,
@@ -72,24 +72,26 @@ def load_ytvis(path: Path) -> YtvisTruth:
     return YtvisTruth(path, categories, with_names(videos.values()), tracks)
 
 
-def load_ytvis_results(path: Path, truth: YtvisTruth | Sequence[YtvisTruth]) -> YtvisResults:
+def load_ytvis_results(
+    path: Path, videos: Iterable[AnnotatedVideo], categories: Iterable[Category]
+) -> YtvisResults:
     """Read predictions.
 
     Args:
         path: `results.json`, a .zip that holds it, or a folder that holds one of them.
-        truth: the annotation file that they are for, or several, any of which may have a video.
+        videos: the videos that may have predictions, such as those of a `YtvisTruth`.
+        categories: the categories that count.
 
     Returns:
         Of each video, the predictions in the order of the file; videos without one are left out.
-        Those of categories that the truth does not know are ignored, as the reference does, and
+        Those of other categories are ignored, as the reference does, and
         noted.
 
     Raises:
         DatasetError: lists every fault, with its place in the file, counted from 0.
     """
-    truths = [truth] if isinstance(truth, YtvisTruth) else truth
-    sizes = {v.video_id: (v.size, len(v.frame_names)) for one in truths for v in one.videos}
-    known = {category.category_id for one in truths for category in one.categories}
+    sizes = {video.video_id: (video.size, len(video.frame_names)) for video in videos}
+    known = {category.category_id for category in categories}
     content = _load_results(path)
     checks = Checks()
     if not isinstance(content, list):
