@@ -21,9 +21,8 @@ from videomt_ros.speed.training import (
     measure,
     one_process,
 )
-from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.run_file import load_settings
-from videomt_ros.training.run_settings import TrainSettings
+from videomt_ros.training.run_settings import Augmentation, TrainSettings
 
 RUN = """
 network:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets
+from videomt_ros.training.criterion import Criterion, Targets
+from videomt_ros.training.run_settings import LossWeights
 
 
 def losses_of(weights: LossWeights, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.training.augment import ClipTransform, draw_transform
-from videomt_ros.training.data_settings import Augmentation
+from videomt_ros.training.run_settings import Augmentation
 
 PLAIN = {'crop_probability': 0.0, 'flip_probability': 0.0, 'max_rotation_deg': 0.0}
 

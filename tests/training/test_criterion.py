@@ -8,13 +8,9 @@ import torch.nn.functional as F
 
 from tests.training.losses import losses_of
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.criterion import (
-    Criterion,
-    LossWeights,
-    Targets,
-    build_targets,
-)
+from videomt_ros.training.criterion import Criterion, Targets, build_targets
 from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
+from videomt_ros.training.run_settings import LossWeights
 
 SIZE = 16
 POINTS = LossWeights(num_points=400, expected_from='first_sight')

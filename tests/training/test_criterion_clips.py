@@ -13,12 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
-from videomt_ros.training.criterion import (
-    Criterion,
-    LossWeights,
-    Targets,
-    build_targets,
-)
+from videomt_ros.training.criterion import Criterion, Targets, build_targets
+from videomt_ros.training.run_settings import LossWeights
 
 SIZE, NUM_QUERIES, NUM_CLASSES = 16, 4, 3
 WEIGHTS = LossWeights(num_points=200, expected_from='first_sight')

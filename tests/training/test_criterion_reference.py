@@ -22,7 +22,8 @@ from transformers.models.mask2former.modeling_mask2former import (
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
-from videomt_ros.training.criterion import Criterion, LossWeights, Targets, build_targets
+from videomt_ros.training.criterion import Criterion, Targets, build_targets
+from videomt_ros.training.run_settings import LossWeights
 
 NUM_QUERIES, NUM_CLASSES, SIZE = 7, 5, 24
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from videomt_ros.cli import main
-from videomt_ros.training.criterion import LossWeights
 from videomt_ros.training.run_file import load_settings
-from videomt_ros.training.run_settings import Phase
+from videomt_ros.training.run_settings import LossWeights, Phase
 
 ROOT = Path(__file__).parents[2]
 SMALL = """

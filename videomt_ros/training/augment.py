@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from videomt_ros.training.data_settings import Augmentation
+from videomt_ros.training.run_settings import Augmentation
 
 Pixel = TypeVar('Pixel', np.uint8, np.uint16)
 

@@ -14,8 +14,7 @@ K classes, P points, M (object, frame) pairs of these frames with a mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.matcher import assign, count_pairs, first_visible, pair_costs
 from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
-from videomt_ros.training.ranges import check_range
+from videomt_ros.training.run_settings import LossWeights
 
 
 class Targets(NamedTuple):
@@ -70,42 +69,6 @@ def build_targets(
     if extents is None:
         extents = torch.ones(num_clips, 2)
     return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips, extents)
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the losses and of the matching costs, and how points are drawn.
-
-    Masks and Dice weigh as much in the matching as in the loss.
-    """
-
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    class_match_weight: float = 2.0
-    """Of the class in the matching cost. The more it counts, the more several queries on one
-    object may each guess a class of their own and leave it to the matching to pick the right one.
-    """
-    no_object_weight: float = 0.1
-    """Weight of the class no object in the cross entropy."""
-    num_points: int = 12544
-    """Points per mask, 112 squared as in Mask2Former."""
-    oversample_ratio: float = 3.0
-    """Candidates per point from which the most uncertain are taken."""
-    importance_ratio: float = 0.75
-    """Share of points that are taken for their uncertainty; the rest are uniform."""
-    expected_from: Literal['clip', 'first_sight'] = 'clip'
-    """From when on the query of an object is to say its class, with an empty mask where it is
-    hidden. clip: in every frame, as the released models learnt it; of a clip in chunks, in every
-    frame of the chunk where it is first seen and after. first_sight: before, the query is to say
-    no object, since nothing in a stream's past can tell that one will come."""
-
-    def __post_init__(self) -> None:
-        check_range(
-            self, 'class_weight mask_weight dice_weight class_match_weight no_object_weight', 0
-        )
-        check_range(self, 'num_points oversample_ratio', 1)
-        check_range(self, 'importance_ratio', 0, 1)
 
 
 def to_host(tensor: Tensor) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clip_truth import ClipTruth, open_truth
 from videomt_ros.training.clips import Clip, list_frames
-from videomt_ros.training.data_settings import DataSource
+from videomt_ros.training.run_settings import DataSource
 
 logger = logging.getLogger(__name__)
 

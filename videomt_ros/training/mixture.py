@@ -7,9 +7,8 @@ from pathlib import Path
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
-from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import LabelledVideos, open_source
-from videomt_ros.training.run_settings import Phase, TrainSettings
+from videomt_ros.training.run_settings import SYNTHETIC, Phase, TrainSettings
 from videomt_ros.training.sampling import ClipSource, VideoClips
 from videomt_ros.training.scene_clips import SceneClips, scene_table
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
 from videomt_ros.datasets.synthetic.wall import check_hidden_frames
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.training.criterion import LossWeights
-from videomt_ros.training.data_settings import Augmentation, DataSource
-from videomt_ros.training.ranges import check_range
 
 MAY_CHANGE = (
     'out', 'device', 'devices', 'nodes', 'threads', 'workers', 'accumulate', 'precision',
@@ -18,6 +16,108 @@ MAY_CHANGE = (
     'validation', 'wandb',
 )  # fmt: skip
 """Settings with which a run may be resumed: they say where and how it runs, not what it learns."""
+
+SYNTHETIC = 'synthetic'
+"""The data set that is drawn rather than read."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set of a mixture."""
+
+    dataset: str
+    """Its format: ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco, coco_panoptic; or
+    synthetic. One's own data has the name of the format it is in."""
+    root: str = ''
+    """Its folder; synthetic has none."""
+    split: str = 'train'
+    weight: float = 1.0
+    """Share of the clips that come from it, over the sum of all weights."""
+    renamed: tuple[tuple[str, str | None], ...] = ()
+    """Pairs of a category's name and the network's name for it, such as [car, sedan], or null to
+    leave it out: the mouse of COCO is no animal. Names that are alike need none; categories that
+    the network does not know are left out."""
+
+    def __post_init__(self) -> None:
+        names = (*BENCHMARK_NAMES, SYNTHETIC)
+        if self.dataset not in names:
+            raise ValueError(f'Expected dataset out of {", ".join(names)}, got {self.dataset!r}.')
+        if bool(self.root) == (self.dataset == SYNTHETIC):
+            wanted = 'no root' if self.root else 'a root, the folder of the data set,'
+            raise ValueError(
+                f'Expected {wanted} for the data set {self.dataset}, got {self.root!r}.'
+            )
+        check_range(self, 'weight', 0, open_=True)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How clips of annotated videos are varied; the same for all frames of a clip.
+
+    The defaults are those of the published recipe for YouTube-VIS and OVIS. For VIPSeg and VSPW it
+    takes short sides from 480 to 800, a long side of 1333, and no crops. Synthetic scenes are not
+    varied: each is drawn anew.
+    """
+
+    short_sides: tuple[int, ...] = (320, 352, 392, 416, 448, 480, 512, 544, 576, 608, 640)
+    """Pixels; each clip has one of them."""
+    max_long_side: int = 768
+    """Pixels; the short side is less where the long one would exceed it."""
+    crop_probability: float = 0.5
+    flip_probability: float = 0.5
+    """Of left and right."""
+    max_rotation_deg: float = 15.0
+    """Of a frame of a pseudo-clip, either way."""
+
+    def __post_init__(self) -> None:
+        if not self.short_sides or min(self.short_sides) < 8:
+            raise ValueError(
+                'Expected short_sides, one or more of 8 pixels or more, '
+                f'got {list(self.short_sides)}.'
+            )
+        if self.max_long_side < max(self.short_sides):
+            raise ValueError(
+                'Expected max_long_side of the largest of short_sides or more, '
+                f'{max(self.short_sides)}, got {self.max_long_side}.'
+            )
+        check_range(self, 'crop_probability flip_probability', 0, 1)
+        check_range(self, 'max_rotation_deg', 0, 180)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses and of the matching costs, and how points are drawn.
+
+    Masks and Dice weigh as much in the matching as in the loss.
+    """
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    class_match_weight: float = 2.0
+    """Of the class in the matching cost. The more it counts, the more several queries on one
+    object may each guess a class of their own and leave it to the matching to pick the right one.
+    """
+    no_object_weight: float = 0.1
+    """Weight of the class no object in the cross entropy."""
+    num_points: int = 12544
+    """Points per mask, 112 squared as in Mask2Former."""
+    oversample_ratio: float = 3.0
+    """Candidates per point from which the most uncertain are taken."""
+    importance_ratio: float = 0.75
+    """Share of points that are taken for their uncertainty; the rest are uniform."""
+    expected_from: Literal['clip', 'first_sight'] = 'clip'
+    """From when on the query of an object is to say its class, with an empty mask where it is
+    hidden. clip: in every frame, as the released models learnt it; of a clip in chunks, in every
+    frame of the chunk where it is first seen and after. first_sight: before, the query is to say
+    no object, since nothing in a stream's past can tell that one will come."""
+
+    def __post_init__(self) -> None:
+        check_range(
+            self, 'class_weight mask_weight dice_weight class_match_weight no_object_weight', 0
+        )
+        check_range(self, 'num_points oversample_ratio', 1)
+        check_range(self, 'importance_ratio', 0, 1)
 
 
 @dataclass(frozen=True)
@@ -232,3 +332,28 @@ class TrainSettings:
         for part in ('network', 'losses', 'augmentation'):
             values |= {f'{part}.{name}': value for name, value in values.pop(part).items()}
         return values
+
+
+def check_range(
+    settings: Any, names: str, lowest: float, highest: float = math.inf, *, open_: bool = False
+) -> None:
+    """Check fields of a record of settings.
+
+    Args:
+        settings: the record.
+        names: of the fields, separated by spaces.
+        lowest: smallest value allowed.
+        highest: largest value allowed.
+        open_: the lowest value itself is not allowed.
+
+    Raises:
+        ValueError: a value is outside, or no number; names the field.
+    """
+    for name in names.split():
+        value = getattr(settings, name)
+        if lowest <= value <= highest and not (open_ and value == lowest) and math.isfinite(value):
+            continue
+        limits = f'above {lowest}' if open_ else f'of {lowest} or more'
+        if highest < math.inf:
+            limits = f'above {lowest}, up to {highest}' if open_ else f'from {lowest} to {highest}'
+        raise ValueError(f'Expected {name} {limits}, got {value}.')

@@ -8,8 +8,8 @@ import numpy as np
 
 from videomt_ros.training.augment import draw_transform
 from videomt_ros.training.clips import Clip
-from videomt_ros.training.data_settings import Augmentation
 from videomt_ros.training.labelled_clips import LabelledVideos
+from videomt_ros.training.run_settings import Augmentation
 
 
 class ClipSource(Protocol):

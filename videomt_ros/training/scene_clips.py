@@ -13,8 +13,8 @@ import numpy as np
 from videomt_ros.datasets.dataset import Category
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.training.clips import Clip, list_frames, objects_of_ids
-from videomt_ros.training.data_settings import SYNTHETIC
 from videomt_ros.training.labelled_clips import class_table
+from videomt_ros.training.run_settings import SYNTHETIC
 
 FIRST_TRAINING_SEED = 1_000_000
 """Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
