@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
 
 from videomt_ros.model.presets import load_preset
 from videomt_ros.training.run_settings import TrainSettings
-from videomt_ros.training.settings_file import build_settings, read_run_file
 
 
 def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainSettings:
@@ -73,4 +79,158 @@ def _keep_single_frames(values: dict[str, Any]) -> dict[str, Any]:
             'network': network | {'propagation': 'none'},
             'phases': [phase | single for phase in phases],
         }
+    )
+
+
+def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file of keys and values.
+
+    Args:
+        path: the file.
+        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside, and
+            so does `phases.0.steps=9`.
+
+    Raises:
+        ValueError: file or override is none.
+        OSError: the file cannot be read.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'Expected a YAML run file, {path} is none: {error}.') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'Expected keys and values in {path}, see config/train_demo.yaml.')
+    for override in overrides:
+        key, separator, value = override.partition('=')
+        if not separator:
+            raise ValueError(f'Expected an override as key=value, got {override!r}.')
+        *parents, leaf = key.split('.')
+        place: Any = values
+        for depth, parent in enumerate(parents):
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else place[int(parent)]
+            name = [*parents, leaf][depth + 1]
+            is_entry = isinstance(place, list) and name in map(str, range(len(place)))
+            if not (is_entry or isinstance(place, dict)):
+                where = '.'.join(parents[: depth + 1])
+                raise ValueError(
+                    f'Expected {name} inside {where} for {override!r}, it has none. '
+                    f'Give it as a whole: {where}=...'
+                )
+        try:
+            place[leaf if isinstance(place, dict) else int(leaf)] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f'Expected a value in YAML in {override!r}: {error}.') from error
+    return values
+
+
+def build_settings(kind: Any, values: Any, where: str = '') -> Any:
+    """Build a dataclass of settings, and those within it, from plain values.
+
+    Args:
+        kind: the dataclass.
+        values: its fields by name.
+        where: what to put before a field's name in errors.
+
+    Raises:
+        ValueError: a field is unknown or missing, or its value has the wrong type or range.
+    """
+    if not isinstance(values, dict):
+        place = where.rstrip('.') or 'the run file'
+        raise ValueError(f'Expected keys and values in {place}, got {values!r}.')
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}
+    unknown = sorted(str(name) for name in set(values) - known)
+    if unknown:
+        raise ValueError(
+            f'Unknown settings: {", ".join(where + name for name in unknown)}.'
+            f'{_meant(kind, unknown, where)} Expected some of: {", ".join(sorted(known))}.'
+        )
+    missing = [
+        where + item.name
+        for item in fields(kind)
+        if item.name not in values and item.default is item.default_factory is MISSING
+    ]
+    if missing:
+        raise ValueError(
+            f'Missing settings: {", ".join(missing)}. Give them in the run file or as key=value; '
+            f'{kind.__module__}.{kind.__name__} says what they mean.'
+        )
+    converted = {
+        name: _convert(hints[name], value, where + name) for name, value in values.items()
+    }
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        # It knows its fields, and not which of several phases or data sets it is.
+        raise ValueError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
+
+
+def _meant(kind: Any, unknown: Sequence[str], where: str) -> str:
+    """The nearest names, for an error."""
+    # The first of a name is the outermost.
+    names = {name.rpartition('.')[2]: name for name in reversed([*_dotted_names(kind)])}
+    near = [
+        where + names[match] for name in unknown for match in get_close_matches(name, names, 1)
+    ]
+    return f' Did you mean {", ".join(near)}?' if near else ''
+
+
+def _dotted_names(kind: Any) -> Iterator[str]:
+    """The fields of a dataclass, then those within them; of a list, of its first entry."""
+    hints = get_type_hints(kind)
+    yield from hints
+    for name, hint in hints.items():
+        place = f'{name}.0' if get_origin(hint) is tuple else name
+        for part in (hint, *get_args(hint)):
+            if is_dataclass(part):
+                yield from (f'{place}.{inner}' for inner in _dotted_names(part))
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """A value of a run file as the type that its field has.
+
+    Raises:
+        ValueError: it is of another type; says which setting.
+    """
+    if get_origin(hint) is UnionType:  # a setting that may be null
+        if value is None:
+            return None
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    if is_dataclass(hint):
+        return build_settings(hint, value, f'{name}.')
+    if get_origin(hint) is tuple:
+        return _convert_list(hint, value, name)
+    if hint is float:
+        # In YAML 1.1 a number such as 1e-4, without a point, is a text.
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f'Expected {name} to be a number, got {value!r}.')
+        return number
+    for kind, meaning in (
+        (bool, 'true or false'), (int, 'a whole number'), (str, 'a text')
+    ):  # fmt: skip
+        if hint is kind and type(value) is not kind:
+            raise ValueError(f'Expected {name} to be {meaning}, got {value!r}.')
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ValueError(
+            f'Expected {name} to be one of {", ".join(get_args(hint))}, got {value!r}.'
+        )
+    return value
+
+
+def _convert_list(hint: Any, value: Any, name: str) -> tuple[Any, ...]:
+    """The same for a tuple, of any length or of a fixed one."""
+    kinds = get_args(hint)
+    any_length = kinds[-1] is Ellipsis
+    if not isinstance(value, (list, tuple)) or not (any_length or len(value) == len(kinds)):
+        length = '' if any_length else f' of {len(kinds)}'
+        raise ValueError(f'Expected {name} to be a list{length}, got {value!r}.')
+    if any_length:
+        kinds = (kinds[0],) * len(value)
+    return tuple(
+        _convert(kind, item, f'{name}.{i}')
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
