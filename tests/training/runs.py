@@ -12,10 +12,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from videomt_ros.training.data import RunData
+from videomt_ros.training.data import Mixture, RunData
 from videomt_ros.training.initial import load_initial
 from videomt_ros.training.machine import find_machine, set_threads
-from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.run_settings import TrainSettings

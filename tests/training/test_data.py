@@ -14,11 +14,9 @@ from tests.training.runs import TINY_SIZES
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.training.clips import Batch, Clip
-from videomt_ros.training.data import load_batches
-from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.data import Mixture, StepClips, load_batches
 from videomt_ros.training.run_settings import DataSource, Phase, TrainSettings
 from videomt_ros.training.sampling import ClipSource
-from videomt_ros.training.step_clips import StepClips
 
 NETWORK = VidEoMTConfig(
     **{**TINY_SIZES, 'size_divisor': 16},

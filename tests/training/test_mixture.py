@@ -14,11 +14,9 @@ from tests.training.runs import tiny_network
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.training.clips import Batch
-from videomt_ros.training.data import load_batches
-from videomt_ros.training.mixture import Mixture
+from videomt_ros.training.data import Mixture, StepClips, load_batches
 from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.run_settings import TrainSettings
-from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.trainer import train
 
 NAMES = ['star', 'circle', 'square', 'triangle', 'ring', 'cross']

@@ -13,11 +13,10 @@ from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import build_targets
+from videomt_ros.training.data import Mixture, StepClips
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.machine import cluster_plugins, find_machine, precision_plugin
-from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.module import TrainModule
-from videomt_ros.training.step_clips import StepClips
 from videomt_ros.training.trainer import build_trainer
 
 

@@ -8,12 +8,11 @@ import pytest
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource
+from videomt_ros.training.data import Mixture, StepClips
 from videomt_ros.training.initial import load_initial
-from videomt_ros.training.mixture import Mixture
 from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.scene_clips import SceneClips
-from videomt_ros.training.step_clips import StepClips
 
 SHORT = ['phases=[{steps: 2, clip_frames: 2, batch_size: 4}]', 'image_sizes=[[48, 64]]']
 

@@ -21,14 +21,12 @@ from torch import Tensor
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.training.averaging import RunningMean
-from videomt_ros.training.data import RunData
+from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import less_memory, memory_is_full
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import find_machine, precision_of, set_threads
-from videomt_ros.training.mixture import Mixture, check_folders
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_settings import SYNTHETIC, Augmentation, DataSource, TrainSettings
-from videomt_ros.training.step_clips import check_shares
 from videomt_ros.training.trainer import build_trainer, quieten_lightning
 
 REST = 'rest'

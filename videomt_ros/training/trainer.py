@@ -32,7 +32,7 @@ from videomt_ros.training.checkpoints import (
     find_checkpoints,
     newest_checkpoint,
 )
-from videomt_ros.training.data import RunData
+from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import told_how_to_go_on
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import (
@@ -43,11 +43,9 @@ from videomt_ros.training.machine import (
     precision_plugin,
     set_threads,
 )
-from videomt_ros.training.mixture import Mixture, check_folders
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.optimiser import group_table
 from videomt_ros.training.run_settings import TrainSettings
-from videomt_ros.training.step_clips import check_shares
 from videomt_ros.training.validation import ScoreCallback
 
 logger = logging.getLogger(__name__)
