@@ -15,8 +15,8 @@ from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.training.clips import Batch, Clip
 from videomt_ros.training.data import Mixture, StepClips, load_batches
+from videomt_ros.training.labelled_clips import ClipSource
 from videomt_ros.training.run_settings import DataSource, Phase, TrainSettings
-from videomt_ros.training.sampling import ClipSource
 
 NETWORK = VidEoMTConfig(
     **{**TINY_SIZES, 'size_divisor': 16},

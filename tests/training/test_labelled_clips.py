@@ -15,9 +15,8 @@ from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Clip, list_frames
-from videomt_ros.training.labelled_clips import class_table, open_source
+from videomt_ros.training.labelled_clips import VideoClips, class_table, open_source
 from videomt_ros.training.run_settings import Augmentation, DataSource
-from videomt_ros.training.sampling import VideoClips
 
 AS_IT_IS = ClipTransform((0, 0, *SIZE), SIZE, flip=False)
 NETWORK = ('star', 'circle', 'square', 'triangle', 'ring', 'cross')

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from videomt_ros.training.sampling import frame_times
+from videomt_ros.training.labelled_clips import frame_times
 
 
 def draw_times(num_frames: int, clip_frames: int, max_stride: int, draws: int = 2000) -> Counter:

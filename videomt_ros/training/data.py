@@ -15,9 +15,8 @@ from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
 from videomt_ros.training.clips import Batch, Clip, collate
-from videomt_ros.training.labelled_clips import LabelledVideos, open_source
+from videomt_ros.training.labelled_clips import ClipSource, LabelledVideos, VideoClips, open_source
 from videomt_ros.training.run_settings import SYNTHETIC, Phase, TrainSettings
-from videomt_ros.training.sampling import ClipSource, VideoClips
 from videomt_ros.training.scene_clips import SceneClips, scene_table
 from videomt_ros.training.stopping import end_with_parent
 
