@@ -12,8 +12,7 @@ from torch import Tensor
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.chunks import chunk_losses
-from videomt_ros.training.criterion import Criterion, Targets, build_targets
+from videomt_ros.training.criterion import Criterion, Targets, build_targets, chunk_losses
 from videomt_ros.training.matcher import assign
 from videomt_ros.training.run_settings import LossWeights
 

@@ -26,9 +26,8 @@ from videomt_ros.model import VidEoMT
 from videomt_ros.model.checkpoint import describe
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.averaging import RunningMean
-from videomt_ros.training.chunks import chunk_losses
 from videomt_ros.training.clips import Batch
-from videomt_ros.training.criterion import Criterion
+from videomt_ros.training.criterion import Criterion, chunk_losses
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
 from videomt_ros.training.run_settings import TrainSettings
