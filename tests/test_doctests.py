@@ -26,4 +26,4 @@ def test_examples_run(name):
 
 
 def test_there_are_examples():
-    assert 'videomt_ros.training.schedule' in MODULES
+    assert 'videomt_ros.training.optimiser' in MODULES

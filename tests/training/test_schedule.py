@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from videomt_ros.training.schedule import (
+from videomt_ros.training.optimiser import (
     learning_rate_factor,
     learning_rate_factors,
     masked_attention_probabilities,

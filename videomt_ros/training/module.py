@@ -29,9 +29,13 @@ from videomt_ros.training.averaging import RunningMean
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, chunk_losses
 from videomt_ros.training.early_end import NonFiniteLoss
-from videomt_ros.training.optimiser import parameter_groups, set_learning_rates
+from videomt_ros.training.optimiser import (
+    learning_rate_factors,
+    masked_attention_probabilities,
+    parameter_groups,
+    set_learning_rates,
+)
 from videomt_ros.training.run_settings import TrainSettings
-from videomt_ros.training.schedule import learning_rate_factors, masked_attention_probabilities
 
 LOSSES = ('class', 'mask', 'dice')
 
