@@ -20,7 +20,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
-from videomt_ros.training.averaging import RunningMean
+from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import less_memory, memory_is_full
 from videomt_ros.training.initial import load_initial, prepare

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.checkpoint import describe
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.averaging import RunningMean
+from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, chunk_losses
 from videomt_ros.training.early_end import NonFiniteLoss

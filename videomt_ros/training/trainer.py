@@ -23,8 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from videomt_ros.files import remove_partials
 from videomt_ros.model import VidEoMT, save_model
-from videomt_ros.training.averaging import RunningMean
-from videomt_ros.training.callbacks import RunLog, StepBar
+from videomt_ros.training.callbacks import RunLog, RunningMean, StepBar
 from videomt_ros.training.checkpoints import (
     FOLDER,
     AtomicIO,
