@@ -1,0 +1,167 @@
+"""What the README and the pages of docs/ state: links, commands, tables and examples."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from videomt_ros.cli import find_verbs
+from videomt_ros.datasets.formats.ytvis import load_ytvis
+from videomt_ros.datasets.rle import encode
+from videomt_ros.inference import StreamSettings
+from videomt_ros.model.presets import SHIPPED, load_preset, preset_names
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
+    for pattern in ('*.md', 'docs/*.md', 'models/*/README.md')
+    for path in sorted(ROOT.glob(pattern))
+}
+FENCED = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in a language, in order."""
+    return [text for name, text in FENCED.findall(PAGES[page]) if name == language]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of each `videomt` command in a block of the page, without `videomt` itself."""
+    shell = '\n'.join(blocks(page, 'sh')).splitlines()
+    shell += re.findall(r'^    (.+)', FENCED.sub('', PAGES[page]), re.MULTILINE)
+    lines = '\n'.join(shell).replace('\\\n', ' ').splitlines()
+    lines = [re.sub(r'^torchrun .* -m videomt_ros ', 'videomt ', line) for line in lines]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith('videomt ')]
+
+
+def rows(page: str, first_head: str) -> list[list[str]]:
+    """The cells of the table whose heading begins with this column."""
+    (start,) = re.finditer(rf'^\| {first_head} \|.*\n\|[-:|]+\n', PAGES[page], re.MULTILINE)
+    lines = PAGES[page][start.end() :].partition('\n\n')[0].splitlines()
+    return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings of a page."""
+    heads = re.findall(r'^#+ (.+)$', FENCED.sub('', text), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', head).strip().lower().replace(' ', '-') for head in heads}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_to_files_and_headings_of_the_tree(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', PAGES[page]):
+        if target.startswith('https://'):
+            continue
+        file, _, anchor = target.partition('#')
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding='utf-8')), target
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    for page in PAGES:
+        if page.startswith('docs/'):
+            assert f'({page})' in PAGES['README.md'], page
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_have_options_that_exist(page):
+    for verb, *words in commands(page):
+        assert verb in find_verbs(), verb
+        parser = argparse.ArgumentParser()
+        import_module(f'videomt_ros.cli.{verb}').add_arguments(parser)
+        parser.parse_args(words)  # exits where it cannot
+        for word in words:
+            if re.fullmatch(r'config/train_\w+\.yaml', word):
+                assert (ROOT / word).is_file(), word
+
+
+def test_commands_are_found_on_the_pages():
+    for page in ('evaluate', 'train', 'fine_tuning', 'performance'):
+        assert len(commands(f'docs/{page}.md')) > 2, page
+
+
+def test_node_page_lists_every_parameter_with_its_default():
+    text = (ROOT / 'config/segmenter.yaml').read_text(encoding='utf-8')
+    defaults = yaml.safe_load(text)['/**']['ros__parameters']
+    shown = {name.strip('`* '): default for name, default, _ in rows('docs/node.md', 'parameter')}
+    expected = {
+        name: yaml.safe_dump(value, default_flow_style=True).partition('\n')[0]
+        for name, value in defaults.items()
+    }
+    assert shown == {**expected, 'model': '(required)'}
+    for name, default, _ in rows('README.md', 'parameter'):
+        for part in re.findall(r'`(\w+)`', name):
+            assert default.strip('`') == shown[part], part
+
+
+def test_node_page_marks_the_dynamic_parameters():
+    marked = {
+        name.strip('`* ') for name, *_ in rows('docs/node.md', 'parameter') if name[-1] == '*'
+    }
+    outputs = {f'publish_{name}' for name in ('tracks', 'instances', 'semantic', 'overlay')}
+    assert marked == outputs | {setting.name for setting in fields(StreamSettings)}
+
+
+def test_readme_lists_every_model_with_its_task_size_and_score():
+    shown = {row[0].strip('`'): row[1:] for row in rows('README.md', 'name')}
+    assert shown.keys() == set(preset_names())
+    for name, (task, classes, size, score) in shown.items():
+        preset = load_preset(name)
+        if preset.source == SHIPPED:
+            assert f'models/{name}/README.md' in score
+            continue
+        config = preset.config()
+        assert (task, classes, size) == (
+            config.task,
+            str(config.num_classes),
+            str(config.test_size),
+        ), name
+        scores = [f'{k} {v}' for k, v in preset.published.items() if k != 'benchmark']
+        assert score == ', '.join(scores), name
+
+
+def test_library_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('out/demo').mkdir(parents=True)
+    video = cv2.VideoWriter('out/demo/overlay.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 10, (120, 96))
+    for _ in range(3):
+        video.write(np.zeros((96, 120, 3), np.uint8))
+    video.release()
+    stream, network = blocks('README.md', 'python')
+    names = {'batch_size': 2, 'frames': torch.zeros(2, 3, 128, 160)}
+    exec(stream, names)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert cv2.imread('out/last.png').shape == (96, 120, 3)
+    exec(network, names)
+    assert names['state'].shape == names['net'].initial_state(2).shape
+    assert names['outputs'].class_logits.shape[:2] == names['outputs'].mask_logits.shape[:2]
+
+
+def test_labels_of_the_evaluation_page_load(tmp_path):
+    path = tmp_path / 'labels.json'
+    path.write_text(blocks('docs/evaluate.md', 'json')[0])
+    truth = load_ytvis(path)
+    (track,) = truth.tracks(1)
+    assert track.masks[0]['size'] == [384, 480] and track.masks[1] is None
+
+
+def test_mask_example_of_the_node_page_reads_a_mask():
+    mask = np.eye(3, 4, dtype=bool)
+    counts = encode(mask)['counts'].decode()
+    message = SimpleNamespace(height=3, width=4, counts=counts)
+    names = {}
+    exec(blocks('docs/node.md', 'python')[0], names)
+    assert np.array_equal(names['to_array'](message), mask)
