@@ -16,8 +16,12 @@ from tests.evaluation.made_videos import STEP_NS, MadeVideo, made_dataset
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.mask_png import read_ids, read_mask
+from videomt_ros.evaluation.families.instance_results import (
+    PanopticResults,
+    open_results,
+    stored_tracks,
+)
 from videomt_ros.evaluation.predict import Predictor
-from videomt_ros.evaluation.video_results import PanopticResults, open_results, stored_tracks
 from videomt_ros.evaluation.whole_video import (
     Choice,
     MaskFrame,

@@ -234,6 +234,6 @@ def table(
 
 def shown(name: str, value: float | None) -> str:
     """A figure for a person: counts as they are, fractions in percent."""
-    from videomt_ros.evaluation.report.glossary import as_text
+    from videomt_ros.evaluation.figures import as_text
 
     return as_text(name, value)

@@ -117,7 +117,7 @@ def note_lines(metrics: Mapping[str, Any], modes: tuple[str, ...]) -> Iterator[s
 
 def real_time_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """The score on the clock, and how it falls with the latency."""
-    from videomt_ros.evaluation.report.glossary import as_text
+    from videomt_ros.evaluation.figures import as_text
 
     if (clocked := metrics.get('real_time')) is None:
         return

@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from videomt_ros.datasets.json_files import write_json
-    from videomt_ros.evaluation.report.glossary import MAIN, as_text
+    from videomt_ros.evaluation.figures import MAIN, as_text
     from videomt_ros.evaluation.scoring import score_files
 
     for option, benchmark, is_given in (
@@ -105,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _table(report: ScoreReport) -> str:
     """Figures in groups, hundredfold but for counts; with what they mean, where there is room."""
-    from videomt_ros.evaluation.report.glossary import GROUPS, as_text
+    from videomt_ros.evaluation.figures import GROUPS, as_text
 
     columns = _columns(report)
     width = max(8, *map(len, columns)) + 2

@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.evaluation.families.instance_results import open_results
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
 from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
-from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.settings import StreamSettings
 from videomt_ros.model.network import VidEoMT

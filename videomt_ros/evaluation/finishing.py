@@ -17,10 +17,10 @@ from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.datasets.formats.vipseg import PredictedVideo, write_pred_json
 from videomt_ros.datasets.formats.ytvis import write_ytvis_results
 from videomt_ros.datasets.json_files import write_json
+from videomt_ros.evaluation.families.instance_results import png_names, stored_tracks
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.evaluation.scoring import score_files
-from videomt_ros.evaluation.video_results import png_names, stored_tracks
 
 
 def finish(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from videomt_ros.datasets.categories import ClassMap
-from videomt_ros.evaluation.video_results import (
+from videomt_ros.evaluation.families.instance_results import (
     UNLABELLED,
     InstanceResults,
     PanopticResults,

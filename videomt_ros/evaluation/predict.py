@@ -18,9 +18,9 @@ import torch
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import FamilyName, Video, VideoFrame
+from videomt_ros.evaluation.families.instance_results import VideoResults
 from videomt_ros.evaluation.live_video import live_video
-from videomt_ros.evaluation.published_video import PublishedVideo
-from videomt_ros.evaluation.video_results import VideoResults
+from videomt_ros.evaluation.modes import PublishedVideo
 from videomt_ros.evaluation.whole_video import SPOOL_LIMIT
 from videomt_ros.inference import VideoStream
 from videomt_ros.model.config import Task

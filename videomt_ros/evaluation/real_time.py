@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from videomt_ros.datasets.dataset import Dataset, Video, VideoFrame
+from videomt_ros.evaluation.families.instance_results import open_results
+from videomt_ros.evaluation.figures import MAIN
 from videomt_ros.evaluation.finishing import score_results, write_result_files
 from videomt_ros.evaluation.latency import NewestWins, Schedule, arrivals, schedule
 from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.predict import Predictor
-from videomt_ros.evaluation.report.glossary import MAIN
 from videomt_ros.evaluation.run_folder import RunFolder
-from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.structures import Segments
 
 MODE = 'real_time'

@@ -20,10 +20,10 @@ from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, mat
 from videomt_ros.datasets.categories import ClassMap, map_classes
 from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
+from videomt_ros.evaluation.families.instance_results import open_results
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.run_folder import RunFolder
-from videomt_ros.evaluation.video_results import open_results
 from videomt_ros.structures import Segment, Segments, TrackState
 
 

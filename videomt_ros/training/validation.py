@@ -26,7 +26,7 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.evaluation.evaluator import MODES, evaluate
-from videomt_ros.evaluation.report.glossary import MAIN, as_text
+from videomt_ros.evaluation.figures import MAIN, as_text
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.model.device import choose_precision

@@ -24,7 +24,7 @@ from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.evaluation.report.glossary import GROUPS
+from videomt_ros.evaluation.figures import GROUPS
 from videomt_ros.evaluation.report.page import write_report
 from videomt_ros.evaluation.score_report import COUNTS, FIGURES
 from videomt_ros.evaluation.scoring import score_files

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.frame_labels import open_truth
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
-from videomt_ros.evaluation.report.glossary import as_text
 from videomt_ros.evaluation.report.scores import (
     MODES,
     Column,

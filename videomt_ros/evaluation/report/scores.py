@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.evaluation.figures import CLASS_FIGURE, GROUPS, MAIN, as_text
 from videomt_ros.evaluation.frame_labels import Truth
-from videomt_ros.evaluation.report.glossary import CLASS_FIGURE, GROUPS, MAIN, as_text
 
 BENCHMARKS = {
     'ytvis2019': 'YouTube-VIS 2019 val',

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.frame_labels import SHOWN_SCORE, Labels, Truth, open_results
 from videomt_ros.evaluation.report.charts import timeline
-from videomt_ros.evaluation.report.glossary import as_text
 from videomt_ros.evaluation.report.overlays import Picture, Pictures, make_pictures
 
 NUM_WORST, NUM_BEST = 3, 2

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
-from videomt_ros.evaluation.video_results import (
+from videomt_ros.evaluation.families.instance_results import (
     UNLABELLED,
     InstanceResults,
     PanopticResults,

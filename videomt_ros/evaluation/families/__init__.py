@@ -1,0 +1,1 @@
+"""What differs between instances, panoptic segments and semantic classes, one object each."""
