@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,35 @@ def test_the_file_that_was_cut_off_stays_as_it_is(tmp_path, storage):
     assert (file.read_bytes(), sorted(path.iterdir())) == before
 
 
+def test_copies_of_files_that_were_cut_off_are_removed(tmp_path, monkeypatch):
+    scratch = tmp_path / 'scratch'
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(scratch))
+    file = only_file(write_bag(tmp_path / 'bag', {'/image': images(200)}, StoragePlugin.MCAP))
+    cut(file, 0.8)
+    source = BagImages(file)
+    for _ in range(2):
+        assert len(list(source.frames())) > 100
+    assert len(list(scratch.iterdir())) == 1
+    del source
+    gc.collect()
+    assert not list(scratch.iterdir())
+
+
+def test_only_the_file_that_was_cut_off_is_copied(tmp_path):
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for part in range(2):
+        bag = tmp_path / f'part_{part}'
+        write_bag(bag, {'/image': images(200)}, StoragePlugin.MCAP)
+        only_file(bag).rename(folder / f'bag_{part}.mcap')
+    cut(folder / 'bag_1.mcap', 0.7)
+    source = BagImages(folder)
+    assert 250 < len(list(source.frames())) < 400
+    assert source._bag._files[0] == folder / 'bag_0.mcap'
+    assert folder not in source._bag._files[1].parents
+
+
 @STORAGES
 @pytest.mark.parametrize('content', [b'', b'hello', b'SQLite format 3\0' + bytes(90)])
 def test_files_that_are_no_bags(tmp_path, storage, content):
@@ -255,29 +286,23 @@ def test_rosbag1(tmp_path):
 
 
 @pytest.mark.parametrize('compression', ['NONE', 'BZ2', 'LZ4'])
-def test_rosbag1_is_read_up_to_the_cut(tmp_path, compression):
-    path = write_rosbag1(tmp_path / 'old.bag', 300, compression)
+def test_a_rosbag1_that_was_cut_off_is_refused_with_its_remedy(tmp_path, compression):
+    path = write_rosbag1(tmp_path / 'old.bag', 30, compression)
     cut(path, 0.7)
     before = path.read_bytes()
-    source = BagImages(path)
-    frames = list(source.frames())
-    assert 150 < len(frames) < 220
-    for number, frame in enumerate(frames):
-        assert frame.time_ns == START_NS + number * PERIOD_NS
-        np.testing.assert_array_equal(frame.image, image_of(number))
-    assert f'damaged or was cut off: {len(frames)} images' in source.notes[0]
+    with pytest.raises(BagError, match=f'cannot be read: .* rosbag reindex {path}$'):
+        BagImages(path)
     assert path.read_bytes() == before
 
 
-def test_rosbag1_without_an_index(tmp_path):
+def test_a_rosbag1_without_an_index_is_refused_with_its_remedy(tmp_path):
     """As a recorder leaves it that was killed: the header says that there is none."""
     path = write_rosbag1(tmp_path / 'old.bag', 5)
     data = path.read_bytes()
     place = data.index(b'index_pos=') + len(b'index_pos=')
     path.write_bytes(data[:place] + bytes(8) + data[place + 8 :])
-    source = BagImages(path)
-    assert len(list(source.frames())) == 5
-    assert 'damaged or was cut off: 5 images' in source.notes[0]
+    with pytest.raises(BagError, match=f'rosbag reindex {path}$'):
+        BagImages(path)
 
 
 @pytest.mark.parametrize('content', [b'', b'#ROSBAG V1.2\n', b'#ROSBAG V2.0\n', b'hello' * 99])
@@ -287,7 +312,7 @@ def test_files_that_are_no_bags_of_ros_1(tmp_path, content):
         BagImages(tmp_path / 'old.bag')
 
 
-@pytest.mark.parametrize('seed', range(30))
+@pytest.mark.parametrize('seed', range(6))
 def test_a_rosbag1_with_damage_anywhere_is_read_or_refused(tmp_path, seed):
     path = write_rosbag1(tmp_path / 'old.bag', 20, ['NONE', 'BZ2', 'LZ4'][seed % 3])
     data = bytearray(path.read_bytes())

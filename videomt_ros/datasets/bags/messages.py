@@ -1,13 +1,16 @@
-"""Messages of one topic of a bag, readable without ROS, also where the recording broke off.
+"""Messages of one topic of a bag, read without ROS, also where the recording broke off.
 
-rosbag2 in sqlite3 and mcap, with or without compression, as a folder or as one of its files; and
-rosbag1, since the same library reads it. What is left of a damaged bag is read, and said.
+Bags of ROS 2 are read in sqlite3 and mcap, with or without compression, as a folder or as one of
+its files; what is left of a damaged one is read, and reported. Bags of ROS 1 are read if they have
+their index.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +20,11 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from videomt_ros.datasets.bags.repair import repaired, zstd
+from videomt_ros.datasets.bags.repair import decompress_message, repair
 from videomt_ros.resources import resource
 
 TRACK_ARRAY = 'videomt_ros/msg/TrackArray'
 _STORAGE_SUFFIXES = ('.db3', '.mcap', '.zstd')
-_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 
 
 class BagError(ValueError):
@@ -92,12 +94,11 @@ class BagTopic:
         self.first_fault = ''
         """What was wrong with the first of them."""
         self._kinds = frozenset(kinds)
-        with self._opened() as reader:
-            self.topic = _chosen_topic(path, reader.connections, self._kinds, topic, wanted)
-            self.num_announced = sum(
-                c.msgcount for c in reader.connections if c.topic == self.topic
-            )
-            """How many messages the bag says it has."""
+        self._files: list[Path] = []
+        connections = self._connect()
+        self.topic = _chosen_topic(path, connections, self._kinds, topic, wanted)
+        self.num_announced = sum(c.msgcount for c in connections if c.topic == self.topic)
+        """Number of messages that the bag says it has."""
 
     def messages(self) -> Iterator[BagMessage]:
         """Messages in the order of recording, up to where the bag breaks off.
@@ -105,7 +106,7 @@ class BagTopic:
         Those that cannot be read are left out, and counted in `num_faulty`.
         """
         self.num_faulty, self.first_fault = 0, ''
-        with self._opened() as reader:
+        with AnyReader(self._files, default_typestore=message_types()) as reader:
             connections = [
                 c for c in reader.connections if c.topic == self.topic and c.msgtype in self._kinds
             ]
@@ -120,10 +121,7 @@ class BagTopic:
                     return
                 connection, time_ns, data = item
                 try:
-                    if data[:4] == _ZSTD_MAGIC:
-                        # Only metadata.yaml says that messages are compressed, and it may be
-                        # missing; no message begins like this by itself.
-                        data = zstd.decompress(data)
+                    data = decompress_message(data)
                     content: Any = reader.deserialize(data, connection.msgtype)
                 except Exception as error:  # the bytes are no such message
                     self.num_faulty += 1
@@ -131,32 +129,51 @@ class BagTopic:
                     continue
                 yield BagMessage(time_ns, content, connection.msgtype)
 
-    @contextmanager
-    def _opened(self) -> Iterator[AnyReader]:
-        """A reader of the bag, or of what is left of it."""
-        store = message_types()
-        with ExitStack() as stack:
+    def _connect(self) -> list[Connection]:
+        """Set the files to read, which are copies where some were cut off.
+
+        Returns:
+            Connections that they hold.
+        """
+        path = self.path
+        if not path.exists():
+            raise BagError(f'Expected a bag, but there is no {path}.')
+        files = _storage_files(path) if path.is_dir() else [path]
+        # A recorder that was killed leaves no metadata.yaml, but each file is a bag, too.
+        self.is_cut_off = path.is_dir() and not (path / 'metadata.yaml').exists()
+        self._files = files if self.is_cut_off else [path]
+        try:
+            return _connections(self._files)
+        except Exception as error:  # each storage fails in its own way
+            reason = f'Expected a bag, but {path} cannot be read: {error}'
+            if path.suffix == '.bag':
+                remedy = (
+                    'A bag of ROS 1 that was cut off, or whose recorder was killed, is mended by '
+                    f'the command of ROS 1: rosbag reindex {path}'
+                )
+                raise BagError(f'{reason.rstrip(".")}. {remedy}') from error
             try:
-                if self.path.is_dir() and not (self.path / 'metadata.yaml').exists():
-                    # The recorder was killed. Each of its files is a bag, too.
-                    self.is_cut_off = True
-                    paths = _storage_files(self.path)
-                else:
-                    paths = [self.path]
-                reader = stack.enter_context(AnyReader(paths, default_typestore=store))
-            except FileNotFoundError as error:
-                raise BagError(f'Expected a bag, but there is no {self.path}.') from error
-            except Exception as error:  # each storage fails in its own way
-                files = _storage_files(self.path) if self.path.is_dir() else [self.path]
-                try:
-                    views = [stack.enter_context(repaired(file)) for file in files]
-                    reader = stack.enter_context(AnyReader(views, default_typestore=store))
-                except Exception:
-                    raise BagError(
-                        f'Expected a bag, but {self.path} cannot be read: {error}'
-                    ) from error
-                self.is_cut_off = True
-            yield reader
+                self._files = [self._readable(file) for file in files]
+                connections = _connections(self._files)
+            except Exception:
+                raise BagError(reason) from error
+        self.is_cut_off = True
+        return connections
+
+    def _readable(self, file: Path) -> Path:
+        """Return the file itself if it can be opened, otherwise a repaired copy."""
+        try:
+            _connections([file])
+        except Exception:
+            folder = tempfile.mkdtemp(prefix='videomt-bag-')
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            return repair(file, Path(folder))
+        return file
+
+
+def _connections(files: list[Path]) -> list[Connection]:
+    with AnyReader(files, default_typestore=message_types()) as reader:
+        return list(reader.connections)  # the reader empties its own list at its end
 
 
 def _chosen_topic(

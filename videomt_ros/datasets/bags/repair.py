@@ -1,135 +1,100 @@
-"""Bag files that were cut off, made readable again up to the cut; the files stay as they are.
+"""Copies of bag files that were cut off, readable up to the cut; the files stay as they are.
 
 An mcap file ends in an index and a footer, which a recorder writes last; without them a reader
 can still walk through its records. Format: mcap.dev/spec. A sqlite3 file that is shorter than its
-header says is refused by sqlite as a whole, though its first pages are sound. `bag_repair_ros1`
-does the same for bags of ROS 1.
+header says is refused by sqlite as a whole, though its first pages are sound.
 """
 
 from __future__ import annotations
 
-import io
+import shutil
 import sqlite3
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-from videomt_ros.datasets.bags.repair_ros1 import copy_readable_messages
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-__all__ = ['repaired', 'zstd']
-
 _MCAP_MAGIC = b'\x89MCAP0\r\n'
-_RECORD_HEAD = struct.Struct('<BQ')  # opcode, length of what follows
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+_RECORD_HEAD = struct.Struct('<BQ')
+"""Opcode of a record, and length in bytes of what follows."""
 _DATA_END, _FOOTER = 0x0F, 0x02
 _LAST_DATA_RECORD = 0x0A
 """Records of these opcodes and below hold data or their index; those above, the summary."""
 
 
-@contextmanager
-def repaired(path: Path) -> Iterator[Any]:
-    """Make a cut off file readable.
+def repair(path: Path, folder: Path) -> Path:
+    """Write a readable copy of a file that was cut off.
 
     Args:
-        path: an .mcap, .db3 or .bag file, or one that is compressed as a whole (.mcap.zstd).
+        path: an .mcap or .db3 file, or one that is compressed as a whole (.mcap.zstd).
+        folder: an existing folder for the copy.
 
-    Yields:
-        What rosbags takes for a path: it holds everything up to the cut.
+    Returns:
+        The copy, which holds everything up to the cut.
 
     Raises:
-        ValueError: not even its beginning can be read, or it is of another kind.
-        sqlite3.Error: as above, found by sqlite.
+        ValueError: not even the beginning can be read, or the file is of another kind.
+        sqlite3.Error: not even the beginning can be read.
     """
+    copy = folder / path.name
     if path.suffix == '.mcap':
-        yield _McapView(path)
+        _copy_whole_records(path, copy)
     elif path.suffix == '.db3':
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, path.name)
-            _copy_readable_rows(path, copy)
-            yield copy
+        _copy_readable_rows(path, copy)
     elif path.suffix == '.zstd':
-        with TemporaryDirectory() as folder:
-            plain = Path(folder, path.stem)
-            _decompress_readable(path, plain)
-            with repaired(plain) as view:
-                yield view
-    elif path.suffix == '.bag':
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, path.name)
-            copy_readable_messages(path, copy)
-            yield copy
+        plain = folder / path.stem
+        _decompress_readable(path, plain)
+        (folder / 'repaired').mkdir(exist_ok=True)
+        copy = repair(plain, folder / 'repaired')
+        plain.unlink()
     else:
-        raise ValueError(f'Expected an .mcap, .db3 or .bag file, got {path}.')
+        raise ValueError(f'Expected an .mcap or .db3 file, got {path}.')
+    return copy
 
 
-class _McapView(type(Path())):  # type: ignore[misc]
-    """A path that opens as the sound part of its file, with an end put after it."""
+def decompress_message(data: Any) -> Any:
+    """Decompress the bytes of a message if they are compressed.
 
-    def open(self, *args: Any, **kwargs: Any) -> Any:
-        del args, kwargs  # rosbags reads bytes, and nothing else
-        size = _sound_size(Path(self))
-        end = _RECORD_HEAD.pack(_DATA_END, 4) + bytes(4)
-        # No summary is announced, so that the reader walks through the records.
-        end += _RECORD_HEAD.pack(_FOOTER, 20) + bytes(20) + _MCAP_MAGIC
-        return io.BufferedReader(_WithEnd(Path(self), size, end))
+    Only metadata.yaml says that messages are compressed, and a killed recorder writes none; no
+    serialized message begins like a compressed one.
+    """
+    return zstd.decompress(data) if data[:4] == _ZSTD_MAGIC else data
 
 
-class _WithEnd(io.RawIOBase):
-    """The first `size` bytes of a file, then `end`."""
-
-    def __init__(self, path: Path, size: int, end: bytes) -> None:
-        self._file = path.open('rb')
-        self._size, self._end, self._position = size, end, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = (0, self._position, self._size + len(self._end))[whence]
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        if self._position < self._size:
-            self._file.seek(self._position)
-            data = self._file.read(min(len(buffer), self._size - self._position))
-        else:
-            data = self._end[self._position - self._size :][: len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _copy_whole_records(source: Path, target: Path) -> None:
+    """Copy an mcap file up to its last complete record, and end the copy as the format asks."""
+    size = _size_of_whole_records(source)
+    shutil.copyfile(source, target)
+    with target.open('r+b') as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(_RECORD_HEAD.pack(_DATA_END, 4) + bytes(4))
+        # The footer announces no summary, so that the reader walks through the records.
+        file.write(_RECORD_HEAD.pack(_FOOTER, 20) + bytes(20) + _MCAP_MAGIC)
 
 
-def _sound_size(path: Path) -> int:
-    """Bytes up to the end of the last complete record of an mcap file."""
+def _size_of_whole_records(path: Path) -> int:
+    """Count the bytes of an mcap file up to the end of its last complete record."""
     total = path.stat().st_size
     with path.open('rb') as file:
         if file.read(len(_MCAP_MAGIC)) != _MCAP_MAGIC:
             raise ValueError(f'Expected an mcap file, but {path} does not begin like one.')
-        sound = file.tell()
+        size = file.tell()
         while len(head := file.read(_RECORD_HEAD.size)) == _RECORD_HEAD.size:
             opcode, length = _RECORD_HEAD.unpack(head)
-            end = sound + _RECORD_HEAD.size + length
+            end = size + _RECORD_HEAD.size + length
             if end > total or not 0 < opcode <= _LAST_DATA_RECORD:
                 break
-            sound = end
-            file.seek(sound)
-    return sound
+            size = end
+            file.seek(size)
+    return size
 
 
 def _decompress_readable(source: Path, target: Path) -> None:
