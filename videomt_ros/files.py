@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,25 +12,52 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """Open a file to write; it gets its name, and replaces an older one, when the block ends well.
 
     Makes the folder. After an error in the block, what was there before is untouched.
+
+    Args:
+        path: name of the file.
+        durable: wait until file and name are on the disk, so that they outlast a power cut.
     """
+    with whole_path(path, durable) as partial, partial.open('wb') as file:
+        yield file
+
+
+@contextmanager
+def whole_path(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path for writers that open files by name; otherwise as `whole_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since only within a file system a rename is one step; hidden, so that
-    # what a killed process leaves is no frame.
+    # In the same folder, since a rename is one step only within a file system; hidden, so that
+    # what a killed process leaves is not taken for a frame.
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        with partial.open('wb') as file:
-            yield file
-        partial.replace(path)
+        yield partial
+        if durable:  # before it has its name, or a power cut leaves an empty file
+            _force_to_disk(partial)
+        os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    if durable:
+        _force_to_disk(path.parent)
 
 
 def remove_partials(folder: Path) -> None:
-    """Make room of what killed writers left in a folder and in those directly in it."""
+    """Remove what killed writers left in a folder and in those directly in it."""
     for path in (*folder.glob('*.partial'), *folder.glob('*/*.partial')):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _force_to_disk(path: Path) -> None:
+    """Wait until a file, or the names of the files in a folder, would outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot do this for a folder
+            raise
+    finally:
+        os.close(handle)

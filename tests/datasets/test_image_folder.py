@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +12,6 @@ from videomt_ros.datasets.image_folder import (
     regular_stamps,
     stamps_of_names,
 )
-from videomt_ros.files import whole_file
 
 
 def video(*paths, size=(3, 4)) -> ImageFolderVideo:
@@ -97,23 +92,3 @@ def test_a_name_of_a_folder_is_plain(name):
 @pytest.mark.parametrize('name', ['', '.', '..', 'a/b', '/a', '..\\a', 'a\0', 5, None])
 def test_a_name_that_leads_elsewhere_is_not(name):
     assert not is_plain_name(name)
-
-
-def test_a_writer_that_is_killed_leaves_the_old_file(tmp_path):
-    (tmp_path / 'a.json').write_text('old')
-    code = (
-        'import os, pathlib, signal, sys\n'
-        'from videomt_ros.files import whole_file\n'
-        'with whole_file(pathlib.Path(sys.argv[1])) as file:\n'
-        '    file.write(b"half")\n'
-        '    file.flush()\n'
-        '    os.kill(os.getpid(), signal.SIGKILL)\n'
-    )
-    run = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'a.json')], check=False)
-    assert run.returncode == -9
-    assert (tmp_path / 'a.json').read_text() == 'old'
-    with whole_file(tmp_path / 'a.json') as file:
-        file.write(b'new')
-    assert (tmp_path / 'a.json').read_text() == 'new'
-    # The half of the killed one is hidden, so that nobody takes it for a result.
-    assert all(name.startswith('.') for name in set(os.listdir(tmp_path)) - {'a.json'})

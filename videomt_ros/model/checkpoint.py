@@ -7,11 +7,7 @@ sizes are read off its tensors.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from videomt_ros.files import whole_path
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import build_config
 from videomt_ros.model.network import VidEoMT
@@ -110,30 +107,8 @@ def save_model(
     if bad:
         raise ValueError(f'Expected finite weights to save, these are not: {", ".join(bad)}.')
     metadata = {**(about or {}), **describe(net.config)}
-    handle, temporary = tempfile.mkstemp('.partial', f'.{path.name}.', path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        force_to_disk(Path(temporary))  # before it has its name, or a power cut leaves it empty
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    force_to_disk(path.parent)
-
-
-def force_to_disk(path: Path) -> None:
-    """Wait until a file, or the names of the files in a folder, would outlast a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # of file systems that cannot do this for a folder
-            raise
-    finally:
-        os.close(handle)
+    with whole_path(path, durable=True) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def describe(config: VidEoMTConfig) -> dict[str, str]:

@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from videomt_ros.files import whole_file
-from videomt_ros.model.checkpoint import force_to_disk
 from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.stopping import StopSignals
 
@@ -35,11 +34,8 @@ class AtomicIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write a file that a crash, a kill or a full disk leaves out or leaves whole."""
-        with whole_file(Path(path)) as file:
+        with whole_file(Path(path), durable=True) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
-        force_to_disk(Path(path).parent)
 
     def load_checkpoint(
         self,
