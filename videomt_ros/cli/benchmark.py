@@ -96,7 +96,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
 
     from videomt_ros.model.device import choose_device, choose_precision
     from videomt_ros.speed.frame import compare
-    from videomt_ros.speed.port import port_sizes
+    from videomt_ros.speed.transformers_port import port_sizes
 
     height, width = args.image_size
     if height != width:
@@ -143,31 +143,31 @@ def benchmark_score(args: argparse.Namespace) -> int:
     """Time video AP beside the plain loop, and check that both give the same figures."""
     from importlib.metadata import version
 
-    from videomt_ros.speed import score
+    from videomt_ros.speed import scoring
 
-    case = score.make_case(args.videos, args.results, args.objects, args.seed)
-    height, width = score.SIZE
+    case = scoring.make_case(args.videos, args.results, args.objects, args.seed)
+    height, width = scoring.SIZE
     print(f'hardware: {cpu_name()}, 1 thread')
     print(
         f'versions: numpy {version("numpy")}, pycocotools {version("pycocotools")}, '
         f'Python {platform.python_version()}'
     )
     print(
-        f'case: {args.videos} videos of {score.NUM_FRAMES} frames of {width} x {height} '
+        f'case: {args.videos} videos of {scoring.NUM_FRAMES} frames of {width} x {height} '
         f'pixels, {args.objects} objects of one category in each; {args.results} results, '
-        f'{score.count_pairs(case)} pairs of a result and an object; seed {args.seed}'
+        f'{scoring.count_pairs(case)} pairs of a result and an object; seed {args.seed}'
     )
     print('timed: from run-length codes in memory to all figures, without reading files')
-    comparison = score.compare_scoring(case, args.repeats)
+    comparison = scoring.compare_scoring(case, args.repeats)
     print()
     for name, seconds in (('videomt_ros', comparison.ours_s), ('pairs', comparison.plain_s)):
         print(f'{name:<11} {seconds:7.2f} s of the CPU, median of {args.repeats}')
     print(f'memory of videomt_ros: {comparison.peak_bytes / 1e6:.1f} MB over that of the case')
     print(f'figures: differ by {comparison.difference:.1g} at most')
     print()
-    if comparison.difference > score.TOLERANCE:
+    if comparison.difference > scoring.TOLERANCE:
         raise ValueError(
-            f'Expected the same figures from both ways, within {score.TOLERANCE:g}, but '
+            f'Expected the same figures from both ways, within {scoring.TOLERANCE:g}, but '
             f'they differ by {comparison.difference:.3g}: {comparison.figures}. Please report it.'
         )
     print(f'The loop over pairs takes {comparison.ratio:.1f} times as long.')

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from videomt_ros.cli.argument_types import count
 
 if TYPE_CHECKING:
-    from videomt_ros.speed.training import StepTimes
+    from videomt_ros.speed.training_step import StepTimes
 
 
 def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +40,7 @@ def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def benchmark_train(args: argparse.Namespace) -> int:
     """Time the steps and print the table."""
     from videomt_ros.cli.benchmark import hardware
-    from videomt_ros.speed.training import measure
+    from videomt_ros.speed.training_step import measure
     from videomt_ros.training.run_file import load_settings
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')

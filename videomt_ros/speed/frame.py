@@ -19,7 +19,7 @@ from torch import Tensor
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMTConfig
-from videomt_ros.speed.port import Port, build_pair, let_pass
+from videomt_ros.speed.transformers_port import Port, build_pair, let_pass
 
 WARM_UP = 5
 """Frames before the clock counts; more than a stream needs to confirm its tracks."""
@@ -189,7 +189,7 @@ def compare(
     """Time both sides, batch 1.
 
     Args:
-        sizes: of the network, in the port's names; see `videomt_ros.speed.port.port_sizes`.
+        sizes: of the network, in the names of the port; see `transformers_port.port_sizes`.
         image_size: side of the square that the step takes on both sides, and to which the port
             squeezes its frames.
         frame: (height, width) of the camera's images.

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, VideoAP
-from videomt_ros.speed.plain_score import plain_figures
+from videomt_ros.speed.plain_scoring import plain_figures
 
 SIDE = 600
 HALF_FOUND = Fraction(51, 101)

@@ -12,7 +12,7 @@ import torch
 
 from videomt_ros.cli import main
 from videomt_ros.cli.benchmark_train import table
-from videomt_ros.speed.training import (
+from videomt_ros.speed.training_step import (
     PARTS,
     StepProfiler,
     StepTimes,

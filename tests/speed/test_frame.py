@@ -21,13 +21,13 @@ from videomt_ros.speed.frame import (
     compare,
     matching_test_size,
 )
-from videomt_ros.speed.port import distinct_queries, port_sizes
-from videomt_ros.speed.score import (
+from videomt_ros.speed.scoring import (
     compare_scoring,
     count_pairs,
     largest_difference,
     make_case,
 )
+from videomt_ros.speed.transformers_port import distinct_queries, port_sizes
 
 SIZES = {
     'hidden_size': 32,

@@ -1,4 +1,4 @@
-"""How fast `ap.py` scores beside the plain loop of `plain_score.py`, on a case made up for it.
+"""How fast `ap.py` scores beside the plain loop of `plain_scoring.py`, on a case made up for it.
 
 The case is made of crowded videos, each with objects of one kind, like a flock: masks of
 1280 x 720 pixels with outlines that move and change, as run-length codes alone. The plain loop
@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.masks import MaskTrack, Rle
 from videomt_ros.evaluation.metrics.ap import VideoAP
-from videomt_ros.speed.plain_score import VideoTracks, plain_figures
+from videomt_ros.speed.plain_scoring import VideoTracks, plain_figures
 
 SIZE = (720, 1280)
 """(height, width) of the masks."""
