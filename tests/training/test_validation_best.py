@@ -155,18 +155,3 @@ def test_best_weights_make_way_for_better_ones_alone(
     assert (found['best_value'], found['best_step']) == best
     assert found == checkpoint_of(killed, 6)['callbacks']['ScoreCallback']
     assert ((out / 'best.safetensors').read_bytes() == before) == (best == (0.6, 3))
-
-
-def test_two_processes_agree_on_the_best(root, tmp_path):
-    """The first alone writes the best weights, and all of them save the checkpoint of its step."""
-    out = tmp_path / 'out'
-    steps = 'phases=[{steps: 3, clip_frames: 1, batch_size: 2}]'
-    overrides = [*scored(root), 'devices=2', steps, 'checkpoint_every=100']
-    tiny_settings(out, *overrides)
-    command = ['train', '--config', f'{out}.yaml', f'out={out}', *overrides]
-    ended = subprocess.run(
-        [sys.executable, '-m', 'videomt_ros', *command], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert set(find_checkpoints(out / 'checkpoints')) == {best_of(out)['best_step'], 3}

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from videomt_ros.files import whole_path
+from videomt_ros.files import whole_file
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import build_config
 from videomt_ros.model.network import VidEoMT
@@ -107,8 +107,9 @@ def save_model(
     if bad:
         raise ValueError(f'Expected finite weights to save, these are not: {", ".join(bad)}.')
     metadata = {**(about or {}), **describe(net.config)}
-    with whole_path(path, durable=True) as partial:
-        save_file(tensors, partial, metadata)
+    # Not with save_file, whose error for a full disk has no errno.
+    with whole_file(path, durable=True) as file:
+        file.write(save(tensors, metadata))
 
 
 def describe(config: VidEoMTConfig) -> dict[str, str]:

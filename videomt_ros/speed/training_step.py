@@ -196,10 +196,9 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     except Exception as error:
         if not memory_is_full(error):
             raise
-        changes = ', or '.join(filter(None, less_memory(settings, 0, trainer)))
         raise ValueError(
             f'Out of memory with {settings.phases[0].batch_size} clips in {settings.accumulate} '
-            f'parts. Change {changes}.'
+            f'parts. Change {less_memory(settings)}.'
         ) from error
     return StepTimes(
         {part: seconds / steps for part, seconds in profiler.seconds.items()},

@@ -1,4 +1,4 @@
-"""Ends of a run before its last step: what happened, what is left of it, and how to go on."""
+"""Turns what ends a run before its last step into one line: what happened and how to go on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import logging
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from videomt_ros.files import remove_partials, whole_file
@@ -26,37 +25,21 @@ from videomt_ros.training.machine import precision_of
 from videomt_ros.training.run_settings import TrainSettings
 
 NONFINITE_FILE = 'nonfinite_step.json'
-"""In the folder of a run: the step that ended it."""
-_NUM_NAMED = 8
-"""Clips that a message names; the file has all of them."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NO_ROOM_WORDS = (
-    'No space left on device',  # of safetensors, which has an error of its own
-    'Disk quota exceeded',
-    'PytorchStreamWriter failed writing',  # of torch.save
-)
-_NO_MEMORY_WORDS = (
-    'DefaultCPUAllocator',  # can't allocate memory
-    'CUDA out of memory',  # as the thread of a data loader repeats it
-    'CUBLAS_STATUS_ALLOC_FAILED',
-    'is killed by signal: Killed',  # a data loader's process, by the system
-)
-_PATIENCE = 3.0
-"""Seconds for processes to end by themselves, and to say why."""
-_LEFT_ALONE_WORDS = ('Connection closed by peer', 'Connection reset by peer')
-"""Of gloo, where another process has ended; with NCCL the launcher ends the others."""
+"""Name of the file in the folder of a run that describes the step with the non-finite loss."""
+_PATIENCE_S = 3.0
+"""Time that other processes get to end by themselves, so that they can say why."""
 
 logger = logging.getLogger(__name__)
 
 
 class EndedEarly(ValueError):
-    """A run that cannot go on as it is; the message says what to change, in one line."""
+    """A run cannot go on as it is; the message says in one line what to change."""
 
 
 class NonFiniteLoss(ValueError):
-    """The loss of a step or its gradient is infinite or no number; nothing was learnt from it.
+    """The loss of a step or its gradient is infinite or NaN; the weights were not updated.
 
-    All processes raise it in the same step.
+    All processes of a run raise it in the same step.
     """
 
     def __init__(
@@ -66,14 +49,14 @@ class NonFiniteLoss(ValueError):
         origins: Sequence[str],
         what: Literal['loss', 'gradient'] = 'loss',
     ) -> None:
-        """Say which step it was.
+        """Describe the step.
 
         Args:
-            step: its number, from 0.
-            losses: of the whole batch, by name.
-            origins: of the clips of the parts at fault; none if they are another process's. No
-                one can tell for a gradient: those of all parts of this process.
-            what: is not finite.
+            step: number of the step, from 0.
+            losses: losses of the whole batch by name.
+            origins: clips of the parts of the batch with such a loss, if this process has them;
+                for a gradient, all clips of this process, since the parts share it.
+            what: the quantity that is not finite.
         """
         values = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
         super().__init__(f'The {what} is not finite at step {step} ({values})')
@@ -83,93 +66,82 @@ class NonFiniteLoss(ValueError):
 
 
 @contextmanager
-def told_how_to_go_on(settings: TrainSettings, trainer: Trainer) -> Iterator[None]:
-    """Turn what ends a run into one line that says how to go on; checkpoints stay as they are.
+def explain_early_end(settings: TrainSettings, trainer: Trainer) -> Iterator[None]:
+    """Replace errors that the user can mend by a line that says how; checkpoints stay as they are.
 
     Args:
-        settings: of the run.
-        trainer: runs it, inside the block.
+        settings: settings of the run.
+        trainer: the trainer that runs inside the block.
 
     Raises:
-        EndedEarly: the loss is not finite, memory or disk are too small.
-        KeyboardInterrupt: Ctrl-C, after the step at hand or within it, which Lightning makes an
-            exit code of 1.
-        SystemExit: SIGTERM, with the code that a shell gives to it.
+        EndedEarly: the loss is not finite, or memory or disk are full.
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM, with exit code 143 as in a shell.
     """
     try:
         yield
     except NonFiniteLoss as error:
-        raise EndedEarly(_after_nonfinite(error, settings, trainer)) from error
+        raise EndedEarly(_describe_nonfinite(error, settings, trainer)) from error
     except (KeyboardInterrupt, SystemExit) as error:
         _end_children(trainer)
-        if isinstance(error, SIGTERMException):
-            _say(f'Stopped by SIGTERM. {_going_on(settings)}', trainer)
+        is_sigterm = isinstance(error, SIGTERMException)
+        # Lightning raises SystemExit while it handles a KeyboardInterrupt.
+        is_ctrl_c = any(isinstance(e, KeyboardInterrupt) for e in (error, error.__context__))
+        if (is_sigterm or is_ctrl_c) and trainer.is_global_zero:
+            what = 'Stopped by SIGTERM' if is_sigterm else 'Interrupted'
+            logger.warning('%s. %s Go on with --resume.', what, _last_checkpoint(settings))
+        if is_sigterm:
             sys.exit(128 + signal.SIGTERM)
-        if isinstance(error, KeyboardInterrupt) or isinstance(
-            error.__context__, KeyboardInterrupt
-        ):
-            _say(f'Interrupted. {_going_on(settings)}', trainer)
+        if is_ctrl_c:
             raise KeyboardInterrupt from error
         raise
     except Exception as error:
         _end_children(trainer)
+        step, last = trainer.global_step, _last_checkpoint(settings)
         if disk_is_full(error):
             if trainer.is_global_zero:
                 remove_partials(Path(settings.out))
-            raise EndedEarly(_after_full_disk(error, settings, trainer)) from error
-        if memory_is_full(error):
-            raise EndedEarly(_after_full_memory(error, settings, trainer)) from error
-        if any(words in str(each) for each in _chain(error) for words in _LEFT_ALONE_WORDS):
             raise EndedEarly(
-                f'Process {trainer.global_rank} lost another one, whose message says why it '
-                f'ended. {_going_on(settings)}'
+                f'{settings.out} cannot be written at step {step}, the disk is full: '
+                f'{_shorten(error)}. {last} Make room (keep_checkpoints=1 takes less, now '
+                f'{settings.keep_checkpoints}), and go on with --resume.'
+            ) from error
+        if memory_is_full(error):
+            raise EndedEarly(
+                f'Out of memory at step {step}: {_shorten(error)}. Go on with --resume and other '
+                f'values of {less_memory(settings)}. {last}'
             ) from error
         raise
 
 
-def _end_children(trainer: Trainer) -> None:
-    """End the processes that Lightning started: they wait for this one, and would for ever.
-
-    Under torchrun and SLURM there are none: those end the others themselves.
-    """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    children = list(launcher.procs)
-    # Lightning watches this list, and kills this process too, before its message, if one fails.
-    launcher.procs.clear()
-    until = time.monotonic() + _PATIENCE
-    for child in children:
-        try:
-            child.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()  # it may hang in a GPU's exchange, deaf to SIGTERM
-            child.wait()
-
-
 def disk_is_full(error: BaseException) -> bool:
-    """Whether an error, or what led to it, is that nothing more can be written."""
+    """Whether an error or one of its causes is a full disk or an exhausted quota."""
     return any(
-        (isinstance(each, OSError) and each.errno in _NO_ROOM)
-        or any(words in str(each) for words in _NO_ROOM_WORDS)
-        for each in _chain(error)
+        isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT)
+        for each in _with_causes(error)
     )
 
 
 def memory_is_full(error: BaseException) -> bool:
-    """Whether an error, or what led to it, is that a GPU or the machine is out of memory."""
+    """Whether an error or one of its causes is a lack of memory on the GPU or in Python."""
     return any(
-        isinstance(each, (torch.OutOfMemoryError, MemoryError))
-        or (
-            isinstance(each, RuntimeError)
-            and any(words in str(each) for words in _NO_MEMORY_WORDS)
-        )
-        for each in _chain(error)
+        isinstance(each, (torch.OutOfMemoryError, MemoryError)) for each in _with_causes(error)
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it: a logger that closes on a full disk hides the first one."""
+def less_memory(settings: TrainSettings) -> str:
+    """Name the settings that lower the memory of a step, with their present values."""
+    return (
+        f'accumulate (now {settings.accumulate}), activation_checkpointing (now '
+        f'{str(settings.activation_checkpointing).lower()}), precision (now '
+        f'{settings.precision}) or workers (now {settings.workers}); smaller chunk_frames, '
+        'image_sizes or augmentation.short_sides change what is learnt, and need a run of their '
+        'own in another out=...'
+    )
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that led to it: torch.save, for one, hides the OSError of a disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -177,99 +149,43 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _after_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: Trainer) -> str:
-    origins = _of_all_processes(error.origins, trainer)
+def _end_children(trainer: Trainer) -> None:
+    """End the processes that Lightning started, which would wait for this one for ever.
+
+    Under torchrun and SLURM there are none: those end the other processes themselves.
+    """
+    started = getattr(trainer.strategy.launcher, 'procs', [])
+    children = list(started)
+    started.clear()  # Lightning watches this list, and ends this process too if a child fails
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_PATIENCE_S)
+        child.kill()  # a process that waits for others on the GPU does not react to SIGTERM
+        child.wait()
+
+
+def _describe_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: Trainer) -> str:
+    """Write the file about a non-finite loss, and return the message."""
+    origins = list(error.origins)
+    if trainer.world_size > 1:
+        gathered: list[list[str]] = [[] for _ in range(trainer.world_size)]
+        dist.all_gather_object(gathered, origins)
+        origins = [origin for each in gathered for origin in each]
     path = Path(settings.out) / NONFINITE_FILE
-    where = f'{path} has all of this'
     if trainer.is_global_zero:
-        # NaN is no JSON; a text is.
-        losses = {name: str(value) for name, value in error.losses.items()}
+        losses = {name: str(value) for name, value in error.losses.items()}  # JSON has no NaN
         content = {'step': error.step, 'losses': losses, 'origins': origins}
-        try:
-            with whole_file(path) as file:
-                file.write(json.dumps(content, indent=1).encode())
-        except OSError as failure:
-            where = f'{path} could not be written: {failure}'
-    named = '; '.join(origins[:_NUM_NAMED]) or 'unknown'
-    more = f' and {len(origins) - _NUM_NAMED} more' if len(origins) > _NUM_NAMED else ''
-    advice = f'try a lower learning_rate (now {settings.learning_rate:g}) in another out=...'
-    better = {'fp16': 'precision=bf16 or precision=fp32', 'bf16': 'precision=fp32'}
-    if (precision := precision_of(trainer)) in better:
-        advice += f', or --resume {better[precision]} (now {precision})'
+        with whole_file(path) as file:
+            file.write(json.dumps(content, indent=1).encode())
+    named = '; '.join(origins[:8]) or 'unknown'
+    more = f' and {len(origins) - 8} more' if len(origins) > 8 else ''
+    precision = precision_of(trainer)
+    finer = '' if precision == 'fp32' else f', or --resume precision=fp32 (now {precision})'
     return (
-        f'{error}. Clips: {named}{more}; {where}. Look at these clips, {advice}. '
+        f'{error}. Clips: {named}{more}; {path} has all of this. Look at these clips, try a lower '
+        f'learning_rate (now {settings.learning_rate:g}) in another out=...{finer}. '
         f'{_last_checkpoint(settings)}'
     )
-
-
-def _of_all_processes(origins: Sequence[str], trainer: Trainer) -> list[str]:
-    if trainer.world_size == 1:
-        return list(origins)
-    gathered: list[list[str]] = [[] for _ in range(trainer.world_size)]
-    dist.all_gather_object(gathered, list(origins))
-    return [origin for each in gathered for origin in each]
-
-
-def _after_full_memory(error: Exception, settings: TrainSettings, trainer: Trainer) -> str:
-    step = min(trainer.global_step, settings.total_steps - 1)
-    how, what = less_memory(settings, step, trainer)
-    resumed = f'Go on with --resume and {how}. ' if how else ''
-    return (
-        f'Out of memory at step {step}: {_short(error)}. {resumed}What decides what is learnt '
-        f'needs a run of its own, in another out=...: {what}. {_last_checkpoint(settings)}'
-    )
-
-
-def less_memory(settings: TrainSettings, step: int, trainer: Trainer) -> tuple[str, str]:
-    """Settings that take less memory at a step, with the values they have now.
-
-    Returns:
-        Those with which the same is learnt, as text, empty if there are none; and the others.
-    """
-    same = []
-    if accumulate := _next_accumulate(settings, trainer.world_size):
-        same.append(f'accumulate={accumulate} (now {settings.accumulate})')
-    if not settings.activation_checkpointing:
-        same.append('activation_checkpointing=true (now false)')
-    if precision_of(trainer) == 'fp32':
-        same.append('precision=bf16 (now fp32)')
-    if settings.workers > 1:
-        same.append(f'workers=1 (now {settings.workers}) if it is the memory of the machine')
-    if settings.data:
-        sizes = f'augmentation.short_sides (now {_listed(settings.augmentation.short_sides)})'
-    else:
-        listed = _listed([f'{height} x {width}' for height, width in settings.image_sizes])
-        sizes = f'image_sizes (now {listed})'
-    phase = settings.phase(step)
-    chunk = 'null' if phase.chunk_frames is None else phase.chunk_frames
-    clips = f'for clips of {phase.clip_frames} frames'
-    other = f'chunk_frames of the phase (now {chunk}, {clips}), {sizes}'
-    return ', or '.join(same), other
-
-
-def _next_accumulate(settings: TrainSettings, world_size: int) -> int | None:
-    """The next number of parts that divides the share of a process in every phase."""
-    shares = [phase.batch_size // world_size for phase in settings.phases]
-    return next(
-        (
-            parts
-            for parts in range(settings.accumulate + 1, max(shares) + 1)
-            if not any(share % parts for share in shares)
-        ),
-        None,
-    )
-
-
-def _after_full_disk(error: Exception, settings: TrainSettings, trainer: Trainer) -> str:
-    return (
-        f'{settings.out} cannot be written at step {trainer.global_step}, the disk is full: '
-        f'{_short(error)}. {_last_checkpoint(settings)} Make room (keep_checkpoints=1 takes '
-        f'less, now {settings.keep_checkpoints}), and go on with --resume.'
-    )
-
-
-def _going_on(settings: TrainSettings) -> str:
-    return f'{_last_checkpoint(settings)} Go on with --resume.'
 
 
 def _last_checkpoint(settings: TrainSettings) -> str:
@@ -279,16 +195,6 @@ def _last_checkpoint(settings: TrainSettings) -> str:
     return f'The last checkpoint is whole: {next(iter(saved.values()))}.'
 
 
-def _say(text: str, trainer: Trainer) -> None:
-    if trainer.is_global_zero:
-        logger.warning(text)
-
-
-def _listed(values: Sequence[object]) -> str:
-    return ', '.join(map(str, values))
-
-
-def _short(error: Exception) -> str:
-    """The first sentence or so: torch tells of its allocator at length."""
-    text = ' '.join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f'{text[:197]}...'
+def _shorten(error: Exception) -> str:
+    """Return the message of an error on one line; some of torch fill a page."""
+    return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder='...')

@@ -32,7 +32,7 @@ from videomt_ros.training.checkpoints import (
     newest_checkpoint,
 )
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
-from videomt_ros.training.early_end import told_how_to_go_on
+from videomt_ros.training.early_end import explain_early_end
 from videomt_ros.training.initial import load_initial, prepare
 from videomt_ros.training.machine import (
     Machine,
@@ -110,7 +110,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
         remove_partials(out)
     path = out / 'model.safetensors'
-    with told_how_to_go_on(settings, trainer):
+    with explain_early_end(settings, trainer):
         trainer.ckpt_path = checkpoint  # where callbacks see it
         trainer.fit(module, datamodule=RunData(settings, mixture))
         if trainer.is_global_zero:

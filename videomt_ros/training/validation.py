@@ -358,7 +358,7 @@ def _attempt(what: str, step: int, act: Callable[[], None]) -> None:
     try:
         act()
     except Exception as error:
-        if disk_is_full(error):  # safetensors has an error of its own for it
+        if disk_is_full(error):
             raise OSError(errno.ENOSPC, str(error)) from error
         logger.error(
             'No %s of the validation of step %d: %s: %s', what, step, type(error).__name__, error
