@@ -1,4 +1,4 @@
-"""The promise of tracks.py, on hand-made logits."""
+"""The promise of tracker.py, on hand-made logits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.inference.scripted import (
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.association import build_detections
 from videomt_ros.inference.identities import Identity, Sight
-from videomt_ros.inference.tracks import Tracker
+from videomt_ros.inference.tracker import Tracker
 from videomt_ros.structures import TrackState
 
 
