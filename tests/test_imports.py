@@ -159,7 +159,7 @@ def test_a_planted_violation_is_found(tmp_path, file, source):
     [
         ('ros/node.py', 'import rclpy\nfrom videomt_ros.msg import Track'),
         ('cli/demo.py', 'def main():\n    from videomt_ros.rig.camera import Camera'),
-        ('inference/stream.py', 'import torch\nfrom .tracks import Tracks'),
+        ('inference/stream.py', 'import torch\nfrom .tracker import Tracker'),
         ('inference/__init__.py', 'from .stream import VideoStream'),
         ('evaluation/evaluator.py', 'from videomt_ros.datasets.formats.ytvis import read'),
         ('model/network.py', 'import math\nimport torch.nn.functional as F'),

@@ -25,7 +25,8 @@ from videomt_ros.inference.identities import Identity, Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.settings import StreamSettings
 from videomt_ros.inference.timing import StageClock, StageTimes
-from videomt_ros.inference.tracker import Track, Tracker
+from videomt_ros.inference.track import Track
+from videomt_ros.inference.tracker import Tracker
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
 from videomt_ros.structures import Segment, Segments, TrackState

@@ -26,49 +26,20 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.inference import association
-from videomt_ros.inference.association import Detections, Motion
+from videomt_ros.inference.association import Detections
 from videomt_ros.inference.identities import Identity, Sight
+from videomt_ros.inference.track import CLASS_CHANGE_FRAMES, Motion, Track, changed_class
 from videomt_ros.structures import MAX_TRACK_ID
 
 _TRACKS_PER_QUERY = 4
 """Tracks kept at once, lost ones included, over the number of queries."""
 _INTERVALS = 9
 """Frame intervals whose median is the stream's usual one."""
-
-
-@dataclass(eq=False)
-class Track:
-    """One object in one query slot, with the mean of its class logits so far."""
-
-    identity: Identity
-    query: int | None
-    """Slot that showed it last; None once another track has the slot."""
-    motion: Motion
-    logit_sum: NDArray[np.float64]
-    num_logits: int
-    last_seen_ns: int
-    seen: bool = True
-    new_class: int | None = None
-    """Class of the newest frames if it is for certain not the track's own, their number, and
-    the sum of their logits."""
-    new_class_frames: int = 0
-    new_class_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-
-    @property
-    def probs(self) -> NDArray[np.float64]:
-        """Softmax of the mean logits, (K + 1,)."""
-        return association.softmax(self.logit_sum / self.num_logits)
-
-    @property
-    def class_id(self) -> int:
-        """Likeliest class of the mean logits, 0..K-1."""
-        return int(self.logit_sum[:-1].argmax())
 
 
 class Tracker:
@@ -235,7 +206,7 @@ class Tracker:
             if m is None:
                 continue
             track = self.tracks[m]
-            changed = association.changed_class(detections.class_logits[n], track.class_id)
+            changed = changed_class(detections.class_logits[n], track.class_id)
             in_place = ious[m, n] >= association.SAME_PLACE_IOU
             if changed is not None:
                 # After a gap, or with another mask, another class is another object.
@@ -290,7 +261,7 @@ class Tracker:
         reaches = track.motion.reaches(detections, self._stamp_ns)
         costs = np.where(same_class & (reaches <= 1.0), 1.0 + reaches, np.inf)
         for n in np.flatnonzero(ious >= association.SAME_PLACE_IOU):
-            changed = association.changed_class(detections.class_logits[n], track.class_id)
+            changed = changed_class(detections.class_logits[n], track.class_id)
             if changed is None:
                 costs[n] = 1.0 - ious[n]
         # What two tracks can explain goes to the confirmed one.
@@ -300,7 +271,7 @@ class Tracker:
         """Add a detection to its track; returns the track that takes over if the class changed."""
         assert self._stamp_ns is not None
         logits = detections.class_logits[n]
-        changed = association.changed_class(logits, track.class_id)
+        changed = changed_class(logits, track.class_id)
         if changed is None:
             track.new_class, track.new_class_frames = None, 0
         elif changed != track.new_class:
@@ -312,7 +283,7 @@ class Tracker:
         track.motion.move(detections, n, self._stamp_ns)
         track.logit_sum = track.logit_sum + logits
         track.num_logits += 1
-        if track.new_class_frames < max(association.CLASS_CHANGE_FRAMES, confirm_frames):
+        if track.new_class_frames < max(CLASS_CHANGE_FRAMES, confirm_frames):
             return track
         successor = Track(
             Identity(
