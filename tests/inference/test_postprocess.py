@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.inference.scripted import CAT, DOG, IMAGE, SKY, Obj, ScriptedNet, make_logits, play
+from tests.inference.scripted import CAT, DOG, IMAGE, Obj, ScriptedNet, make_logits, play
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.postprocess import (
     instance_pixels,
@@ -262,20 +262,3 @@ def test_panoptic_wants_a_class_likelier_than_no_object():
             ScriptedNet([(class_logits, masks)], task), confirm_frames=1, score_threshold=0.3
         )
         assert len(stream.push(IMAGE, 0).segments) == count
-
-
-def test_semantic_segments_are_classes():
-    sky = [Obj(0, SKY, 0, 0, 20, 48), Obj(1, CAT, 20, 0, 20, 24), Obj(2, DOG, 20, 24, 20, 24)]
-    results = play([sky, sky, sky[:2]], task='semantic', confirm_frames=3)
-    assert {(s.track_id, s.class_name) for s in results[0].segments} == {
-        (CAT + 1, 'cat'),
-        (DOG + 1, 'dog'),
-        (SKY + 1, 'sky'),
-    }
-    assert results[0].ids.all()
-    assert (results[0].semantic() == results[0].ids - 1).all()
-    assert [s.age for s in results[1].segments] == [2, 2, 2]
-    filtered = play([sky], task='semantic', class_filter=('cat',))[0]
-    assert [s.class_name for s in filtered.segments] == ['cat']
-    # Filtering hides pixels; it does not give them to another class.
-    assert (filtered.mask(CAT + 1) == results[0].mask(CAT + 1)).all()

@@ -23,11 +23,11 @@ from tests.inference.scripted import (
     scripted_stream,
     summary,
 )
-from videomt_ros.inference import VideoStream
+from videomt_ros.inference import StreamSettings, VideoStream
 from videomt_ros.inference.association import build_detections
-from videomt_ros.inference.identities import Identity, Sight
+from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.tracker import Tracker
-from videomt_ros.structures import TrackState
+from videomt_ros.structures import MAX_TRACK_ID, TrackState
 
 
 def ids(result):
@@ -423,35 +423,49 @@ def test_results_and_entries_agree(task):
                     assert segment.box == box
 
 
-def test_ids_follow_one_another_and_start_again_after_the_last():
-    tracker = Tracker(num_queries=2, max_id=5)
-    lasting, given = Identity(0), []
-    masks = np.ones((1, 4, 4), bool)
-    detections = build_detections(
-        np.array([0]), np.array([[5.0, 0.0, 0.0]]), np.array([0.9]), masks
+def make_tracker(num_queries, task='instance', max_id=MAX_TRACK_ID, **settings):
+    config = ScriptedNet([make_logits([], num_queries)], task).config
+    return Tracker(config, task, StreamSettings(**settings), max_id)
+
+
+def settle(tracker, matches):
+    """Close a frame in which each of the numbered matches has pixels; returns the segments."""
+    return tracker.settle(
+        {match: Sight(match.class_id, match.score, 99, (0, n, 3, 3)) for n, match in matches}
     )
+
+
+def test_ids_follow_one_another_and_start_again_after_the_last():
+    tracker = make_tracker(num_queries=2, max_id=5, gap_s=0.0, confirm_frames=1)
+    lasting, given = [], []
     for t in range(12):
-        tracker.begin(t * STEP_NS, gap_s=0.0)
-        tracker.merged = {0: lasting, 1: Identity(t)}
-        sights = {
-            identity: Sight(0, 0.9 - 0.1 * k, 5, (0, 0, 1, 1))
-            for k, identity in enumerate(tracker.merged.values())
-        }
-        tracker.settle(sights, set(), confirm_frames=1)
-        given.append(tracker.merged[1].track_id)
-    assert lasting.track_id == 1
+        # Slot 1 shows another object in each frame: of another class, and elsewhere.
+        masks = np.zeros((2, 4, 12), bool)
+        masks[0, :, :4] = masks[1, :, 4 + 4 * (t % 2) : 8 + 4 * (t % 2)] = True
+        logits = np.zeros((2, 5))
+        logits[0, CAT] = 9.0
+        logits[1, (DOG, SKY, ROAD)[t % 3]] = 9.0
+        tracker.begin(t * STEP_NS)
+        matches = tracker.match(
+            build_detections(np.array([0, 1]), logits, np.array([0.9, 0.8]), masks)
+        )
+        settle(tracker, enumerate(matches))
+        by_query = {match.query: match.identity.track_id for match in matches}
+        lasting.append(by_query[0])
+        given.append(by_query[1])
+    assert lasting == [1] * 12
     assert given == [2, 3, 4, 5] * 3
-    assert len(detections) == 1
 
 
 def test_memory_does_not_grow_with_the_stream():
     rng = np.random.default_rng(0)
-    tracker = Tracker(num_queries=3, merged_classes={3})
+    tracker = make_tracker(3, 'panoptic', gap_s=0.3, track_states=('tentative', 'confirmed'))
 
     def run(start: int, stop: int) -> int:
-        """Frames of boxes anywhere, of any class, seen or not; returns the newest id."""
+        """Frames of boxes anywhere, of any class, seen or not; returns the largest id."""
+        largest = 0
         for t in range(start, stop):
-            tracker.begin(t * STEP_NS, gap_s=0.3)
+            tracker.begin(t * STEP_NS)
             number = int(rng.integers(1, 4))
             masks = np.zeros((number, 10, 12), bool)
             for mask in masks:
@@ -463,12 +477,11 @@ def test_memory_does_not_grow_with_the_stream():
                 rng.uniform(0.3, 1.0, number),
                 masks,
             )
-            matches = tracker.match(detections, 0.5, confirm_frames=2)
-            seen = {track for track, _ in matches if rng.random() < 0.9}
-            sights = {tracker.identity(t): Sight(t.class_id, 0.9, 9, (0, 0, 3, 3)) for t in seen}
-            tracker.settle(sights, seen, confirm_frames=2)
+            matches = tracker.match(detections)
+            segments = settle(tracker, [(0, match) for match in matches if rng.random() < 0.9])
+            largest = max(largest, *(segment.track_id for segment in segments), 0)
             assert len(tracker.tracks) <= 4 * 3
-        return max(identity.track_id or 0 for identity in tracker.identities())
+        return largest
 
     run(0, 1000)
     before = len(pickle.dumps(tracker))
@@ -494,5 +507,5 @@ def test_tracks_are_bounded_even_if_time_stands_still():
     counts = []
     for _ in script:
         stream.push(IMAGE, 0)
-        counts.append(len(stream._tracker.tracks))
+        counts.append(len(stream._memory.tracks))
     assert max(counts) == 4 * 6

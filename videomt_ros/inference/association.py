@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from videomt_ros.model.config import Task
+
 DUPLICATE_IOU = 0.4
 """Two masks that overlap this much show one object. Visible masks of two objects do not."""
 PART_SHARE = 0.9
@@ -40,6 +42,8 @@ class Detections:
     """(N, 2), of the masks."""
     sizes: NDArray[np.float64]
     """(N,), square roots of the areas."""
+    cell_area: float
+    """Number of image pixels that one cell of the grid stands for."""
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -50,6 +54,7 @@ def build_detections(
     class_logits: NDArray[np.floating],
     scores: NDArray[np.floating],
     masks: NDArray[np.bool_],
+    cell_area: float = 1.0,
 ) -> Detections:
     """Measure the masks and sort by falling score, then area, then place."""
     areas = masks.sum((1, 2)).astype(np.float64)
@@ -64,6 +69,7 @@ def build_detections(
         masks[order],
         centres[order],
         np.sqrt(areas[order]),
+        cell_area,
     )
 
 
@@ -134,3 +140,20 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     """Probabilities over the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
+
+
+def class_scores(class_probs: NDArray[np.floating], task: Task) -> NDArray[np.floating]:
+    """Score queries or tracks: the probability of the likeliest class that is an object.
+
+    Args:
+        class_probs: (N, K + 1), the last one is that of no object.
+        task: in panoptic results, the score is 0 where no object is the likeliest of all; the
+            published rule drops such queries.
+
+    Returns:
+        (N,), 0..1.
+    """
+    scores = class_probs[:, :-1].max(1)
+    if task == 'panoptic':
+        scores = np.where(class_probs[:, -1] > scores, 0.0, scores)
+    return scores

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
@@ -28,25 +29,22 @@ def logit(probability: float) -> float:
 
 
 def read_queries(
-    class_logits: Tensor, mask_logits: Tensor, state: Tensor, mask_threshold: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], bool]:
-    """Copy to the host, at once, what decides which queries matter.
+    class_logits: Tensor, mask_logits: Tensor, mask_threshold: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Copy to the host, in one transfer, what decides which queries matter.
 
     Args:
         class_logits: (Q, K + 1).
         mask_logits: (Q, h, w), the part of the grid that can reach the image.
-        state: what the next frame starts from, any shape.
         mask_threshold: probability from which a cell counts.
 
     Returns:
-        The class logits, for each query, (Q,), whether any cell is in its mask, and whether all
-        of the state is finite. Resizing never exceeds the largest logit, so the other queries
-        have no pixel.
+        The class logits, (Q, K + 1), and for each query whether any cell is in its mask, (Q,).
+        Resizing never exceeds the largest logit, so a query without such a cell has no pixel.
     """
     peaks = mask_logits.amax((1, 2))[:, None].float()
-    finite = torch.isfinite(state).all().float().expand_as(peaks)
-    table = torch.cat([class_logits.float(), peaks, finite], 1).cpu().numpy()
-    return table[:, :-2], table[:, -2] >= logit(mask_threshold), bool(table[0, -1])
+    table = torch.cat([class_logits.float(), peaks], 1).cpu().numpy()
+    return table[:, :-1], table[:, -1] >= logit(mask_threshold)
 
 
 def read_masks(
@@ -188,6 +186,29 @@ def semantic_pixels(
         for offset, value in enumerate(values):
             _keep_larger(best, winner, value, start + offset)
     return winner.cpu().numpy(), (best / total.clamp_min(1e-12)).cpu().numpy()
+
+
+def regions(
+    pixels: NDArray[np.int16], count: int
+) -> list[tuple[int, tuple[int, int, int, int]] | None]:
+    """Measure the segments of an image.
+
+    Args:
+        pixels: (H, W); k + 1 for segment k, 0 for none.
+        count: number of segments.
+
+    Returns:
+        For each segment the number of its pixels and its box (x0, y0, x1, y1), x1 and y1
+        exclusive; None if it has no pixels.
+    """
+    if not count:
+        return []
+    areas = np.bincount(pixels.ravel(), minlength=count + 1)[1:].tolist()
+    boxes = ndimage.find_objects(pixels, max_label=count)
+    return [
+        None if box is None else (area, (box[1].start, box[0].start, box[1].stop, box[0].stop))
+        for area, box in zip(areas, boxes, strict=True)
+    ]
 
 
 def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:

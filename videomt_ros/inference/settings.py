@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 TRACK_STATES = ('tentative', 'confirmed', 'lost')
@@ -12,7 +12,7 @@ TRACK_STATES = ('tentative', 'confirmed', 'lost')
 
 
 def _setting(default: Any, meaning: str, **limits: Any) -> Any:
-    """A field whose meaning and limits can be read by programs, such as the ROS parameters."""
+    """Describe a field for programs, such as the ROS parameters."""
     return field(default=default, metadata={'meaning': meaning, **limits})
 
 
@@ -69,6 +69,30 @@ class StreamSettings:
         for item in fields(self):
             value = getattr(self, item.name)
             object.__setattr__(self, item.name, _checked(item, value))
+
+    def changed(self, changes: Mapping[str, Any], class_names: Sequence[str]) -> StreamSettings:
+        """Build settings with other values.
+
+        Args:
+            changes: new values by the names of the fields; the others stay.
+            class_names: classes of the network, which class_filter may name.
+
+        Raises:
+            ValueError: a name is unknown, or a value is out of range.
+        """
+        known = [item.name for item in fields(self)]
+        unknown = sorted(set(changes) - set(known))
+        if unknown:
+            raise ValueError(
+                f'Unknown settings: {", ".join(unknown)}. Expected some of: {", ".join(known)}.'
+            )
+        changed = replace(self, **changes)
+        missing = [name for name in changed.class_filter if name not in class_names]
+        if missing:
+            raise ValueError(
+                f'The model has no class {", ".join(missing)}. It knows: {", ".join(class_names)}.'
+            )
+        return changed
 
 
 def _checked(item: Field[Any], value: Any) -> Any:

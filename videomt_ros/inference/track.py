@@ -11,37 +11,37 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.inference.association import Detections, softmax
+from videomt_ros.inference.association import SAME_PLACE_IOU, Detections, softmax
 from videomt_ros.inference.identities import Identity
 
 JUMP_SIZES = 0.75
-"""Sizes by which an object may miss its expected place from one frame to the next."""
+"""Distance by which an object may miss its expected place in the next frame, over its size."""
 FIRST_JUMP = 2.0
-"""Times as much while the velocity is unknown, in a track's second frame."""
+"""Factor on that distance in a track's second frame, when the velocity is unknown."""
 JUMP_SIZES_PER_S = 1.5
-"""Sizes per second by which that grows with the time since the track was seen."""
+"""Growth of that distance per second since the track was seen, over the object's size."""
 JUMP_SPEED_SHARE = 0.25
-"""Share of the way the velocity covers in that time, by which it grows too."""
+"""Growth of that distance over the expected way since the track was seen."""
 JUMP_FLOOR = 0.03
-"""Least and ..."""
+"""Part of that distance that does not depend on the object, over the diagonal of the grid."""
 JUMP_CEILING = 0.5
-"""... largest allowance over the diagonal of the grid."""
+"""Largest value of that distance, over the diagonal of the grid."""
 SIZE_RATIO = 3.0
-"""Largest change of size (square root of the area) of an object that does not overlap itself."""
+"""Largest growth in size (square root of the area) of an object that does not overlap itself."""
 CLASS_GONE = 0.2
-"""A class changed for certain if the old one has at most this probability ..."""
+"""Largest probability of a track's class in a frame in which the class changed for certain."""
 CLASS_NEW = 0.6
-"""... and another at least this."""
+"""Least probability of another class in such a frame."""
 CLASS_CHANGE_FRAMES = 5
-"""Frames in a row after which a changed class is another object that took the slot over. Fewer
-split objects that come in through an edge, whose class is a guess until more of them shows; by
-then the mean over a young track has changed with it."""
+"""Number of consecutive frames after which a changed class is another object that took the slot
+over. Fewer split objects that come in through an edge, whose class is a guess until more of them
+shows; by then the mean over a young track has changed with it."""
 SIZE_MEMORY = 0.9
 """Share of an object's size that is remembered from frame to frame while less of it shows."""
 SPECK_RATIO = 0.2
-"""Size over the object's at which a mask is a remnant and says nothing of the object's place."""
+"""Largest size of a mask, over the object's, that says nothing of the object's place."""
 MIN_INTERVAL_S = 1e-3
-"""Shorter intervals give no velocity: stamps are not that exact."""
+"""Least time between two frames that gives a velocity: stamps are no more exact than that."""
 
 
 @dataclass
@@ -49,22 +49,26 @@ class Motion:
     """Where an object was seen last, and how it moves."""
 
     mask: NDArray[np.bool_]
+    """Mask when the object was last seen, (h, w)."""
     centre: NDArray[np.float64]
+    """Centre of that mask, (2,)."""
     size: float
-    """Largest of late, so that a half hidden object keeps the size it has."""
+    """Square root of the object's area. It shrinks slowly, so that an object that is half hidden
+    keeps its size."""
     stamp_ns: int
+    """Stamp of the frame in which the object was last seen."""
     velocity: NDArray[np.float64] | None = None
-    """Cells per second; None until it was seen at two different times."""
+    """Velocity in cells per second, (2,); None until it was seen at two different times."""
 
-    def step(self, stamp_ns: int) -> NDArray[np.float64]:
-        """Expected way since the last sight, in cells."""
+    def displacement(self, stamp_ns: int) -> NDArray[np.float64]:
+        """Expected movement since the object was last seen, (2,)."""
         if self.velocity is None:
             return np.zeros(2)
         return self.velocity * ((stamp_ns - self.stamp_ns) * 1e-9)
 
     def expected_mask(self, stamp_ns: int) -> NDArray[np.bool_]:
-        """The last mask moved by the expected way; what leaves the grid is gone."""
-        rows, columns = (int(round(way)) for way in self.step(stamp_ns))
+        """Shift the last mask by the expected movement, (h, w); what leaves the grid is gone."""
+        rows, columns = (int(round(cells)) for cells in self.displacement(stamp_ns))
         height, width = self.mask.shape
         moved = np.zeros_like(self.mask)
         if abs(rows) < height and abs(columns) < width:
@@ -76,12 +80,16 @@ class Motion:
         return moved
 
     def reaches(self, detections: Detections, stamp_ns: int) -> NDArray[np.float64]:
-        """How far each detection is from where the object can be, (N,); up to 1 is plausible.
+        """Measure how far each detection is from where the object can be.
 
         The object can be anywhere between its last place and the expected one (it may have
-        stopped), give or take an allowance that follows its size and the time that passed.
+        stopped), give or take an allowance that grows with its size and the time that passed.
+
+        Returns:
+            Distances over that allowance, (N,). Up to 1 is plausible; inf: the detection is too
+            large.
         """
-        step = self.step(stamp_ns)
+        step = self.displacement(stamp_ns)
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
         jump = JUMP_SIZES * (FIRST_JUMP if self.velocity is None else 1.0)
         diagonal = float(np.hypot(*self.mask.shape))
@@ -97,7 +105,7 @@ class Motion:
         return np.where(too_large, np.inf, ratios)
 
     def move(self, detections: Detections, n: int, stamp_ns: int) -> None:
-        """Take the place of detection n, unless it is a speck of the object."""
+        """Move to detection n, unless that shows only a speck of the object."""
         if detections.sizes[n] < SPECK_RATIO * self.size:
             self.size *= SIZE_MEMORY
             return
@@ -117,18 +125,37 @@ class Track:
     """One object in one query slot, with the mean of its class logits so far."""
 
     identity: Identity
+    """Id and life of the track, unless all tracks of its class share one."""
     query: int | None
-    """Slot that showed it last; None once another track has the slot."""
+    """Slot that showed the object last; None once another track has the slot."""
     motion: Motion
     logit_sum: NDArray[np.float64]
+    """Sum of the class logits of all detections so far, (K + 1,)."""
     num_logits: int
+    """Number of detections in that sum."""
     last_seen_ns: int
+    """Stamp of the newest frame in which the track was seen."""
     seen: bool = True
+    """Whether the track was seen in the newest frame."""
     new_class: int | None = None
-    """Class of the newest frames if it is for certain not the track's own, their number, and
-    the sum of their logits."""
+    """Class of the newest detections if it is certain and not the track's own, else None."""
     new_class_frames: int = 0
+    """Number of consecutive detections of that class."""
     new_class_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Sum of the class logits of these detections, (K + 1,)."""
+
+    @classmethod
+    def begin(cls, detections: Detections, n: int, frame: int, stamp_ns: int) -> Track:
+        """Begin a track with its first detection."""
+        size = float(detections.sizes[n])
+        return cls(
+            Identity(frame, last_seen_ns=stamp_ns),
+            int(detections.queries[n]),
+            Motion(detections.masks[n], detections.centres[n], size, stamp_ns),
+            detections.class_logits[n].copy(),
+            1,
+            stamp_ns,
+        )
 
     @property
     def probs(self) -> NDArray[np.float64]:
@@ -140,11 +167,83 @@ class Track:
         """Likeliest class of the mean logits, 0..K-1."""
         return int(self.logit_sum[:-1].argmax())
 
+    def changed_class(self, class_logits: NDArray[np.floating]) -> int | None:
+        """The other class for which the logits (K + 1,) decide, or None if they do not."""
+        probs = softmax(class_logits)
+        own, other = self.class_id, int(probs[:-1].argmax())
+        if other == own or probs[own] > CLASS_GONE or probs[other] < CLASS_NEW:
+            return None
+        return other
 
-def changed_class(class_logits: NDArray[np.floating], class_id: int) -> int | None:
-    """The other class that the logits (K + 1,) decide for, or None if they do not."""
-    probs = softmax(class_logits)
-    other = int(probs[:-1].argmax())
-    if other == class_id or probs[class_id] > CLASS_GONE or probs[other] < CLASS_NEW:
-        return None
-    return other
+    def goes_on_in(
+        self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
+    ) -> bool:
+        """Whether a detection in the track's slot can be the track's object.
+
+        Args:
+            detections: N of them.
+            n: the one in the slot.
+            ious: overlaps of all detections with the mask expected of the track, (N,).
+            stamp_ns: time of the detections.
+        """
+        in_place = bool(ious[n] >= SAME_PLACE_IOU)
+        if self.changed_class(detections.class_logits[n]) is not None:
+            # After a gap, or with another mask, another class is another object.
+            return in_place and self.seen
+        return in_place or bool(self.motion.reaches(detections, stamp_ns)[n] <= 1.0)
+
+    def costs(
+        self, detections: Detections, ious: NDArray[np.float32], stamp_ns: int
+    ) -> NDArray[np.float64]:
+        """Cost of explaining each detection in another slot by this track.
+
+        It is 1 - IoU where a detection overlaps the expected mask, unless its class changed for
+        certain; elsewhere 1 + reach for detections of the same class.
+
+        Args:
+            detections: N of them.
+            ious: their overlaps with the mask expected of the track, (N,).
+            stamp_ns: time of the detections.
+
+        Returns:
+            (N,), 0..2; inf where the track cannot explain a detection.
+        """
+        same_class = detections.class_logits[:, :-1].argmax(1) == self.class_id
+        reaches = self.motion.reaches(detections, stamp_ns)
+        costs = np.where(same_class & (reaches <= 1.0), 1.0 + reaches, np.inf)
+        for n in np.flatnonzero(ious >= SAME_PLACE_IOU):
+            if self.changed_class(detections.class_logits[n]) is None:
+                costs[n] = 1.0 - ious[n]
+        return costs
+
+    def observe(self, detections: Detections, n: int, stamp_ns: int) -> None:
+        """Add a detection to the track."""
+        logits = detections.class_logits[n]
+        changed = self.changed_class(logits)
+        if changed is None:
+            self.new_class, self.new_class_frames = None, 0
+        elif changed != self.new_class:
+            self.new_class, self.new_class_frames = changed, 1
+            self.new_class_sum = logits.copy()
+        else:
+            self.new_class_frames += 1
+            self.new_class_sum = self.new_class_sum + logits
+        self.motion.move(detections, n, stamp_ns)
+        self.logit_sum = self.logit_sum + logits
+        self.num_logits += 1
+
+    def successor(self, frame: int) -> Track:
+        """Build the track of the object of another class that has taken the slot over.
+
+        Args:
+            frame: number of the newest frame, which that object has been in view up to.
+        """
+        frames = self.new_class_frames
+        return Track(
+            Identity(frame - frames + 1, frames_seen=frames - 1, last_seen_ns=self.last_seen_ns),
+            self.query,
+            self.motion,
+            self.new_class_sum,
+            frames,
+            self.last_seen_ns,
+        )

@@ -1,0 +1,85 @@
+"""Semantic segmentation of a stream: one segment per class in view, without tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomt_ros.inference import postprocess
+from videomt_ros.inference.identities import Identity, Lifecycle, Sight
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.structures import Segment
+
+
+class ClassSegments:
+    """The classes that one stream shows. Each frame: `begin`, then `label`.
+
+    A class is confirmed in the first frame that shows it, and its id is its class id + 1.
+    """
+
+    def __init__(self, config: VidEoMTConfig, settings: StreamSettings) -> None:
+        """Start without classes in view.
+
+        Args:
+            config: that of the network.
+            settings: those of the stream; score_threshold, mask_threshold, overlap_threshold and
+                confirm_frames have no effect.
+        """
+        self._num_classes = config.num_classes
+        self._identities: dict[int, Identity] = {}
+        self._life = Lifecycle(config, settings)
+        self.update(settings)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no class is in view or was within the last `gap_s` seconds."""
+        return not self._identities
+
+    def update(self, settings: StreamSettings) -> None:
+        """Use other settings from now on."""
+        self._life.settings = dataclasses.replace(settings, confirm_frames=1)
+
+    def begin(self, stamp_ns: int) -> None:
+        """Start a frame, and forget the classes that were not seen for too long."""
+        self._life.begin(stamp_ns)
+        self._keep_only(self._life.is_alive)
+
+    def label(
+        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
+    ) -> tuple[NDArray[np.uint16], tuple[Segment, ...]]:
+        """Label every pixel, and close the frame.
+
+        Args:
+            class_logits: (Q, K + 1).
+            mask_logits: (Q, h, w).
+            geometry: sizes of the frame.
+
+        Returns:
+            Id of each pixel, (H, W), 0 where its class is not published; and the segments.
+        """
+        life = self._life
+        classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)
+        sums = np.bincount(classes.ravel(), weights=shares.ravel(), minlength=self._num_classes)
+        sights: dict[Identity, Sight] = {}
+        for class_id, region in enumerate(postprocess.regions(classes + 1, self._num_classes)):
+            if region is None:
+                continue
+            area, box = region
+            identity = self._identities.setdefault(class_id, Identity(life.frame, class_id + 1))
+            if area >= life.min_area and life.is_drawn(identity, class_id):
+                sights[identity] = Sight(class_id, float(sums[class_id] / area), area, box)
+        life.settle(self._identities.values(), sights)
+        self._keep_only(lambda identity: identity.seen or identity.confirmed)
+        values = np.zeros(self._num_classes, np.uint16)
+        for class_id, identity in self._identities.items():
+            values[class_id] = identity.pixel_value
+        return values[classes], life.segments(self._identities.values())
+
+    def _keep_only(self, condition: Callable[[Identity], bool]) -> None:
+        self._identities = {k: i for k, i in self._identities.items() if condition(i)}
