@@ -11,7 +11,7 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model import Outputs, VidEoMTConfig
 
 SEED, NUM_VIDEOS, NUM_FRAMES = 5, 2, 10

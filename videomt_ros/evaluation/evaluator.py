@@ -32,7 +32,7 @@ from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model.network import VidEoMT
 
 MODES: tuple[Mode, ...] = ('published', 'live')

@@ -1,7 +1,7 @@
 """Live inference: images in, segments with lasting track ids out."""
 
 from videomt_ros.inference.draw import draw
-from videomt_ros.inference.settings import StreamSettings
 from videomt_ros.inference.stream import VideoStream
+from videomt_ros.inference.stream_settings import StreamSettings
 
 __all__ = ['StreamSettings', 'VideoStream', 'draw']

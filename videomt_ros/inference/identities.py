@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.structures import Segment, TrackState
 

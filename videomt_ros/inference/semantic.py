@@ -12,7 +12,7 @@ from torch import Tensor
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.structures import Segment
 

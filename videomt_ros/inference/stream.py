@@ -22,7 +22,7 @@ from videomt_ros.inference.association import build_detections, class_scores, so
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.semantic import ClassSegments
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import StageClock, StageTimes
 from videomt_ros.inference.tracker import Match, Tracker
 from videomt_ros.model.config import Task

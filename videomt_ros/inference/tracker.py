@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from videomt_ros.inference import association
 from videomt_ros.inference.association import Detections
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
-from videomt_ros.inference.settings import StreamSettings
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.track import CLASS_CHANGE_FRAMES, Track
 from videomt_ros.model.config import Task, VidEoMTConfig
 from videomt_ros.structures import MAX_TRACK_ID, Segment
