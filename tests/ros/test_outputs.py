@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from tests.ros.live import new_domain, wait_for
 from videomt_ros.msg import TrackArray
-from videomt_ros.ros.outputs import Outputs
+from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.structures import Segments
 
@@ -34,7 +34,7 @@ def node():
     context.try_shutdown()
 
 
-def build(outputs: Outputs, num_classes: int = 3, **switches: bool) -> dict[str, object]:
+def build(outputs: OutputTopics, num_classes: int = 3, **switches: bool) -> dict[str, object]:
     """Messages by the last part of their topic."""
     segments = Segments(0, np.zeros((4, 6), np.uint16), (), num_classes)
     messages = outputs.build(IMAGE, Header(), segments, NodeParameters(**switches))
@@ -43,7 +43,7 @@ def build(outputs: Outputs, num_classes: int = 3, **switches: bool) -> dict[str,
 
 @pytest.mark.parametrize('listened', [[], *([name] for name in KINDS), list(KINDS)])
 def test_only_what_somebody_listens_to_is_built(node, listened):
-    outputs = Outputs(node, 'random')
+    outputs = OutputTopics(node, 'random')
     subscriptions = [
         node.create_subscription(KINDS[name], f'segmentation/{name}', lambda msg: None, 1)
         for name in listened
@@ -55,7 +55,7 @@ def test_only_what_somebody_listens_to_is_built(node, listened):
 
 
 def test_many_classes_need_a_wider_label_image(node):
-    outputs = Outputs(node, 'random')
+    outputs = OutputTopics(node, 'random')
     node.create_subscription(Image, 'segmentation/semantic', lambda msg: None, 1)
     wait_for(lambda: build(outputs), 'the subscriber')
     assert build(outputs, 254)['semantic'].encoding == 'mono8'
@@ -65,7 +65,7 @@ def test_many_classes_need_a_wider_label_image(node):
 
 
 def test_destroying_takes_the_topics_away(node):
-    outputs = Outputs(node, 'random')
+    outputs = OutputTopics(node, 'random')
     topics = [f'/segmentation/{name}' for name in KINDS]
     assert all(node.count_publishers(topic) == 1 for topic in topics)
     outputs.destroy()

@@ -18,7 +18,7 @@ from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.diagnostics import Health
-from videomt_ros.ros.outputs import Outputs
+from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.worker import Worker
 
@@ -85,7 +85,7 @@ class CameraStream:
         self._applied = parameters
         self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         self._clock = StreamClock()
-        self._outputs = Outputs(node, net.config.name)
+        self._outputs = OutputTopics(node, net.config.name)
         self._health = health
         self._topic: str = node.resolve_topic_name('image_raw')
         self._subscription: Subscription | None = None

@@ -21,7 +21,7 @@ from videomt_ros.structures import Segments
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
-class Outputs:
+class OutputTopics:
     """Publishers of tracks, instances, semantic and overlay; only what is wanted is computed."""
 
     def __init__(self, node: LifecycleNode, model: str) -> None:

@@ -28,7 +28,7 @@ def _parameter(
     range: tuple[float, float] | None = None,
     choices: Sequence[str] = (),
     pattern: str = '',
-    live: bool = False,
+    dynamic: bool = False,
     read_only: bool = False,
 ) -> Any:
     """One entry of the table.
@@ -39,7 +39,7 @@ def _parameter(
         range: least and largest value, both allowed.
         choices: the words allowed, in a string or in each entry of an array.
         pattern: what a string must match.
-        live: may change while a model is loaded, and acts from the next image on.
+        dynamic: may change while a model is loaded, and acts from the next image on.
         read_only: is what it was when the node started.
     """
     metadata = {
@@ -47,7 +47,7 @@ def _parameter(
         'range': range,
         'choices': tuple(choices),
         'pattern': pattern,
-        'live': live,
+        'dynamic': dynamic,
         'read_only': read_only,
     }
     return field(default=default, metadata=metadata)
@@ -56,7 +56,7 @@ def _parameter(
 def _setting(name: str) -> Any:
     """The entry of a setting of the stream, which has its own record of all this."""
     (setting,) = (entry for entry in fields(StreamSettings) if entry.name == name)
-    return _parameter(setting.default, live=True, **setting.metadata)
+    return _parameter(setting.default, dynamic=True, **setting.metadata)
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ class NodeParameters:
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
     publish_tracks: bool = _parameter(
-        True, 'Publish segmentation/tracks if somebody listens.', live=True
+        True, 'Publish segmentation/tracks if somebody listens.', dynamic=True
     )
     publish_instances: bool = _parameter(
-        True, 'Publish segmentation/instances if somebody listens.', live=True
+        True, 'Publish segmentation/instances if somebody listens.', dynamic=True
     )
     publish_semantic: bool = _parameter(
-        True, 'Publish segmentation/semantic if somebody listens.', live=True
+        True, 'Publish segmentation/semantic if somebody listens.', dynamic=True
     )
     publish_overlay: bool = _parameter(
-        True, 'Publish segmentation/overlay if somebody listens.', live=True
+        True, 'Publish segmentation/overlay if somebody listens.', dynamic=True
     )
     autostart: bool = _parameter(
         True,
@@ -158,7 +158,7 @@ def constraint(entry: Field[Any]) -> str:
         words.append(f'Of {", ".join(limits["choices"])}.')
     if limits['read_only']:
         words.append('Fixed at the start.')
-    elif not limits['live']:
+    elif not limits['dynamic']:
         words.append('Takes effect when the node is configured.')
     return ' '.join(words)
 
@@ -212,7 +212,7 @@ def changed_parameters(
         value = _from_ros(entry, change.value)
         if value == getattr(current, entry.name):
             continue
-        if class_names is not None and not entry.metadata['live']:
+        if class_names is not None and not entry.metadata['dynamic']:
             raise ValueError(
                 f'{entry.name} cannot change while a model is loaded: deactivate the node and '
                 'clean it up first.'
