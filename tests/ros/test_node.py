@@ -9,7 +9,7 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 
 from pycocotools import mask as coco_mask
 
-from tests.ros.live import (
+from tests.ros.node_process import (
     NodeProcess,
     Peer,
     ids_of,

@@ -13,8 +13,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from tests.ros.live import Peer, new_domain, save_random_model, wait_for
 from tests.ros.malformed import malformed_images
+from tests.ros.node_process import Peer, new_domain, save_random_model, wait_for
 from videomt_ros.ros.node import SegmenterNode
 
 pytestmark = pytest.mark.ros

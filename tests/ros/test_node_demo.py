@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import pixels, segmenter, thing_sequences
+from tests.ros.node_process import pixels, segmenter, thing_sequences
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.evaluation.metrics.clear import clear
 

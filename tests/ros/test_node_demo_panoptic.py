@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import pixels, segmenter, thing_sequences
+from tests.ros.node_process import pixels, segmenter, thing_sequences
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.clear import clear
 from videomt_ros.msg import Track

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import (
+from tests.ros.node_process import (
     BEST_EFFORT,
     RELIABLE,
     NodeProcess,

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
-from tests.ros.live import NodeProcess, Peer, new_domain, pixels, save_random_model
+from tests.ros.node_process import NodeProcess, Peer, new_domain, pixels, save_random_model
 
 pytestmark = pytest.mark.ros
 IMAGE = np.random.default_rng(6).integers(0, 256, (90, 120, 3), np.uint8)

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from tests.ros.live import new_domain, wait_for
+from tests.ros.node_process import new_domain, wait_for
 from videomt_ros.msg import TrackArray
 from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
