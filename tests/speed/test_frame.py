@@ -1,4 +1,4 @@
-"""`videomt benchmark`: what it compares, and what it prints. No timing is asserted."""
+"""`videomt benchmark model`: what it compares, and what it prints. No timing is asserted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from videomt_ros.cli import main
-from videomt_ros.cli.benchmark import cpu_name, table
+from videomt_ros.cli.benchmark import table
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.speed.frame import (
@@ -21,12 +21,7 @@ from videomt_ros.speed.frame import (
     compare,
     matching_test_size,
 )
-from videomt_ros.speed.scoring import (
-    compare_scoring,
-    count_pairs,
-    largest_difference,
-    make_case,
-)
+from videomt_ros.speed.machine import cpu_name
 from videomt_ros.speed.transformers_port import distinct_queries, port_sizes
 
 SIZES = {
@@ -135,13 +130,6 @@ def test_the_table_shows_both_sides_and_their_ratio():
     assert len(set(map(len, rows))) == 1
 
 
-def test_the_processor_has_a_name(tmp_path):
-    file = tmp_path / 'cpuinfo'
-    file.write_text('processor\t: 0\nmodel name\t: A CPU: the fast one\n')
-    assert cpu_name(file) == 'A CPU: the fast one'
-    assert cpu_name(tmp_path / 'absent')
-
-
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -170,11 +158,12 @@ def test_it_runs_without_ros(transformers):
     program = f"""
 import json, sys
 sys.modules.update(rclpy=None, cv_bridge=None, pycocotools=None)  # importing these now fails
-from videomt_ros.cli.benchmark import about, hardware, table, versions
+from videomt_ros.cli.benchmark import about, table
 from videomt_ros.speed.frame import compare
+from videomt_ros.speed.machine import hardware, versions
 comparison = compare({SIZES!r}, num_segments=2, **{TINY!r})
 import torch
-print(hardware(torch.device('cpu')), versions(), about(comparison), sep='\\n')
+print(hardware(torch.device('cpu')), versions('torch'), about(comparison), sep='\\n')
 print(*table(comparison, 2), sep='\\n')
 ros = ('rclpy', 'cv_bridge', 'videomt_ros.ros', 'videomt_ros.msg')
 loaded = [name for name, module in sys.modules.items() if module and name.startswith(ros)]
@@ -189,42 +178,8 @@ print(json.dumps(loaded))
     assert '| whole frame to 1280 x 720 masks' in output
 
 
-def test_the_case_for_scoring_is_as_large_as_asked_for():
-    case = make_case(num_videos=3, num_results=8, num_objects=2, seed=1, num_frames=4)
-    assert [video_id for video_id, _, _ in case] == [1, 2, 3]
-    assert [len(truth) for _, truth, _ in case] == [2, 2, 2]
-    assert [len(results) for _, _, results in case] == [3, 3, 2]
-    assert count_pairs(case) == 2 * 8
-    tracks = [track for _, truth, results in case for track in (*truth, *results)]
-    assert {len(track.masks) for track in tracks} == {4}
-    masks = [mask for track in tracks for mask in track.masks if mask]
-    assert {tuple(mask['size']) for mask in masks} == {(720, 1280)}
-    # They move, and no two frames are the same.
-    assert len({mask['counts'] for mask in masks}) == len(masks) > 40
-    assert make_case(3, 8, 2, seed=1, num_frames=4) == case
-    assert make_case(3, 8, 2, seed=2, num_frames=4) != case
-
-
-def test_both_ways_of_scoring_give_the_same_figures():
-    comparison = compare_scoring(make_case(6, 40, 3, seed=0, num_frames=5), repeats=2)
-    assert comparison.difference < 1e-9
-    assert 0 < comparison.figures['AP'] < comparison.figures['AP50'] < 1
-    assert comparison.peak_bytes > 0
-
-
-def test_a_difference_of_figures_is_found():
-    assert largest_difference({'AP': 0.5, 'AR1': None}, {'AP': 0.25, 'AR1': None}) == 0.25
-    assert largest_difference({'AP': 0.5, 'AR1': None}, {'AP': 0.5, 'AR1': 0.0}) == float('inf')
-
-
-def test_scoring_is_measured_without_torch():
-    program = """
-import sys
-sys.modules.update(torch=None, transformers=None, rclpy=None)  # importing these now fails
-from videomt_ros.cli import main
-sys.exit(main('benchmark score --videos 2 --results 9 --objects 2'.split()))
-"""
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert '9 results, 18 pairs' in done.stdout
-    assert done.stdout.splitlines()[-1].startswith('The loop over pairs takes ')
+def test_the_processor_has_a_name(tmp_path):
+    file = tmp_path / 'cpuinfo'
+    file.write_text('processor\t: 0\nmodel name\t: A CPU: the fast one\n')
+    assert cpu_name(file) == 'A CPU: the fast one'
+    assert cpu_name(tmp_path / 'absent')

@@ -1,4 +1,4 @@
-"""`videomt benchmark`: figures of this machine. It needs no ROS.
+"""`videomt benchmark`: measure speed on this machine, without ROS.
 
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
@@ -8,21 +8,18 @@
 from __future__ import annotations
 
 import argparse
-import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videomt_ros.cli.argument_types import count
 from videomt_ros.cli.benchmark_train import add_train
 
 if TYPE_CHECKING:
-    import torch
-
     from videomt_ros.speed.frame import Comparison
 
 HELP = 'measure speed on this machine: of the network, of scoring, of training'
 
 FRAME = (720, 1280)
-"""(height, width) of the camera's images."""
+"""Size (height, width) of the camera's images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--size', choices=('S', 'B', 'L'), default='S', help='ViT; default: S')
     model.add_argument(
         '--image-size',
-        type=positive,
+        type=count,
         nargs=2,
         default=(640, 640),
         metavar=('HEIGHT', 'WIDTH'),
@@ -47,46 +44,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='auto',
         help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
     )
-    model.add_argument('--threads', type=positive, help='of the CPU; default: as torch chooses')
     model.add_argument(
-        '--segments',
-        type=positive,
-        default=10,
-        help='queries that pass the score threshold, on both sides; default: 10',
+        '--threads', type=count, help='number of CPU threads; default: those of torch'
     )
     model.add_argument(
-        '--repeats', type=positive, default=10, help='timed frames on each side; default: 10'
+        '--segments',
+        type=count,
+        default=10,
+        help='number of segments in each frame, on both sides; default: 10',
+    )
+    model.add_argument(
+        '--repeats', type=count, default=10, help='timed frames on each side; default: 10'
     )
 
     text = 'time video AP beside the loop over pairs of tracks that it replaces'
     score = choices.add_parser('score', help=text, description=text)
     score.set_defaults(run=benchmark_score)
-    score.add_argument('--videos', type=positive, default=300, help='default: 300')
+    score.add_argument('--videos', type=count, default=300, help='number of videos; default: 300')
     score.add_argument(
-        '--results', type=positive, default=3000, help='in all videos together; default: 3000'
+        '--results',
+        type=count,
+        default=3000,
+        help='number of results in all videos; default: 3000',
     )
     score.add_argument(
         '--objects',
-        type=positive,
+        type=count,
         default=12,
-        help='true ones in each video; the more, the larger the ratio; default: 12',
+        help='number of true objects in each video; the more, the larger the ratio; default: 12',
     )
-    score.add_argument('--seed', type=int, default=0, help='of the made up case; default: 0')
+    score.add_argument('--seed', type=int, default=0, help='seed of the random case; default: 0')
     score.add_argument(
-        '--repeats', type=positive, default=1, help='times that each side is timed; default: 1'
+        '--repeats', type=count, default=1, help='times that each side is timed; default: 1'
     )
     add_train(choices)
 
 
-def positive(text: str) -> int:
-    """Argument type: a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
-    return int(text)
-
-
 def main(args: argparse.Namespace) -> int:
-    """Measure what was asked for."""
+    """Run the measurement that was chosen."""
     return args.run(args)
 
 
@@ -96,6 +91,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
 
     from videomt_ros.model.device import choose_device, choose_precision
     from videomt_ros.speed.frame import compare
+    from videomt_ros.speed.machine import hardware, versions
     from videomt_ros.speed.transformers_port import port_sizes
 
     height, width = args.image_size
@@ -124,7 +120,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
             f'{dtype}. Choose a smaller --size or --image-size.'
         ) from error
     print(f'hardware: {hardware(device)}')
-    print(f'versions: {versions()}')
+    print(f'versions: {versions("torch", "timm", "transformers")}')
     number_format = str(dtype).removeprefix('torch.')
     print(f'network: ViT-{args.size}, {number_format}, batch 1; {about(comparison)}')
     print()
@@ -141,17 +137,13 @@ def benchmark_model(args: argparse.Namespace) -> int:
 
 def benchmark_score(args: argparse.Namespace) -> int:
     """Time video AP beside the plain loop, and check that both give the same figures."""
-    from importlib.metadata import version
-
     from videomt_ros.speed import scoring
+    from videomt_ros.speed.machine import cpu_name, versions
 
     case = scoring.make_case(args.videos, args.results, args.objects, args.seed)
     height, width = scoring.SIZE
     print(f'hardware: {cpu_name()}, 1 thread')
-    print(
-        f'versions: numpy {version("numpy")}, pycocotools {version("pycocotools")}, '
-        f'Python {platform.python_version()}'
-    )
+    print(f'versions: {versions("numpy", "pycocotools")}')
     print(
         f'case: {args.videos} videos of {scoring.NUM_FRAMES} frames of {width} x {height} '
         f'pixels, {args.objects} objects of one category in each; {args.results} results, '
@@ -174,33 +166,8 @@ def benchmark_score(args: argparse.Namespace) -> int:
     return 0
 
 
-def hardware(device: torch.device) -> str:
-    """What the figures were measured on."""
-    import torch
-
-    cpu = f'{cpu_name()}, {torch.get_num_threads()} threads'
-    return f'{torch.cuda.get_device_name(device)}; {cpu}' if device.type == 'cuda' else cpu
-
-
-def cpu_name(cpuinfo: Path = Path('/proc/cpuinfo')) -> str:
-    """Name of the processor; its architecture where the system does not tell."""
-    lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions() -> str:
-    """Libraries that decide the figures."""
-    import timm
-    import torch
-    import transformers
-
-    modules = ', '.join(f'{m.__name__} {m.__version__}' for m in (torch, timm, transformers))
-    return f'{modules}, Python {platform.python_version()}'
-
-
 def about(comparison: Comparison) -> str:
-    """The conditions of a comparison, in one paragraph."""
+    """Describe the conditions of a comparison."""
     config, ours, port = comparison.config, comparison.ours, comparison.port
     patches = [
         side.input_size[0] * side.input_size[1] // config.patch_size**2 for side in (ours, port)
@@ -225,7 +192,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def table(comparison: Comparison, repeats: int) -> list[str]:
-    """Markdown rows: each part on both sides and their ratio."""
+    """Build the Markdown rows: the time of each part on both sides, and their ratio."""
     ours, port = comparison.ours, comparison.port
     cells = [(f'median of {repeats}, ms', 'videomt_ros', 'transformers', 'ratio')]
     for name, field in (
@@ -251,5 +218,5 @@ def table(comparison: Comparison, repeats: int) -> list[str]:
 
 
 def digits(milliseconds: float) -> int:
-    """Decimals that three significant figures need."""
+    """Return the number of decimals for three significant figures."""
     return 0 if milliseconds >= 100 else 1 if milliseconds >= 10 else 2

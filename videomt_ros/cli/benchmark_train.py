@@ -1,4 +1,4 @@
-"""`videomt benchmark train`: where the time of a training step goes, on this machine."""
+"""`videomt benchmark train`: measure where the time of a training step goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare `train` and its options."""
+    """Declare `benchmark train` and its options."""
     text = 'time the steps of a training run: data, forward, matching, losses, backward, optimiser'
     parser = choices.add_parser(
         'train',
@@ -39,7 +39,7 @@ def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def benchmark_train(args: argparse.Namespace) -> int:
     """Time the steps and print the table."""
-    from videomt_ros.cli.benchmark import hardware
+    from videomt_ros.speed.machine import hardware
     from videomt_ros.speed.training_step import measure
     from videomt_ros.training.run_file import load_settings
 
@@ -61,7 +61,7 @@ def benchmark_train(args: argparse.Namespace) -> int:
 
 
 def about(times: StepTimes) -> list[str]:
-    """What was measured, in a few lines."""
+    """Describe what was measured, in a few lines."""
     import torch
 
     settings = times.settings
@@ -86,7 +86,7 @@ def about(times: StepTimes) -> list[str]:
 
 
 def table(times: StepTimes) -> list[str]:
-    """Markdown rows: seconds of each part of a step, and its share."""
+    """Build the Markdown rows: the seconds of each part of a step, and its share."""
     named = [*times.seconds.items(), ('step', times.total)]
     width = max(len(name) for name, _ in named)
     rows = [f'| {"":<{width}} | seconds |  share |', f'|{"-" * (width + 2)}|--------:|-------:|']

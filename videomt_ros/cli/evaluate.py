@@ -163,18 +163,9 @@ def find_preset(name: str) -> Preset | None:
 
 def about(device: Any) -> dict[str, str]:
     """Hardware and libraries that the figures come from."""
-    import platform
+    from videomt_ros.speed.machine import hardware, versions
 
-    import timm
-    import torch
-
-    from videomt_ros.cli.benchmark import hardware
-
-    modules = ', '.join(f'{module.__name__} {module.__version__}' for module in (torch, timm))
-    return {
-        'hardware': hardware(device),
-        'versions': f'{modules}, Python {platform.python_version()}',
-    }
+    return {'hardware': hardware(device), 'versions': versions('torch', 'timm')}
 
 
 def print_result(

@@ -12,27 +12,25 @@ class StageTimes(NamedTuple):
     """Durations of one frame in milliseconds."""
 
     prepare_ms: float
-    """Image to network input."""
+    """Time from the image to the network's input."""
     network_ms: float
+    """Time of the network."""
     result_ms: float
-    """The network's outputs to the segments: masks and tracks."""
+    """Time from the network's outputs to the segments: masks and tracks."""
 
 
-class StageClock:
-    """Marks the ends of the stages of one frame.
+class DeviceClock:
+    """Marks moments as a device reaches them, without making the host wait.
 
-    On a GPU the marks are events in the device's own queue. They are read after the result was
-    copied to the host, when the device has passed them all, so that reading them costs nothing.
+    On a GPU the marks are events in the device's own queue.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._begin_s = time.perf_counter()
         self._marks: list[float | torch.cuda.Event] = []
-        self.mark()
 
     def mark(self) -> None:
-        """A stage ends here."""
+        """Mark the moment at which the device has done all that it was given so far."""
         if self._device.type == 'cuda':
             event = torch.cuda.Event(enable_timing=True)
             event.record(torch.cuda.current_stream(self._device))
@@ -40,11 +38,28 @@ class StageClock:
         else:
             self._marks.append(time.perf_counter())
 
+    def elapsed_ms(self) -> list[float]:
+        """Return the milliseconds between neighbouring marks; the device must have passed them."""
+        pairs = zip(self._marks[:-1], self._marks[1:], strict=True)
+        return [_elapsed_ms(start, end) for start, end in pairs]
+
+
+class StageClock(DeviceClock):
+    """Marks the ends of the stages of one frame.
+
+    The marks are read after the result was copied to the host, when the device has passed them
+    all, so that reading them costs nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._begin_s = time.perf_counter()
+        self.mark()
+
     def times(self) -> StageTimes:
-        """The durations, once the result is on the host; two marks must have been set."""
+        """Return the durations, once the result is on the host; two marks must have been set."""
         whole_ms = (time.perf_counter() - self._begin_s) * 1e3
-        begin, prepared, stepped = self._marks
-        prepare_ms, network_ms = _elapsed_ms(begin, prepared), _elapsed_ms(prepared, stepped)
+        prepare_ms, network_ms = self.elapsed_ms()
         return StageTimes(prepare_ms, network_ms, max(0.0, whole_ms - prepare_ms - network_ms))
 
 

@@ -1,7 +1,8 @@
 """Time of one frame through our network and stream, beside the port in `transformers`.
 
-Both sides have the same random weights and take the same random images in turn, in one run, so
-that whatever else the machine does falls on both alike. Warm-up, synchronised, medians.
+Both sides have the same random weights and take the same random images in turns, in one run, so
+that other load on the machine slows both alike. The first frames warm up and are not counted, the
+device is synchronised before the clock is read, and the results are medians.
 """
 
 from __future__ import annotations
@@ -18,104 +19,89 @@ from torch import Tensor
 
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model import VidEoMTConfig
-from videomt_ros.speed.transformers_port import Port, build_pair, let_pass
+from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
 
 WARM_UP = 5
-"""Frames before the clock counts; more than a stream needs to confirm its tracks."""
+"""Number of frames before the clock counts; more than a stream needs to confirm its tracks."""
 NUM_IMAGES = 4
-"""Different images that are pushed in turn."""
+"""Number of different images that are pushed in turns."""
 FRAME_NS = 33_333_333
-"""Between two stamps, as of a camera with 30 images a second."""
+"""Time between two stamps, that of a camera with 30 images a second."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Medians of one side in milliseconds."""
+    """Median times of one side in milliseconds."""
 
     step_ms: float
-    """The network alone, on the square input."""
+    """Time of the network alone, on the square input."""
     frame_ms: float
-    """From the image on the host to the map of segments on the host."""
+    """Time from the image on the host to the map of segments on the host."""
     prepare_ms: float
-    """Part of a frame: image to network input."""
+    """Part of a frame from the image to the network's input."""
     network_ms: float
-    """Part of a frame: the network."""
+    """Part of a frame that the network takes."""
     finish_ms: float
-    """Part of a frame: the network's outputs to the map of segments; ours includes tracking."""
+    """Part of a frame from the network's outputs to the map of segments, including tracking."""
     num_segments: int
-    """In the last frame."""
+    """Number of segments in the last frame."""
     input_size: tuple[int, int]
-    """(height, width) of the network's input in a frame."""
+    """Size (height, width) of the network's input in a frame."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured, both sides in one run."""
+    """Times of both sides, measured in one run."""
 
     ours: Side
     port: Side
     difference: float
     """Largest absolute difference of the mask logits on the same input."""
     config: VidEoMTConfig
+    """Configuration of the network on both sides."""
 
 
 class Stopwatch:
-    """Milliseconds of a piece of work and of its parts.
-
-    Marks between parts are taken as the device reaches them and do not make the host wait.
-    """
+    """Times a piece of work as a whole and in parts."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._marks: list[float | torch.cuda.Event] = []
+        self._device = device
+        self._clock = DeviceClock(device)
 
     def mark(self) -> None:
-        """A part ends here, the next begins."""
-        if self.device.type == 'cuda':
-            event = torch.cuda.Event(enable_timing=True)
-            event.record(torch.cuda.current_stream(self.device))
-            self._marks.append(event)
-        else:
-            self._marks.append(time.perf_counter())
+        """Mark where one part of the work ends and the next begins; the host does not wait."""
+        self._clock.mark()
 
     def time(self, work: Callable[[], object]) -> tuple[float, list[float]]:
         """Do the work on an idle device and wait for its end.
 
         Returns:
-            Time of the whole, by the host's clock, and of each part.
+            Milliseconds of the whole, by the host's clock, and of each part.
         """
         self._synchronize()
-        start = time.perf_counter()
-        self._marks = []
+        start_s = time.perf_counter()
+        self._clock = DeviceClock(self._device)
         self.mark()
         work()
         self.mark()
         self._synchronize()
-        whole_ms = (time.perf_counter() - start) * 1e3
-        pairs = zip(self._marks[:-1], self._marks[1:], strict=True)
-        return whole_ms, [_elapsed_ms(*pair) for pair in pairs]
+        return (time.perf_counter() - start_s) * 1e3, self._clock.elapsed_ms()
 
     def _synchronize(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-
-
-def _elapsed_ms(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
-    if isinstance(start, float) and isinstance(end, float):
-        return (end - start) * 1e3
-    assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
-    return start.elapsed_time(end)
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
 
 
 @dataclass
 class Runner:
-    """One side while it is measured."""
+    """Runs one side and collects its times."""
 
     step: Callable[[], object]
-    """The network alone, on the square."""
+    """Runs the network alone, on the square."""
     frame: Callable[[int], int]
-    """Frame number n from image to map; returns the number of segments."""
+    """Takes frame number n from image to map, and returns the number of segments."""
     input_size: tuple[int, int]
     num_segments: int = 0
     step_ms: list[float] = field(default_factory=list)
@@ -123,7 +109,7 @@ class Runner:
     parts_ms: list[list[float]] = field(default_factory=list)
 
     def run(self, n: int, watch: Stopwatch) -> None:
-        """Take frame n, then the square."""
+        """Time frame n, then the square."""
 
         def frame() -> None:
             self.num_segments = self.frame(n)
@@ -136,7 +122,7 @@ class Runner:
             self.step_ms.append(step_ms)
 
     def medians(self) -> Side:
-        """What was measured."""
+        """Return the median times, without those of the warm-up."""
         prepare_ms, network_ms, finish_ms = zip(*self.parts_ms, strict=True)
         return Side(
             step_ms=median(self.step_ms),
@@ -150,10 +136,10 @@ class Runner:
 
 
 def matching_test_size(config: VidEoMTConfig, image_size: int, frame: tuple[int, int]) -> int:
-    """Short side for which our input, aspect kept, has as many patches as a square or a few more.
+    """Find the short side for which our input has as many patches as a square, or a few more.
 
     Args:
-        config: the network's.
+        config: configuration of the network, which keeps the aspect of its images.
         image_size: side of the square.
         frame: (height, width) of the camera's images.
 
@@ -169,7 +155,7 @@ def matching_test_size(config: VidEoMTConfig, image_size: int, frame: tuple[int,
 
 
 def random_images(frame: tuple[int, int], seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Images (H, W, 3) of random bytes."""
+    """Draw NUM_IMAGES images (H, W, 3) of random bytes."""
     generator = np.random.default_rng(seed)
     return [generator.integers(0, 256, (*frame, 3), dtype=np.uint8) for _ in range(NUM_IMAGES)]
 
@@ -186,18 +172,19 @@ def compare(
     dtype: torch.dtype = torch.float32,
     repeats: int = 10,
 ) -> Comparison:
-    """Time both sides, batch 1.
+    """Time both sides with a batch of 1.
 
     Args:
-        sizes: of the network, in the names of the port; see `transformers_port.port_sizes`.
+        sizes: sizes of the network, in the names of the port; see `transformers_port.port_sizes`.
         image_size: side of the square that the step takes on both sides, and to which the port
             squeezes its frames.
         frame: (height, width) of the camera's images.
-        num_classes: K.
-        num_segments: queries that pass the score threshold in each frame, on both sides.
-        device: None for the CPU.
-        dtype: of weights and activations.
-        repeats: frames timed on each side.
+        num_classes: number of classes.
+        num_segments: number of queries that exceed the score threshold in each frame, on both
+            sides.
+        device: device of both networks; None: the CPU.
+        dtype: type of weights and activations.
+        repeats: number of frames timed on each side.
 
     Raises:
         ValueError: this transformers has no port, or the sizes do not fit together.
@@ -208,7 +195,7 @@ def compare(
     test_size = matching_test_size(net.config, image_size, frame)
     net.config = replace(net.config, test_size=test_size)
     port = Port(network.to(device), image_size)
-    let_pass(net.to(device), network, port.prepare(images[0]), images, num_segments)
+    fit_class_head(net.to(device), network, port.prepare(images[0]), images, num_segments)
     net.to(dtype)
     network.to(dtype)
 

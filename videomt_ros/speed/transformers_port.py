@@ -1,8 +1,8 @@
-"""The port of VidEoMT in `transformers` beside our network, both with the same random weights.
+"""The port of VidEoMT in `transformers`, with the same random weights as our network.
 
 The port (class VideomtForUniversalSegmentation, transformers 5.8 or later) squeezes each image to
-a square and keeps nothing from one call to the next; it is run here as its own documentation
-does: its video processor, the network, its video processor again.
+a square and keeps no state between calls. It is run as its documentation shows: video processor,
+network, and the video processor again.
 
 Letters: Q queries, C channels, K classes, h w mask grid, S samples of all queries.
 """
@@ -26,18 +26,18 @@ from videomt_ros.model.presets import SIZES
 
 SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
 DISTINCT_IOU = 0.37
-"""Queries made to pass overlap less than this, or the stream would join two of them as one."""
+"""IoU that queries of different segments stay below, or the stream would take two for one."""
 UPDATER_SCALE = 0.1
-"""Keeps propagated queries near the learned ones, so that one linear class head can tell in every
-frame which query is which."""
+"""Scale of the query updater, which keeps propagated queries near the learned ones, so that one
+linear class head can tell the queries apart in every frame."""
 CERTAIN = 20.0
-"""Logit of a class that is certain, the others being at 0."""
+"""Logit of a class that is certain, where the others are 0."""
 SETTLING_FRAMES = 3
-"""Frames of a video from which the class head is fitted."""
+"""Number of frames of a video to which the class head is fitted."""
 
 
 def port_sizes(size: str) -> dict[str, int]:
-    """Sizes of ViT-S, B or L in the port's own names."""
+    """Return the sizes of ViT-S, B or L in the names of the port's configuration."""
     sizes = SIZES[SIZE_NAMES[size]]
     return {
         'hidden_size': sizes['embed_dim'],
@@ -50,13 +50,13 @@ def port_sizes(size: str) -> dict[str, int]:
 def build_pair(
     sizes: dict[str, int], image_size: int, num_classes: int, seed: int = 0
 ) -> tuple[VidEoMT, Any]:
-    """Our network and the port with the same random weights, on the CPU in float32.
+    """Build our network and the port with the same random weights, on the CPU in float32.
 
     Args:
-        sizes: fields of the port's configuration, see `port_sizes`.
+        sizes: fields of the port's configuration; see `port_sizes`.
         image_size: side of the square for which the port is built.
-        num_classes: K.
-        seed: decides the weights.
+        num_classes: number of classes.
+        seed: seed of the weights.
 
     Raises:
         ValueError: this transformers has no VidEoMT.
@@ -81,31 +81,32 @@ def build_pair(
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         port.save_pretrained(folder)
-        # A folder does not say these two; a caller replaces the size, see compare.
+        # The folder does not hold these two; `frame.compare` replaces the size.
         net = load_model(folder, task='instance', test_size=image_size)
     return net, port
 
 
 @torch.inference_mode()
-def let_pass(
+def fit_class_head(
     net: VidEoMT, port: Any, square: Tensor, images: Sequence[NDArray[np.uint8]], num: int
 ) -> None:
-    """Make `num` queries pass in every frame, the same in both networks, and no others.
+    """Fit both class heads so that the same `num` queries are segments in every frame.
 
-    Random weights give every query and class about the same probability and every query about
-    the same mask: nothing would be left to draw. The mask head's last bias is set so that the
-    masks differ, and the class head is fitted to the query tokens of a still square and of the
-    first frames of a video, by least squares.
+    Random weights give all queries and classes about the same probability, and all queries about
+    the same mask, so that no segment would exceed the score threshold. The last bias of the mask
+    head is set so that the masks differ, and the class head is fitted by least squares to the
+    query tokens of a still square and of the first frames of a video.
 
     Args:
         net: our network in float32.
         port: the same weights, on the same device.
-        square: (1, 3, side, side), an input as the port takes it.
-        images: a video, each (H, W, 3) uint8.
-        num: how many queries pass; each has a class of its own as long as there are K.
+        square: input of the port, (1, 3, side, side).
+        images: frames of a video, each (H, W, 3) uint8.
+        num: number of queries that exceed the score threshold; their classes differ while there
+            are enough classes.
 
     Raises:
-        ValueError: fewer queries than that have masks of their own.
+        ValueError: fewer than `num` queries have masks that differ.
     """
     weight = net.class_head.weight
     prepare = Preprocessor(net.config, weight.device, weight.dtype)
@@ -129,10 +130,10 @@ def let_pass(
         state = net.initial_state(1)
         for n in range(SETTLING_FRAMES):
             outputs, state = net.step(prepare(images[n % len(images)])[0], state)
-    passing = distinct_queries((outputs.mask_logits[0] > 0).cpu().numpy(), num)
+    chosen = distinct_queries((outputs.mask_logits[0] > 0).cpu().numpy(), num)
     targets = torch.zeros(net.config.num_queries, net.config.num_classes + 1)
     targets[:, -1] = CERTAIN
-    for n, query in enumerate(passing):
+    for n, query in enumerate(chosen):
         targets[query, -1] = 0.0
         targets[query, n % net.config.num_classes] = CERTAIN
     head = fit_linear(torch.stack(samples).cpu(), targets)
@@ -141,7 +142,7 @@ def let_pass(
 
 
 def fit_linear(samples: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Weight and bias that come closest to giving targets (Q, K + 1) for samples (S, Q, C)."""
+    """Fit weight and bias that map samples (S, Q, C) to targets (Q, K + 1), by least squares."""
     tokens = torch.nn.functional.pad(samples.flatten(0, 1).double(), (0, 1), value=1.0)
     # A ridge of 1 is little beside S * Q and keeps the weights small enough for half precision.
     ridge = torch.eye(tokens.shape[1], dtype=torch.float64)
@@ -151,7 +152,7 @@ def fit_linear(samples: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 
 def distinct_queries(masks: NDArray[np.bool_], num: int) -> list[int]:
-    """The first `num` queries whose masks (Q, h, w) are neither empty nor nearly the same.
+    """Return the first `num` queries whose masks (Q, h, w) are neither empty nor nearly the same.
 
     Raises:
         ValueError: there are fewer.
@@ -170,7 +171,7 @@ def distinct_queries(masks: NDArray[np.bool_], num: int) -> list[int]:
 
 
 class Port:
-    """Runs the port on images, one at a time."""
+    """The port as a function of one image at a time."""
 
     def __init__(self, port: Any, image_size: int) -> None:
         from transformers import VideomtVideoProcessor
@@ -186,12 +187,16 @@ class Port:
         return batch['pixel_values_videos'][0].to(weight.dtype)
 
     def step(self, frames: Tensor) -> Any:
-        """The network's outputs for frames (1, 3, side, side)."""
+        """Run the network on frames (1, 3, side, side)."""
         return self.network(pixel_values_videos=frames[None])
 
     def finish(
         self, outputs: Any, image_size: tuple[int, int]
     ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
-        """Map of segment ids (H, W) with -1 for none, on the host, and what each segment is."""
+        """Draw the segments on the host.
+
+        Returns:
+            Segment id of each pixel (H, W), -1 for none, and a record of each segment.
+        """
         result = self.processor.post_process_instance_segmentation(outputs, [image_size])[0]
         return result['segmentation'].cpu().numpy(), result['segments_info']

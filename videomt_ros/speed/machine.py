@@ -1,0 +1,35 @@
+"""The machine and the libraries that measurements come from, in words."""
+
+from __future__ import annotations
+
+import platform
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def hardware(device: torch.device) -> str:
+    """Name the processor, the number of its threads, and the GPU if the device is one."""
+    import torch
+
+    cpu = f'{cpu_name()}, {torch.get_num_threads()} threads'
+    return f'{torch.cuda.get_device_name(device)}; {cpu}' if device.type == 'cuda' else cpu
+
+
+def cpu_name(cpuinfo: Path = Path('/proc/cpuinfo')) -> str:
+    """Name the processor, or its architecture if the system does not say more."""
+    lines = cpuinfo.read_text(encoding='utf-8').splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions(*names: str) -> str:
+    """List the versions of these modules and of Python."""
+    # torch.__version__ names the build, such as +cu132, which its package does not.
+    found = [getattr(import_module(name), '__version__', None) or version(name) for name in names]
+    named = ', '.join(f'{name} {value}' for name, value in zip(names, found, strict=True))
+    return f'{named}, Python {platform.python_version()}'
