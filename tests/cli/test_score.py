@@ -17,7 +17,9 @@ from tests.evaluation.score_files import (
     write_vspw,
 )
 from videomt_ros.cli import main
-from videomt_ros.evaluation.score_report import COUNTS, FIGURES, ScoreReport
+from videomt_ros.evaluation.families import FAMILIES
+from videomt_ros.evaluation.figures import COUNTS
+from videomt_ros.evaluation.score_report import ScoreReport
 
 
 def write_ytvis(folder):
@@ -60,7 +62,7 @@ def fails(capsys):
 
 
 def check_perfect(benchmark, content):
-    expected = dict.fromkeys(FIGURES[benchmark], 1) | dict.fromkeys(UNDEFINED[benchmark])
+    expected = dict.fromkeys(FAMILIES[benchmark].figures, 1) | dict.fromkeys(UNDEFINED[benchmark])
     if benchmark != 'vspw':
         expected |= dict.fromkeys(COUNTS, 0) | {'MT': 4}
     assert {name: content[name] for name in expected} == pytest.approx(expected)
@@ -79,7 +81,7 @@ def test_perfect_results_score_one(perfect, tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == HEADLINES[benchmark]
     table = '\n'.join(printed)
-    assert all(f'  {name} ' in table for name in FIGURES[benchmark] if '_' not in name)
+    assert all(f'  {name} ' in table for name in FAMILIES[benchmark].figures if '_' not in name)
     assert max(map(len, printed)) <= 120
 
 

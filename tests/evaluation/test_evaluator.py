@@ -15,6 +15,7 @@ from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, Scripte
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
 from videomt_ros.evaluation.evaluator import MODES, evaluate
+from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 
@@ -169,7 +170,7 @@ def test_two_runs_do_not_work_in_one_folder(tiny_net, tmp_path, steps):
     dataset = made_dataset('ytvis', videos(1))
     evaluate(dataset, tiny_net, tmp_path / 'out')
     before = len(steps)
-    other = RunFolder(tmp_path / 'out', 'ytvis')
+    other = RunFolder(tmp_path / 'out', FAMILIES['ytvis'])
     other.start(json.loads((tmp_path / 'out/run.json').read_text()), resume=True)
     with pytest.raises(ValueError, match='Another run is at work in .*out'):
         evaluate(dataset, tiny_net, tmp_path / 'out', resume=True)
@@ -316,7 +317,7 @@ def test_the_score_of_a_live_track_is_the_mean_of_what_was_published(tmp_path):
 def test_the_category_of_a_live_track_is_that_of_most_frames(classes, category_id):
     """The latest one at a tie."""
     from videomt_ros.datasets.categories import ClassMap
-    from videomt_ros.evaluation.live_video import LiveInstances
+    from videomt_ros.evaluation.families.instances import LiveInstances
     from videomt_ros.structures import Segment, Segments, TrackState
 
     class Kept:

@@ -27,7 +27,9 @@ from tests.evaluation.score_files import (
     write_vspw,
 )
 from videomt_ros.datasets.dataset import DatasetError
-from videomt_ros.evaluation.score_report import COUNTS, FIGURES, ScoreReport, mean_report
+from videomt_ros.evaluation.families import FAMILIES
+from videomt_ros.evaluation.figures import COUNTS
+from videomt_ros.evaluation.score_report import ScoreReport, mean_report
 from videomt_ros.evaluation.scoring import score_files
 
 ISSUE_KEYS = {
@@ -51,14 +53,14 @@ def score_instances(folder, truth, results, **options):
 def test_figures_have_the_promised_names():
     for benchmark, keys in ISSUE_KEYS.items():
         tracking = TRACKING_KEYS.split() if benchmark != 'vspw' else []
-        assert set(FIGURES[benchmark]) == {*keys.split(), *tracking}
+        assert set(FAMILIES[benchmark].figures) == {*keys.split(), *tracking}
 
 
 def test_perfect_instances(tmp_path):
     truth = instances()
     report = score_instances(tmp_path, truth, predictions(truth))
-    assert list(report.figures) == list(FIGURES['ytvis'])
-    ones = dict.fromkeys(FIGURES['ytvis'], 1)
+    assert list(report.figures) == list(FAMILIES['ytvis'].figures)
+    ones = dict.fromkeys(FAMILIES['ytvis'].figures, 1)
     # 49 pixels: all objects are small. Four are tracked throughout.
     expected = ones | {'APm': None, 'APl': None, 'IDSW': 0, 'Frag': 0, 'MT': 4, 'ML': 0}
     assert report.figures == pytest.approx(expected)
@@ -126,7 +128,7 @@ def test_a_note_names_twenty_videos_and_counts_the_others(tmp_path):
 
 def test_no_predictions_at_all(tmp_path):
     report = score_instances(tmp_path, instances(), [])
-    zeros = dict.fromkeys(FIGURES['ytvis'], 0)
+    zeros = dict.fromkeys(FAMILIES['ytvis'].figures, 0)
     assert report.figures == zeros | {'APm': None, 'APl': None, 'ML': 4}
     assert report.notes == ['2 videos without results, whose objects count as missed: v1, v2.']
 
@@ -134,7 +136,7 @@ def test_no_predictions_at_all(tmp_path):
 def test_no_objects_at_all(tmp_path):
     truth = instances()
     report = score_instances(tmp_path, truth | {'annotations': []}, [])
-    undefined = [name for name in FIGURES['ytvis'] if name not in COUNTS]
+    undefined = [name for name in FAMILIES['ytvis'].figures if name not in COUNTS]
     assert report.figures == dict.fromkeys(undefined) | dict.fromkeys(COUNTS, 0)
     assert report.curves == {}
 
@@ -161,7 +163,7 @@ def test_an_unlikely_track_can_be_left_out_of_tracking_alone(tmp_path):
     results[0]['score'] = 0.4
     fewer = score_instances(tmp_path, truth, results, track_score=0.5).figures
     assert fewer['DetA'] == pytest.approx(27 / 36)
-    assert all(fewer[name] == every.figures[name] for name in FIGURES['ytvis'][:9])
+    assert all(fewer[name] == every.figures[name] for name in FAMILIES['ytvis'].figures[:9])
 
 
 def test_curves_are_those_of_their_thresholds(tmp_path):
@@ -268,7 +270,7 @@ def test_results_of_other_videos_are_an_error(tmp_path):
 def test_perfect_panoptic(tmp_path):
     truth, results = write_vipseg(tmp_path)
     report = score_files('vipseg', [truth], results)
-    ones = dict.fromkeys(FIGURES['vipseg'], 1)
+    ones = dict.fromkeys(FAMILIES['vipseg'].figures, 1)
     assert list(report.figures) == list(ones)
     assert report.figures == pytest.approx(ones | {'IDSW': 0, 'Frag': 0, 'MT': 4, 'ML': 0})
     assert report.switches == report.notes == []

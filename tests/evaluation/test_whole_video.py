@@ -16,11 +16,9 @@ from tests.evaluation.made_videos import STEP_NS, MadeVideo, made_dataset
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.mask_png import read_ids, read_mask
-from videomt_ros.evaluation.families.instance_results import (
-    PanopticResults,
-    open_results,
-    stored_tracks,
-)
+from videomt_ros.evaluation.families import FAMILIES
+from videomt_ros.evaluation.families.instance_results import stored_tracks
+from videomt_ros.evaluation.families.panoptic import PanopticResults
 from videomt_ros.evaluation.predict import Predictor
 from videomt_ros.evaluation.whole_video import (
     Choice,
@@ -111,12 +109,16 @@ def plain_semantic(net, video):
     return torch.einsum('qk,qthw->kthw', probs, masks).numpy()
 
 
+def new_results(dataset, video, folder):
+    return FAMILIES[dataset.family].new_results(folder, video, dataset.categories)
+
+
 def predict(net, video, benchmark, folder, modes=('published',), **options):
     """Run the predictor; the outcome, and the folder of each mode."""
     dataset = made_dataset(benchmark, [video])
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
-    results = {mode: open_results(dataset, video, folder / mode) for mode in modes}
-    predictor = Predictor(net, benchmark, classes, **options)
+    results = {mode: new_results(dataset, video, folder / mode) for mode in modes}
+    predictor = Predictor(net, FAMILIES[benchmark], classes, **options)
     done = predictor.predict(video, results, folder / 'scratch')
     return done, {mode: read(benchmark, video, folder / mode, done, mode) for mode in modes}
 
@@ -334,7 +336,7 @@ def test_the_pause_would_have_made_a_difference(sure_net, tmp_path):
     stamps_ns = [t * STEP_NS + (t > 2) * 10**11 for t in range(6)]
     outputs = []
     for video in (MadeVideo(), MadeVideo(stamps_ns=stamps_ns)):
-        stream = Predictor(sure_net, 'ytvis', None, settings).new_stream()
+        stream = Predictor(sure_net, FAMILIES['ytvis'], None, settings).new_stream()
         for frame in video.frames():
             stream.push(frame.image, frame.stamp_ns)
         outputs.append(stream.outputs.class_logits)
@@ -365,8 +367,8 @@ def predict_on_full_disk(net, video, folder, fails_at):
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
     live = FullDisk(folder / 'live', video)
     live.fails_at = fails_at
-    results = {'published': open_results(dataset, video, folder / 'published'), 'live': live}
-    return Predictor(net, 'vipseg', classes).predict(video, results, folder)
+    results = {'published': new_results(dataset, video, folder / 'published'), 'live': live}
+    return Predictor(net, FAMILIES['vipseg'], classes).predict(video, results, folder)
 
 
 @pytest.mark.parametrize('fails_at', [0, 3])
@@ -403,10 +405,10 @@ def test_memory_does_not_grow_with_the_length(tiny_config, tmp_path):
         before = process.memory_info().rss
         folder = tmp_path / str(num_frames)
         results = {
-            mode: open_results(dataset, video, folder / mode) for mode in ('published', 'live')
+            mode: new_results(dataset, video, folder / mode) for mode in ('published', 'live')
         }
         tracemalloc.start()
-        done = Predictor(net, 'ytvis', classes).predict(video, results, folder)
+        done = Predictor(net, FAMILIES['ytvis'], classes).predict(video, results, folder)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert not done.errors

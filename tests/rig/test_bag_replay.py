@@ -23,7 +23,7 @@ from videomt_ros.datasets.dataset import Dataset, VideoFrame
 from videomt_ros.datasets.rle import encode
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.evaluation.predict import TASKS
+from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
 from videomt_ros.structures import Segments, TrackState
@@ -97,7 +97,7 @@ def replays(tmp_path_factory, bags) -> Mapping[str, Replay]:
     )
     asked = {
         'dark': (dark, params, ('--params', str(params))),
-        **{name: (*bags[name], ('--task', TASKS[name])) for name in NAMES},  # type: ignore[index]
+        **{name: (*bags[name], ('--task', FAMILIES[name].task)) for name in NAMES},
     }
     processes = {}
     try:
@@ -129,7 +129,7 @@ def evaluated(capsys, out: Path, *options: str | Path) -> dict[str, Any]:
 
 def offline(benchmark: str, bag: Path, truth: Path) -> list[Segments]:
     """What a stream in this process makes of every image of the bag."""
-    stream = VideoStream(load_model('demo'), TASKS[benchmark])  # type: ignore[index]
+    stream = VideoStream(load_model('demo'), FAMILIES[benchmark].task)
     (video,) = bag_dataset(bag, '', truth).videos
     return [stream.push(frame.image, frame.stamp_ns) for frame in video.frames()]
 

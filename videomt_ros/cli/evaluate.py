@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
     # A file, or a repository of the hub, is known by its name too.
     preset = find_preset(net.config.name)
-    published = preset.published if preset else {}
+    paper_score = preset.published if preset else {}
     with joined_group() as shard, told_to_resume(out):
         metrics = evaluate(
             dataset,
@@ -130,13 +130,13 @@ def main(args: argparse.Namespace) -> int:
                 'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
                 **about(device),
             },
-            published_score=published,
+            paper_score=paper_score,
             shard=shard,
             real_time=real_time,
         )
     if metrics is None:
         return 0
-    return print_result(metrics, modes, published, out)
+    return print_result(metrics, modes, paper_score, out)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def about(device: Any) -> dict[str, str]:
 
 
 def print_result(
-    metrics: Mapping[str, Any], modes: Sequence[str], published: Mapping[str, Any], out: Path
+    metrics: Mapping[str, Any], modes: Sequence[str], paper_score: Mapping[str, Any], out: Path
 ) -> int:
     """Print what came of it, the path of the report last."""
     run, failures = metrics['run'], metrics['failures']
@@ -177,7 +177,7 @@ def print_result(
         print(f'{run["num_resumed"]} of {run["num_videos"]} videos were finished before')
     for note in note_lines(metrics, tuple(modes)):
         print(note)
-    for row in table(metrics, modes, published):
+    for row in table(metrics, modes, paper_score):
         print(row)
     for line in real_time_lines(metrics):
         print(line)
@@ -200,19 +200,22 @@ def print_result(
 
 
 def table(
-    metrics: Mapping[str, Any], modes: Sequence[str], published: Mapping[str, Any]
+    metrics: Mapping[str, Any], modes: Sequence[str], paper_score: Mapping[str, Any]
 ) -> list[str]:
     """Rows of figures: each mode, in percent, beside what the model's authors report."""
+    from videomt_ros.evaluation.families import family_of
+
     columns = [mode for mode in modes if mode in metrics]
     if not columns:
         return []
-    heads = [*columns, *([f'paper ({published["benchmark"]})'] if published else [])]
-    # What the released script prints under this name is another figure; see `glossary`.
-    paper = {('mVC16_as_printed' if key == 'mVC16' else key): published[key] for key in published}
+    heads = [*columns, *([f'paper ({paper_score["benchmark"]})'] if paper_score else [])]
+    paper = {}
+    if paper_score:
+        paper = family_of(metrics[columns[0]]['benchmark']).renamed(paper_score)
     rows = [['', *heads]]
     for name in metrics[columns[0]]['figures']:
         cells = [shown(name, metrics[column]['figures'].get(name)) for column in columns]
-        if published:
+        if paper_score:
             cells.append(f'{paper[name]:.1f}' if name in paper else '')
         rows.append([name, *cells])
     widths = [max(len(row[k]) for row in rows) for k in range(len(heads) + 1)]

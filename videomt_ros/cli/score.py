@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from videomt_ros.evaluation.score_report import Figures, ScoreReport
+    from videomt_ros.evaluation.figures import Figures
+    from videomt_ros.evaluation.score_report import ScoreReport
 
 HELP = 'score result files against annotation files'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
+    from videomt_ros.evaluation.families import FAMILIES
+
     parser.add_argument(
         '--benchmark',
-        choices=('ytvis', 'vipseg', 'vspw'),
+        choices=tuple(FAMILIES),
         required=True,
         help='format and figures: ytvis (YouTube-VIS, OVIS, instances of COCO), vipseg (VIPSeg, '
         'panoptic COCO) or vspw',
@@ -67,16 +70,21 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from videomt_ros.datasets.json_files import write_json
-    from videomt_ros.evaluation.figures import MAIN, as_text
+    from videomt_ros.evaluation.families import FAMILIES
+    from videomt_ros.evaluation.figures import as_text
     from videomt_ros.evaluation.scoring import score_files
 
-    for option, benchmark, is_given in (
-        ('--truth-masks', 'vipseg', args.truth_masks is not None),
-        ('--split', 'vspw', args.split is not None),
-        ('--track-score', 'ytvis', args.track_score != 0),
+    for name, is_given in (
+        ('truth_masks', args.truth_masks is not None),
+        ('split', args.split is not None),
+        ('track_score', args.track_score != 0),
     ):
-        if is_given and args.benchmark != benchmark:
-            raise ValueError(f'{option} is for {benchmark}; leave it out for {args.benchmark}.')
+        takers = [family.name for family in FAMILIES.values() if name in family.score_options]
+        if is_given and args.benchmark not in takers:
+            option = f'--{name.replace("_", "-")}'
+            raise ValueError(
+                f'{option} is for {", ".join(takers)}; leave it out for {args.benchmark}.'
+            )
     with tqdm(unit='video', disable=None, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -98,20 +106,21 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         # The figures stand at the top as well, under their own names.
         write_json(args.json, report.figures | report.to_json(), indent=1)
-    main_figure = MAIN[report.family]
+    main_figure = FAMILIES[report.family].main_figure
     print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
     return 0
 
 
 def _table(report: ScoreReport) -> str:
     """Figures in groups, hundredfold but for counts; with what they mean, where there is room."""
-    from videomt_ros.evaluation.figures import GROUPS, as_text
+    from videomt_ros.evaluation.families import figure_groups
+    from videomt_ros.evaluation.figures import as_text
 
     columns = _columns(report)
     width = max(8, *map(len, columns)) + 2
     first = next(iter(columns.values()))
     lines = []
-    for group in GROUPS:
+    for group in figure_groups():
         rows = {name: text for name, text in group.meanings.items() if name in first}
         if not rows:
             continue

@@ -25,17 +25,16 @@ from tqdm import tqdm
 
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
-from videomt_ros.evaluation.families.instance_results import open_results
+from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.finishing import finish
-from videomt_ros.evaluation.predict import Mode, Prediction, Predictor
+from videomt_ros.evaluation.predict import Prediction, Predictor
 from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
-from videomt_ros.evaluation.run_folder import RunFolder
+from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model.network import VidEoMT
 
-MODES: tuple[Mode, ...] = ('published', 'live')
 _IMAGES = ('coco', 'coco_panoptic')
 """Data sets whose videos have one frame."""
 
@@ -47,13 +46,13 @@ def evaluate(
     net: VidEoMT,
     out: Path,
     *,
-    modes: Sequence[Mode] = MODES,
+    modes: Sequence[ModeName] = MODES,
     limit: int | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     spool_limit: int = SPOOL_LIMIT,
     about: Mapping[str, Any] | None = None,
-    published_score: Mapping[str, Any] | None = None,
+    paper_score: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
     real_time: RealTime | None = None,
 ) -> dict[str, Any] | None:
@@ -71,7 +70,7 @@ def evaluate(
             more, the network runs over the video twice.
         about: what else `metrics.json` shall say of the run, such as the model's name and the
             hardware; it does not decide the figures.
-        published_score: what the model's authors report, in percent; see `Preset.published`.
+        paper_score: what the model's authors report, in percent; see `Preset.published`.
         shard: which of the videos are those of this process; None: all.
         real_time: score the live result on the clock, too; done by the first process.
 
@@ -87,7 +86,7 @@ def evaluate(
     # Shared from the start: others would wait for a process that fails before they hear of it.
     plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
     videos, predictor = plan.videos, plan.predictor
-    folder = RunFolder(out, dataset.family)
+    folder = RunFolder(out, predictor.family)
 
     def start() -> int:
         folder.start(plan.request, resume)
@@ -112,7 +111,7 @@ def evaluate(
             **(about or {}),
             'benchmark': dataset.family,
             'limit': limit,
-            'paper': dict(published_score or {}),
+            'paper': dict(paper_score or {}),
             'live_parameters': {
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in dataclasses.asdict(plan.stream_settings).items()
@@ -130,7 +129,7 @@ def evaluate(
                 clocked = evaluate_real_time(
                     dataset, videos, predictor, real_time, out, lambda name: bar.update()
                 )
-        return finish(dataset, videos, modes, folder, run, published_score or {}, clocked)
+        return finish(dataset, videos, modes, folder, run, paper_score or {}, clocked)
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class _Plan:
 def _plan(
     dataset: Dataset,
     net: VidEoMT,
-    modes: Sequence[Mode],
+    modes: Sequence[ModeName],
     limit: int | None,
     settings: Mapping[str, Any],
     spool_limit: int,
@@ -159,17 +158,17 @@ def _plan(
     if not videos:
         raise ValueError(f'Expected a data set with videos, {dataset.name} has none to evaluate.')
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
+    family = family_of(dataset.family)
     predictor = Predictor(
         net,
-        dataset.family,
+        family,
         classes,
         settings,
         num_pairs=NUM_PAIRS.get(dataset.name, 10),
         spool_limit=spool_limit,
     )
     stream_settings = predictor.new_stream().settings  # checks them before any work
-    if dataset.family == 'vspw' and stream_settings.class_filter:
-        raise ValueError('VSPW wants a class in every pixel: leave class_filter empty.')
+    family.check_settings(stream_settings)
     notes = list(classes.notes)
     if 'live' in modes and dataset.name in _IMAGES and stream_settings.confirm_frames > 1:
         notes.append(
@@ -195,7 +194,7 @@ def _predict_all(
     dataset: Dataset,
     videos: Sequence[Video],
     predictor: Predictor,
-    modes: Sequence[Mode],
+    modes: Sequence[ModeName],
     folder: RunFolder,
     shard: Shard,
 ) -> None:
@@ -218,7 +217,9 @@ def _predict_all(
             video = videos[position]
             bar.set_description(video.name)
             results = {
-                mode: open_results(dataset, video, folder.workplace(mode, position))
+                mode: predictor.family.new_results(
+                    folder.workplace(mode, position), video, dataset.categories
+                )
                 for mode in missing[position]
             }
             done = predictor.predict(video, results, folder.scratch, lambda: bar.update())

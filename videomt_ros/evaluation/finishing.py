@@ -8,19 +8,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from videomt_ros.datasets.dataset import Dataset, Video
-from videomt_ros.datasets.formats.vipseg import PredictedVideo, write_pred_json
-from videomt_ros.datasets.formats.ytvis import write_ytvis_results
 from videomt_ros.datasets.json_files import write_json
-from videomt_ros.evaluation.families.instance_results import png_names, stored_tracks
 from videomt_ros.evaluation.run_folder import RunFolder
-from videomt_ros.evaluation.score_report import ScoreReport
-from videomt_ros.evaluation.scoring import score_files
+from videomt_ros.evaluation.scoring import score_results
 
 
 def finish(
@@ -29,7 +24,7 @@ def finish(
     modes: Sequence[str],
     folder: RunFolder,
     run: dict[str, Any],
-    published_score: Mapping[str, Any],
+    paper_score: Mapping[str, Any],
     real_time: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Result files, figures and report of all finished videos.
@@ -40,7 +35,7 @@ def finish(
         modes: that were asked for.
         folder: holds what was predicted.
         run: what `metrics.json` says of the run.
-        published_score: what the model's authors report.
+        paper_score: what the model's authors report.
         real_time: as `evaluation.real_time` gives it.
 
     Returns:
@@ -52,7 +47,7 @@ def finish(
     # First of all: figures of half of the videos would be worse than none.
     metrics: dict[str, Any] = {'run': run, 'failures': _failures(videos, modes, folder)}
     for mode in modes:
-        results = write_result_files(dataset, videos, folder, mode)
+        results = folder.write_result_files(mode, videos)
         if dataset.truth:
             metrics[mode] = score_results(dataset, videos, results).to_json()
     metrics['timing_ms'] = _summarise(folder.times())
@@ -63,25 +58,8 @@ def finish(
         return metrics
     from videomt_ros.evaluation.report.page import write_report
 
-    write_report(folder.out / 'report.html', metrics, dataset, folder.out, published_score)
+    write_report(folder.out / 'report.html', metrics, dataset, folder.out, paper_score)
     return metrics
-
-
-def score_results(dataset: Dataset, videos: Sequence[Video], results: Path) -> ScoreReport:
-    """Score result files for these videos of a data set with truth.
-
-    What the videos themselves have to tell, as those of bags do, comes first among the notes.
-    """
-    report = score_files(
-        dataset.family,
-        dataset.truth,
-        results,
-        dataset.truth_masks,
-        dataset.split,
-        [video.video_id for video in videos],
-    )
-    report.notes[:0] = [note for video in videos for note in getattr(video, 'notes', ())]
-    return report
 
 
 def _failures(
@@ -107,45 +85,6 @@ def _failures(
             'that all processes share, and go on by --resume.'
         )
     return failures
-
-
-def write_result_files(
-    dataset: Dataset, videos: Sequence[Video], folder: RunFolder, mode: str
-) -> Path:
-    """Write what the benchmark's server takes; PNGs are in place already.
-
-    Returns:
-        What `score_files` takes.
-    """
-    target = folder.out / mode
-    target.mkdir(parents=True, exist_ok=True)
-    finished = (
-        (position, video, marker['content'])
-        for position, video in enumerate(videos)
-        if (marker := folder.marker(mode, position)) and marker['error'] is None
-    )
-    if dataset.family == 'ytvis':
-        path = target / 'results.json'
-        write_ytvis_results(
-            path,
-            (
-                track
-                for position, video, content in finished
-                for track in stored_tracks(
-                    folder.results_folder(mode, position, video), video.video_id, content
-                )
-            ),
-        )
-        return path
-    if dataset.family == 'vipseg':
-        write_pred_json(
-            target,
-            (
-                PredictedVideo(str(video.video_id), png_names(video), content['segments'])
-                for _, video, content in finished
-            ),
-        )
-    return target
 
 
 def _summarise(times: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:

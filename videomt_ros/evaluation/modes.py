@@ -1,90 +1,141 @@
-"""The published result of one video, frame by frame: see `evaluation.whole_video`.
+"""The two modes of an evaluation: `live`, as a robot sees a video, and `published`, as papers do.
 
-The network's outputs come from a live stream where one runs beside it. Where that stream has
-started the network anew within the video, as after a long pause, which the published protocol
-does not know, the network runs here a second time from there on.
+Each mode takes the frames of one video in turn and writes the results of that video in the end.
+The live mode is a stream as in the node. The published mode is described in
+`evaluation.whole_video`. Where a live stream runs beside it, it takes the network's outputs from
+there. Where that stream starts the network anew within the video, as after a long pause, which
+the published protocol does not know, the network runs a second time from there on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from torch import Tensor
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
-from videomt_ros.evaluation.families.instance_results import (
-    UNLABELLED,
-    InstanceResults,
-    PanopticResults,
-    SemanticResults,
-    TrackResult,
-    VideoResults,
-)
-from videomt_ros.evaluation.whole_video import (
-    MaskFrame,
-    WholeVideo,
-    choose_pairs,
-    choose_segments,
-    instance_masks,
-    panoptic_frames,
-)
+from videomt_ros.evaluation.families.family import Family, LiveVideo, VideoResults
+from videomt_ros.evaluation.run_folder import ModeName
+from videomt_ros.evaluation.whole_video import EndedVideo, MaskFrame, WholeVideo
 from videomt_ros.inference import VideoStream
-from videomt_ros.inference.postprocess import semantic_pixels
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.timing import StageClock
 from videomt_ros.model.network import Outputs, VidEoMT
 
+Stages = Mapping[str, MutableSequence[float]]
+"""Milliseconds that each stage took, frame by frame, by the names in `STAGES`."""
+STAGES = ('read', 'prepare', 'network', 'live', 'published')
+"""Stages whose time is taken: read the image, turn it into network input, run the network, form
+masks and tracks of the live mode, form masks of the published mode (a video's mean per frame)."""
 
-class PublishedVideo:
-    """One video under the published protocol; a context manager, since a file waits with it."""
+
+class Mode(Protocol):
+    """One way to predict one video."""
+
+    name: ModeName
+
+    def push(self, frame: VideoFrame) -> None:
+        """Take the next frame."""
+        ...
+
+    def finish(self, video: Video) -> dict[str, Any]:
+        """Complete the results, after the last frame of the video.
+
+        Returns:
+            What `Family.write_files` needs beside the files, for JSON.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what is held, after `finish` or in its place."""
+        ...
+
+
+class LiveMode:
+    """Results frame by frame, as the stream of a node has them. See `Mode`."""
+
+    name: ModeName = 'live'
+
+    def __init__(self, stream: VideoStream, results: LiveVideo, stages: Stages) -> None:
+        """Start a video.
+
+        Args:
+            stream: a new stream.
+            results: takes the segments of annotated frames.
+            stages: the times of each frame are added to them.
+        """
+        self._stream, self._results, self._stages = stream, results, stages
+        self.current: VideoStream | None = None
+        """The stream, if it has taken the latest frame without an error."""
+
+    def push(self, frame: VideoFrame) -> None:
+        """See `Mode`."""
+        self.current = None
+        segments = self._stream.push(frame.image, frame.stamp_ns)
+        if frame.index is not None:
+            self._results.add(frame.index, segments)
+        _note(self._stages, self._stream.times)
+        self.current = self._stream
+
+    def finish(self, video: Video) -> dict[str, Any]:
+        """See `Mode`."""
+        return self._results.finish()
+
+    def close(self) -> None:
+        """Do nothing, since nothing is held."""
+
+
+class PublishedMode:
+    """Results by the published protocol, which looks at the whole video first. See `Mode`."""
+
+    name: ModeName = 'published'
 
     def __init__(
-        self, net: VidEoMT, classes: ClassMap, scratch: Path, num_pairs: int, spool_limit: int
+        self,
+        net: VidEoMT,
+        family: Family,
+        results: VideoResults,
+        classes: ClassMap,
+        *,
+        live: LiveMode | None,
+        scratch: Path,
+        num_pairs: int,
+        spool_limit: int,
+        stages: Stages,
     ) -> None:
         """Start a video.
 
         Args:
-            net: in evaluation mode.
-            classes: of the model, in the numbers of the data set.
+            net: network in evaluation mode.
+            family: writes the results.
+            results: the results of the video.
+            classes: category ids of the model's classes.
+            live: live mode that takes each frame before this one; None if there is none.
             scratch: folder for files that vanish.
             num_pairs: pairs of query and class in the result, for instances.
             spool_limit: bytes of mask logits that may wait on the disk.
+            stages: the times of each frame are added to them.
         """
-        self._net, self._classes, self._scratch = net, classes, scratch
-        self._num_pairs = num_pairs
+        self._net, self._family, self._results, self._classes = net, family, results, classes
+        self._live, self._scratch, self._num_pairs = live, scratch, num_pairs
+        self._stages = stages
         self._whole = WholeVideo(scratch, spool_limit)
         self._run = _NetworkRun(net)
         self._follows_stream = True
+        self._num_frames = 0
 
-    def __enter__(self) -> PublishedVideo:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._whole.close()
-
-    def push(self, frame: VideoFrame, stream: VideoStream | None) -> tuple[float, ...]:
-        """Take the next frame.
-
-        Args:
-            frame: the frame.
-            stream: a stream that has just taken it too; None: there is none, or it failed.
-
-        Returns:
-            Milliseconds to prepare and to run the network, if it ran here for want of a stream.
+    def push(self, frame: VideoFrame) -> None:
+        """See `Mode`.
 
         Raises:
             ValueError: the network's class logits are not finite.
         """
+        self._num_frames += 1
+        stream = None if self._live is None else self._live.current
         is_first = self._run.state is None
         self._follows_stream &= stream is not None and stream.started_anew == is_first
         if self._follows_stream:
@@ -92,29 +143,32 @@ class PublishedVideo:
             self._run.state = stream.next_state
             geometry = Geometry.of(frame.image.shape[:2], self._net.config)
             self._whole.add(frame.index, stream.outputs, geometry)
-            return ()
+            return
         clock = StageClock(next(self._net.parameters()).device)
         outputs, geometry = self._run.step(frame, clock)
         self._whole.add(frame.index, outputs, geometry)
-        # Adding has waited for the device, so that the clock can be read.
-        return clock.times()[:2] if stream is None else ()
+        if stream is None:
+            # Adding has waited for the device, so that the clock can be read.
+            _note(self._stages, clock.times()[:2])
 
-    def finish(self, video: Video, results: VideoResults) -> dict[str, Any]:
-        """Decide what the video shows, and write its masks.
+    def finish(self, video: Video) -> dict[str, Any]:
+        """See `Mode`; the video is read again if its mask logits could not be kept."""
+        begin_s = time.perf_counter()
+        ended = EndedVideo(
+            self._whole.class_logits(),
+            self._whole.frames() if self._whole.is_spooled else self._second_pass(video),
+            self._net.config.thing_classes,
+            self._num_pairs,
+            self._scratch,
+        )
+        content = self._family.write_published(ended, self._results, self._classes)
+        mean_ms = (time.perf_counter() - begin_s) * 1e3 / self._num_frames
+        self._stages['published'].extend([mean_ms] * self._num_frames)
+        return content
 
-        Args:
-            video: read again if its mask logits could not be kept.
-            results: where to.
-
-        Returns:
-            What the results have to tell beside their files, for JSON.
-        """
-        frames = self._whole.frames() if self._whole.is_spooled else self._second_pass(video)
-        if isinstance(results, InstanceResults):
-            return self._write_instances(results, frames)
-        if isinstance(results, PanopticResults):
-            return self._write_panoptic(results, frames)
-        return self._write_semantic(results, frames)
+    def close(self) -> None:
+        """Release the file in which mask logits wait."""
+        self._whole.close()
 
     def _second_pass(self, video: Video) -> Iterator[MaskFrame]:
         run = _NetworkRun(self._net)
@@ -128,55 +182,6 @@ class PublishedVideo:
 
                 yield MaskFrame(frame.index, geometry, read)
 
-    def _write_instances(
-        self, results: InstanceResults, frames: Iterator[MaskFrame]
-    ) -> dict[str, Any]:
-        logits = self._whole.class_logits()
-        pairs = choose_pairs(logits, self._classes.usable, self._num_pairs)
-        queries = sorted({pair.query for pair in pairs})
-        for frame in frames:
-            masks = instance_masks(frame.read(queries), frame.geometry)
-            for query, mask in zip(queries, masks, strict=True):
-                results.add(frame.index, query, mask)
-        category_ids = self._classes.category_ids
-        tracks = []
-        for query, class_id, score in pairs:
-            category_id = category_ids[class_id]
-            assert category_id is not None, 'choose_pairs leaves such classes out'
-            tracks.append(TrackResult(query, category_id, score))
-        return results.finish(tracks)
-
-    def _write_panoptic(
-        self, results: PanopticResults, frames: Iterator[MaskFrame]
-    ) -> dict[str, Any]:
-        chosen = choose_segments(self._whole.class_logits())
-        thing_classes = self._net.config.thing_classes
-        # Stuff of one class is one segment; a class that the data set lacks is void.
-        first: dict[int, int] = {}
-        ids = np.zeros(len(chosen) + 1, np.int32)
-        category_ids = {}
-        for k, item in enumerate(chosen):
-            category_id = self._classes.category_ids[item.class_id]
-            if category_id is None:
-                continue
-            is_thing = thing_classes[item.class_id]
-            ids[k + 1] = k + 1 if is_thing else first.setdefault(item.class_id, k + 1)
-            category_ids[int(ids[k + 1])] = category_id
-        for index, pixels in panoptic_frames(frames, chosen, self._scratch):
-            results.add(index, ids[pixels], category_ids)
-        return results.finish()
-
-    def _write_semantic(
-        self, results: SemanticResults, frames: Iterator[MaskFrame]
-    ) -> dict[str, Any]:
-        logits = self._whole.class_logits()
-        table = self._classes.table(UNLABELLED)
-        queries = range(self._net.config.num_queries)
-        for frame in frames:
-            classes, _ = semantic_pixels(logits, frame.read(queries), frame.geometry)
-            results.add(frame.index, table[classes])
-        return results.finish()
-
 
 class _NetworkRun:
     """The network along one video from its first frame, whatever the stamps say."""
@@ -186,10 +191,10 @@ class _NetworkRun:
         self._net = net
         self._prepare = Preprocessor(net.config, weight.device, weight.dtype)
         self.state: Tensor | None = None
-        """What enters the next frame; None before the first."""
+        """State that enters the next frame; None before the first."""
 
     def step(self, frame: VideoFrame, clock: StageClock | None = None) -> tuple[Outputs, Geometry]:
-        """Take the next frame, and note on the clock when it was prepared and done."""
+        """Run on the next frame, and mark on the clock when it was prepared and done."""
         image, geometry = self._prepare(frame.image)
         if clock:
             clock.mark()
@@ -198,3 +203,9 @@ class _NetworkRun:
         if clock:
             clock.mark()
         return outputs, geometry
+
+
+def _note(stages: Stages, times: tuple[float, ...] | None) -> None:
+    """Keep the times of a frame; without a live stream there are only the first two."""
+    for name, value in zip(('prepare', 'network', 'live'), times or (), strict=False):
+        stages[name].append(value)

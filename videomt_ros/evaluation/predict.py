@@ -1,6 +1,6 @@
-"""One video through the network: the live and the published result, in one pass over its frames.
+"""One video through the network: the results of both modes, in one pass over its frames.
 
-Each result is the same whether the other one is made or not.
+The result of each mode is the same whether the other one is made or not.
 """
 
 from __future__ import annotations
@@ -8,39 +8,23 @@ from __future__ import annotations
 import logging
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from videomt_ros.datasets.categories import ClassMap
-from videomt_ros.datasets.dataset import FamilyName, Video, VideoFrame
-from videomt_ros.evaluation.families.instance_results import VideoResults
-from videomt_ros.evaluation.live_video import live_video
-from videomt_ros.evaluation.modes import PublishedVideo
+from videomt_ros.datasets.dataset import Video, VideoFrame
+from videomt_ros.evaluation.families.family import Family, VideoResults
+from videomt_ros.evaluation.modes import STAGES, LiveMode, Mode, PublishedMode
+from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import SPOOL_LIMIT
 from videomt_ros.inference import VideoStream
-from videomt_ros.model.config import Task
 from videomt_ros.model.network import VidEoMT
-
-Mode = Literal['published', 'live']
-TASKS: Mapping[FamilyName, Task] = {
-    'ytvis': 'instance',
-    'vipseg': 'panoptic',
-    'vspw': 'semantic',
-}
-"""The benchmark decides what is made of the outputs, whatever the model was trained for."""
-STAGES = {
-    'read': 'read the image',
-    'prepare': 'image to network input',
-    'network': 'network',
-    'live': 'live: masks and tracks',
-    'published': 'published: masks, at the end of the video',
-}
-"""Stages whose time is taken, in milliseconds per frame, and what they are."""
 
 _logger = logging.getLogger(__name__)
 
@@ -49,20 +33,26 @@ _logger = logging.getLogger(__name__)
 class Prediction:
     """The outcome of one video."""
 
-    contents: dict[Mode, dict[str, Any]] = field(default_factory=dict)
-    """What the results of each mode that went well have to tell beside their files."""
-    errors: dict[Mode, str] = field(default_factory=dict)
-    """Why the others failed."""
+    contents: dict[ModeName, dict[str, Any]] = field(default_factory=dict)
+    """What `Mode.finish` returned, for each mode that has not failed."""
+    errors: dict[ModeName, str] = field(default_factory=dict)
+    """The first error of each mode that has failed."""
     stages: dict[str, array[float]] = field(
         default_factory=lambda: {name: array('f') for name in STAGES}
     )
+    """Milliseconds that each stage took, frame by frame."""
     num_frames: int = 0
+    """Number of frames that were read."""
 
-    @contextmanager
-    def caught(self, *modes: Mode) -> Iterator[None]:
-        """Note an error as the end of these modes, unless one has failed before."""
+    def attempt(self, modes: Sequence[ModeName], work: Callable[[], object]) -> None:
+        """Do work that modes depend on; an error in it fails those that have not failed before.
+
+        Nothing is done once all of these modes have failed.
+        """
+        if all(mode in self.errors for mode in modes):
+            return
         try:
-            yield
+            work()
         except Exception as error:
             _logger.debug('%s failed', ' and '.join(modes), exc_info=True)
             for mode in modes:
@@ -71,86 +61,105 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """What all videos of a run have in common."""
+    """Predicts videos; holds what all videos of a run have in common."""
 
     net: VidEoMT
-    family: FamilyName
+    family: Family
     classes: ClassMap
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of StreamSettings that differ from the defaults, for the live result."""
+    """Fields of StreamSettings that differ from the defaults, for the live mode."""
     num_pairs: int = 10
-    """Of query and class, in the published result of instances."""
+    """Number of pairs of query and class in a published result of instances."""
     spool_limit: int = SPOOL_LIMIT
+    """Bytes of mask logits that may wait on the disk for the end of a video."""
 
     def new_stream(self) -> VideoStream:
-        """A stream as the node has one.
+        """Build a stream like that of the node.
 
         Raises:
             ValueError: a setting is unknown or out of range.
         """
-        return VideoStream(self.net, TASKS[self.family], **self.settings)
+        return VideoStream(self.net, self.family.task, **self.settings)
 
     @torch.inference_mode()
     def predict(
         self,
         video: Video,
-        results: Mapping[Mode, VideoResults],
+        results: Mapping[ModeName, VideoResults],
         scratch: Path,
         progress: Callable[[], object] = lambda: None,
     ) -> Prediction:
-        """Run over a video.
+        """Predict a video.
 
         Args:
             video: read once, and once more where its mask logits are too large to be kept.
-            results: where the result of each mode goes; only these are made.
+            results: the results of each mode that is asked for.
             scratch: folder for files that vanish.
             progress: called after each frame.
 
         Returns:
-            What each mode has to tell, or why it failed. Nothing that goes wrong with a video is
+            What each mode has returned, or why it failed. Nothing that goes wrong with a video is
             raised, and what fails one mode leaves the other one alone.
         """
         done = Prediction()
-        stream = self.new_stream()
-        live = live_video(results['live'], self.classes) if 'live' in results else None
-        with PublishedVideo(
-            self.net, self.classes, scratch, self.num_pairs, self.spool_limit
-        ) as published:
-            with done.caught(*results):
-                for frame in _timed(video.frames(), done.stages['read']):
-                    done.num_frames += 1
-                    if live and 'live' not in done.errors:
-                        with done.caught('live'):
-                            segments = stream.push(frame.image, frame.stamp_ns)
-                            if frame.index is not None:
-                                live.add(frame.index, segments)
-                            _note(done.stages, stream.times)
-                    if 'published' in results and 'published' not in done.errors:
-                        with done.caught('published'):
-                            shown = stream if live and 'live' not in done.errors else None
-                            _note(done.stages, published.push(frame, shown))
-                    if len(done.errors) == len(results):
-                        break
-                    progress()
-                if not done.num_frames:
-                    raise ValueError('Expected a video with frames; none of its images came.')
-            if live and 'live' not in done.errors:
-                with done.caught('live'):
-                    done.contents['live'] = live.finish()
-            if 'published' in results and 'published' not in done.errors:
-                with done.caught('published'):
-                    begin_s = time.perf_counter()
-                    content = published.finish(video, results['published'])
-                    mean_ms = (time.perf_counter() - begin_s) * 1e3 / done.num_frames
-                    done.stages['published'].extend([mean_ms] * done.num_frames)
-                    done.contents['published'] = content
-        for mode in done.errors:
-            results[mode].abort()
+        with ExitStack() as stack:
+            modes = self._start_modes(results, scratch, done)
+            for mode in modes:
+                stack.enter_context(closing(mode))
+            done.attempt(tuple(results), partial(_play, video, modes, done, progress))
+            for mode in modes:
+                done.attempt((mode.name,), partial(_finish, mode, video, done))
+        for name in done.errors:
+            results[name].abort()
         return done
+
+    def _start_modes(
+        self, results: Mapping[ModeName, VideoResults], scratch: Path, done: Prediction
+    ) -> list[Mode]:
+        """Start the modes in the order in which they take a frame."""
+        modes: list[Mode] = []
+        live = None
+        if 'live' in results:
+            adapter = self.family.live_video(results['live'], self.classes)
+            live = LiveMode(self.new_stream(), adapter, done.stages)
+            modes.append(live)
+        if 'published' in results:
+            published = PublishedMode(
+                self.net,
+                self.family,
+                results['published'],
+                self.classes,
+                live=live,
+                scratch=scratch,
+                num_pairs=self.num_pairs,
+                spool_limit=self.spool_limit,
+                stages=done.stages,
+            )
+            modes.append(published)
+        return modes
+
+
+def _play(
+    video: Video, modes: Sequence[Mode], done: Prediction, progress: Callable[[], object]
+) -> None:
+    """Give the frames of a video to all modes, as long as one of them has not failed."""
+    for frame in _timed(video.frames(), done.stages['read']):
+        done.num_frames += 1
+        for mode in modes:
+            done.attempt((mode.name,), partial(mode.push, frame))
+        if len(done.errors) == len(modes):
+            return
+        progress()
+    if not done.num_frames:
+        raise ValueError('Expected a video with frames; none of its images came.')
+
+
+def _finish(mode: Mode, video: Video, done: Prediction) -> None:
+    done.contents[mode.name] = mode.finish(video)
 
 
 def _timed(frames: Iterator[VideoFrame], samples: array[float]) -> Iterator[VideoFrame]:
-    """The same frames; notes how long each took to come."""
+    """Pass frames on, and note how many milliseconds each took to come."""
     while True:
         begin_s = time.perf_counter()
         frame = next(frames, None)
@@ -158,9 +167,3 @@ def _timed(frames: Iterator[VideoFrame], samples: array[float]) -> Iterator[Vide
             return
         samples.append((time.perf_counter() - begin_s) * 1e3)
         yield frame
-
-
-def _note(stages: Mapping[str, array[float]], times: tuple[float, ...] | None) -> None:
-    """Keep the durations of a frame; those of the network alone are two."""
-    for name, value in zip(('prepare', 'network', 'live'), times or (), strict=False):
-        stages[name].append(value)

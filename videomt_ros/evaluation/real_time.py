@@ -18,13 +18,10 @@ import numpy as np
 import torch
 
 from videomt_ros.datasets.dataset import Dataset, Video, VideoFrame
-from videomt_ros.evaluation.families.instance_results import open_results
-from videomt_ros.evaluation.figures import MAIN
-from videomt_ros.evaluation.finishing import score_results, write_result_files
 from videomt_ros.evaluation.latency import NewestWins, Schedule, arrivals, schedule
-from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.predict import Predictor
 from videomt_ros.evaluation.run_folder import RunFolder
+from videomt_ros.evaluation.scoring import score_results
 from videomt_ros.structures import Segments
 
 MODE = 'real_time'
@@ -69,15 +66,15 @@ class _Results:
 
     def __init__(self, dataset: Dataset, predictor: Predictor, out: Path) -> None:
         self._dataset, self._predictor = dataset, predictor
-        self._folder = RunFolder(out, dataset.family)
+        self._folder = RunFolder(out, predictor.family)
         self.tally = _Tally()
 
     def begin(self, position: int, video: Video) -> None:
         """Begin with a video."""
         self._position, self._video = position, video
-        workplace = self._folder.workplace(MODE, position)
-        self._open = open_results(self._dataset, video, workplace)
-        self._live = live_video(self._open, self._predictor.classes)
+        workplace, family = self._folder.workplace(MODE, position), self._predictor.family
+        self._open = family.new_results(workplace, video, self._dataset.categories)
+        self._live = family.live_video(self._open, self._predictor.classes)
 
     def add(self, index: int | None, segments: Segments | None) -> None:
         """Give a frame its newest result."""
@@ -104,7 +101,7 @@ class _Results:
 
     def score(self, videos: Sequence[Video]) -> dict[str, Any]:
         """Write the result files, and score them if there is a truth."""
-        results = write_result_files(self._dataset, videos, self._folder, MODE)
+        results = self._folder.write_result_files(MODE, videos)
         if not self._dataset.truth:
             return {}
         return score_results(self._dataset, videos, results).to_json()
@@ -154,7 +151,7 @@ def evaluate_real_time(
         main = measured or by_latency[asked.latency_ms]  # type: ignore[index]
         scores = {latency_ms: by_latency[latency_ms].score(videos) for latency_ms in fixed}
         main_scores = measured.score(videos) if measured else scores[asked.latency_ms]  # type: ignore[index]
-    figure = MAIN[dataset.family]
+    figure = predictor.family.main_figure
     durations = main.tally.durations_ms
     return {
         'factor': asked.factor,

@@ -20,9 +20,8 @@ from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, mat
 from videomt_ros.datasets.categories import ClassMap, map_classes
 from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
-from videomt_ros.evaluation.families.instance_results import open_results
+from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.finishing import finish
-from videomt_ros.evaluation.live_video import live_video
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.structures import Segment, Segments, TrackState
 
@@ -236,10 +235,11 @@ def evaluate_results_bag(
         'notes': list(classes.notes),
     }
     request = {'results_bag': str(bag), 'topic': recorded.topic, 'truth': str(truth)}
-    with closing(RunFolder(out, dataset.family)) as folder:
+    family = family_of(dataset.family)
+    with closing(RunFolder(out, family)) as folder:
         folder.start(request, resume)
-        results = open_results(dataset, video, folder.workplace('live', 0))
-        live = live_video(results, classes)
+        results = family.new_results(folder.workplace('live', 0), video, dataset.categories)
+        live = family.live_video(results, classes)
         for index, segments in recorded.frames():
             live.add(index, segments)
         num_frames = len(video.frame_names)

@@ -17,20 +17,24 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from videomt_ros.datasets.dataset import FamilyName, Video
+from videomt_ros.datasets.dataset import Video
 from videomt_ros.datasets.json_files import write_json
+from videomt_ros.evaluation.families.family import Family, StoredVideo
 
+ModeName = Literal['published', 'live']
+MODES: tuple[ModeName, ...] = ('published', 'live')
+"""The modes of an evaluation, in the order of tables; see `evaluation.modes`."""
 _FORMAT = 1
 """Of the files in `parts`; another version of this package may write them otherwise."""
-_OURS = ('run.json', 'metrics.json', 'parts', 'published', 'live')
+_OURS = ('run.json', 'metrics.json', 'parts', *MODES)
 
 
 class RunFolder:
     """Finished videos of one evaluation."""
 
-    def __init__(self, out: Path, family: FamilyName) -> None:
+    def __init__(self, out: Path, family: Family) -> None:
         self.out = out
         self._family = family
         self._lock: IO[bytes] | None = None
@@ -132,11 +136,25 @@ class RunFolder:
 
     def results_folder(self, mode: str, position: int, video: Video) -> Path:
         """Where the masks of a finished video lie."""
-        if self._family == 'ytvis':
-            return self.scratch / mode / f'{position:05d}'
-        if self._family == 'vipseg':
-            return self.out / mode / 'pan_pred' / str(video.video_id)
-        return self.out / mode / video.name
+        part = self.scratch / mode / f'{position:05d}'
+        return self._family.video_folder(self.out / mode, part, video)
+
+    def write_result_files(self, mode: str, videos: Sequence[Video]) -> Path:
+        """Complete the result files of a mode with all of these videos that are finished.
+
+        Returns:
+            What `score_files` takes.
+        """
+        target = self.out / mode
+        target.mkdir(parents=True, exist_ok=True)
+        return self._family.write_files(
+            target,
+            (
+                StoredVideo(video, self.results_folder(mode, position, video), marker['content'])
+                for position, video in enumerate(videos)
+                if (marker := self.marker(mode, position)) and marker['error'] is None
+            ),
+        )
 
     def note_times(self, position: int, stages: Mapping[str, Sequence[float]]) -> None:
         """Keep how long each stage took in each frame of a video, in milliseconds."""

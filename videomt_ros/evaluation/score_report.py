@@ -6,37 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from videomt_ros.datasets.dataset import FamilyName
-
-Figures = dict[str, float | None]
-"""Fractions of 1, and counts; None where undefined."""
-
-COUNTS = ('IDSW', 'Frag', 'MT', 'ML')
-TRACKING = ('IDF1', 'HOTA', 'DetA', 'AssA', *COUNTS)
-FIGURES: dict[FamilyName, tuple[str, ...]] = {
-    'ytvis': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', *TRACKING),
-    'vipseg': (
-        *(
-            name + part
-            for name in ('VPQ', 'VPQ_five', 'VPQ1', 'VPQ2', 'VPQ4', 'VPQ6', 'VPQ8')
-            for part in ('', '_th', '_st')
-        ),
-        *('STQ', 'AQ', 'SQ'),
-        *TRACKING,
-    ),
-    'vspw': ('mIoU', 'FWIoU', 'mVC8', 'mVC16', 'mVC16_as_printed'),
-}
-"""Those of each benchmark, in the order in which they are listed. Classes of pixels (VSPW) have
-no identities to track."""
+from videomt_ros.evaluation.figures import COUNTS, Figures
 
 
 @dataclass(frozen=True)
 class ScoreReport:
     """Scores of one file or folder of results."""
 
-    family: FamilyName
+    family: str
+    """Name of the family that was scored."""
     figures: Figures
-    """`FIGURES` of the benchmark."""
+    """The figures of the family, in their order."""
     per_class: list[dict[str, Any]]
     """Of each category, in the order of the truth: `category_id`, `name`, `is_thing`, and its
     figures; those of tracking where it is a thing."""

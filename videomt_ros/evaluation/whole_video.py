@@ -182,6 +182,50 @@ class WholeVideo:
         self._file, self._frames, self.is_spooled = None, [], False
 
 
+@dataclass(frozen=True)
+class EndedVideo:
+    """A video whose last frame has come; each family asks for what its results need."""
+
+    class_logits: Tensor
+    """Mean over all frames, (Q, K + 1) float64."""
+    frames: Iterator[MaskFrame]
+    """The annotated frames; they come once."""
+    thing_classes: Sequence[bool]
+    """Whether each of the K classes is countable."""
+    num_pairs: int
+    """Largest number of pairs of query and class in a result of instances."""
+    scratch: Path
+    """Folder for files that vanish with the process."""
+
+    def choose_pairs(self, usable: NDArray[np.bool_]) -> list[Choice]:
+        """See the function of this name; `usable` is (K,)."""
+        return choose_pairs(self.class_logits, usable, self.num_pairs)
+
+    def choose_segments(self) -> list[Choice]:
+        """See the function of this name."""
+        return choose_segments(self.class_logits)
+
+    def instance_masks(
+        self, queries: Sequence[int]
+    ) -> Iterator[tuple[int, Iterator[NDArray[np.bool_]]]]:
+        """Yield each frame's index and the masks (H, W) of queries, which may overlap."""
+        for frame in self.frames:
+            yield frame.index, instance_masks(frame.read(queries), frame.geometry)
+
+    def panoptic_pixels(self, chosen: Sequence[Choice]) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        """See `panoptic_frames`."""
+        return panoptic_frames(self.frames, chosen, self.scratch)
+
+    def semantic_pixels(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        """Yield each frame's index and the class (H, W) of each pixel."""
+        queries = range(len(self.class_logits))
+        for frame in self.frames:
+            classes, _ = postprocess.semantic_pixels(
+                self.class_logits, frame.read(queries), frame.geometry
+            )
+            yield frame.index, classes
+
+
 def choose_pairs(class_logits: Tensor, usable: NDArray[np.bool_], limit: int) -> list[Choice]:
     """The pairs of query and class with the largest probabilities, as for instances.
 

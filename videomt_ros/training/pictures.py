@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.evaluation.frame_labels import open_results, open_truth
+from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.report.contact_sheet import contact_sheet
 from videomt_ros.evaluation.report.overlays import make_pictures
 from videomt_ros.files import whole_file
@@ -44,9 +44,9 @@ def validation_page(
         DatasetError: the annotations or the results cannot be used.
     """
     videos = dataset.videos[:num_videos]
-    truth = open_truth(dataset, videos)
-    assert truth is not None, 'a validation has truth'
-    predicted = open_results(results, dataset)
+    family = family_of(dataset.family)
+    truth = family.load_truth(dataset, videos)
+    predicted = family.load_results(results, dataset)
     images, captions = [], []
     for video in videos:
         num_frames = len(video.frame_names)

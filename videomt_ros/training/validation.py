@@ -26,7 +26,8 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.evaluation.evaluator import MODES, evaluate
-from videomt_ros.evaluation.figures import MAIN, as_text
+from videomt_ros.evaluation.families import family_of
+from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.model.device import choose_precision
@@ -37,12 +38,6 @@ from videomt_ros.training.module import TrainModule
 from videomt_ros.training.pictures import log_page, validation_page, write_page
 from videomt_ros.training.run_settings import TrainSettings
 
-LOGGED = {
-    'ytvis': ('AP', 'AP50', 'AR10', 'HOTA', 'IDF1'),
-    'vipseg': ('VPQ', 'STQ', 'HOTA', 'IDF1'),
-    'vspw': ('mIoU', 'mVC8', 'mVC16'),
-}
-"""Figures that the log keeps, of each mode; all others stand in metrics.json."""
 BEST = 'best.safetensors'
 """In the folder of a run: the weights of the best score."""
 _ABOUT = 'validation'
@@ -95,7 +90,7 @@ class ScoreCallback(Callback):
     @property
     def main(self) -> str:
         """The figure that decides which weights are the best."""
-        return f'live_{MAIN[self.dataset.family]}'
+        return f'live_{family_of(self.dataset.family).main_figure}'
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -220,7 +215,7 @@ class ScoreCallback(Callback):
         self.best_value, self.best_step = value, step
 
     def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
-        main = MAIN[self.dataset.family]
+        main = family_of(self.dataset.family).main_figure
         if figures[self.main] is None:
             logger.warning(
                 'In validation, %s is not defined for these videos (too few or too short): '
@@ -264,7 +259,7 @@ class ScoreCallback(Callback):
             {
                 f'{mode}_{name}': metrics[mode]['figures'].get(name)
                 for mode in MODES
-                for name in LOGGED[self.dataset.family]
+                for name in family_of(self.dataset.family).logged_figures
             }
         )
 

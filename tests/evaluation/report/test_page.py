@@ -24,9 +24,9 @@ from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.masks import MaskTrack
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.evaluation.figures import GROUPS
+from videomt_ros.evaluation.families import FAMILIES, figure_groups
+from videomt_ros.evaluation.figures import COUNTS
 from videomt_ros.evaluation.report.page import write_report
-from videomt_ros.evaluation.score_report import COUNTS, FIGURES
 from videomt_ros.evaluation.scoring import score_files
 
 NUM_FRAMES = 6
@@ -155,9 +155,9 @@ def report(tmp_path, ytvis):
 
 
 def test_every_figure_has_a_meaning():
-    meant = [name for group in GROUPS for name in group.meanings]
+    meant = [name for group in figure_groups() for name in group.meanings]
     assert len(set(meant)) == len(meant)
-    assert set(meant) == {name for names in FIGURES.values() for name in names}
+    assert set(meant) == {name for family in FAMILIES.values() for name in family.figures}
 
 
 def test_a_report_shows_all_that_was_found(report, metrics, ytvis, tmp_path):

@@ -1,27 +1,17 @@
-"""The results of one video on the disk, in the making: one class per benchmark.
-
-Each takes the annotated frames one by one and holds none of them, so that memory does not grow
-with the length of a video. In frames that never come there is nothing.
-
-Letters: H W image size.
-"""
+"""Tracks of one video with their masks, in one file that is written and read piece by piece."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from videomt_ros.datasets import rle
-from videomt_ros.datasets.dataset import Category, Dataset, Video
-from videomt_ros.datasets.formats.vspw import NUM_CLASSES
-from videomt_ros.datasets.formats.vspw import VOID as UNLABELLED
-from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
+from videomt_ros.datasets.dataset import Video
 from videomt_ros.datasets.masks import MaskTrack, Rle
 
 _MASKS = 'masks.rle'
@@ -37,23 +27,24 @@ class TrackResult(NamedTuple):
 
 
 class InstanceResults:
-    """Masks as run lengths, one after the other in a file."""
+    """Writes masks as run lengths, one after the other in a file. See `VideoResults`."""
 
     def __init__(self, folder: Path, video: Video) -> None:
         folder.mkdir(parents=True)
         self._file = (folder / _MASKS).open('wb')
         self._num_frames, self._size = len(video.frame_names), video.size
-        self._places: dict[int, array[int]] = {}  # frame, start and length, over and over
+        # Frame, start and length of each mask in turn: an array holds them in little memory.
+        self._places: dict[int, array[int]] = {}
 
     def add(self, index: int, key: int, mask: NDArray[np.bool_]) -> None:
-        """Add one mask (H, W) to those of a key; it may be empty."""
+        """Add the mask (H, W) of an annotated frame to those of a key; it may be empty."""
         counts = rle.encode(mask)['counts']
         place = (index, self._file.tell(), len(counts))
         self._places.setdefault(key, array('q')).extend(place)
         self._file.write(counts)
 
     def finish(self, tracks: Sequence[TrackResult]) -> dict[str, Any]:
-        """End the video.
+        """Complete the video.
 
         Returns:
             What `stored_tracks` needs beside the file, for JSON.
@@ -73,7 +64,7 @@ class InstanceResults:
 
 
 class _StoredMasks(Sequence['Rle | None']):
-    """The masks of one track, read when they are asked for."""
+    """The masks of one track, each read from the file when it is asked for."""
 
     def __init__(self, path: Path, content: Mapping[str, Any], key: int) -> None:
         self._path = path
@@ -102,100 +93,14 @@ class _StoredMasks(Sequence['Rle | None']):
 def stored_tracks(
     folder: Path, video_id: int | str, content: Mapping[str, Any]
 ) -> list[MaskTrack]:
-    """The tracks of a video that `InstanceResults` has finished; masks come from the file."""
+    """Open the tracks of a video that `InstanceResults` has finished.
+
+    Args:
+        folder: the folder of its file.
+        video_id: id of the video.
+        content: what `InstanceResults.finish` has returned.
+    """
     return [
         MaskTrack(video_id, category_id, _StoredMasks(folder / _MASKS, content, key), score)
         for key, category_id, score in content['tracks']
     ]
-
-
-class PanopticResults:
-    """One PNG of ids per frame, and what each id is."""
-
-    def __init__(self, folder: Path, video: Video) -> None:
-        folder.mkdir(parents=True)
-        self._folder, self._size = folder, video.size
-        self._names = png_names(video)
-        self._segments: dict[int, list[dict[str, Any]]] = {}
-
-    def add(
-        self, index: int, ids: NDArray[np.integer[Any]], category_ids: Mapping[int, int]
-    ) -> None:
-        """Add one frame.
-
-        Args:
-            index: of the frame.
-            ids: (H, W), 0 is void.
-            category_ids: of at least every id in there.
-        """
-        write_ids(self._folder / self._names[index], ids)
-        self._segments[index] = segments_info(ids, category_ids)
-
-    def finish(self) -> dict[str, Any]:
-        """End the video.
-
-        Returns:
-            The segments of each frame, for JSON.
-        """
-        for index in set(range(len(self._names))) - set(self._segments):
-            self.add(index, np.zeros(self._size, np.uint8), {})
-        return {'segments': [self._segments[index] for index in range(len(self._names))]}
-
-    def abort(self) -> None:
-        """Nothing is open."""
-
-
-class SemanticResults:
-    """One PNG of categories per frame.
-
-    The format has no value for a pixel without a class, so each takes the class of the nearest
-    pixel that has one. Where a whole frame has none, all is of one category: of a number that the
-    data set does not use, if it leaves one free.
-    """
-
-    def __init__(self, folder: Path, video: Video, categories: Sequence[Category]) -> None:
-        folder.mkdir(parents=True)
-        self._folder, self._size = folder, video.size
-        self._names = png_names(video)
-        self._done: set[int] = set()
-        free = set(range(NUM_CLASSES)) - {category.category_id for category in categories}
-        self._nothing = min(free, default=0)
-
-    def add(self, index: int, classes: NDArray[np.integer[Any]]) -> None:
-        """Add one frame, (H, W) of category ids or UNLABELLED."""
-        empty = classes == UNLABELLED
-        if empty.all():
-            classes = np.full(self._size, self._nothing, np.uint8)
-        elif empty.any():
-            rows, columns = ndimage.distance_transform_edt(
-                empty, return_distances=False, return_indices=True
-            )
-            classes = classes[rows, columns]
-        write_mask(self._folder / self._names[index], classes)
-        self._done.add(index)
-
-    def finish(self) -> dict[str, Any]:
-        """End the video; there is nothing to tell beside the PNGs."""
-        for index in set(range(len(self._names))) - self._done:
-            self.add(index, np.full(self._size, UNLABELLED, np.uint8))
-        return {}
-
-    def abort(self) -> None:
-        """Nothing is open."""
-
-
-VideoResults: TypeAlias = InstanceResults | PanopticResults | SemanticResults
-
-
-def open_results(dataset: Dataset, video: Video, folder: Path) -> VideoResults:
-    """Begin the results of a video, in a folder that does not exist yet."""
-    if dataset.family == 'ytvis':
-        return InstanceResults(folder, video)
-    if dataset.family == 'vipseg':
-        return PanopticResults(folder, video)
-    return SemanticResults(folder, video, dataset.categories)
-
-
-def png_names(video: Video) -> list[str]:
-    """File names of the results of each annotated frame."""
-    return [f'{PurePosixPath(name).stem}.png' for name in video.frame_names]

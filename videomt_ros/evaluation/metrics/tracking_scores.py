@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from videomt_ros.evaluation.figures import TRACKING, Figures
 from videomt_ros.evaluation.metrics.clear import ClearScores, clear
 from videomt_ros.evaluation.metrics.hota import HotaScores, hota
 from videomt_ros.evaluation.metrics.identity import IdentityScores, identity
 from videomt_ros.evaluation.metrics.overlap import TrackSequence
-from videomt_ros.evaluation.score_report import TRACKING, Figures
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from videomt_ros.datasets.dataset import Video
-from videomt_ros.evaluation.frame_labels import Label, Labels
+from videomt_ros.evaluation.families.family import Label, Labels
 from videomt_ros.inference.draw import draw
 from videomt_ros.structures import Segment, Segments, TrackState
 

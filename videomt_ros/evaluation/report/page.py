@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.figures import as_text
-from videomt_ros.evaluation.frame_labels import open_truth
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
 from videomt_ros.evaluation.report.scores import (
-    MODES,
     Column,
     class_bars,
     comparison,
@@ -26,6 +25,7 @@ from videomt_ros.evaluation.report.scores import (
     table_heads,
 )
 from videomt_ros.evaluation.report.videos import videos_section
+from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.files import whole_file
 
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
@@ -55,7 +55,7 @@ def write_report(
     metrics: Mapping[str, Any],
     dataset: Dataset,
     out: Path,
-    published_score: Mapping[str, Any],
+    paper_score: Mapping[str, Any],
 ) -> None:
     """Write the page.
 
@@ -64,7 +64,7 @@ def write_report(
         metrics: what metrics.json holds.
         dataset: its images, and its truth where it has one, are read again for the pictures.
         out: folder of the result files, in a folder for each mode.
-        published_score: scores that the authors of the model report, in percent, and `benchmark`,
+        paper_score: scores that the authors of the model report, in percent, and `benchmark`,
             the data they were measured on; empty if there are none.
 
     Raises:
@@ -78,7 +78,7 @@ def write_report(
         loader=jinja2.FileSystemLoader(home), autoescape=True, undefined=jinja2.StrictUndefined
     )
     style = (home / 'page.css').read_text(encoding='utf-8')
-    page = build_page(metrics, dataset, out, published_score)
+    page = build_page(metrics, dataset, out, paper_score)
     text = environment.get_template('page.html').render(style=style, **page)
     with whole_file(path) as file:
         file.write(text.encode())
@@ -88,27 +88,29 @@ def build_page(
     metrics: Mapping[str, Any],
     dataset: Dataset,
     out: Path,
-    published_score: Mapping[str, Any],
+    paper_score: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the template asks for; the arguments are those of `write_report`."""
     run = metrics.get('run', {})
     columns = score_columns(metrics)
     truth, problem = None, ''
     try:
-        truth = open_truth(dataset, dataset.videos[: run.get('num_videos')])
+        if dataset.truth:
+            videos = dataset.videos[: run.get('num_videos')]
+            truth = family_of(dataset.family).load_truth(dataset, videos)
     except (OSError, ValueError) as error:
         problem = str(error)
     page: dict[str, Any] = {
         'title': f'{run.get("model", "Model")} on {run.get("dataset", dataset.name)}',
         'lead': _lead(metrics, dataset, run),
-        'tiles': headline_tiles(columns, metrics, dataset, published_score),
+        'tiles': headline_tiles(columns, metrics, dataset, paper_score),
         'failures': [
             *metrics.get('failures', []),
             *metrics.get('real_time', {}).get('failures', []),
         ],
-        'columns': table_heads(columns, published_score),
-        'scores': table_groups(columns, dataset, published_score),
-        'comparison': comparison(run, dataset, published_score),
+        'columns': table_heads(columns, paper_score),
+        'scores': table_groups(columns, dataset, paper_score),
+        'comparison': comparison(run, dataset, paper_score),
         'score_parts': parts_table(columns),
         'classes': class_bars(columns, dataset, truth),
         'curves': _curves(columns),

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.evaluation.figures import CLASS_FIGURE, GROUPS, MAIN, as_text
-from videomt_ros.evaluation.frame_labels import Truth
+from videomt_ros.evaluation.families import family_of, figure_groups
+from videomt_ros.evaluation.families.family import TruthLabels
+from videomt_ros.evaluation.figures import as_text
+from videomt_ros.evaluation.run_folder import MODES
 
 BENCHMARKS = {
     'ytvis2019': 'YouTube-VIS 2019 val',
@@ -18,8 +20,6 @@ BENCHMARKS = {
     'vspw': 'VSPW val',
 }
 """What presets call the data that a published score was measured on, by name of the data set."""
-MODES = ('published', 'live')
-"""Ways of predicting, in the order of their columns."""
 _OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
 """Figures of one annotation file out of several."""
 _ONE_TABLE = 16
@@ -49,18 +49,18 @@ def headline_tiles(
     columns: Sequence[Column],
     metrics: Mapping[str, Any],
     dataset: Dataset,
-    published_score: Mapping[str, Any],
+    paper_score: Mapping[str, Any],
 ) -> list[dict[str, str]]:
     """The few figures that stand above all."""
-    main = MAIN[dataset.family]
+    main = family_of(dataset.family).main_figure
     tiles = [
         _tile(column.style, f'{main}, {column.title}', as_text(main, value))
         for column in columns
         if (value := column.score['figures'].get(main)) is not None
     ]
-    if columns and main in published_score:
-        where = published_score['benchmark']
-        tiles.append(_tile('', f'{main} in the paper, {where}', f'{published_score[main]:.1f}'))
+    if columns and main in paper_score:
+        where = paper_score['benchmark']
+        tiles.append(_tile('', f'{main} in the paper, {where}', f'{paper_score[main]:.1f}'))
     for column in columns:
         if column.style == 'live':
             for name in ('HOTA', 'IDSW'):
@@ -77,31 +77,28 @@ def _tile(style: str, name: str, value: str, unit: str = '') -> dict[str, str]:
     return {'style': style, 'name': name, 'value': value, 'unit': unit}
 
 
-def table_heads(
-    columns: Sequence[Column], published_score: Mapping[str, Any]
-) -> list[dict[str, str]]:
+def table_heads(columns: Sequence[Column], paper_score: Mapping[str, Any]) -> list[dict[str, str]]:
     """Heads of the score table, that of the figures left out."""
     heads = [{'style': column.style, 'title': column.title} for column in columns]
-    if published_score:
+    if paper_score:
         heads.append({'style': '', 'title': 'paper'})
     return heads
 
 
 def table_groups(
-    columns: Sequence[Column], dataset: Dataset, published_score: Mapping[str, Any]
+    columns: Sequence[Column], dataset: Dataset, paper_score: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The score table: figures in groups, a cell for each column, and one for the paper."""
-    paper = dict(published_score)
-    # What the released script prints under this name is another figure, see the glossary.
-    paper['mVC16_as_printed'] = paper.pop('mVC16', None)
+    family = family_of(dataset.family)
+    paper = family.renamed(paper_score)
     groups = []
-    for group in GROUPS:
+    for group in figure_groups():
         rows = []
         for name, meaning in group.meanings.items():
             if not any(name in column.score['figures'] for column in columns):
                 continue
             cells = [as_text(name, column.score['figures'].get(name)) for column in columns]
-            if published_score:
+            if paper_score:
                 value = paper.get(name)
                 cells.append('–' if value is None else f'{value:.1f}')
             rows.append(
@@ -109,7 +106,7 @@ def table_groups(
                     'name': name,
                     'meaning': meaning,
                     'cells': cells,
-                    'is_main': name == MAIN[dataset.family],
+                    'is_main': name == family.main_figure,
                 }
             )
         if rows:
@@ -118,29 +115,21 @@ def table_groups(
 
 
 def comparison(
-    run: Mapping[str, Any], dataset: Dataset, published_score: Mapping[str, Any]
+    run: Mapping[str, Any], dataset: Dataset, paper_score: Mapping[str, Any]
 ) -> list[str]:
     """What may be compared with what."""
-    sentences = []
+    family, sentences = family_of(dataset.family), []
     if 'published' in run.get('modes', ()):
         sentences.append(
             'The column "published" follows the protocol of the paper, which looks at a whole '
             'video before it decides; live scores use the past of each frame alone, as a robot '
             'does. The two answer different questions.'
         )
-        if dataset.family == 'ytvis':
-            sentences.append(
-                'That protocol lists ten or more tracks a video, sure or not, which its tracking '
-                'figures count as false.'
-            )
-    if dataset.family == 'vspw':
-        sentences.append(
-            'mVC asks for one class along the frames, right or wrong, of pixels without a label '
-            'too.'
-        )
-    if not published_score:
-        return [*sentences, 'The paper gives no score for this model.']
-    benchmark = published_score['benchmark']
+        sentences.append(family.published_note)
+    sentences.append(family.comparison_note)
+    if not paper_score:
+        return [*filter(None, sentences), 'The paper gives no score for this model.']
+    benchmark = paper_score['benchmark']
     limit = run.get('limit')
     if BENCHMARKS.get(dataset.name) != benchmark:
         verdict = 'This run scored other data: the two are not comparable.'
@@ -157,17 +146,8 @@ def comparison(
             'The figures are means over several annotation files; the score in the paper belongs '
             'beside that of its own videos, further down.'
         )
-    if dataset.family == 'vipseg':
-        sentences.append(
-            'Whether a printed VPQ is the mean over four windows (VPQ) or five (VPQ_five), papers '
-            'do not say: look at both.'
-        )
-    elif dataset.family == 'vspw':
-        sentences.append(
-            'The released script prints as mVC16 what is called mVC16_as_printed here, and so the '
-            'score in the paper stands there.'
-        )
-    return sentences
+    sentences.append(family.paper_note)
+    return list(filter(None, sentences))
 
 
 def parts_table(columns: Sequence[Column]) -> dict[str, Any] | None:
@@ -181,10 +161,10 @@ def parts_table(columns: Sequence[Column]) -> dict[str, Any] | None:
 
 
 def class_bars(
-    columns: Sequence[Column], dataset: Dataset, truth: Truth | None
+    columns: Sequence[Column], dataset: Dataset, truth: TruthLabels | None
 ) -> dict[str, Any] | None:
     """Bars for each class, the best by the first column first."""
-    figure = CLASS_FIGURE[dataset.family]
+    figure = family_of(dataset.family).class_figure
     columns = [column for column in columns if column.score.get('per_class')]
     if not columns:
         return None

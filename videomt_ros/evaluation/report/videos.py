@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.evaluation.families import family_of
+from videomt_ros.evaluation.families.family import Labels, TruthLabels
 from videomt_ros.evaluation.figures import as_text
-from videomt_ros.evaluation.frame_labels import SHOWN_SCORE, Labels, Truth, open_results
 from videomt_ros.evaluation.report.charts import timeline
 from videomt_ros.evaluation.report.overlays import Picture, Pictures, make_pictures
 
@@ -21,22 +22,11 @@ _RANKING = ('HOTA', 'IDF1', 'mIoU')
 """What videos are ranked by, the first of these that they have."""
 
 
-_SAME = (
-    'A track has the number and the colour of the true object that it overlaps most; a track '
-    'beyond the objects has a number of its own. Numbers hold within a video.'
-)
-_LEGEND = {
-    'ytvis': f'{_SAME} Where an object goes on under another track, it is framed in white.',
-    'vipseg': f'{_SAME} Where an object goes on under another track, it is framed in white.',
-    'vspw': 'A class has the same number and colour on both sides.',
-}
-
-
 def videos_section(
     metrics: Mapping[str, Any],
     dataset: Dataset,
     out: Path,
-    truth: Truth | None,
+    truth: TruthLabels | None,
     problem: str,
 ) -> dict[str, Any] | None:
     """What the template shows of single videos.
@@ -81,7 +71,7 @@ def videos_section(
         chosen = [*ranked[:NUM_WORST], *ranked[: -NUM_BEST - 1 : -1]]
     else:
         chosen = ranked or others[: NUM_WORST + NUM_BEST]
-    sentences = []
+    family, sentences = family_of(dataset.family), []
     is_choice = len(chosen) < len(ranked)
     if is_choice:
         sentences.append(
@@ -91,15 +81,12 @@ def videos_section(
     if problem:
         sentences.append(f'The truth cannot be shown: {problem}')
     try:
-        predicted = open_results(out / mode, dataset)
+        predicted = family.load_results(out / mode, dataset)
     except (OSError, ValueError) as error:
         sentences.append(f'There are no pictures: {error}')
         chosen = []
     else:
-        if truth is not None or dataset.family == 'vspw':
-            sentences.append(_LEGEND[dataset.family])
-    if dataset.family == 'ytvis':
-        sentences.append(f'Predictions with a score of at least {SHOWN_SCORE} are shown.')
+        sentences += family.legend(truth is not None)
     labels = truth.labels if truth else None
     switches: dict[str, list[Mapping[str, Any]]] = {}
     for switch in score.get('switches', []):
