@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from videomt_ros.model import CheckpointError, VidEoMT, load_model, save_model
-from videomt_ros.model.sources import read_config
+from videomt_ros.model.checkpoint import load_config
 
 ENCODER = 'backbone.encoder.backbone.'
 
@@ -208,7 +208,7 @@ def test_own_file_is_exact(tmp_path, tiny_config, clip, family, propagation):
     save_model(net, tmp_path / 'mine.safetensors')
     assert [path.name for path in tmp_path.iterdir()] == ['mine.safetensors']
     loaded = load_model(str(tmp_path / 'mine.safetensors'))
-    assert loaded.config == net.config == read_config(tmp_path / 'mine.safetensors')
+    assert loaded.config == net.config == load_config(tmp_path / 'mine.safetensors')
     for key, value in net.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key]), key
     for ours, theirs in zip(outputs(net, clip), outputs(loaded, clip), strict=True):

@@ -18,8 +18,8 @@ from videomt_ros.model import (
     presets,
     save_model,
 )
-from videomt_ros.model.checkpoint import fit_tensors
-from videomt_ros.model.config_completion import build_config
+from videomt_ros.model.checkpoint import fit_tensors, read_checkpoint
+from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import DINOV2, DINOV3, TRANSFORMERS
 from videomt_ros.model.presets import (
     SHIPPED,
@@ -29,7 +29,6 @@ from videomt_ros.model.presets import (
     preset_names,
     read_preset,
 )
-from videomt_ros.model.sources import Checkpoint, read_checkpoint
 from videomt_ros.resources import resource
 
 PUBLISHED = [name for name in preset_names() if load_preset(name).source != SHIPPED]
@@ -92,7 +91,7 @@ def test_a_published_checkpoint_loads_by_name(cache, name):
     loaded = build_config(checkpoint, {})
     assert loaded == config
     with torch.device('meta'):  # the large ones take seconds to build for real
-        fit_tensors(checkpoint, VidEoMT(loaded))
+        fit_tensors(checkpoint, VidEoMT(loaded).state_dict(), loaded.num_query_blocks)
     assert loaded.name == name
     assert loaded.norm_queries == (name.endswith(('vipseg', 'vspw')) and 'dinov3' in name)
 
@@ -241,7 +240,7 @@ def test_the_command_shows_damage_and_all_other_models(models, capsys, cache):
     damaged = [name for name, cells in rows.items() if cells[-1] == 'damaged']
     assert damaged == ['aaa', 'demo']
     assert command(['models', 'demo']) == 1
-    assert 'demo.safetensors: expected a .safetensors file' in capsys.readouterr().err
+    assert 'weights, got a git-lfs pointer; run `git lfs pull`' in capsys.readouterr().err
 
 
 def test_a_preset_is_found_by_the_last_part_of_a_name():

@@ -99,7 +99,7 @@ def test_a_run_file_says_what_is_published(path):
 @RUN_FILES
 def test_a_header_tells_the_published_score_and_the_commands(path):
     text = path.read_text()
-    scores = dict(load_preset(PRESET_OF[path]).published)
+    scores = dict(load_preset(PRESET_OF[path]).paper_score)
     del scores['benchmark']
     assert ', '.join(f'{name} {value}' for name, value in scores.items()) in text
     assert text.count(f'--config config/{path.name} ') == 2

@@ -103,11 +103,10 @@ def _knows_stuff(model: str) -> bool:
     """Whether a synthetic scene has sky, ground and walls: if the model knows any of these."""
     from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
     from videomt_ros.model import CheckpointError
-    from videomt_ros.model.config_completion import build_config
-    from videomt_ros.model.sources import read_checkpoint
+    from videomt_ros.model.checkpoint import load_config
 
     try:
-        known = build_config(read_checkpoint(model), {}).class_names
+        known = load_config(model).class_names
     except CheckpointError:
         return False  # the segmenter will say what is wrong
     return not set(known).isdisjoint(STUFF_NAMES)

@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
     # A file, or a repository of the hub, is known by its name too.
     preset = find_preset(net.config.name)
-    paper_score = preset.published if preset else {}
+    paper_score = preset.paper_score if preset else {}
     with joined_group() as shard, told_to_resume(out):
         metrics = evaluate(
             dataset,

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 HELP = 'list the models that load by name, or show one in full'
 
-
 HEADER = ('name', 'backbone', 'task', 'classes', 'test size', 'published', 'from', 'here')
+"""Heads of the columns of the table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +46,8 @@ def print_model(name: str) -> None:
     for key in ('source', 'file', 'converted', 'licence'):
         if getattr(preset, key):
             print(f'{key}: {getattr(preset, key)}')
-    if preset.published:
-        print(f'published: {_scores(preset)} ({preset.published["benchmark"]})')
+    if preset.paper_score:
+        print(f'published: {_scores(preset)} ({preset.paper_score["benchmark"]})')
     print(f'here: {"yes" if _is_here(preset) else "no"}')
     config = _config(preset)
     if config is None:
@@ -62,7 +62,7 @@ def print_model(name: str) -> None:
 
 
 def table_row(name: str) -> tuple[str, ...]:
-    """Cells of one model, in the order of the header; damage to one does not hide the others."""
+    """Format the cells of one model in the order of the header; a damaged model gets a row too."""
     from videomt_ros.model.presets import load_preset
     from videomt_ros.model.weight_files import CheckpointError
 
@@ -87,16 +87,16 @@ def table_row(name: str) -> tuple[str, ...]:
 
 
 def _config(preset: Preset) -> VidEoMTConfig | None:
-    """What the network is; None for a shipped model whose weights are not there."""
-    from videomt_ros.model.sources import read_config
+    """Find the configuration of a model; None for a shipped one whose weights are missing."""
+    from videomt_ros.model.checkpoint import load_config
 
     if preset.path is None:
         return preset.config()
-    return read_config(preset.path) if preset.path.is_file() else None
+    return load_config(preset.path) if preset.path.is_file() else None
 
 
 def _is_here(preset: Preset) -> bool:
-    """True if the model loads without a network."""
+    """Tell whether a model loads without a network."""
     from videomt_ros.model.hub import is_cached
 
     if preset.path is not None:
@@ -106,5 +106,5 @@ def _is_here(preset: Preset) -> bool:
 
 def _scores(preset: Preset) -> str:
     return ', '.join(
-        f'{key} {value}' for key, value in preset.published.items() if key != 'benchmark'
+        f'{key} {value}' for key, value in preset.paper_score.items() if key != 'benchmark'
     )

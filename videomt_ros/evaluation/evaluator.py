@@ -70,7 +70,7 @@ def evaluate(
             more, the network runs over the video twice.
         about: what else `metrics.json` shall say of the run, such as the model's name and the
             hardware; it does not decide the figures.
-        paper_score: what the model's authors report, in percent; see `Preset.published`.
+        paper_score: what the model's authors report, in percent; see `Preset.paper_score`.
         shard: which of the videos are those of this process; None: all.
         real_time: score the live result on the clock, too; done by the first process.
 

@@ -1,15 +1,14 @@
 """Weights into a network, strictly, and out of it.
 
-`load_model` takes the original `.pth` files, a folder of transformers, our own file, a checkpoint
-of `videomt train`, a hub name or a name from `models/`. What a file is, is read off its content;
-sizes are read off its tensors.
+`load_model` is the one way in. It takes the original `.pth` files, a folder of transformers, our
+own file, a checkpoint of `videomt train`, a hub name or a name from `models/`. The content of a
+file decides what it is; sizes are read from its tensors.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,24 @@ from safetensors.torch import save
 from torch import Tensor
 
 from videomt_ros.files import whole_file
+from videomt_ros.model import hub
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.config_completion import build_config
+from videomt_ros.model.config_completion import Checkpoint, build_config
+from videomt_ros.model.layouts import VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
-from videomt_ros.model.sources import FORMAT, VERSION, Checkpoint, read_checkpoint
-from videomt_ros.model.weight_files import CheckpointError
+from videomt_ros.model.presets import (
+    Preset,
+    find_preset,
+    load_preset,
+    preset_names,
+    readable_presets,
+)
+from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
 
 
-def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
+def load_model(
+    source: str | Path, fallback: Mapping[str, Any] | None = None, **overrides: Any
+) -> VidEoMT:
     """Build a network and load its weights; nothing in a file is executed.
 
     Args:
@@ -33,6 +42,7 @@ def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
             path of an original `.pth`, of a folder with config.json and safetensors, of our own
             `.safetensors`, or of a run's `.ckpt`, whose averaged weights are taken if it has some;
             if nothing lies there, a hub name, 'owner/name'. A Path is only ever a path.
+        fallback: fields of VidEoMTConfig for which neither file nor preset has a value.
         overrides: fields of VidEoMTConfig; each wins over what file and preset say.
 
     Returns:
@@ -43,38 +53,24 @@ def load_model(source: str | Path, **overrides: Any) -> VidEoMT:
             and names every missing, unknown and misshapen key.
         ValueError: an override is unknown or out of range.
     """
-    known = [entry.name for entry in fields(VidEoMTConfig)]
-    unknown = sorted(set(overrides) - set(known))
-    if unknown:
-        raise ValueError(
-            f'Unknown settings of a network: {", ".join(unknown)}. '
-            f'Expected some of: {", ".join(known)}.'
-        )
+    VidEoMTConfig.check_names(overrides)
     checkpoint = read_checkpoint(source)
-    config = build_config(checkpoint, overrides)
-    net = build_empty(config)
-    net.load_state_dict(fit_tensors(checkpoint, net), assign=True)
+    known = checkpoint.known()
+    added = {key: value for key, value in (fallback or {}).items() if key not in known}
+    net = _build_empty(build_config(checkpoint, added | overrides))
+    weights = fit_tensors(checkpoint, net.state_dict(), net.config.num_query_blocks)
+    net.load_state_dict(weights, assign=True)
     assert not any(value.is_meta for value in (*net.parameters(), *net.buffers()))
     return net.eval()
 
 
-def build_empty(config: VidEoMTConfig) -> VidEoMT:
-    """Build a network without room for its weights: those are assigned to it.
+def load_config(source: str | Path) -> VidEoMTConfig:
+    """Find the configuration that `load_model` gives the network of a source.
 
-    Random weights that the file's replace at once would take most of the loading time.
-
-    Returns:
-        The network with weights on the meta device, and whatever no file holds ready on the CPU.
+    Raises:
+        CheckpointError: the weights can't be found or read, or don't tell enough.
     """
-    with torch.device('meta'):
-        net = VidEoMT(config)
-    module: Any
-    for module in net.modules():
-        if module._non_persistent_buffers_set:
-            # Angles and key biases, which timm computes; reset_parameters is its way to say so.
-            module.to_empty(device='cpu', recurse=False)
-            module.reset_parameters()
-    return net
+    return build_config(read_checkpoint(source), {})
 
 
 def save_model(
@@ -91,10 +87,10 @@ def save_model(
         net: the network; its own weights keep their type.
         path: where to, ending in .safetensors.
         dtype: type on disk, such as torch.float16; None: the weights' own.
-        about: more for the metadata, which `load_model` passes over.
+        about: further metadata, which `load_model` ignores.
 
     Raises:
-        ValueError: the path ends otherwise, or a weight is not finite in this type.
+        ValueError: the path has another ending, or a weight is not finite in this type.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -113,81 +109,153 @@ def save_model(
 
 
 def describe(config: VidEoMTConfig) -> dict[str, str]:
-    """What our own files hold beside the tensors, to build the network from."""
+    """Build the metadata of our own files, from which `load_model` builds the network."""
     return {'format': FORMAT, 'version': VERSION, 'config': json.dumps(config.to_dict())}
 
 
-def fit_tensors(checkpoint: Checkpoint, net: VidEoMT) -> dict[str, Tensor]:
-    """Move the tensors of a checkpoint to the network's names, all of them float32.
+def read_checkpoint(source: str | Path) -> Checkpoint:
+    """Find a checkpoint and read it; see `load_model` for what a source can be.
+
+    Raises:
+        CheckpointError: the weights can't be found or read.
+    """
+    text = str(source)
+    if isinstance(source, str) and text in preset_names():
+        return _read_preset(load_preset(text))
+    path = Path(text).expanduser()
+    if path.exists():
+        return _read(path)
+    if isinstance(source, str) and hub.is_hub_name(text):
+        return _read_hub(text)
+    suffixes = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
+    if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
+        raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
+    return _read_preset(load_preset(text))  # an error, which lists the names that come near
+
+
+def _read_preset(preset: Preset) -> Checkpoint:
+    path = preset.path or hub.fetch_file(preset.source, preset.file)
+    if not path.is_file():
+        raise CheckpointError(f'{path}: the weights of {preset.name} are missing.')
+    return _read(path, preset)
+
+
+def _read_hub(repository: str) -> Checkpoint:
+    try:
+        folder = hub.fetch_folder(repository)
+    except CheckpointError as error:
+        # It may have been meant as a path and be misspelt.
+        raise CheckpointError(
+            f'{error} There is no file or folder {repository} here either.'
+        ) from None
+    if not (folder / 'config.json').is_file():
+        names = [preset.name for preset in readable_presets() if preset.source == repository]
+        instead = f' Its files load by name: {", ".join(names)}.' if names else ''
+        raise CheckpointError(
+            f'Expected config.json and model.safetensors in {repository}, the repository has no '
+            f'config.json.{instead}'
+        )
+    return _read(folder, name=repository.split('/')[1])
+
+
+def _read(path: Path, preset: Preset | None = None, name: str = '') -> Checkpoint:
+    """Read a file or folder; a preset that describes it is found by its name if none is given."""
+    weights = read_weights(path)
+    layout = find_layout(weights)
+    if weights.config is not None:
+        name = name or weights.path.resolve().name
+        preset = preset or find_preset(converted=name)
+    else:
+        name = path.stem
+        preset = preset or find_preset(file=path.name)
+    settings = layout.read_settings(weights)
+    name = settings.get('name') or (preset.name if preset else name)
+    return Checkpoint(str(weights.path), name, weights.tensors, layout, settings, preset)
+
+
+def _build_empty(config: VidEoMTConfig) -> VidEoMT:
+    """Build a network without memory for its weights, which are assigned to it later.
+
+    Random weights that the file's replace at once would take most of the loading time.
+
+    Returns:
+        The network with weights on the meta device, and whatever no file holds ready on the CPU.
+    """
+    with torch.device('meta'):
+        net = VidEoMT(config)
+    module: Any
+    for module in net.modules():
+        if module._non_persistent_buffers_set:
+            # Angles and key biases, which timm computes; reset_parameters is its way to say so.
+            module.to_empty(device='cpu', recurse=False)
+            module.reset_parameters()
+    return net
+
+
+def fit_tensors(
+    checkpoint: Checkpoint, targets: Mapping[str, Tensor], num_query_blocks: int = 0
+) -> dict[str, Tensor]:
+    """Move the tensors of a checkpoint to the names of a state dict, all of them float32.
 
     Each leaves the checkpoint as it is copied, so that a large model is not held twice. The
     copies do not lie in the file any more, which may change or go away after this.
+
+    Args:
+        checkpoint: the tensors by their names in the file.
+        targets: the state dict, for names and shapes; its values may lie on the meta device.
+        num_query_blocks: length of the tensor of that name, if the layout has one.
 
     Raises:
         CheckpointError: one line that names every key that is missing, unknown, misshapen, of
             another type or not finite, as the file calls it.
     """
     layout, tensors = checkpoint.layout, checkpoint.tensors
-    targets = net.state_dict()
-    sources = {key: layout.file_keys(key) for key in targets}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for key, parts in sources.items():
-        first, *rest = targets[key].shape
-        if layout.flat_positions and key.endswith('.pos_embed'):
-            first, *rest = rest
-        shapes.update((part, (first // len(parts), *rest)) for part in parts)
-    found = {key: value for key, value in tensors.items() if key not in layout.dead}
-    missing = [key for key in shapes if key not in found]
-    unknown = [key for key in found if key not in shapes]
+    shapes = layout.file_shapes(targets)
+    unused = {layout.query_blocks: (num_query_blocks,)} if layout.query_blocks in tensors else {}
     misshapen = [
-        f'{key} (expected {_size(shape)}, got {_size(found[key].shape)})'
-        for key, shape in shapes.items()
-        if key in found and tuple(found[key].shape) != shape
+        f'{key} (expected {_size(shape)}, got {_size(tensors[key].shape)})'
+        for key, shape in (shapes | unused).items()
+        if key in tensors and tensors[key].shape != shape
     ]
-    blocks = tensors.get(layout.query_blocks)
-    if blocks is not None and tuple(blocks.shape) != (net.config.num_query_blocks,):
-        misshapen.append(
-            f'{layout.query_blocks} (expected {net.config.num_query_blocks}, '
-            f'got {_size(blocks.shape)})'
+    used = {key: tensors[key] for key in shapes if key in tensors}
+    faults = {
+        'missing': [key for key in shapes if key not in tensors],
+        'unknown': [key for key in tensors if key not in shapes and key not in layout.unused],
+        'misshapen': misshapen,
+        'of a type that is no floating-point number': [
+            f'{key} ({str(value.dtype).removeprefix("torch.")})'
+            for key, value in used.items()
+            if not value.is_floating_point()
+        ],
+        'not finite numbers': [
+            key
+            for key, value in used.items()
+            if value.is_floating_point() and not _is_finite(value)
+        ],
+    }
+    if any(faults.values()):
+        listed = (
+            f'{what} ({len(keys)}): {", ".join(keys)}' for what, keys in faults.items() if keys
         )
-    used = {key: found[key] for key in shapes if key in found}
-    whole = [
-        f'{key} ({str(value.dtype).removeprefix("torch.")})'
-        for key, value in used.items()
-        if not value.is_floating_point()
-    ]
-    not_finite = [
-        key for key, value in used.items() if value.is_floating_point() and not _is_finite(value)
-    ]
-    faults = [
-        f'{what} ({len(keys)}): {", ".join(keys)}'
-        for what, keys in (
-            ('missing', missing),
-            ('unknown', unknown),
-            ('misshapen', misshapen),
-            ('of a type that is no floating-point number', whole),
-            ('not finite numbers', not_finite),
-        )
-        if keys
-    ]
-    if faults:
         raise CheckpointError(
             f'{checkpoint.origin}: the weights ({layout.name} layout) do not fit the network: '
-            f'{"; ".join(faults)}.'
+            f'{"; ".join(listed)}.'
         )
     return {
-        key: torch.cat([tensors.pop(part).float() for part in parts]).reshape(targets[key].shape)
-        for key, parts in sources.items()
+        key: torch.cat([tensors.pop(part).float() for part in layout.file_keys(key)]).reshape(
+            target.shape
+        )
+        for key, target in targets.items()
     }
 
 
 def _is_finite(values: Tensor) -> bool:
-    """True without NaN and infinity; the sum shows both, and is quick."""
+    """Tell whether no value is NaN or infinite; the sum shows both, and is quick."""
     if values.element_size() == 1:  # 8-bit floats have no arithmetic of their own
         values = values.float()
     total = values.sum(dtype=torch.float32)
     return bool(total.isfinite()) or bool(values.isfinite().all())
 
 
-def _size(shape: tuple[int, ...] | torch.Size) -> str:
+def _size(shape: tuple[int, ...]) -> str:
     return ' x '.join(map(str, shape)) or 'a single number'

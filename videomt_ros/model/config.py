@@ -1,15 +1,22 @@
-"""What a VidEoMT network is made of: one typed record that a checkpoint carries with it."""
+"""The sizes and settings of a VidEoMT network, in one record that its checkpoint carries."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 Family = Literal['dinov2', 'dinov3', 'eva02']
 Propagation = Literal['none', 'query', 'fusion', 'gru']
 Task = Literal['instance', 'panoptic', 'semantic']
+
+VIT_SIZES = {
+    'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
+    'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
+    'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
+}
+"""Sizes of ViT-S, B and L, on which all families agree."""
 
 _POSITIVE = (
     'num_classes',
@@ -34,42 +41,46 @@ class VidEoMTConfig:
     """Sizes and settings of one network; every field is checked when the record is built."""
 
     num_classes: int
-    """K. The class head has one more output, the last: no object."""
+    """Number of classes, K. The class head has one more output, the last: no object."""
     family: Family = 'dinov2'
     """Backbone family; see `videomt_ros.model.backbone`."""
     embed_dim: int = 384
-    """C, the width of a token. 384, 768, 1024 for ViT-S, B, L."""
+    """Width of a token, C: 384, 768, 1024 for ViT-S, B, L."""
     depth: int = 12
-    """Blocks in all, D. 12, 12, 24 for ViT-S, B, L."""
+    """Number of all blocks: 12, 12, 24 for ViT-S, B, L."""
     num_heads: int = 6
-    """Attention heads. 6, 12, 16 for ViT-S, B, L."""
+    """Number of attention heads: 6, 12, 16 for ViT-S, B, L."""
     mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP over `embed_dim`."""
+    """Hidden width of a block's MLP, as a multiple of `embed_dim`."""
     patch_size: int = 16
+    """Side of a square patch in pixels."""
     table_size: int = 640
-    """Image side for which the position table holds one entry per patch. Other inputs resample
-    it bicubically. Not used by DINOv3, which has rotary positions alone."""
+    """Side in pixels of the image for which the position table holds one entry per patch. Inputs
+    of other sizes resample it bicubically. DINOv3 has rotary positions alone and ignores this."""
     num_queries: int = 200
-    """Q."""
+    """Number of queries, Q."""
     num_query_blocks: int = 3
-    """L2, the last blocks, in which queries join the patch tokens. 3, 3, 4 for ViT-S, B, L."""
+    """Number of the last blocks, L2, where queries join the patches: 3, 3, 4 for ViT-S, B, L."""
     propagation: Propagation = 'fusion'
-    """What enters the next frame: see `videomt_ros.model.network.VidEoMT`."""
+    """How queries reach the next frame; see `videomt_ros.model.network.VidEoMT`."""
     norm_queries: bool = False
-    """Propagate queries after the final norm (the DINOv3 VIPSeg and VSPW models), not before."""
+    """Whether queries are propagated after the final norm (DINOv3 VIPSeg and VSPW models) or
+    before it."""
     task: Task = 'instance'
-    """What the network was trained for."""
+    """Kind of segmentation that the network was trained for."""
     test_size: int = 448
-    """Short side of the network's input in pixels, aspect kept."""
+    """Short side in pixels to which an image is resized, with its aspect ratio kept."""
     size_divisor: int = 32
-    """The input is padded right and bottom to a multiple of this; a multiple of the patch."""
+    """Number of pixels, a multiple of `patch_size`, to a multiple of which the input is padded on
+    its right and at its bottom."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Of ImageNet, RGB, on the scale 0..255."""
+    """Mean that is subtracted from each pixel, RGB on the scale 0..255; default of ImageNet."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Standard deviation that each pixel is divided by, as `pixel_mean`."""
     class_names: tuple[str, ...] = ()
-    """K names in the head's order."""
+    """Names of the K classes in the head's order."""
     thing_classes: tuple[bool, ...] = ()
-    """K flags in the head's order: True for things, False for stuff."""
+    """One flag per class in the head's order: True for things, False for stuff."""
     name: str = ''
     """Name of the checkpoint, as messages and reports show it."""
 
@@ -153,16 +164,24 @@ class VidEoMTConfig:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values, for JSON."""
+        """Convert the record to plain values, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VidEoMTConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> VidEoMTConfig:
         """Build the record from plain values; the inverse of `to_dict`.
 
         Raises:
             ValueError: a field is unknown, missing or out of range.
         """
+        cls.check_names(values)
+        if 'num_classes' not in values:
+            raise ValueError('A network needs num_classes, which is missing.')
+        return cls(**values)
+
+    @classmethod
+    def check_names(cls, values: Iterable[str]) -> None:
+        """Raise ValueError unless all of these are names of fields."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -170,11 +189,8 @@ class VidEoMTConfig:
                 f'Unknown settings of a network: {", ".join(unknown)}. '
                 f'Expected some of: {", ".join(sorted(known))}.'
             )
-        if 'num_classes' not in values:
-            raise ValueError('A network needs num_classes, which is missing.')
-        return cls(**values)
 
 
 def _is_number(value: object) -> bool:
-    """True for a finite int or float; bool counts as neither."""
+    """Tell whether a value is a finite int or float; bool counts as neither."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

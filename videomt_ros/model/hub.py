@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 def is_hub_name(text: str) -> bool:
-    """True for 'owner/name'; what starts with a dot or ends like a weight file is a path."""
+    """Tell whether a text is 'owner/name'; one with a leading dot or a file's ending is a path."""
     return bool(re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', text)) and not text.endswith(
         ('.pth', '.pt', '.bin', '.safetensors')
     )
 
 
 def fetch_folder(repository: str) -> Path:
-    """Folder with config.json and safetensors of a repository, downloaded unless it is cached.
+    """Find the folder with config.json and safetensors of a repository; download it if need be.
 
     Raises:
         CheckpointError: there is no such repository, it is closed, or the hub is out of reach.
@@ -33,8 +33,8 @@ def fetch_folder(repository: str) -> Path:
     def download(local: bool) -> Path:
         path = snapshot_download(repository, allow_patterns=patterns, local_files_only=local)
         if not local and _weight_names(Path(path)) is None:
-            # The hub's client takes any file that is in the cache for a good one. ValueError is
-            # its word for a hub out of reach; then reading the folder names the damaged file.
+            # The hub's client takes any file in its cache for a good one. It raises ValueError
+            # if the hub is out of reach; then reading the folder names the damaged file.
             with contextlib.suppress(ValueError):
                 hf_hub_download(repository, INDEX, force_download=True)
         return Path(path)
@@ -49,7 +49,7 @@ def fetch_folder(repository: str) -> Path:
 
 
 def _weight_names(folder: Path) -> list[str] | None:
-    """Names of the weight files of a folder; None if the index that lists them is damaged."""
+    """List the weight files of a folder; None if the index that lists them is damaged."""
     try:
         return weight_names(folder)
     except CheckpointError:
@@ -57,10 +57,11 @@ def _weight_names(folder: Path) -> list[str] | None:
 
 
 def fetch_file(repository: str, file: str) -> Path:
-    """One file of a repository, downloaded unless it is cached.
+    """Find one file of a repository; download it unless it is in the cache.
 
     Raises:
-        CheckpointError: as for `fetch_folder`, or the repository has no such file.
+        CheckpointError: there is no such repository or file, it is closed, or the hub is out of
+            reach.
     """
     from huggingface_hub import hf_hub_download
 
@@ -71,17 +72,17 @@ def fetch_file(repository: str, file: str) -> Path:
 
 
 def is_cached(repository: str, file: str) -> bool:
-    """True if the file was downloaded before."""
+    """Tell whether a file is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repository, file), str)
 
 
 def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path], bool]) -> Path:
-    """Look into the cache, then download; the many errors of it become one line each.
+    """Look into the cache, then download; each kind of error becomes one line.
 
-    The cache comes first because a robot without a network would else wait half a minute for the
-    hub at every start, and published weights do not change.
+    The cache comes first because a robot without a network would otherwise wait half a minute for
+    the hub at every start, and published weights do not change.
     """
     from huggingface_hub import errors
 
@@ -90,7 +91,7 @@ def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path
         if is_whole(cached):
             return cached
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
-        pass  # not cached; what is wrong beyond that shows below
+        pass  # not cached; any other fault shows below
     logger.info('Downloading %s from the Hugging Face hub.', what)
     try:
         with _without_warnings():
@@ -115,11 +116,11 @@ def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keep a page of the client's warnings, one for each try, from hiding the error at its end."""
-    theirs = logging.getLogger('huggingface_hub')
-    level = theirs.level
-    theirs.setLevel(logging.ERROR)
+    """Silence the client, whose page of warnings, one per attempt, would hide the error."""
+    client = logging.getLogger('huggingface_hub')
+    level = client.level
+    client.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        theirs.setLevel(level)
+        client.setLevel(level)

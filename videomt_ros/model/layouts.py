@@ -1,16 +1,17 @@
-"""How the weights of VidEoMT are named in each kind of file, as tables from our names to theirs.
+"""The kinds of weight files: how each is recognised, its names of tensors, and its settings.
 
-Ours are the names of `VidEoMT.state_dict()`: timm's below `backbone.vit.`, the original's for the
-rest. In a table `*` stands for one part of a dotted name; three names on the right are the query,
-key and value that timm keeps in one tensor.
+Names are mapped from those of `VidEoMT.state_dict()`, which are timm's below `backbone.vit.` and
+the original's for the rest. Keys and shapes follow the released code of VidEoMT (arXiv 2602.17807)
+and the port in Hugging Face transformers (`models/videomt`, Apache-2.0).
 
-Shapes in this file: C channels, P patches of the position table, L2 query blocks.
+Letters: C channels, P patches of the position table, L2 query blocks.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import isqrt
 from statistics import mode
@@ -18,75 +19,248 @@ from typing import Any
 
 from torch import Tensor
 
+from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.weight_files import FORMAT, CheckpointError, WeightFile
+
+VERSION = '1'
+"""Metadata `version` of files written by `save_model`."""
+
 Names = str | tuple[str, str, str]
+"""A name in the file, or the names of query, key and value, which timm keeps in one tensor."""
+
+Settings = dict[str, Any]
+"""Fields of VidEoMTConfig by name."""
+
+VIT = 'backbone.vit.'
+"""Start of the names of the timm network in `VidEoMT.state_dict()`."""
+ENCODER = 'backbone.encoder.backbone.'
+"""Start of the names of the ViT in the original's files."""
+
+_WIDTHS = (
+    (VIT + 'cls_token', 3), ('q.weight', 2), ('class_head.weight', 2), (VIT + 'norm.weight', 1),
+    ('mask_head.0.weight', 2),
+)  # fmt: skip
+"""Tensors whose last axis is C, with their rank."""
+
+# Fields of config.json and ours, as far as a network is built from them.
+_CONFIG_FIELDS = {
+    'hidden_size': 'embed_dim',
+    'num_hidden_layers': 'depth',
+    'num_attention_heads': 'num_heads',
+    'mlp_ratio': 'mlp_ratio',
+    'patch_size': 'patch_size',
+    'image_size': 'table_size',
+    'num_queries': 'num_queries',
+    'num_blocks': 'num_query_blocks',
+}
+# What this network computes in one way only; another value would load and then be wrong.
+_CONFIG_FIXED = {
+    'hidden_act': 'gelu',
+    'use_swiglu_ffn': False,
+    'num_channels': 3,
+    'num_register_tokens': 4,
+    'layer_norm_eps': 1e-6,
+}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of one kind of file."""
+    """One kind of weight file."""
 
     name: str
-    """For messages."""
+    """Name in messages."""
+    matches: Callable[[WeightFile], bool] = lambda weights: False
+    """Function that recognises a file of this layout."""
+    read_record: Callable[[WeightFile], Settings] = lambda weights: {}
+    """Function that reads what a file states beside its tensors; it raises CheckpointError."""
+    states_all: bool = False
+    """Whether that record holds all fields of VidEoMTConfig."""
     family: str = ''
-    """Backbone family; '' where the file's own record says it."""
+    """Backbone family; '' where the record states it."""
     table: Mapping[str, Names] = field(default_factory=dict)
-    """Our name -> theirs, patterns with `*`; looked up first."""
+    """Map from our names to the file's; `*` stands for one part of a dotted name."""
     prefixes: tuple[tuple[str, str], ...] = (('', ''),)
-    """Start of our name -> start of theirs, for names outside the table."""
-    dead: Collection[str] = ()
-    """Their names that no network reads: accepted, and left out."""
+    """Starts of our names and of the file's, for names that the table does not hold."""
+    unused: Collection[str] = ()
+    """Names in the file that are accepted although no network reads them."""
     query_blocks: str = ''
-    """Their name of a tensor of length L2."""
+    """Name in the file of a tensor of length L2."""
     flat_positions: bool = False
-    """The position table is (P, C), not (1, P, C)."""
+    """Whether the position table is (P, C) rather than (1, P, C)."""
+
+    def read_settings(self, weights: WeightFile) -> Settings:
+        """Read the fields of VidEoMTConfig that a file states or its tensors show.
+
+        A field whose tensor is absent is left out; the strict comparison names the tensor later.
+
+        Raises:
+            CheckpointError: the file states what no network can have, or its blocks are not
+                numbered 0, 1, 2 and so on.
+        """
+        record = self.read_record(weights)
+        return record if self.states_all else self._read_sizes(weights) | record
 
     def file_keys(self, key: str) -> tuple[str, ...]:
-        """Their names of our tensor, one, or three that are joined along the first axis."""
+        """Find the names in the file of our tensor: one, or three joined along the first axis."""
         for pattern, names in self.table.items():
             found = re.fullmatch(re.escape(pattern).replace(r'\*', r'([^.]+)'), key)
             if found:
-                targets = (names,) if isinstance(names, str) else names
-                return tuple(_fill(target, found.groups()) for target in targets)
+                parts = (names,) if isinstance(names, str) else names
+                return tuple(part.replace('*', '{}').format(*found.groups()) for part in parts)
         for ours, theirs in self.prefixes:
             if key.startswith(ours):
                 return (theirs + key[len(ours) :],)
         raise AssertionError(f'{self.name}: no rule for {key}')
 
+    def file_shapes(self, targets: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        """Compute the shape that each tensor of the file must have, from our tensors."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key, target in targets.items():
+            first, *rest = target.shape
+            if self.flat_positions and key.endswith('.pos_embed'):
+                first, *rest = rest
+            names = self.file_keys(key)
+            shapes.update((name, (first // len(names), *rest)) for name in names)
+        return shapes
 
-def _fill(target: str, parts: tuple[str, ...]) -> str:
-    for part in parts:
-        target = target.replace('*', part, 1)
-    return target
+    def _read_sizes(self, weights: WeightFile) -> Settings:
+        tensors = weights.tensors
+
+        def shape(key: str, rank: int) -> tuple[int, ...] | None:
+            found = tensors.get(self.file_keys(key)[0])
+            return tuple(found.shape) if found is not None and found.ndim == rank else None
+
+        sizes: Settings = {'family': self.family}
+        # One tensor may be misshapen: the width is what most of them say.
+        widths = [found[-1] for key, rank in _WIDTHS if (found := shape(key, rank))]
+        if widths:
+            sizes['embed_dim'] = mode(widths)
+        if depth := self._count_blocks(weights):
+            sizes['depth'] = depth
+        if queries := shape('q.weight', 2):
+            sizes['num_queries'] = queries[0]
+        if classes := shape('class_head.weight', 2) or shape('class_head.bias', 1):
+            sizes['num_classes'] = classes[0] - 1
+        if (hidden := shape(VIT + 'blocks.0.mlp.fc1.bias', 1)) and widths:
+            sizes['mlp_ratio'] = hidden[0] / sizes['embed_dim']
+        if patch := shape(VIT + 'patch_embed.proj.weight', 4):
+            sizes['patch_size'] = patch[-1]
+        positions = shape(VIT + 'pos_embed', 2 if self.flat_positions else 3)
+        if positions and self.family == 'dinov2':
+            sizes['table_size'] = isqrt(positions[-2]) * sizes.get('patch_size', 16)
+        blocks_seen = tensors.get(self.query_blocks)
+        if blocks_seen is not None and blocks_seen.ndim == 1:
+            sizes['num_query_blocks'] = len(blocks_seen)
+        updater = self.file_keys('query_updater.bias')[0].removesuffix('bias')
+        kinds = {key.removeprefix(updater) for key in tensors if key.startswith(updater)}
+        if kinds:
+            sizes['propagation'] = 'fusion' if kinds & {'weight', 'bias'} else 'gru'
+        return sizes
+
+    def _count_blocks(self, weights: WeightFile) -> int:
+        stem = self.file_keys(VIT + 'blocks.0.norm1.weight')[0].removesuffix('0.norm1.weight')
+        pattern = re.compile(re.escape(stem) + r'(\d+)\.')
+        found = sorted({int(match[1]) for key in weights.tensors if (match := pattern.match(key))})
+        for expected, number in enumerate(found):
+            # The highest number alone may come from one stray key; that is no reason to build it.
+            if number != expected:
+                raise CheckpointError(
+                    f'{weights.path}: expected blocks numbered from 0 without a gap, got '
+                    f'{stem}{number} but no {stem}{expected}.'
+                )
+        return len(found)
 
 
-VIT = 'backbone.vit.'
-ENCODER = 'backbone.encoder.backbone.'
-_ORIGINAL_DEAD = ('backbone.attn_mask_probs', 'criterion.empty_weight')
+def _qkv(name: str) -> tuple[str, str, str]:
+    """Fill the letters of query, key and value into a name."""
+    return name.format('q'), name.format('k'), name.format('v')
 
-OWN = Layout('videomt_ros')
+
+def _has_key(pattern: str) -> Callable[[WeightFile], bool]:
+    """Make a function that recognises files with a key whose start matches a pattern."""
+    return lambda weights: any(re.match(pattern, key) for key in weights.tensors)
+
+
+def _read_metadata(weights: WeightFile) -> Settings:
+    """Read the configuration from the metadata of our own file."""
+    metadata, path = weights.metadata, weights.path
+    if metadata.get('version') != VERSION:
+        raise CheckpointError(
+            f'{path}: expected a file of save_model, version {VERSION}, got version '
+            f'{metadata.get("version")!r}.'
+        )
+    try:
+        return VidEoMTConfig.from_dict(json.loads(metadata.get('config', ''))).to_dict()
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its configuration can't be used: {error}") from error
+
+
+def _read_config_json(weights: WeightFile) -> Settings:
+    """Read the fields that config.json of transformers states; a lone file has none."""
+    if weights.config is None:
+        return {}
+    config, path = weights.config, weights.path / 'config.json'
+    if config.get('model_type') != 'videomt':
+        raise CheckpointError(
+            f"{path}: expected model_type 'videomt', got {config.get('model_type')!r}."
+        )
+    missing = [key for key in ('hidden_size', 'num_attention_heads') if key not in config]
+    if missing:
+        raise CheckpointError(f'{path}: missing fields: {", ".join(missing)}.')
+    for key, expected in _CONFIG_FIXED.items():
+        if config.get(key, expected) != expected:
+            raise CheckpointError(
+                f'{path}: expected {key} to be {expected}, got {config[key]}; '
+                'this network has no other.'
+            )
+    settings: Settings = {}
+    for key, ours in _CONFIG_FIELDS.items():
+        value = config.get(key)
+        if isinstance(value, list) and value and all(entry == value[0] for entry in value):
+            value = value[0]  # sizes may be written as [height, width]
+        kinds, what = ((int, float), '') if ours == 'mlp_ratio' else ((int,), 'whole ')
+        if value is not None and type(value) not in kinds:
+            raise CheckpointError(f'{path}: expected {key} to be one {what}number, got {value!r}.')
+        if value is not None:
+            settings[ours] = value
+    names = config.get('id2label')
+    if isinstance(names, dict) and all(str(key).isdecimal() for key in names):
+        ordered = tuple(str(names[key]) for key in sorted(names, key=int))
+        settings['num_classes'] = len(ordered)
+        # transformers fills in LABEL_0, LABEL_1, ... where nobody gave names.
+        if ordered != tuple(f'LABEL_{i}' for i in range(len(ordered))):
+            settings['class_names'] = ordered
+    return settings
+
+
+OWN = Layout(
+    'videomt_ros',
+    matches=lambda weights: weights.metadata.get('format') == FORMAT,
+    read_record=_read_metadata,
+    states_all=True,
+)
 
 DINOV2 = Layout(
     'original DINOv2',
+    matches=_has_key(re.escape(ENCODER) + r'blocks\.\d+\.(attn|ls[12])\.'),
     family='dinov2',
     prefixes=((VIT, ENCODER), ('', 'backbone.')),
-    dead=_ORIGINAL_DEAD,
+    unused=('backbone.attn_mask_probs', 'criterion.empty_weight'),
     query_blocks='backbone.attn_mask_probs',
 )
 
 # The original runs DINOv3 with the network of transformers 4.56, under timm's outer names; on our
 # side stands timm's Eva, whose keys have no bias, as theirs have none.
-DINOV3 = Layout(
-    'original DINOv3',
+DINOV3 = replace(
+    DINOV2,
+    name='original DINOv3',
+    matches=_has_key(re.escape(ENCODER) + r'blocks\.\d+\.(attention|layer_scale[12])\.'),
     family='dinov3',
     table={
         VIT + 'cls_token': ENCODER + 'patch_embed.cls_token',
         VIT + 'reg_token': ENCODER + 'patch_embed.register_tokens',
         VIT + 'patch_embed.proj.*': ENCODER + 'patch_embed.patch_embeddings.*',
-        VIT + 'blocks.*.attn.qkv.weight': (
-            ENCODER + 'blocks.*.attention.q_proj.weight',
-            ENCODER + 'blocks.*.attention.k_proj.weight',
-            ENCODER + 'blocks.*.attention.v_proj.weight',
-        ),
+        VIT + 'blocks.*.attn.qkv.weight': _qkv(ENCODER + 'blocks.*.attention.{}_proj.weight'),
         VIT + 'blocks.*.attn.q_bias': ENCODER + 'blocks.*.attention.q_proj.bias',
         VIT + 'blocks.*.attn.v_bias': ENCODER + 'blocks.*.attention.v_proj.bias',
         VIT + 'blocks.*.attn.proj.*': ENCODER + 'blocks.*.attention.o_proj.*',
@@ -95,24 +269,21 @@ DINOV3 = Layout(
         VIT + 'blocks.*.mlp.fc1.*': ENCODER + 'blocks.*.mlp.up_proj.*',
         VIT + 'blocks.*.mlp.fc2.*': ENCODER + 'blocks.*.mlp.down_proj.*',
     },
-    prefixes=((VIT, ENCODER), ('', 'backbone.')),
-    dead=_ORIGINAL_DEAD,
-    query_blocks='backbone.attn_mask_probs',
 )
+
+_is_transformers = _has_key(r'(layers\.\d+|embeddings)\.')
 
 TRANSFORMERS = Layout(
     'transformers',
+    matches=lambda weights: weights.config is not None or _is_transformers(weights),
+    read_record=_read_config_json,
     family='dinov2',
     table={
         VIT + 'cls_token': 'embeddings.cls_token',
         VIT + 'reg_token': 'embeddings.register_tokens',
         VIT + 'pos_embed': 'embeddings.position_embeddings.weight',
         VIT + 'patch_embed.proj.*': 'embeddings.patch_embeddings.projection.*',
-        VIT + 'blocks.*.attn.qkv.*': (
-            'layers.*.attention.q_proj.*',
-            'layers.*.attention.k_proj.*',
-            'layers.*.attention.v_proj.*',
-        ),
+        VIT + 'blocks.*.attn.qkv.*': _qkv('layers.*.attention.{}_proj.*'),
         VIT + 'blocks.*.attn.proj.*': 'layers.*.attention.out_proj.*',
         VIT + 'blocks.*.ls1.gamma': 'layers.*.layer_scale1.lambda1',
         VIT + 'blocks.*.ls2.gamma': 'layers.*.layer_scale2.lambda1',
@@ -126,84 +297,34 @@ TRANSFORMERS = Layout(
         'upscale.*.*.*': 'upscale_block.block.*.*.*',
     },
     prefixes=((VIT + 'blocks.', 'layers.'), ('', '')),
-    dead=('attn_mask_probs', 'criterion.empty_weight', 'embeddings.mask_token'),
+    unused=('attn_mask_probs', 'criterion.empty_weight', 'embeddings.mask_token'),
     query_blocks='attn_mask_probs',
     flat_positions=True,
 )
 
+TIMM = Layout('timm')
+"""Weights of a pretrained ViT after timm's conversion; asked for by name, never recognised."""
 
-def detect_layout(keys: Collection[str]) -> Layout | None:
-    """The layout that the names of a file's tensors show, None for anything else."""
-    layout = None
-    if any(re.match(r'(layers\.\d+|embeddings)\.', key) for key in keys):
-        layout = TRANSFORMERS
-    if any(re.match(re.escape(ENCODER) + r'blocks\.\d+\.(attn|ls[12])\.', key) for key in keys):
-        layout = DINOV2
-    pattern = re.escape(ENCODER) + r'blocks\.\d+\.(attention|layer_scale[12])\.'
-    if any(re.match(pattern, key) for key in keys):
-        layout = DINOV3
-    if layout and any(key.startswith('backbone.query_gru.') for key in keys):
+LAYOUTS: tuple[Layout, ...] = (OWN, DINOV3, DINOV2, TRANSFORMERS)
+"""Layouts of whole networks; the first that matches a file is its layout."""
+
+
+def find_layout(weights: WeightFile) -> Layout:
+    """Find the layout of a file.
+
+    Raises:
+        CheckpointError: these are not weights of VidEoMT.
+    """
+    layout = next((layout for layout in LAYOUTS if layout.matches(weights)), None)
+    if layout is None:
+        raise CheckpointError(
+            f'{weights.path}: expected weights of VidEoMT (keys such as '
+            'backbone.encoder.backbone.blocks.0.attn.qkv.weight or '
+            'layers.0.attention.q_proj.weight), got '
+            f'{", ".join(list(weights.tensors)[:3]) or "no tensors"}.'
+        )
+    if any(key.startswith('backbone.query_gru.') for key in weights.tensors):
         # The name that the original code gives a recurrent updater.
         renamed = ('query_updater.', 'backbone.query_gru.')
         layout = replace(layout, prefixes=(renamed, *layout.prefixes))
     return layout
-
-
-def read_sizes(layout: Layout, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Fields of VidEoMTConfig that the shapes of a file's tensors tell.
-
-    A field whose tensor is absent is left out; the strict comparison names the tensor later.
-
-    Raises:
-        ValueError: the blocks are not numbered 0, 1, 2 and so on.
-    """
-
-    def shape(key: str, rank: int) -> tuple[int, ...] | None:
-        found = tensors.get(layout.file_keys(key)[0])
-        return tuple(found.shape) if found is not None and found.ndim == rank else None
-
-    sizes: dict[str, Any] = {'family': layout.family}
-    # One tensor may be misshapen: the width is what most of them say.
-    widths = [
-        found[-1]
-        for key, rank in ((VIT + 'cls_token', 3), ('q.weight', 2), ('class_head.weight', 2))
-        + ((VIT + 'norm.weight', 1), ('mask_head.0.weight', 2))
-        if (found := shape(key, rank))
-    ]
-    if widths:
-        sizes['embed_dim'] = mode(widths)
-    block = layout.file_keys(VIT + 'blocks.0.norm1.weight')[0].removesuffix('0.norm1.weight')
-    pattern = re.compile(re.escape(block) + r'(\d+)\.')
-    blocks = sorted({int(match[1]) for key in tensors if (match := pattern.match(key))})
-    if blocks:
-        # The highest number alone may come from one stray key; that is no reason to build it.
-        gap = next((i for i, number in enumerate(blocks) if i != number), None)
-        if gap is not None:
-            after = blocks[gap]
-            raise ValueError(
-                f'expected blocks numbered from 0 without a gap, got {block}{after} but no '
-                f'{block}{gap}.'
-            )
-        sizes['depth'] = len(blocks)
-    if queries := shape('q.weight', 2):
-        sizes['num_queries'] = queries[0]
-    if classes := shape('class_head.weight', 2) or shape('class_head.bias', 1):
-        sizes['num_classes'] = classes[0] - 1
-    if (hidden := shape(VIT + 'blocks.0.mlp.fc1.bias', 1)) and widths:
-        sizes['mlp_ratio'] = hidden[0] / sizes['embed_dim']
-    if patch := shape(VIT + 'patch_embed.proj.weight', 4):
-        sizes['patch_size'] = patch[-1]
-    if layout.family == 'dinov2':
-        table = shape(VIT + 'pos_embed', 2 if layout.flat_positions else 3)
-        if table:
-            sizes['table_size'] = isqrt(table[-2]) * sizes.get('patch_size', 16)
-    blocks_seen = tensors.get(layout.query_blocks)
-    if blocks_seen is not None and blocks_seen.ndim == 1:
-        sizes['num_query_blocks'] = len(blocks_seen)
-    updater = layout.file_keys('query_updater.bias')[0].removesuffix('bias')
-    kinds = {key.removeprefix(updater) for key in tensors if key.startswith(updater)}
-    if kinds & {'weight', 'bias'}:
-        sizes['propagation'] = 'fusion'
-    elif kinds:
-        sizes['propagation'] = 'gru'
-    return sizes

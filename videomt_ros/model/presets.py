@@ -1,4 +1,4 @@
-"""The published checkpoints: one small YAML in `models/` each, and the shipped demo model.
+"""The published checkpoints: one small YAML in `models/` each, and the shipped demo models.
 
 A preset says where the weights lie and what their tensors can't say: classes in the head's order,
 task, test size, whether queries are propagated before or after the final norm.
@@ -16,23 +16,16 @@ from typing import Any
 import yaml
 
 from videomt_ros.labels import load_classes
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.resources import resource
 
 logger = logging.getLogger(__name__)
 
 SHIPPED = 'shipped'
-"""As `source`: the file lies in `models/` itself."""
+"""Value of `source` for a file that lies in `models/` itself."""
 
-SIZES = {
-    'small': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
-    'base': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
-    'large': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
-}
-"""ViT-S, B and L. EVA-02 and the DINO families agree on these."""
-
-_ABOUT = ('source', 'file', 'converted', 'licence', 'published', 'size', 'classes')
+_TEXTS = ('source', 'file', 'converted', 'licence', 'size', 'classes')
 _SETTINGS = (
     'family',
     'task',
@@ -43,6 +36,7 @@ _SETTINGS = (
     'norm_queries',
     'test_size',
 )
+_FIELDS = (*_TEXTS, 'published', *_SETTINGS)
 
 
 class PresetError(CheckpointError):
@@ -60,24 +54,25 @@ class Preset:
     file: str
     """Path of the weights in that repository, or in `models/`."""
     licence: str
+    """Licence of the weights."""
     converted: str = ''
     """Hub repository with the same weights in the layout of transformers; '' if there is none."""
     size: str = ''
-    """small, base or large; '' where the file itself tells."""
+    """Key of VIT_SIZES; '' for a shipped file, which states its sizes."""
     classes: str = ''
-    """FamilyName whose class list the head follows; '' where the file itself tells."""
-    published: dict[str, Any] = field(default_factory=dict)
-    """Scores that its authors report; `benchmark` names the data they were measured on."""
+    """Benchmark whose class list the head follows; '' for a shipped file, which states it."""
+    paper_score: dict[str, Any] = field(default_factory=dict)
+    """Scores from the paper (`published` in the YAML); `benchmark` names their data set."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of VidEoMTConfig."""
 
     @property
     def path(self) -> Path | None:
-        """Where a shipped file lies; None for a file of the hub."""
+        """Path of a shipped file; None for a file of the hub."""
         return resource('models') / self.file if self.source == SHIPPED else None
 
     def config(self) -> VidEoMTConfig:
-        """The network that the preset describes; not for a shipped file, which describes itself.
+        """Build the configuration that the preset describes; a shipped file has its own.
 
         Raises:
             ValueError: a setting is out of range.
@@ -86,12 +81,8 @@ class Preset:
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names of all presets, sorted."""
-    return tuple(path.stem for path in _preset_files())
-
-
-def _preset_files() -> list[Path]:
-    return sorted(resource('models').glob('*.yaml'), key=lambda path: path.stem)
+    """List the names of all presets, sorted."""
+    return tuple(sorted(path.stem for path in resource('models').glob('*.yaml')))
 
 
 def load_preset(name: str) -> Preset:
@@ -111,31 +102,33 @@ def load_preset(name: str) -> Preset:
 
 
 def find_preset(*, file: str = '', converted: str = '') -> Preset | None:
-    """The preset whose weights have this file name, or this converted repository's name.
+    """Find the preset whose weights have this file name, or this converted repository's name.
 
     Only the last part of each path is compared, so that a file downloaded by hand is known again.
 
     Raises:
         PresetError: the preset is found, and is damaged.
     """
-    for path in _preset_files():
+    wanted = Path(converted or file).name
+    for name in preset_names():
+        path = resource('models', f'{name}.yaml')
         try:
             values = _read_fields(path)
         except PresetError as error:
             logger.warning('A damaged preset is passed over: %s', error)
             continue
-        names = {'converted': converted, 'file': '' if values['source'] == SHIPPED else file}
-        for key, name in names.items():
-            if name and Path(values.get(key, '')).name == Path(name).name:
-                return read_preset(path)
+        known = values.get('converted' if converted else 'file', '')
+        is_shipped_file = values['source'] == SHIPPED and not converted
+        if Path(known).name == wanted != '' and not is_shipped_file:
+            return read_preset(path)
     return None
 
 
 def readable_presets() -> Iterator[Preset]:
-    """All presets, in the order of their names, without those that are damaged."""
-    for path in _preset_files():
+    """Read all presets, in the order of their names, except those that are damaged."""
+    for name in preset_names():
         try:
-            yield read_preset(path)
+            yield load_preset(name)
         except PresetError as error:
             logger.warning('A damaged preset is passed over: %s', error)
 
@@ -149,19 +142,20 @@ def read_preset(path: Path) -> Preset:
     values = _read_fields(path)
     preset = Preset(
         name=path.stem,
+        paper_score=values.get('published', {}),
         settings={key: values[key] for key in _SETTINGS if key in values},
-        **{key: values[key] for key in _ABOUT if key in values},
+        **{key: values[key] for key in _TEXTS if key in values},
     )
     if preset.source == SHIPPED:
         return preset
-    if preset.size not in SIZES:
+    if preset.size not in VIT_SIZES:
         raise PresetError(
-            f'{path}: expected size to be one of {", ".join(SIZES)}, got {preset.size!r}.'
+            f'{path}: expected size to be one of {", ".join(VIT_SIZES)}, got {preset.size!r}.'
         )
     try:
         classes = load_classes(preset.classes)
         preset.settings.update(
-            SIZES[preset.size],
+            VIT_SIZES[preset.size],
             num_classes=len(classes.class_names),
             class_names=classes.class_names,
             thing_classes=classes.thing_classes,
@@ -173,7 +167,7 @@ def read_preset(path: Path) -> Preset:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a preset: the right ones, and text where text belongs."""
+    """Read the fields of a preset, and check their names and which of them are text."""
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -182,7 +176,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise PresetError(f'{path}: expected fields and values, got {type(values).__name__}.')
-    unknown = sorted(str(key) for key in values if key not in _ABOUT + _SETTINGS)
+    unknown = sorted(str(key) for key in values if key not in _FIELDS)
     needed = {'source', 'file', 'licence'}
     if values.get('source') != SHIPPED:
         needed |= {'family', 'size', 'classes', 'task'}
@@ -190,15 +184,14 @@ def _read_fields(path: Path) -> dict[str, Any]:
     if unknown or missing:
         raise PresetError(
             f'{path}: missing fields: {", ".join(missing) or "none"}; '
-            f'unknown fields: {", ".join(unknown) or "none"}. '
-            f'Known are {", ".join(_ABOUT + _SETTINGS)}.'
+            f'unknown fields: {", ".join(unknown) or "none"}. Known are {", ".join(_FIELDS)}.'
         )
-    for key in _ABOUT:
-        if key != 'published' and not isinstance(values.get(key, ''), str):
+    for key in _TEXTS:
+        if not isinstance(values.get(key, ''), str):
             raise PresetError(f'{path}: expected {key} to be a text, got {values[key]!r}.')
-    published = values.get('published', {})
-    if not isinstance(published, dict) or (published and 'benchmark' not in published):
+    scores = values.get('published', {})
+    if not isinstance(scores, dict) or (scores and 'benchmark' not in scores):
         raise PresetError(
-            f'{path}: expected published to hold scores and their benchmark, got {published!r}.'
+            f'{path}: expected published to hold scores and their benchmark, got {scores!r}.'
         )
     return values

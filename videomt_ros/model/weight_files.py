@@ -1,6 +1,6 @@
 """Reading weight files, local or from the hub: tensors and plain records, never code.
 
-What a file is, is decided by its first bytes. Everything that can be wrong with it ends in one
+The first bytes of a file decide what it is. Everything that can be wrong with it ends in one
 CheckpointError of one line: what was expected, what came, what to do.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ class CheckpointError(ValueError):
     """Weights that can't be loaded; the message is one line and names every key at fault."""
 
 
-TRAINED = 'videomt_ros'
-"""Key of a training checkpoint under which lies what our own files have as metadata."""
-NETWORK = 'net.'
-"""What the names of the network's tensors start with in a training checkpoint."""
+FORMAT = 'videomt_ros'
+"""Metadata `format` of a file of `save_model`; a training checkpoint has them under this key."""
 
 INDEX = 'model.safetensors.index.json'
-"""Beside weights that are split over several files: which tensor lies in which file."""
+"""Name of the file that says which tensor lies in which of several weight files."""
+
+_NETWORK = 'net.'
+"""Start of the names of the network's tensors in a training checkpoint."""
 
 # First bytes of what people save by accident instead of weights.
 _WRONG_KINDS = (
@@ -40,29 +42,103 @@ _WRONG_KINDS = (
 )
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a `.pth`, `.ckpt` or `.safetensors` file; its content decides which it is.
+@dataclass(frozen=True)
+class WeightFile:
+    """Content of a weight file, or of a Hugging Face folder."""
 
-    Returns:
-        Tensors on the CPU by their names in the file, and the metadata of one of our own files.
+    path: Path
+    """The file or the folder."""
+    tensors: dict[str, Tensor]
+    """Tensors on the CPU by their names in the file."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Metadata of a safetensors file or of a training checkpoint."""
+    config: dict[str, Any] | None = None
+    """Content of the folder's config.json; None for a single file."""
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Read a `.pth`, `.ckpt` or `.safetensors` file, or a Hugging Face folder.
+
+    A `model.safetensors` beside a config.json stands for their folder.
 
     Raises:
-        CheckpointError: the file is something else, damaged, or holds more than tensors.
+        CheckpointError: the file is something else, damaged, or holds more than tensors; or a
+            file of the folder is missing.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    weights = _read_file(path)
+    in_folder = path.name == 'model.safetensors' and (path.parent / 'config.json').is_file()
+    if in_folder and weights.metadata.get('format') != FORMAT:
+        return _read_folder(path.parent)
+    return weights
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing or of another kind.
     """
     try:
-        size = path.stat().st_size
+        with safe_open(path, framework='pt') as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f'{path}: expected a .safetensors file ({_one_line(error)}).'
+        ) from None
+
+
+def weight_names(folder: Path) -> list[str]:
+    """List the weight files that a Hugging Face folder should hold.
+
+    Raises:
+        CheckpointError: the index of weights in several files is damaged.
+    """
+    if not (folder / INDEX).is_file():
+        return ['model.safetensors']
+    shards = _read_json(folder / INDEX).get('weight_map')
+    # A shard lies beside the index; a path that leads elsewhere is no file of this folder.
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f'{folder / INDEX}: expected a weight_map of file names.')
+    return sorted(set(names))
+
+
+def _read_folder(folder: Path) -> WeightFile:
+    if not (folder / 'config.json').is_file():
+        raise CheckpointError(
+            f'{folder}: expected a folder with config.json and model.safetensors, config.json '
+            'is missing. For a .pth or .safetensors file give the path of the file.'
+        )
+    weights = WeightFile(folder, {}, config=_read_json(folder / 'config.json'))
+    names = weight_names(folder)
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f'{folder}: expected weights beside config.json, missing: {", ".join(absent)}. '
+            'Download the folder again.'
+        )
+    for name in names:
+        weights.tensors.update(_read_file(folder / name).tensors)
+    return weights
+
+
+def _read_file(path: Path) -> WeightFile:
+    try:
         with path.open('rb') as file:
             head = file.read(256)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}.") from error
-    if not size:
+    if not head:
         raise CheckpointError(f'{path}: expected weights, the file is empty. Download it again.')
     if head.startswith(b'PK\x03\x04'):
-        return _read_zip(path)
+        _check_zip(path)
+        return _read_pickle(path, mmap=True)
     if head[:1] == b'\x80' and head[1:2] in b'\x02\x03\x04\x05':
         return _read_pickle(path, mmap=False)
     if head[8:9] == b'{':
-        return _read_safetensors(path, int.from_bytes(head[:8], 'little'), size)
+        return _read_safetensors(path)
     raise CheckpointError(f'{path}: expected .pth or .safetensors weights, got {_kind(head)}.')
 
 
@@ -80,33 +156,27 @@ def _kind(head: bytes) -> str:
     return f'a file that starts with bytes {head[:8].hex(" ")}'
 
 
-def _read_zip(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A `.pth` of today is a zip archive with a pickle and the tensors' bytes."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f'{path}: expected a whole .pth file, its end is missing. Download it again.'
-        )
+def _check_zip(path: Path) -> None:
+    """Check that a zip archive is whole and one of torch, which holds a pickle and bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception as error:  # as below: a damaged directory can fail in any way
+    except Exception as error:  # a damaged table of contents can fail in any way
         raise CheckpointError(
-            f'{path}: expected a whole .pth file, its table of contents is damaged '
-            f'({_one_line(str(error)) or type(error).__name__}). Download it again.'
+            f'{path}: expected a whole .pth file, the table of contents at its end is missing or '
+            f'damaged ({_one_line(error)}). Download it again.'
         ) from None
     if not any(Path(name).name == 'data.pkl' for name in names):
         raise CheckpointError(
             f'{path}: expected .pth weights, got a zip archive of {len(names)} other files.'
         )
-    return _read_pickle(path, mmap=True)
 
 
-def _read_pickle(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_pickle(path: Path, mmap: bool) -> WeightFile:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can fail in any way inside the reader
-        text = str(error)
-        foreign = re.search(r'GLOBAL ([\w.]+)', text)
+        foreign = re.search(r'GLOBAL ([\w.]+)', str(error))
         if foreign:
             raise CheckpointError(
                 f'{path}: expected tensors alone, the file also holds {foreign[1]}, which is '
@@ -114,122 +184,36 @@ def _read_pickle(path: Path, mmap: bool) -> tuple[dict[str, Tensor], dict[str, s
             ) from None
         raise CheckpointError(
             f'{path}: expected .pth weights, the file is damaged or of another kind '
-            f'({_one_line(text) or type(error).__name__}). Download it again.'
+            f'({_one_line(error)}). Download it again.'
         ) from None
     metadata: dict[str, str] = {}
-    if isinstance(content, dict) and isinstance(content.get(TRAINED), dict):
-        metadata = content[TRAINED]
-        content = _network_of(content.get('state_dict'))
+    if isinstance(content, dict) and isinstance(content.get(FORMAT), dict):
+        metadata, content = content[FORMAT], content.get('state_dict')
+        if isinstance(content, dict):  # also holds what was trained beside the network
+            named = {str(key): value for key, value in content.items()}
+            content = {k[len(_NETWORK) :]: v for k, v in named.items() if k.startswith(_NETWORK)}
     elif isinstance(content, dict) and isinstance(content.get('model'), dict):
         content = content['model']
+    expected = f"{path}: expected tensors by name, or under the key 'model'"
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(
-            f"{path}: expected tensors by name, or under the key 'model', "
-            f'got {_describe(content)}.'
-        )
+        got = 'nothing' if content == {} else type(content).__name__
+        raise CheckpointError(f'{expected}, got {got}.')
     wrong = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise CheckpointError(
-            f"{path}: expected tensors by name, or under the key 'model'; "
-            f'these are none: {", ".join(wrong)}.'
-        )
-    return {str(key): value for key, value in content.items()}, metadata
+        raise CheckpointError(f'{expected}; these are none: {", ".join(wrong)}.')
+    return WeightFile(path, {str(key): value for key, value in content.items()}, metadata)
 
 
-def _network_of(tensors: Any) -> Any:
-    """The network's tensors, among those of all that was trained with it."""
-    if not isinstance(tensors, dict):
-        return tensors
-    named = {str(key): value for key, value in tensors.items()}
-    return {k[len(NETWORK) :]: v for k, v in named.items() if k.startswith(NETWORK)}
-
-
-def _describe(content: Any) -> str:
-    return 'nothing' if content == {} else type(content).__name__
-
-
-def _one_line(text: str) -> str:
-    return ' '.join(text.split())[:120].rstrip('. ')
-
-
-def _read_safetensors(
-    path: Path, header: int, size: int
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if 8 + header > size:
-        raise CheckpointError(
-            f'{path}: expected a whole .safetensors file, its end is missing. Download it again.'
-        )
+def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework='pt', device='cpu') as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            return WeightFile(path, tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f'{path}: expected a whole .safetensors file, it is damaged '
-            f'({_one_line(str(error))}). Download it again.'
+            f'{path}: expected a whole .safetensors file, it is cut short or damaged '
+            f'({_one_line(error)}). Download it again.'
         ) from None
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, without its tensors.
-
-    Raises:
-        CheckpointError: the file is missing or of another kind.
-    """
-    try:
-        with safe_open(path, framework='pt') as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f'{path}: expected a .safetensors file ({_one_line(str(error))}).'
-        ) from None
-
-
-def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a Hugging Face folder: config.json and safetensors, in one file or several.
-
-    Returns:
-        Tensors by their names in the files, and config.json.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-    if not (folder / 'config.json').is_file():
-        raise CheckpointError(
-            f'{folder}: expected a folder with config.json and model.safetensors, config.json '
-            'is missing. For a .pth or .safetensors file give the path of the file.'
-        )
-    config = _read_json(folder / 'config.json')
-    names = weight_names(folder)
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise CheckpointError(
-            f'{folder}: expected weights beside config.json, missing: {", ".join(absent)}. '
-            'Download the folder again.'
-        )
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors.update(read_tensors(folder / name)[0])
-    return tensors, config
-
-
-def weight_names(folder: Path) -> list[str]:
-    """Names of the weight files that a Hugging Face folder should hold.
-
-    Raises:
-        CheckpointError: the index of weights in several files is damaged.
-    """
-    if not (folder / INDEX).is_file():
-        return ['model.safetensors']
-    shards = _read_json(folder / INDEX).get('weight_map')
-    # A shard lies beside the index; a path that leads elsewhere is no file of this folder.
-    if (
-        not isinstance(shards, dict)
-        or not shards
-        or not all(isinstance(name, str) and Path(name).name == name for name in shards.values())
-    ):
-        raise CheckpointError(f'{folder / INDEX}: expected a weight_map of file names.')
-    return sorted(set(shards.values()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -237,8 +221,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{path}: can't be read as JSON: {_one_line(str(error))}. Download it again."
+            f"{path}: can't be read as JSON: {_one_line(error)}. Download it again."
         ) from None
     if not isinstance(values, dict):
         raise CheckpointError(f'{path}: expected an object, got {type(values).__name__}.')
     return values
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:120].rstrip('. ') or type(error).__name__

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from videomt_ros.inference.association import ious
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT, load_model
-from videomt_ros.model.presets import SIZES
+from videomt_ros.model.config import VIT_SIZES
 
 SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
 DISTINCT_IOU = 0.37
@@ -38,7 +38,7 @@ SETTLING_FRAMES = 3
 
 def port_sizes(size: str) -> dict[str, int]:
     """Return the sizes of ViT-S, B or L in the names of the port's configuration."""
-    sizes = SIZES[SIZE_NAMES[size]]
+    sizes = VIT_SIZES[SIZE_NAMES[size]]
     return {
         'hidden_size': sizes['embed_dim'],
         'num_hidden_layers': sizes['depth'],

@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from torch import Tensor, nn
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig
-from videomt_ros.model.checkpoint import build_empty, fit_tensors
-from videomt_ros.model.config_completion import build_config
+from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.model.pretrained import load_vit
-from videomt_ros.model.sources import read_checkpoint
 from videomt_ros.training.run_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -67,7 +63,9 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
         name, _, file = source.removeprefix(TIMM).partition(':')
         load_vit(net.backbone.vit, net.config, name, Path(file).expanduser() if file else None)
     else:
-        _take_weights(net, _load_source(source, net.config), source)
+        untold = {name: getattr(net.config, name) for name in _UNTOLD}
+        # A file without an updater is that of an image model.
+        _take_weights(net, load_model(source, untold | {'propagation': 'none'}), source)
     return net.train()
 
 
@@ -134,20 +132,6 @@ def start_updater(net: VidEoMT) -> None:
         cell.bias_ih[channels:] = 0
         cell.bias_hh[channels:] = 0
         cell.bias_ih[channels : 2 * channels] = KEEP_BIAS
-
-
-def _load_source(source: str, network: VidEoMTConfig) -> VidEoMT:
-    """The network that `load_model` gives, were it told what only the run knows."""
-    checkpoint = read_checkpoint(source)
-    told = set(checkpoint.settings)
-    if checkpoint.preset:
-        told |= set(checkpoint.preset.settings)
-    untold: dict[str, Any] = {name: getattr(network, name) for name in _UNTOLD if name not in told}
-    if 'propagation' not in told:  # no updater in the file, as an image model has none
-        untold['propagation'] = 'none'
-    net = build_empty(build_config(checkpoint, untold))
-    net.load_state_dict(fit_tensors(checkpoint, net), assign=True)
-    return net
 
 
 def _take_weights(net: VidEoMT, source: VidEoMT, name: str) -> None:
