@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Set
 from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
 from videomt_ros.datasets.stream_clock import StreamClock
@@ -20,10 +16,8 @@ from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_m
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.subscription import ImageSubscription
 from videomt_ros.ros.worker import Worker
-
-SILENCE_S = 5.0
-"""Without an image for so long, a line in the log says where the node listens."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +30,6 @@ class _Received:
     monotonic_s: float
     resets: int
     """How often a reset had been asked for by then."""
-
-
-def best_reliability(
-    present: ReliabilityPolicy, offers: Set[ReliabilityPolicy], may_rise: bool
-) -> ReliabilityPolicy:
-    """The reliability to ask the cameras for.
-
-    A reliable subscription hears reliable cameras alone, and loses no image of theirs; the other
-    hears all. Each change loses images, so one that hears somebody is kept.
-
-    Args:
-        present: what is asked for now.
-        offers: what the cameras on the topic offer; empty where there are none yet.
-        may_rise: whether best effort may become reliable where all cameras are.
-    """
-    if present == ReliabilityPolicy.RELIABLE:
-        hears_somebody = not offers or ReliabilityPolicy.RELIABLE in offers
-        return present if hears_somebody else ReliabilityPolicy.BEST_EFFORT
-    all_reliable = offers == {ReliabilityPolicy.RELIABLE}
-    return ReliabilityPolicy.RELIABLE if all_reliable and may_rise else present
 
 
 class CameraStream:
@@ -87,12 +61,10 @@ class CameraStream:
         self._clock = StreamClock()
         self._outputs = OutputTopics(node, net.config.name)
         self._health = health
-        self._topic: str = node.resolve_topic_name('image_raw')
-        self._subscription: Subscription | None = None
-        self._reliability = ReliabilityPolicy.BEST_EFFORT
-        self._was_lowered = False
+        self._input = ImageSubscription(
+            node, self._receive, parameters.input_reliability, parameters.input_depth
+        )
         self._worker: Worker[_Received] | None = None
-        self._active_since_s = 0.0
         # Results go out under this lock, so that none of the old stream follows a reset's reply.
         self._publishing = threading.Lock()
         self._resets = 0
@@ -101,18 +73,16 @@ class CameraStream:
     @property
     def is_active(self) -> bool:
         """Whether images are processed."""
-        return self._subscription is not None
+        return self._input.is_open
 
     def activate(self) -> None:
         """Subscribe, and process what comes."""
-        self._active_since_s = time.monotonic()
-        self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._worker = Worker(self._process, self._failed, name='inference')
-        self._subscribe(self._wanted_reliability(is_silent=True))
+        self._input.open()
 
     def deactivate(self, timeout_s: float | None = None) -> None:
         """Unsubscribe, and wait for the image that is being processed, at most so long."""
-        self._unsubscribe()
+        self._input.close()
         if self._worker is not None:
             if self._worker.stop(timeout_s) is not None:
                 self._health.count_dropped()
@@ -141,52 +111,9 @@ class CameraStream:
         if self._worker is not None and self._worker.clear() is not None:
             self._health.count_dropped()
 
-    def look_after_input(self) -> None:
-        """Follow the cameras' QoS, and if no image has come for a while, say where it listens."""
-        if self._subscription is None:
-            return
-        silent_s = time.monotonic() - self._active_since_s
-        since_image = self._health.seconds_since_image()
-        if since_image is not None:
-            silent_s = min(silent_s, since_image)
-        is_silent = silent_s >= SILENCE_S
-        reliability = self._wanted_reliability(is_silent)
-        if reliability != self._reliability:
-            self._was_lowered = reliability == ReliabilityPolicy.BEST_EFFORT
-            self._unsubscribe()
-            self._subscribe(reliability)
-        if not is_silent:
-            return
-        publishers = ', '.join(
-            f'{info.node_name} ({info.topic_type}, {info.qos_profile.reliability.name.lower()})'
-            for info in self._publishers()
-        )
-        self._logger.warning(
-            f'No image for {silent_s:.0f} s on {self._topic}, whose publishers are: '
-            f'{publishers or "none. Is the topic remapped, and the camera running?"}',
-            throttle_duration_sec=10.0,
-        )
-
-    def _publishers(self) -> list[TopicEndpointInfo]:
-        return self._node.get_publishers_info_by_topic(self._topic)
-
-    def _wanted_reliability(self, is_silent: bool) -> ReliabilityPolicy:
-        setting = self._parameters.input_reliability
-        if setting != 'auto':
-            return ReliabilityPolicy[setting.upper()]
-        offers = {info.qos_profile.reliability for info in self._publishers()}
-        return best_reliability(self._reliability, offers, is_silent or not self._was_lowered)
-
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._reliability = reliability
-        qos = QoSProfile(depth=self._parameters.input_depth, reliability=reliability)
-        self._subscription = self._node.create_subscription(Image, 'image_raw', self._receive, qos)
-        self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
-
-    def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+    def follow_cameras(self) -> None:
+        """Adopt the cameras' QoS, and log where the node listens if no image came for a while."""
+        self._input.follow_cameras()
 
     def _receive(self, msg: Image) -> None:
         self._health.count_received()

@@ -170,7 +170,7 @@ class SegmenterNode(LifecycleNode):
 
     def _report(self) -> None:
         if self._camera is not None:
-            self._camera.look_after_input()
+            self._camera.follow_cameras()
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
         # The full name: cameras in namespaces of their own have segmenters of the same name.
