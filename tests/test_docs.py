@@ -129,7 +129,7 @@ def test_readme_lists_every_model_with_its_task_size_and_score():
             str(config.num_classes),
             str(config.test_size),
         ), name
-        scores = [f'{k} {v}' for k, v in preset.published.items() if k != 'benchmark']
+        scores = [f'{k} {v}' for k, v in preset.paper_score.items() if k != 'benchmark']
         assert score == ', '.join(scores), name
 
 
