@@ -1,4 +1,4 @@
-"""COCO run-length codes: reading the ways in which annotation files write a mask, and checking.
+"""Masks as COCO run-length codes, read from the forms that annotation files have, and checked.
 
 A mask of H x W pixels is read column by column as runs, background first. A file holds the runs as
 a list of numbers, as a string, or as polygons. The string (cocoapi, `maskApi.c`) holds each run as
@@ -14,18 +14,38 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import Rle
+Rle = dict[str, Any]
+"""Code as pycocotools has it: `size` [height, width], and compressed `counts` as bytes."""
 
 _MAX_CHARACTERS = 7
 """Of one run: 35 bits, sign included; more would not be a number of pixels."""
 _MAX_COORDINATE = 1e6
 """Of a polygon, which pycocotools draws outside the image too."""
+
+
+@dataclass(frozen=True)
+class MaskTrack:
+    """One object, true or predicted, along one video of T frames."""
+
+    video_id: int | str
+    category_id: int
+    masks: Sequence[Rle | None]
+    """T masks; None: absent. Reading one may decode it, so read each once."""
+    score: float = 1.0
+    """Confidence of a prediction."""
+    is_crowd: bool = False
+    """Whether a true object is a group, which counts as ignored."""
+    areas: Sequence[float | None] | None = None
+    """T areas in pixels as the annotation file has them; None: they are those of the masks."""
+    track_id: int = 0
+    """Number of the annotation, or of the prediction in its file from 1."""
 
 
 def encode(mask: NDArray[np.bool_]) -> Rle:

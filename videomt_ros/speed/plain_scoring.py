@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
 _LEVELS = np.linspace(0, 1, 101).tolist()

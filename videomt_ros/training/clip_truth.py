@@ -20,8 +20,7 @@ from videomt_ros.datasets.formats.panoptic_files import VipsegTruth
 from videomt_ros.datasets.formats.vipseg import load_vipseg
 from videomt_ros.datasets.formats.vspw import VspwTruth, load_vspw
 from videomt_ros.datasets.formats.ytvis import load_ytvis
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.rle import decode
+from videomt_ros.datasets.rle import MaskTrack, decode
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Objects, objects_of_ids
 

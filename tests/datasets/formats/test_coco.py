@@ -15,8 +15,7 @@ from videomt_ros.datasets.formats.coco import load_coco_panoptic
 from videomt_ros.datasets.formats.vipseg import load_vipseg, load_vipseg_results
 from videomt_ros.datasets.formats.ytvis import load_ytvis, load_ytvis_results, write_ytvis_results
 from videomt_ros.datasets.mask_png import write_ids
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.rle import decode
+from videomt_ros.datasets.rle import MaskTrack, decode
 
 PERSON = 256 * 3 + 1
 SKY = 65536 * 2

@@ -14,8 +14,7 @@ import pytest
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.formats.ytvis import load_ytvis, load_ytvis_results, write_ytvis_results
 from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.rle import decode, encode
+from videomt_ros.datasets.rle import MaskTrack, decode, encode
 
 SIZE = (4, 6)
 RUNS = {'size': [4, 6], 'counts': [5, 2, 17]}

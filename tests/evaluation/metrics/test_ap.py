@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, VideoAP
 from videomt_ros.speed.plain_scoring import plain_figures
 

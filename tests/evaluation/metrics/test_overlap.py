@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.evaluation.metrics.overlap import FrameOverlap, ImageOverlaps, overlap_tracks
 
 IS_THING = {0: False, 4: True, 5: True}

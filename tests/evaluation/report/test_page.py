@@ -22,7 +22,7 @@ from videomt_ros.datasets.formats.vspw import load_vspw, vspw_dataset
 from videomt_ros.datasets.formats.ytvis import load_ytvis, write_ytvis_results
 from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 from videomt_ros.datasets.mask_png import write_ids, write_mask
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.families import FAMILIES, figure_groups
 from videomt_ros.evaluation.figures import COUNTS

@@ -22,7 +22,7 @@ from videomt_ros.datasets.formats.panoptic_files import (
 )
 from videomt_ros.datasets.formats.record_checks import Checks, read_categories
 from videomt_ros.datasets.json_files import load_json
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 
 
 def is_coco(content: Any) -> bool:

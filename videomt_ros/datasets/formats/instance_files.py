@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 from videomt_ros.datasets.dataset import Category
-from videomt_ros.datasets.masks import MaskTrack, Rle
-from videomt_ros.datasets.rle import convert
+from videomt_ros.datasets.rle import MaskTrack, Rle, convert
 
 
 @dataclass(frozen=True)

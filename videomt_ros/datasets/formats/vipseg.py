@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
+from videomt_ros.datasets.formats.file_search import read_video_list
 from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegResults,
     VipsegTruth,
     VipsegVideo,
 )
-from videomt_ros.datasets.formats.video_list import read_video_list
 from videomt_ros.datasets.formats.vipseg_json import read_results, read_truth
 from videomt_ros.datasets.image_folder import ImageFolderVideo, find_files, regular_stamps
 from videomt_ros.datasets.mask_png import read_size

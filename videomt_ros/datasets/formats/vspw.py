@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
-from videomt_ros.datasets.formats.video_list import read_video_list
+from videomt_ros.datasets.formats.file_search import read_video_list
 from videomt_ros.datasets.formats.vspw_classes import NUM_CLASSES, read_vspw_classes
 from videomt_ros.datasets.image_folder import (
     ImageFolderVideo,

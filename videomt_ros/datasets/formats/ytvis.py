@@ -27,8 +27,7 @@ from videomt_ros.datasets.formats.instance_files import (
 )
 from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories, shown
 from videomt_ros.datasets.json_files import load_json, parse_json
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.rle import pack_runs, rle_to_json
+from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
 from videomt_ros.files import whole_file
 
 _BROKEN_ZIP = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.dataset import Video
-from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.rle import MaskTrack, Rle
 
 _MASKS = 'masks.rle'
 

@@ -19,8 +19,7 @@ from videomt_ros.datasets.formats.ytvis import (
     load_ytvis_results,
     write_ytvis_results,
 )
-from videomt_ros.datasets.masks import MaskTrack
-from videomt_ros.datasets.rle import decode
+from videomt_ros.datasets.rle import MaskTrack, decode
 from videomt_ros.evaluation.families.family import (
     Family,
     Label,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.masks import MaskTrack
+from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.evaluation.metrics.volume_iou import measure_overlap
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)

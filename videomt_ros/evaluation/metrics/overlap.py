@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.rle import MaskTrack, Rle
 from videomt_ros.evaluation.metrics.id_pairs import count_pairs
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.masks import MaskTrack, Rle
+from videomt_ros.datasets.rle import MaskTrack, Rle
 
 _NUM_PARTS = 6
 """Of a video; before each, pairs that have too little in common are given up. Two objects of one
