@@ -43,7 +43,7 @@ from videomt_ros.structures import Segments
 
 if TYPE_CHECKING:
     from videomt_ros.evaluation.whole_video import EndedVideo
-    from videomt_ros.inference.settings import StreamSettings
+    from videomt_ros.inference.stream_settings import StreamSettings
 
 
 class Semantic(Family):
