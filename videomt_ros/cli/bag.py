@@ -107,7 +107,7 @@ def _replay(args: argparse.Namespace) -> int:
         bag.parent.mkdir()
         # Its images come as fast as the node takes them, if none may be dropped.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
-        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, is_live=False)
+        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, is_endless=False)
         run.execute(
             {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
             recorder=['--bag', str(bag)],

@@ -30,7 +30,7 @@ from std_msgs.msg import Header
 from videomt_ros.datasets.opening import open_source
 from videomt_ros.datasets.source import Source, SourceFrame
 from videomt_ros.msg import TrackArray
-from videomt_ros.rig.events import emit
+from videomt_ros.rig.processes import emit
 from videomt_ros.ros.conversions import image_to_msg, stamp_to_msg
 
 SUBSCRIBER_TIMEOUT_S = 60.0
@@ -39,7 +39,7 @@ RESULT_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
-class Playing:
+class Playback:
     """How a source is played."""
 
     seconds: float = 0.0
@@ -56,13 +56,13 @@ class Playing:
     """An image is sent once the result of the one before has come, and not before its time."""
 
 
-def play(source: Source, node: Node, playing: Playing) -> None:
+def play(source: Source, node: Node, playback: Playback) -> None:
     """Publish a source from its first image to its last, or until it is interrupted.
 
     Args:
         source: the images.
         node: publishes them on `image_raw`.
-        playing: how.
+        playback: how.
 
     Raises:
         TimeoutError: nobody subscribes, or no result comes.
@@ -71,14 +71,14 @@ def play(source: Source, node: Node, playing: Playing) -> None:
     # transport. Real drivers are often best effort; the segmenter takes either.
     quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(Image, 'image_raw', quality)
-    results = _Results(node) if playing.every_frame else None
+    results = _Results(node) if playback.every_frame else None
     _wait_for_subscriber(publisher)
     try:
-        for number, frame in enumerate(_paced(source, playing)):
+        for number, frame in enumerate(_paced(source, playback)):
             if results is not None:
                 results.wait_for(number)
             source_ns = frame.time_ns if frame.stamp_ns is None else frame.stamp_ns
-            stamp_ns = source_ns if playing.keeps_stamps else node.get_clock().now().nanoseconds
+            stamp_ns = source_ns if playback.keeps_stamps else node.get_clock().now().nanoseconds
             header = Header(stamp=stamp_to_msg(stamp_ns), frame_id=frame.frame_id)
             publisher.publish(image_to_msg(frame.image, 'rgb8', header))
             emit('sent', number=number, stamp_ns=stamp_ns, source_ns=source_ns)
@@ -133,18 +133,18 @@ def _wait_for_subscriber(publisher: Publisher) -> None:
         time.sleep(0.02)
 
 
-def _paced(source: Source, playing: Playing) -> Iterator[SourceFrame]:
+def _paced(source: Source, playback: Playback) -> Iterator[SourceFrame]:
     """Hand out each frame when its time has come; the next is read while there is time."""
     start_s, first_ns = 0.0, 0
     for number, frame in enumerate(source.frames()):
         if number == 0:
             start_s, first_ns = time.monotonic(), frame.time_ns
         elapsed_s = (frame.time_ns - first_ns) * 1e-9
-        is_late = bool(playing.seconds and elapsed_s >= playing.seconds)
-        if is_late or (playing.frames and number >= playing.frames):
+        is_late = bool(playback.seconds and elapsed_s >= playback.seconds)
+        if is_late or (playback.frames and number >= playback.frames):
             return
         if not source.is_live:
-            after_s = number / playing.rate if playing.rate else elapsed_s / playing.speed
+            after_s = number / playback.rate if playback.rate else elapsed_s / playback.speed
             time.sleep(max(0.0, start_s + after_s - time.monotonic()))
         yield frame
 
@@ -174,10 +174,10 @@ def main() -> int:
     node = rclpy.create_node('camera')
     try:
         source = open_source(args.source, args.topic, args.seed, args.scene_frames, args.stuff)
-        playing = Playing(
+        playback = Playback(
             args.seconds, args.frames, args.rate, args.speed, args.keep_stamps, args.every_frame
         )
-        play(source, node, playing)
+        play(source, node, playback)
     except (ValueError, OSError) as error:
         node.get_logger().fatal(str(error))
         return 1

@@ -45,6 +45,19 @@ _PR_SET_PDEATHSIG = 1
 _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
 
 
+def emit(event: str, **values: Any) -> None:
+    """Print an event for the process that started this one.
+
+    An event is one line of JSON on stdout, so that logs on stderr do not mix with it. Events tell
+    what happened; images and results go over DDS alone.
+
+    Args:
+        event: what happened.
+        values: further entries of the JSON object.
+    """
+    print(json.dumps({'event': event, **values}), flush=True)
+
+
 class ProcessError(ValueError):
     """A process of a run ended too early; the text holds the last errors it logged."""
 

@@ -36,7 +36,7 @@ from sensor_msgs.msg import Image
 from videomt_ros.datasets.bags.messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.recording import RecordingWriter
 from videomt_ros.msg import Track, TrackArray
-from videomt_ros.rig.events import emit
+from videomt_ros.rig.processes import emit
 from videomt_ros.ros.conversions import stamp_from_msg
 
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
@@ -46,13 +46,13 @@ _MAX_WAITING = 100
 """Messages that wait to be written; beyond these the middleware holds back, and then drops."""
 
 
-class Keeper(Protocol):
+class Storage(Protocol):
     """Writes what a recorder receives, in its writing thread."""
 
     outputs: ClassVar[dict[str, type]]
     """Topics under `segmentation/` that it keeps, and their types."""
 
-    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+    def write(self, name: str, msg: Any, received_ns: int) -> None:
         """Write a message of one of these topics."""
         ...
 
@@ -61,7 +61,7 @@ class Keeper(Protocol):
         ...
 
 
-class FolderKeeper:
+class FolderStorage:
     """Keeps tracks, id images and overlay as a `datasets.recording`."""
 
     outputs: ClassVar[dict[str, type]] = {
@@ -73,7 +73,7 @@ class FolderKeeper:
     def __init__(self, folder: Path, fps: float) -> None:
         self._writer = RecordingWriter(folder, fps)
 
-    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+    def write(self, name: str, msg: Any, received_ns: int) -> None:
         """Write a message."""
         stamp_ns = stamp_from_msg(msg.header.stamp)
         if name == 'overlay':
@@ -101,7 +101,7 @@ class FolderKeeper:
         self._writer.close()
 
 
-class BagKeeper:
+class BagStorage:
     """Keeps the lists of tracks, byte by byte as they are, in a new bag."""
 
     outputs: ClassVar[dict[str, type]] = {'tracks': TrackArray}
@@ -114,7 +114,7 @@ class BagKeeper:
             topic, TRACK_ARRAY, typestore=message_types()
         )
 
-    def keep(self, name: str, msg: Any, received_ns: int) -> None:
+    def write(self, name: str, msg: Any, received_ns: int) -> None:
         """Write a message."""
         del name
         self._writer.write(self._connection, received_ns, serialize_message(msg))
@@ -131,7 +131,7 @@ class RecorderNode(Node):
     does not fill the middleware's own short queue.
     """
 
-    def __init__(self, kind: type[Keeper], *args: Any) -> None:
+    def __init__(self, kind: type[Storage], *args: Any) -> None:
         """Subscribe, and open the files.
 
         Args:
@@ -153,7 +153,7 @@ class RecorderNode(Node):
         ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
         # Last, so that its files are there once everything is.
-        self._keeper = kind(*args)
+        self._storage = kind(*args)
         self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
         self._thread.start()
 
@@ -161,7 +161,7 @@ class RecorderNode(Node):
         """Write what waits, complete the files, and end."""
         self._waiting.put(None)
         self._thread.join()
-        self._keeper.close()
+        self._storage.close()
         self.destroy_node()
 
     def _taker(self, name: str) -> Callable[..., None]:
@@ -182,7 +182,7 @@ class RecorderNode(Node):
             if self.failure.done():
                 continue
             try:
-                self._keeper.keep(*item)
+                self._storage.write(*item)
                 self._count(item[0])
             except Exception as error:  # a full disk, or what no writer can write
                 self.failure.set_exception(error)
@@ -253,9 +253,9 @@ def main() -> int:
     try:
         rclpy.init()
         if args.bag is not None:
-            node = RecorderNode(BagKeeper, args.bag, args.topic)
+            node = RecorderNode(BagStorage, args.bag, args.topic)
         else:
-            node = RecorderNode(FolderKeeper, args.folder, args.fps)
+            node = RecorderNode(FolderStorage, args.folder, args.fps)
         rclpy.spin_until_future_complete(node, node.failure)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # its usual end

@@ -22,16 +22,19 @@ _IDLE_S, _BUSY_S = 4.0, 120.0
 class RigRun:
     """Plays a source through the real node, and waits until every image is accounted for."""
 
-    def __init__(self, folder: Path, num_expected: int | None, fps: float, is_live: bool) -> None:
-        """Prepare; nothing is started.
+    def __init__(
+        self, folder: Path, num_expected: int | None, fps: float, is_endless: bool
+    ) -> None:
+        """Describe a run; `execute` starts it.
 
         Args:
-            folder: for the logs of the processes.
-            num_expected: images that the camera will send, as far as it is known.
-            fps: images in a second, for the time to go.
-            is_live: a Ctrl-C ends the camera, and the run goes on to its end.
+            folder: receives the logs of the processes.
+            num_expected: number of images that the camera will send, None if that is not known.
+            fps: images per second, from which the remaining time is estimated.
+            is_endless: the source has no end of its own, so a Ctrl-C ends the camera only, and the
+                results of what it sent are awaited; otherwise a Ctrl-C ends the run.
         """
-        self._folder, self._is_live = folder, is_live
+        self._folder, self._is_endless = folder, ends_at_interrupt
         self._num_expected, self._fps = num_expected, fps
         self.sent: list[dict[str, Any]] = []
         """Events of the camera, one per frame."""
@@ -110,7 +113,7 @@ class RigRun:
             try:
                 self._take(group.next_event(0.2))
             except KeyboardInterrupt:
-                if not self._is_live or not group.is_running('camera'):
+                if not self._is_endless or not group.is_running('camera'):
                     raise
                 group.interrupt('camera')
             now_s = time.monotonic()
