@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.datasets.formats.panoptic_files import VipsegTruth
+from videomt_ros.datasets.formats.semantic_files import VspwTruth
 from videomt_ros.datasets.formats.vipseg import load_vipseg
-from videomt_ros.datasets.formats.vspw import VspwTruth, load_vspw
+from videomt_ros.datasets.formats.vspw import load_vspw
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.rle import MaskTrack, decode
 from videomt_ros.training.augment import ClipTransform

@@ -9,11 +9,7 @@ import pytest
 from PIL import Image
 
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.formats.vspw import (
-    load_vspw,
-    load_vspw_results,
-    vspw_dataset,
-)
+from videomt_ros.datasets.formats.vspw import load_vspw, load_vspw_results, vspw_dataset
 from videomt_ros.datasets.mask_png import write_mask
 from videomt_ros.datasets.synthetic.writing import write_dataset
 

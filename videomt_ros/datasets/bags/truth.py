@@ -13,8 +13,9 @@ from pathlib import Path
 from videomt_ros.datasets.bags.stamps import half_period, in_words, match_stamps
 from videomt_ros.datasets.dataset import Category, DatasetError, FamilyName
 from videomt_ros.datasets.formats.panoptic_files import VipsegVideo
+from videomt_ros.datasets.formats.semantic_files import VspwVideo
 from videomt_ros.datasets.formats.vipseg import load_vipseg
-from videomt_ros.datasets.formats.vspw import SPLITS, VspwVideo, load_vspw
+from videomt_ros.datasets.formats.vspw import SPLITS, load_vspw
 from videomt_ros.datasets.formats.ytvis import YtvisVideo, load_ytvis
 from videomt_ros.datasets.image_folder import stamps_of_names
 from videomt_ros.datasets.json_files import load_json

@@ -6,7 +6,7 @@ is a folder (or its subfolder `VSPW_480p`) with
     <split>.txt                         train, val, test: one video per line
     data/<video>/origin/<frame>.jpg
     data/<video>/mask/<frame>.png       0 void, 1..124 class, 255 ignored; no folder: no truth
-    label_num_dic_final.json            classes, see `datasets.formats.vspw_classes`
+    label_num_dic_final.json            classes, see `datasets.formats.semantic_files`
 
 and results are a folder with `<video>/<frame>.png`, whose pixels are category ids: 0..123, one
 below the masks' values.
@@ -15,131 +15,29 @@ below the masks' values.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from videomt_ros.datasets.dataset import Category, Dataset, DatasetError
+from videomt_ros.datasets.dataset import Dataset, DatasetError
 from videomt_ros.datasets.formats.file_search import read_video_list
-from videomt_ros.datasets.formats.vspw_classes import NUM_CLASSES, read_vspw_classes
+from videomt_ros.datasets.formats.semantic_files import (
+    VspwResults,
+    VspwTruth,
+    VspwVideo,
+    mask_folder,
+    read_vspw_classes,
+)
 from videomt_ros.datasets.image_folder import (
     ImageFolderVideo,
     find_files,
     regular_stamps,
     stamps_of_names,
 )
-from videomt_ros.datasets.mask_png import read_mask, read_size
+from videomt_ros.datasets.mask_png import read_size
 
 FPS = 15.0
 """Labelled frames a second of the official videos."""
-VOID = 255
-"""What a prediction may hold where the truth has no class."""
 SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
 """What users say -> what the lists are called."""
-
-
-@dataclass(frozen=True)
-class VspwVideo:
-    """One video of a split."""
-
-    video_id: str
-    size: tuple[int, int]
-    """(height, width) of its frames, in pixels."""
-    frame_names: tuple[str, ...]
-    """T names of PNGs, such as '00000123.png'; of the truth and of results alike."""
-    stamps_ns: tuple[int, ...] | None = None
-    """T stamps, where the names are whole numbers of nanoseconds."""
-
-    @property
-    def name(self) -> str:
-        """Of its folders."""
-        return self.video_id
-
-
-class VspwTruth:
-    """True masks of the videos of a split; one is read when it is asked for."""
-
-    def __init__(
-        self, folder: Path, categories: Sequence[Category], videos: Sequence[VspwVideo]
-    ) -> None:
-        """Keep what is known; see `load_vspw`."""
-        self.categories = tuple(categories)
-        self.videos = tuple(videos)
-        self._folder = folder
-        self._by_id = {video.video_id: video for video in videos}
-        values = np.arange(256)
-        known = [category.category_id + 1 for category in categories]
-        self._is_unknown = (values >= 1) & (values <= NUM_CLASSES) & ~np.isin(values, known)
-
-    def mask(self, video_id: str, t: int) -> NDArray[np.uint8]:
-        """Read the mask of a frame as it is in the file: (H, W) uint8.
-
-        0 and 125..255 are pixels without a class, others a category id + 1.
-
-        Raises:
-            DatasetError: the PNG cannot be read, has another size or mode, or an unknown class.
-        """
-        video = self._by_id[video_id]
-        path = _mask_folder(self._folder, video_id) / video.frame_names[t]
-        mask = read_mask(path, video.size)
-        values = _values(mask)
-        if (unknown := values[self._is_unknown[values]]).size:
-            raise DatasetError(
-                path,
-                [
-                    f'Expected values of the {len(self.categories)} classes of this data set '
-                    f'(category id + 1), 0 or 255, got {unknown.tolist()}.'
-                ],
-            )
-        return mask
-
-
-class VspwResults:
-    """Predicted masks for the videos of a truth; one is read when it is asked for."""
-
-    def __init__(self, folder: Path, videos: Sequence[VspwVideo]) -> None:
-        """Keep what is known; see `load_vspw_results`."""
-        self._folder = folder
-        self._by_id = {video.video_id: video for video in videos}
-        self.missing = tuple(
-            video.video_id for video in videos if not (folder / video.video_id).is_dir()
-        )
-        """Videos that have no result."""
-
-    def mask(
-        self, video_id: str, t: int, true_mask: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.uint8]:
-        """Read the mask of a frame: (H, W) uint8, 0..123.
-
-        Args:
-            video_id: of its video. One without a result is all VOID.
-            t: 0..T-1.
-            true_mask: (H, W), as `VspwTruth.mask` gives it; where it has a class, so must the
-                prediction. Elsewhere the prediction may hold anything.
-
-        Raises:
-            DatasetError: the PNG cannot be read, has another size or mode, or a pixel without a
-                class where it needs one.
-        """
-        video = self._by_id[video_id]
-        if video_id in self.missing:
-            return np.full(video.size, VOID, np.uint8)
-        path = self._folder / video_id / video.frame_names[t]
-        mask = read_mask(path, video.size)
-        if true_mask is not None and mask.max() >= NUM_CLASSES:
-            wrong = (mask >= NUM_CLASSES) & (true_mask >= 1) & (true_mask <= NUM_CLASSES)
-            if wrong.any():
-                raise DatasetError(
-                    path,
-                    [
-                        f'Expected a category id from 0 to {NUM_CLASSES - 1} (one below the '
-                        'values of the true masks) in every pixel that the truth has a class for, '
-                        f'got {_values(mask[wrong]).tolist()} in {wrong.sum()} of them.'
-                    ],
-                )
-        return mask
 
 
 def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
@@ -227,7 +125,7 @@ def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
     faults: list[str] = []
     base = _find_base(root)
     names = _read_list(base, split, faults)
-    has_truth = any(find_files(_mask_folder(base, each), ('.png',)) for each in names)
+    has_truth = any(find_files(mask_folder(base, each), ('.png',)) for each in names)
     if has_truth:
         truth = _read_truth(base, names, faults)
         categories, labelled = truth.categories, {each.video_id: each for each in truth.videos}
@@ -263,10 +161,6 @@ def _find_base(root: Path) -> Path:
     return root / 'VSPW_480p' if (root / 'VSPW_480p').is_dir() else root
 
 
-def _mask_folder(base: Path, video_id: str) -> Path:
-    return base / 'data' / video_id / 'mask'
-
-
 def _read_list(base: Path, split: str, faults: list[str]) -> list[str]:
     """Videos of a split."""
     if split not in SPLITS:
@@ -279,7 +173,7 @@ def _read_truth(base: Path, names: list[str], faults: list[str]) -> VspwTruth:
     categories = read_vspw_classes(base, faults)
     found = []
     for video_id in names:
-        folder = _mask_folder(base, video_id)
+        folder = mask_folder(base, video_id)
         found.append(_find_video(video_id, folder, find_files(folder, ('.png',)), faults))
     return VspwTruth(base, categories, [video for video in found if video])
 
@@ -319,8 +213,3 @@ def _unpaired(video: VspwVideo, folder: Path, images: dict[str, Path]) -> list[s
         'of that name, but there is none.'
         for stem in sorted(set(images) - stems)
     ]
-
-
-def _values(mask: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Distinct values of a mask, rising."""
-    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

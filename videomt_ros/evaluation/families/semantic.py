@@ -12,13 +12,8 @@ from scipy import ndimage
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Category, Dataset, Video
-from videomt_ros.datasets.formats.vspw import (
-    NUM_CLASSES,
-    VOID,
-    VspwVideo,
-    load_vspw,
-    load_vspw_results,
-)
+from videomt_ros.datasets.formats.semantic_files import NUM_CLASSES, VOID, VspwVideo
+from videomt_ros.datasets.formats.vspw import load_vspw, load_vspw_results
 from videomt_ros.datasets.mask_png import write_mask
 from videomt_ros.evaluation.families.family import (
     Family,
