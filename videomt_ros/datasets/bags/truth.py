@@ -134,7 +134,7 @@ def match_video(truth: BagTruth, stamps_ns: Sequence[int], what: str) -> Match:
             f'{len(matches)}: {names}. Give a file with the right one alone.'
         )
         raise DatasetError(truth.path, [fault])
-    ranges = '; '.join(f'{video.name}: {_span(video.stamps_ns)}' for video in truth.videos[:5])
+    spans = '; '.join(f'{video.name}: {_span(video.stamps_ns)}' for video in truth.videos[:5])
     more = f'; and {len(truth.videos) - 5} more' if len(truth.videos) > 5 else ''
     fault = (
         f'No annotated frame has the stamp of one of the {len(stamps_ns)} {what}, which go from '
