@@ -197,3 +197,11 @@ def test_images_of_another_mean_are_told_of(tmp_path, caplog):
         with caplog.at_level(logging.WARNING, logger='videomt_ros'):
             loaded(config, written(tmp_path, vit.state_dict()))
         assert ('normalised by mean [122.771' in caplog.text) == told
+
+
+def test_weights_of_a_vit_that_are_no_numbers_are_named(tmp_path):
+    config = CONFIGS['dinov2']
+    tensors = random_vit(timm_name(config), img_size=64, patch_size=16).state_dict()
+    tensors['norm.bias'][2] = float('nan')
+    with pytest.raises(CheckpointError, match=r'not finite numbers \(1\): norm.bias'):
+        loaded(config, written(tmp_path, tensors))

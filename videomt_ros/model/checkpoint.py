@@ -17,18 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from videomt_ros.files import whole_file
-from videomt_ros.model import hub
+from videomt_ros.model import hub, presets
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
-from videomt_ros.model.presets import (
-    Preset,
-    find_preset,
-    load_preset,
-    preset_names,
-    readable_presets,
-)
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
 
 
@@ -120,8 +113,8 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         CheckpointError: the weights can't be found or read.
     """
     text = str(source)
-    if isinstance(source, str) and text in preset_names():
-        return _read_preset(load_preset(text))
+    if isinstance(source, str) and text in presets.preset_names():
+        return _read_preset(presets.load_preset(text))
     path = Path(text).expanduser()
     if path.exists():
         return _read(path)
@@ -130,10 +123,10 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     suffixes = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
     if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
         raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
-    return _read_preset(load_preset(text))  # an error, which lists the names that come near
+    return _read_preset(presets.load_preset(text))  # fails, and lists similar names
 
 
-def _read_preset(preset: Preset) -> Checkpoint:
+def _read_preset(preset: presets.Preset) -> Checkpoint:
     path = preset.path or hub.fetch_file(preset.source, preset.file)
     if not path.is_file():
         raise CheckpointError(f'{path}: the weights of {preset.name} are missing.')
@@ -149,7 +142,8 @@ def _read_hub(repository: str) -> Checkpoint:
             f'{error} There is no file or folder {repository} here either.'
         ) from None
     if not (folder / 'config.json').is_file():
-        names = [preset.name for preset in readable_presets() if preset.source == repository]
+        known = presets.readable_presets()
+        names = [preset.name for preset in known if preset.source == repository]
         instead = f' Its files load by name: {", ".join(names)}.' if names else ''
         raise CheckpointError(
             f'Expected config.json and model.safetensors in {repository}, the repository has no '
@@ -158,16 +152,16 @@ def _read_hub(repository: str) -> Checkpoint:
     return _read(folder, name=repository.split('/')[1])
 
 
-def _read(path: Path, preset: Preset | None = None, name: str = '') -> Checkpoint:
+def _read(path: Path, preset: presets.Preset | None = None, name: str = '') -> Checkpoint:
     """Read a file or folder; a preset that describes it is found by its name if none is given."""
     weights = read_weights(path)
     layout = find_layout(weights)
     if weights.config is not None:
         name = name or weights.path.resolve().name
-        preset = preset or find_preset(converted=name)
+        preset = preset or presets.find_preset(converted=name)
     else:
         name = path.stem
-        preset = preset or find_preset(file=path.name)
+        preset = preset or presets.find_preset(file=path.name)
     settings = layout.read_settings(weights)
     name = settings.get('name') or (preset.name if preset else name)
     return Checkpoint(str(weights.path), name, weights.tensors, layout, settings, preset)

@@ -27,15 +27,9 @@ SHIPPED = 'shipped'
 
 _TEXTS = ('source', 'file', 'converted', 'licence', 'size', 'classes')
 _SETTINGS = (
-    'family',
-    'task',
-    'table_size',
-    'num_queries',
-    'num_query_blocks',
-    'propagation',
-    'norm_queries',
-    'test_size',
-)
+    'family', 'task', 'table_size', 'num_queries', 'num_query_blocks', 'propagation',
+    'norm_queries', 'test_size',
+)  # fmt: skip
 _FIELDS = (*_TEXTS, 'published', *_SETTINGS)
 
 
