@@ -34,7 +34,7 @@ class RigRun:
             is_endless: the source has no end of its own, so a Ctrl-C ends the camera only, and the
                 results of what it sent are awaited; otherwise a Ctrl-C ends the run.
         """
-        self._folder, self._is_endless = folder, ends_at_interrupt
+        self._folder, self._is_endless = folder, is_endless
         self._num_expected, self._fps = num_expected, fps
         self.sent: list[dict[str, Any]] = []
         """Events of the camera, one per frame."""
