@@ -22,7 +22,7 @@ def home(tmp_path_factory) -> Path:
     """Data sets, and the bags that the command makes of them."""
     folder = tmp_path_factory.mktemp('home')
     for benchmark, name in NAMES.items():
-        write_dataset(benchmark, folder / benchmark, 2, NUM_FRAMES, seed=29)  # type: ignore[arg-type]
+        write_dataset(benchmark, folder / benchmark, 2, NUM_FRAMES, seed=29)
         command = ['bag', 'make', '--dataset', name, '--root', str(folder / benchmark)]
         assert main([*command, '--out', str(folder / f'{benchmark}_bags')]) == 0
     return folder

@@ -42,7 +42,7 @@ def arguments(benchmark, truth, results, *more):
 
 @pytest.fixture(params=WRITERS)
 def perfect(request, tmp_path):
-    """FamilyName, truth, and results that are the truth."""
+    """Family, truth, and results that are the truth."""
     return request.param, *WRITERS[request.param](tmp_path)
 
 

@@ -34,7 +34,7 @@ def net():
 def datasets(tmp_path_factory) -> dict[str, Dataset]:
     home = tmp_path_factory.mktemp('data')
     for benchmark in NAMES:
-        write_dataset(benchmark, home / benchmark, 2, NUM_FRAMES, seed=29)  # type: ignore[arg-type]
+        write_dataset(benchmark, home / benchmark, 2, NUM_FRAMES, seed=29)
     return {benchmark: open_dataset(name, home / benchmark) for benchmark, name in NAMES.items()}
 
 

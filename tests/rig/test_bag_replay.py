@@ -59,7 +59,7 @@ def bags(tmp_path_factory) -> Mapping[str, tuple[Path, Path]]:
     home = tmp_path_factory.mktemp('bags')
     found = {}
     for benchmark, name in NAMES.items():
-        write_dataset(benchmark, home / benchmark, 1, NUM_FRAMES, seed=29)  # type: ignore[arg-type]
+        write_dataset(benchmark, home / benchmark, 1, NUM_FRAMES, seed=29)
         dataset = open_dataset(name, home / benchmark)
         (bag,) = make_bags(dataset, home / f'{benchmark}_bags')
         end = '_vspw' if benchmark == 'vspw' else '.json'

@@ -24,7 +24,7 @@ def write_labelled(dataset: str, root: Path, num_videos: int = 2, num_frames: in
         write_coco(dataset, root, num_videos)
     else:
         benchmark = dataset if dataset in ('vipseg', 'vspw') else 'ytvis'
-        write_dataset(benchmark, root, num_videos, num_frames, size=SIZE)  # type: ignore[arg-type]
+        write_dataset(benchmark, root, num_videos, num_frames, size=SIZE)
 
 
 def write_coco(dataset: str, root: Path, num_images: int) -> Path:

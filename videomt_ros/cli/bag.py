@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    from videomt_ros.datasets.bags.truth_writing import truth_paths
+    from videomt_ros.datasets.bags.truth_formats import TRUTH_FORMATS
     from videomt_ros.datasets.bags.writing import BagFormat, make_bags
     from videomt_ros.datasets.benchmarks import open_dataset
 
@@ -84,7 +84,7 @@ def _make(args: argparse.Namespace) -> int:
     truth = 'each with its truth beside it' if dataset.truth else 'without truth'
     print(f'{len(bags)} {"bag" if len(bags) == 1 else "bags"} in {args.out}, {truth}')
     if bags and dataset.truth:
-        beside = truth_paths(args.out, dataset, dataset.videos[0])[-1]
+        beside = TRUTH_FORMATS[dataset.family].paths(args.out, dataset.videos[0])[-1]
         print(shlex.join(['videomt', 'evaluate', '--bag', str(bags[0]), '--truth', str(beside)]))
     return 0
 

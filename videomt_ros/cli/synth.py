@@ -10,9 +10,9 @@ HELP = 'write synthetic scenes as a data set with exact truth'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument(
-        '--format', choices=('ytvis', 'vipseg', 'vspw'), required=True, help='of the files'
-    )
+    from videomt_ros.datasets.synthetic.writing import FORMATS
+
+    parser.add_argument('--format', choices=tuple(FORMATS), required=True, help='of the files')
     parser.add_argument('--videos', type=int, required=True, help='how many')
     parser.add_argument('--out', type=Path, required=True, help='new or empty folder')
     parser.add_argument('--frames', type=int, default=40, help='of each video; default: 40')
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     """Write the data set, and say how it is evaluated."""
     from tqdm import tqdm
 
-    from videomt_ros.datasets.synthetic.writing import write_dataset
+    from videomt_ros.datasets.synthetic.writing import FORMATS, write_dataset
 
     with tqdm(total=args.videos, unit='video', disable=None) as bar:
         write_dataset(
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
             stuff=args.stuff,
             hidden_frames=args.hidden_frames and tuple(args.hidden_frames),
         )
-    name = {'ytvis': 'ytvis2019'}.get(args.format, args.format)
+    name = FORMATS[args.format].benchmark
     print(f'{args.videos} videos of {args.frames} frames in {args.out}')
     model = 'demo_panoptic' if args.stuff else 'demo'
     print(f'videomt evaluate --model {model} --dataset {name} --root {args.out}')

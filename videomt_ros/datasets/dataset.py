@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-FamilyName = Literal['ytvis', 'vipseg', 'vspw']
-"""Family of file formats and metrics: instances, panoptic, semantic."""
 
 _MAX_FAULTS = 20
 """Faults that an error prints; all of them are in its list."""
@@ -123,7 +120,8 @@ class Dataset:
 
     name: str
     """As the user named it, such as 'ytvis2019'."""
-    family: FamilyName
+    family: str
+    """Family of its file formats and metrics, a name in `evaluation.families.FAMILIES`."""
     categories: tuple[Category, ...]
     videos: Sequence[Video]
     truth: tuple[Path, ...] = ()

@@ -8,7 +8,7 @@ Letters: T frames, N objects of a clip, H W size of the source, h w size of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -159,11 +159,19 @@ def open_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    if dataset.family == 'ytvis':
-        return InstanceTruth(dataset.truth, class_of)
-    if dataset.family == 'vipseg':
-        return PanopticTruth(load_vipseg(dataset.truth[0], dataset.truth_masks), class_of)
-    return SemanticTruth(load_vspw(dataset.truth[0], dataset.split), class_of)
+    return _OPENERS[dataset.family](dataset, class_of)
+
+
+_OPENERS: Mapping[str, Callable[[Dataset, Mapping[int, int]], ClipTruth]] = {
+    'ytvis': lambda dataset, class_of: InstanceTruth(dataset.truth, class_of),
+    'vipseg': lambda dataset, class_of: PanopticTruth(
+        load_vipseg(dataset.truth[0], dataset.truth_masks), class_of
+    ),
+    'vspw': lambda dataset, class_of: SemanticTruth(
+        load_vspw(dataset.truth[0], dataset.split), class_of
+    ),
+}
+"""What opens the truth of each family of data sets."""
 
 
 def _renumbered(ids: NDArray[np.uint32], numbers: Mapping[int, int]) -> NDArray[np.uint16]:

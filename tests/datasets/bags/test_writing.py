@@ -28,7 +28,7 @@ BENCHMARKS = pytest.mark.parametrize('benchmark', list(NAMES))
 def roots(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp('data')
     for benchmark in NAMES:
-        write_dataset(benchmark, folder / benchmark, 2, 4, seed=5)  # type: ignore[arg-type]
+        write_dataset(benchmark, folder / benchmark, 2, 4, seed=5)
     return {benchmark: folder / benchmark for benchmark in NAMES}
 
 

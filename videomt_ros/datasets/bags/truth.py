@@ -16,20 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from videomt_ros.datasets.dataset import Category, DatasetError, FamilyName
-from videomt_ros.datasets.formats.panoptic_files import VipsegVideo
-from videomt_ros.datasets.formats.semantic_files import VspwVideo
-from videomt_ros.datasets.formats.vipseg import load_vipseg
-from videomt_ros.datasets.formats.vspw import SPLITS, load_vspw
-from videomt_ros.datasets.formats.ytvis import YtvisVideo, load_ytvis
+from videomt_ros.datasets.bags.truth_formats import StampedVideo, find_truth_format
+from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.image_folder import stamps_of_names
-from videomt_ros.datasets.json_files import load_json
-
-_HOW_TO_ADD = {
-    'ytvis': 'Add to the video a field `stamps_ns`: one whole number of nanoseconds per frame.',
-    'vipseg': 'Add to each of its images a field `stamp_ns`: a whole number of nanoseconds.',
-    'vspw': 'Name its masks by the stamps of their images in nanoseconds.',
-}
 
 
 @dataclass(frozen=True)
@@ -49,17 +38,14 @@ class TimedVideo:
 class BagTruth:
     """What the labels of a recording are, and where they lie."""
 
-    family: FamilyName
+    family: str
     path: Path
     categories: tuple[Category, ...]
     videos: tuple[TimedVideo, ...]
+    masks: Path | None = None
+    """Folder of the true PNGs, for VIPSeg."""
     split: str = ''
-    """For VSPW."""
-
-    @property
-    def masks(self) -> Path | None:
-        """Folder of the true PNGs, for VIPSeg."""
-        return self.path.parent / 'panomasksRGB' if self.family == 'vipseg' else None
+    """Name of the list of videos, for VSPW."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +73,17 @@ def load_bag_truth(path: Path) -> BagTruth:
     Raises:
         DatasetError: they cannot be used, or a video has no stamps.
     """
-    if path.is_dir():
-        split = _vspw_split(path)
-        truth = load_vspw(path, split)
-        videos = _with_stamps(path, 'vspw', truth.videos)
-        return BagTruth('vspw', path, truth.categories, videos, split)
-    content = load_json(path)
-    records = content.get('videos') if isinstance(content, dict) else None
-    first = records[0] if isinstance(records, list) and records else {}
-    del content, records  # they may be large, and the loaders read and check the file themselves
-    if isinstance(first, dict) and 'images' in first:
-        panoptic = load_vipseg(path)
-        videos = _with_stamps(path, 'vipseg', panoptic.videos)
-        return BagTruth('vipseg', path, panoptic.categories, videos)
-    instances = load_ytvis(path)
-    if not instances.has_annotations:
-        raise DatasetError(path, ['Expected a field `annotations`; there is no truth without.'])
-    videos = _with_stamps(path, 'ytvis', instances.videos)
-    return BagTruth('ytvis', path, instances.categories, videos)
+    truth_format = find_truth_format(path)
+    loaded = truth_format.load(path)
+    videos = _with_stamps(path, loaded.videos, truth_format.how_to_add_stamps)
+    return BagTruth(
+        truth_format.family,
+        path,
+        loaded.categories,
+        videos,
+        truth_format.masks_folder(path),
+        loaded.split,
+    )
 
 
 def match_video(truth: BagTruth, stamps_ns: Sequence[int], what: str) -> Match:
@@ -204,15 +183,13 @@ def _seconds(stamp_ns: int) -> str:
 
 
 def _with_stamps(
-    path: Path,
-    family: FamilyName,
-    videos: Sequence[YtvisVideo | VipsegVideo | VspwVideo],
+    path: Path, videos: Sequence[StampedVideo], how_to_add_stamps: str
 ) -> tuple[TimedVideo, ...]:
     faults, timed = [], []
     for video in videos:
         stamps_ns = video.stamps_ns or stamps_of_names(video.frame_names)
         if stamps_ns is None:
-            faults.append(f'Video {video.name} has no stamps. {_HOW_TO_ADD[family]}')
+            faults.append(f'Video {video.name} has no stamps. {how_to_add_stamps}')
         elif any(b <= a for a, b in zip(stamps_ns, stamps_ns[1:], strict=False)):
             faults.append(f'Video {video.name}: expected stamps that rise from frame to frame.')
         else:
@@ -224,17 +201,3 @@ def _with_stamps(
     if faults:
         raise DatasetError(path, faults)
     return tuple(timed)
-
-
-def _vspw_split(folder: Path) -> str:
-    """The split that a folder has a list of; val if there are several."""
-    bases = (folder, folder / 'VSPW_480p')
-    found = [
-        split
-        for split in ('val', *sorted(set(SPLITS.values()) - {'val'}))
-        if any((base / f'{split}.txt').is_file() for base in bases)
-    ]
-    if not found:
-        names = ', '.join(f'{split}.txt' for split in sorted(set(SPLITS.values())))
-        raise DatasetError(folder, [f'Expected a list of videos out of {names}, got none.'])
-    return found[0]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from videomt_ros.datasets.bags.truth_writing import TruthWriter, bag_name, truth_paths
+from videomt_ros.datasets.bags.truth_formats import TRUTH_FORMATS, bag_name
 from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
 
 TOPIC = '/camera/image_raw'
@@ -69,11 +69,12 @@ def make_bags(
         ValueError: a name is taken already, or two videos would take one.
         DatasetError: the data set cannot be read, or an annotated frame has no image.
     """
+    truth = TRUTH_FORMATS[dataset.family]
     names = [bag_name(video) for video in dataset.videos]
     taken = [
         path
         for video, name in zip(dataset.videos, names, strict=True)
-        for path in (out / name, *truth_paths(out, dataset, video))
+        for path in (out / name, *truth.paths(out, video))
         if os.path.lexists(path)
     ]
     if taken:
@@ -83,17 +84,17 @@ def make_bags(
         )
     if len(set(names)) < len(names):
         raise ValueError('Expected videos with different names; some differ in "/" and "_" only.')
-    truth = TruthWriter(dataset) if dataset.truth else None
+    contents = truth.read_contents(dataset)
     out.mkdir(parents=True, exist_ok=True)
     bags = []
     for number, (video, name) in enumerate(zip(dataset.videos, names, strict=True)):
         with TemporaryDirectory(prefix='.make-', dir=out) as scratch:
             start_ns = _FIRST_NS + number * _APART_NS
             stamps_ns = _write_bag(video, Path(scratch, name), form or BagFormat(), start_ns)
-            if truth is not None:
-                truth.write(video, stamps_ns, Path(scratch))
+            if dataset.truth:
+                truth.write(dataset, contents, video, stamps_ns, Path(scratch))
             # The truth first: a bag that is there has its truth.
-            for path in (*truth_paths(Path(scratch), dataset, video), Path(scratch, name)):
+            for path in (*truth.paths(Path(scratch), video), Path(scratch, name)):
                 if path.exists():
                     target = out / path.relative_to(scratch)
                     target.parent.mkdir(exist_ok=True)

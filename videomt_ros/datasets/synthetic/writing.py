@@ -10,14 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.dataset import FamilyName
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.rle import encode, rle_to_json
@@ -31,7 +30,7 @@ START_NS = 1_700_000_000_000_000_000
 
 
 def write_dataset(
-    family: FamilyName,
+    family: str,
     out: Path,
     num_videos: int,
     num_frames: int = 40,
@@ -44,7 +43,7 @@ def write_dataset(
     """Write a labelled data set.
 
     Args:
-        family: whose format.
+        family: name of the family whose format is written, one of `FORMATS`.
         out: new or empty folder. It appears once all is written.
         num_videos: at least 1.
         num_frames: of each video, at least 1.
@@ -62,8 +61,10 @@ def write_dataset(
             'Expected 1 or more videos of 1 or more frames and a seed of 0 or more, '
             f'got {num_videos} videos, {num_frames} frames, seed {seed}.'
         )
-    if stuff and family == 'ytvis':
-        raise ValueError('Expected vipseg or vspw for scenes with stuff, got ytvis: it has none.')
+    drawn_format = FORMATS[family]
+    if stuff and not drawn_format.has_stuff:
+        able = ' or '.join(name for name, each in FORMATS.items() if each.has_stuff)
+        raise ValueError(f'Expected {able} for scenes with stuff, got {family}: it has none.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
     scenes = [
@@ -75,8 +76,7 @@ def write_dataset(
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    write = {'ytvis': _write_ytvis, 'vipseg': _write_vipseg, 'vspw': _write_vspw}[family]
-    write(partial, scenes, progress)
+    drawn_format.write(partial, scenes, progress)
     if out.exists():
         out.rmdir()
     partial.rename(out)
@@ -199,3 +199,21 @@ def _visible(ids: NDArray[np.uint16]) -> list[int]:
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=JPEG_QUALITY)
+
+
+class DrawnFormat(NamedTuple):
+    """A format in which scenes are written."""
+
+    write: Callable[[Path, list[Scene], Callable[[int], None]], None]
+    benchmark: str
+    """Name under which `open_dataset` reads it."""
+    has_stuff: bool = True
+    """Whether sky, ground and walls can have labels."""
+
+
+FORMATS = {
+    'ytvis': DrawnFormat(_write_ytvis, 'ytvis2019', has_stuff=False),
+    'vipseg': DrawnFormat(_write_vipseg, 'vipseg'),
+    'vspw': DrawnFormat(_write_vspw, 'vspw'),
+}
+"""All formats by the name of their family."""
