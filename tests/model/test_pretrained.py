@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from videomt_ros.model.backbone import Backbone, timm_name
+from videomt_ros.model.checkpoint import load_vit
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.pretrained import load_vit
 from videomt_ros.model.weight_files import CheckpointError
 
 SIZES = {'embed_dim': 32, 'depth': 2, 'num_heads': 2}

@@ -1,8 +1,8 @@
-"""Plain Vision Transformers of timm behind one face: embed, encoder blocks, query blocks, norm.
+"""Plain Vision Transformers of timm behind one interface: encoder, query blocks, final norm.
 
 Three families: DINOv2 with registers (timm `VisionTransformer`, a table of positions), DINOv3 and
-EVA-02 (timm `Eva`, rotary positions; EVA-02 also has a table). Weights stay under timm's own names
-in `vit`, so that any timm checkpoint maps without a table of its own.
+EVA-02 (timm `Eva`, rotary positions; EVA-02 also has a table). Weights keep timm's names below
+`vit`, so that checkpoints of timm need no key map.
 
 Letters: B batch, C channels, Q queries, P prefix tokens (class token and registers),
 h w patch grid, N = P + h * w tokens.
@@ -10,6 +10,7 @@ h w patch grid, N = P + h * w tokens.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
 
-# timm's names by width. EVA-02 differs by size in more than width (fused q, k, v; a norm inside
-# the MLP), so a width that is not listed is built like the smallest of its family.
+# Names of timm's models by width. The sizes of EVA-02 differ in more than their width (fused q,
+# k, v; a norm inside the MLP), so a width not listed is built like the smallest of its family.
 TIMM_NAMES = {
     'dinov2': {
         384: 'vit_small_patch14_reg4_dinov2',
@@ -42,13 +43,13 @@ TIMM_NAMES = {
 
 
 def timm_name(config: VidEoMTConfig) -> str:
-    """Name of the timm model whose design this configuration follows."""
+    """Return the name of the timm model whose design a configuration follows."""
     names = TIMM_NAMES[config.family]
     return names.get(config.embed_dim, names[384])
 
 
 def build_vit(config: VidEoMTConfig) -> Any:
-    """Build the timm network of a configuration, without weights and without a head."""
+    """Build the timm network of a configuration, with random weights and without a head."""
     arguments: dict[str, Any] = {
         'img_size': config.table_size,
         'patch_size': config.patch_size,
@@ -64,8 +65,50 @@ def build_vit(config: VidEoMTConfig) -> Any:
     return timm.create_model(timm_name(config), pretrained=False, **arguments)
 
 
+def check_design(config: VidEoMTConfig, name: str) -> None:
+    """Raise ValueError unless a model of timm is built like the ViT of a configuration."""
+    own = timm_name(config)
+    model = name.partition('.')[0]
+    if not timm.is_model(model):
+        near = get_close_matches(model, timm.list_models())
+        meant = f' Nearest: {", ".join(near)}.' if near else ''
+        raise ValueError(
+            f'Expected the name of a model of timm, which has no {model}.{meant} '
+            f'The network is built like {own}.'
+        )
+    # The name without the suffix is the same model without biases on q and v, which equal zeros.
+    fits = model in (own, own.removesuffix('_qkvb'))
+    size = next((s for s in VIT_SIZES.values() if s['embed_dim'] == config.embed_dim), None)
+    if config.embed_dim in TIMM_NAMES[config.family] and size:
+        # The tensors of a wrong number of heads would fit.
+        fits &= (config.depth, config.num_heads) == (size['depth'], size['num_heads'])
+    if not fits:
+        raise ValueError(
+            f'Expected weights that fit the network, of family {config.family}, embed_dim '
+            f'{config.embed_dim}, depth {config.depth} and num_heads {config.num_heads} (built '
+            f'like {own}{f" with {size}" if size else ""}), got those of {name}. Choose others in '
+            'init_from, or another network.'
+        )
+
+
+def pretrained_record(name: str) -> Any:
+    """Find timm's record of pretrained weights: their hub repository, and their images' mean.
+
+    Raises:
+        ValueError: timm has no weights of this name.
+    """
+    try:
+        about = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        about = None
+    if about is None:
+        known = timm.list_pretrained(f'{name.partition(".")[0]}.*')
+        raise ValueError(f'Expected the name of weights of timm, got {name}. Try {known}.')
+    return about
+
+
 class Backbone(nn.Module):
-    """A ViT whose last `num_query_blocks` blocks take Q query tokens in front of their own.
+    """A ViT whose last `num_query_blocks` blocks take Q query tokens in front of the others.
 
     Token order in the query blocks: [queries | class token, registers | patches].
     """
@@ -77,16 +120,17 @@ class Backbone(nn.Module):
         self.num_encoder_blocks = config.depth - config.num_query_blocks
         self.rotary = config.family != 'dinov2'
         self.checkpointing = False
-        """Keep no activations of a block for the backward pass, but compute them again."""
+        """Whether blocks keep no activations, which the backward pass then computes again."""
         if self.rotary:
-            # timm rotates every token after the prefix. Queries have no place in the image: they
-            # join the prefix of the blocks that see them, or the patches' angles would slip by Q.
+            # timm rotates every token after the prefix. Queries have no place in the image, so
+            # they count as prefix in the blocks that see them; else the angles of the patches
+            # would be shifted by Q.
             for block in self.query_blocks:
                 block.attn.num_prefix_tokens += config.num_queries
 
     @property
     def query_blocks(self) -> Any:
-        """The blocks that see queries."""
+        """Blocks that see queries, first block first."""
         return self.vit.blocks[self.num_encoder_blocks :]
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -109,23 +153,23 @@ class Backbone(nn.Module):
     def run_block(
         self, block: nn.Module, tokens: Tensor, rope: Tensor | None, mask: Tensor | None = None
     ) -> Tensor:
-        """One transformer block; mask is bool, (B, 1, N, N), True where attention is allowed."""
+        """Run one block; mask is bool, (B, 1, N, N), True where attention is allowed."""
         arguments: dict[str, Any] = {'attn_mask': mask} | ({'rope': rope} if self.rotary else {})
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            # Blocks draw nothing at random, so there is no such state to keep either.
+            # Blocks use no random numbers, so the state of the generator need not be kept either.
             return checkpoint(
                 block, tokens, use_reentrant=False, preserve_rng_state=False, **arguments
             )
         return block(tokens, **arguments)
 
     def norm(self, tokens: Tensor) -> Tensor:
-        """The final norm."""
+        """Apply the final norm."""
         return self.vit.norm(tokens)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Features of frames without queries: tokens after the final norm, (B, N, C).
+        """Compute the features of frames without queries: tokens after the final norm, (B, N, C).
 
-        Only a network with `num_queries` = 0 may be asked for them (see __init__).
+        Only valid with `num_queries` = 0, since rotary positions otherwise expect queries.
         """
         tokens, rope = self.encode(frames)
         for block in self.query_blocks:
@@ -134,7 +178,7 @@ class Backbone(nn.Module):
 
 
 def check_frames(frames: Tensor, patch_size: int) -> None:
-    """Raise ValueError unless frames are (B, 3, H, W) with sides that hold whole patches."""
+    """Raise ValueError unless frames are (B, 3, H, W) with sides that are multiples of a patch."""
     if frames.ndim != 4 or frames.shape[1] != 3:
         raise ValueError(f'Expected frames of shape (B, 3, H, W), got {tuple(frames.shape)}.')
     height, width = frames.shape[-2:]

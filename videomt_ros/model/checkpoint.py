@@ -1,28 +1,34 @@
-"""Weights into a network, strictly, and out of it.
+"""Loading weights into a network, strictly, and saving them.
 
-`load_model` is the one way in. It takes the original `.pth` files, a folder of transformers, our
-own file, a checkpoint of `videomt train`, a hub name or a name from `models/`. The content of a
-file decides what it is; sizes are read from its tensors.
+`load_model` takes the original `.pth` files, a folder of transformers, our own file, a checkpoint
+of `videomt train`, a hub name or a name from `models/`. The content of a file decides what it is;
+sizes are read from its tensors. `load_vit` takes timm's pretrained ViTs, for the backbone alone.
+Both read files and compare tensors in the same way.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
+from timm.models import eva, vision_transformer
 from torch import Tensor
 
 from videomt_ros.files import whole_file
 from videomt_ros.model import hub, presets
+from videomt_ros.model.backbone import check_design, pretrained_record
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
-from videomt_ros.model.layouts import VERSION, find_layout
+from videomt_ros.model.layouts import TIMM, VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -64,6 +70,46 @@ def load_config(source: str | Path) -> VidEoMTConfig:
         CheckpointError: the weights can't be found or read, or don't tell enough.
     """
     return build_config(read_checkpoint(source), {})
+
+
+def load_vit(vit: Any, config: VidEoMTConfig, name: str, file: Path | None = None) -> None:
+    """Load pretrained weights into the ViT of a network, as strictly as `load_model`.
+
+    Args:
+        vit: `backbone.vit` of a network of this configuration, on the CPU.
+        config: configuration of the network.
+        name: name of a model of timm, such as 'vit_small_patch14_reg4_dinov2'; a tag behind a
+            point says which of its weights are meant.
+        file: file with these weights, as timm or their authors publish them; None: downloaded,
+            unless they are in the cache.
+
+    Raises:
+        ValueError: timm has no such model, or it is of another family or size than the network.
+        CheckpointError: the weights are out of reach, damaged, or not those of this model; the
+            message names every missing, unknown and misshapen key.
+    """
+    check_design(config, name)
+    about = pretrained_record(name)
+    mean, std = ([round(255 * value, 3) for value in values] for values in (about.mean, about.std))
+    if mean != list(config.pixel_mean):
+        logger.warning(
+            '%s was trained on images normalised by mean %s and std %s; network.pixel_mean and '
+            'network.pixel_std differ.',
+            name, mean, std,
+        )  # fmt: skip
+    origin = str(file)
+    if file is None:
+        origin = f'{about.hf_hub_id} of the Hugging Face hub'
+        try:
+            file = hub.fetch_file(about.hf_hub_id, 'model.safetensors')
+        except CheckpointError as error:
+            raise CheckpointError(f'{error} A file goes in as timm:{name}:FILE.') from None
+    elif not file.is_file():
+        raise CheckpointError(f'{file}: expected the weights of {name}, there is no such file.')
+    # Read here, because timm would run code that hides in a file.
+    tensors = _convert_vit(read_weights(file).tensors, vit, config.family, '_qkvb' in name)
+    vit.load_state_dict(fit_tensors(Checkpoint(origin, name, tensors, TIMM), vit.state_dict()))
+    logger.info('The ViT starts from %s, %s.', name, origin)
 
 
 def save_model(
@@ -137,7 +183,7 @@ def _read_hub(repository: str) -> Checkpoint:
     try:
         folder = hub.fetch_folder(repository)
     except CheckpointError as error:
-        # It may have been meant as a path and be misspelt.
+        # The text may be a misspelt path.
         raise CheckpointError(
             f'{error} There is no file or folder {repository} here either.'
         ) from None
@@ -241,6 +287,31 @@ def fit_tensors(
         )
         for key, target in targets.items()
     }
+
+
+def _convert_vit(
+    tensors: dict[str, Tensor], vit: Any, family: str, has_biases: bool
+) -> dict[str, Tensor]:
+    """Convert tensors to the names and sizes of a ViT with timm's code, without a classifier.
+
+    A patch embedding of another size is resampled so that it answers enlarged patches alike
+    (FlexiViT, arXiv 2212.08013), a table of positions bicubically. So DINOv2 and EVA-02, trained
+    with patches of 14 pixels, start networks with 16.
+    """
+    module: Any = vision_transformer if family == 'dinov2' else eva
+    found: dict[str, Tensor] = module.checkpoint_filter_fn(tensors, vit)
+    found = {key: value for key, value in found.items() if not key.startswith('head.')}
+    if 'norm.weight' not in found:
+        # timm's EVA-02 pools before its final norm and calls it so; there is but one.
+        found = {key.replace('fc_norm.', 'norm.'): value for key, value in found.items()}
+    if has_biases:
+        return found
+    zeros = {
+        key: value.new_zeros(value.shape)
+        for key, value in vit.state_dict().items()
+        if key.endswith(('.q_bias', '.v_bias'))
+    }
+    return zeros | found
 
 
 def _is_finite(values: Tensor) -> bool:

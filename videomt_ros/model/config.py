@@ -71,8 +71,8 @@ class VidEoMTConfig:
     test_size: int = 448
     """Short side in pixels to which an image is resized, with its aspect ratio kept."""
     size_divisor: int = 32
-    """Number of pixels, a multiple of `patch_size`, to a multiple of which the input is padded on
-    its right and at its bottom."""
+    """Number of pixels to a multiple of which an input is padded right and bottom; it is itself a
+    multiple of `patch_size`."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Mean that is subtracted from each pixel, RGB on the scale 0..255; default of ImageNet."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)

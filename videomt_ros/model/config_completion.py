@@ -1,7 +1,7 @@
-"""The configuration of a network whose tensors tell only a part of it.
+"""The configuration of a network to load, of which the tensors tell only a part.
 
-The rest comes from the caller, from what the file states, from a preset or from what the published
-models have in common.
+The rest comes from the caller, from what the file states, from a preset, or from what the
+published models have in common.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Checkpoint:
     """Tensors with what is known about them, before a network is built."""
 
     origin: str
-    """Where they came from, for messages."""
+    """Place that the tensors came from, for messages."""
     name: str
-    """Name that the network gets."""
+    """Name of the network that is built."""
     tensors: dict[str, Tensor]
     """Tensors by their names in the file."""
     layout: Layout
@@ -40,16 +40,16 @@ class Checkpoint:
     """Preset that describes these weights; None if there is none."""
 
     def known(self) -> set[str]:
-        """Name the fields of VidEoMTConfig that the file or its preset has a value for."""
+        """List the fields of VidEoMTConfig that the file or its preset has a value for."""
         return set(self.settings) | set(self.preset.settings if self.preset else ())
 
 
 def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTConfig:
-    """Join what caller, file and preset say of a network; the first of them that speaks wins.
+    """Join what caller, file and preset say of a network, in this order of precedence.
 
-    So a preset adds only what the file can't tell: where it disagrees with the tensors about a
-    size, they win and a warning says so. The names and the order of the classes are the
-    exception, in which a preset wins over the file. A file of `save_model` states all.
+    A preset adds only what the file can't tell: where it disagrees with the tensors about a size,
+    the tensors win and a warning says so. The names and the order of the classes are the
+    exception, in which a preset wins over the file. A file of `save_model` states everything.
 
     Raises:
         CheckpointError: nobody states something that the tensors can't tell, or the file itself
@@ -63,7 +63,7 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
         else:
             _add_defaults(checkpoint, settings, overrides)
     settings['name'] = checkpoint.name
-    # Names of classes describe those of the file, not others that the caller puts in their place.
+    # The names in the file describe its own classes, not those that replace them.
     replaced = {'class_names', 'thing_classes'} if 'num_classes' in overrides else ()
     kept = {key: value for key, value in settings.items() if key not in replaced}
     try:
@@ -74,18 +74,18 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
 
 
 def _config(settings: dict[str, Any]) -> VidEoMTConfig:
-    """Build the configuration, with what has no default that suits every network."""
+    """Build a configuration; add the fields whose default does not suit every network."""
     patch_size = settings.get('patch_size', 16)
     # 32, the divisor of the published models, may hold no whole number of patches.
     odd = patch_size in range(1, 1024) and 32 % patch_size
-    # A number of classes is unknown where its tensor is missing, which fit_tensors will say.
+    # The number of classes is unknown if its tensor is missing, which fit_tensors reports.
     return VidEoMTConfig(
         **{'num_classes': 1} | ({'size_divisor': patch_size} if odd else {}) | settings
     )
 
 
 def _is_sound(settings: dict[str, Any]) -> bool:
-    """Tell whether these settings alone, without the caller's, are those of a network."""
+    """Tell whether settings without the overrides of the caller describe a possible network."""
     try:
         _config(settings)
     except ValueError:
@@ -148,7 +148,7 @@ def _add_defaults(
 def _may_hold_stuff(settings: Mapping[str, Any]) -> bool:
     """Tell whether a model looks like those of VIPSeg or VSPW, or like one trained from them.
 
-    The latter has at least one of their number of classes, their size of table and stuff.
+    The latter shares at least their number of classes, their size of table or classes of stuff.
     """
     return (
         settings.get('num_classes') == 124

@@ -1,20 +1,21 @@
-"""Where a network runs, and in which number format, from the words that users write."""
+"""Device and precision of a network, from the names that users write."""
 
 from __future__ import annotations
 
 import torch
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+"""Number formats by the names that users write."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device of a name.
+    """Choose the torch device of a name.
 
     Args:
         name: auto (a GPU if there is one), cpu, cuda or cuda:n.
 
     Raises:
-        ValueError: no such device.
+        ValueError: there is no such device.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == 'auto':
@@ -32,14 +33,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The number format of a name.
+    """Choose the torch number format of a name.
 
     Args:
         name: auto (fp16 on a GPU, fp32 on a CPU) or a key of PRECISIONS.
-        device: what auto depends on.
+        device: device that the network runs on, which decides auto.
 
     Raises:
-        ValueError: no such format.
+        ValueError: there is no such format.
     """
     if name == 'auto':
         return torch.float16 if device.type == 'cuda' else torch.float32

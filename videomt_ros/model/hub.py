@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub, kept in its own cache; the one user of huggingface_hub."""
+"""Weights from the Hugging Face hub and its cache; nothing else here uses huggingface_hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of weight files: how each is recognised, its names of tensors, and its settings.
+"""The kinds of weight files: how each is recognised, its names of tensors, its settings.
 
 Names are mapped from those of `VidEoMT.state_dict()`, which are timm's below `backbone.vit.` and
 the original's for the rest. Keys and shapes follow the released code of VidEoMT (arXiv 2602.17807)
@@ -65,10 +65,10 @@ _CONFIG_FIXED = {
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of weight file."""
+    """One kind of weight file: how to recognise it, and how to read it."""
 
     name: str
-    """Name in messages."""
+    """Name of the layout in messages."""
     matches: Callable[[WeightFile], bool] = lambda weights: False
     """Function that recognises a file of this layout."""
     read_record: Callable[[WeightFile], Settings] = lambda weights: {}
@@ -172,7 +172,7 @@ class Layout:
 
 
 def _qkv(name: str) -> tuple[str, str, str]:
-    """Fill the letters of query, key and value into a name."""
+    """Fill q, k and v into a name."""
     return name.format('q'), name.format('k'), name.format('v')
 
 
@@ -196,7 +196,7 @@ def _read_metadata(weights: WeightFile) -> Settings:
 
 
 def _read_config_json(weights: WeightFile) -> Settings:
-    """Read the fields that config.json of transformers states; a lone file has none."""
+    """Read the fields that config.json of transformers states; a single file states none."""
     if weights.config is None:
         return {}
     config, path = weights.config, weights.path / 'config.json'

@@ -1,8 +1,8 @@
 """VidEoMT: one plain ViT that segments and tracks (arXiv 2602.17807, section 3).
 
 The last blocks of the ViT process learned queries beside the patch tokens (EoMT, arXiv
-2503.19108); each query yields a class and a mask. What leaves the last block for a query enters
-the next frame with it, which makes the query follow its object.
+2503.19108); each query yields a class and a mask. The token that leaves the last block for a query
+enters the next frame, which makes the query follow its object.
 
 Letters: B batch, T frames, Q queries, C channels, K classes, h w mask grid (a quarter of the
 input), P prefix tokens.
@@ -24,14 +24,14 @@ from videomt_ros.model.config import VidEoMTConfig
 
 
 class Outputs(NamedTuple):
-    """What the network says of a frame (no T axis) or of a clip (T after B)."""
+    """Predictions for a frame (no T axis) or for a clip (T after B)."""
 
     class_logits: Tensor
-    """(B, [T,] Q, K + 1) before softmax; the last entry is no object."""
+    """Class scores before softmax, (B, [T,] Q, K + 1); the last entry is no object."""
     mask_logits: Tensor
-    """(B, [T,] Q, h, w) before the sigmoid."""
+    """Masks before the sigmoid, (B, [T,] Q, h, w)."""
     auxiliary: tuple[Outputs, ...] = ()
-    """The same read before each query block, first block first; filled in training mode only."""
+    """Predictions read before each query block, first block first; empty outside training mode."""
 
 
 class UpscaleBlock(nn.Module):
@@ -46,7 +46,7 @@ class UpscaleBlock(nn.Module):
         self.norm = LayerNorm2d(channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Double height and width."""
+        """Return the features with doubled height and width."""
         return self.norm(self.conv2(F.gelu(self.conv1(features))))
 
 
@@ -89,7 +89,7 @@ class VidEoMT(nn.Module):
         self.upscale = nn.Sequential(*(UpscaleBlock(channels) for _ in range(num_upscale)))
 
     def initial_state(self, batch_size: int = 1) -> Tensor:
-        """Queries that enter a first frame, (B, Q, C)."""
+        """Return the queries that enter a first frame, (B, Q, C)."""
         return self.q.weight.expand(batch_size, -1, -1)
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
@@ -112,9 +112,9 @@ class VidEoMT(nn.Module):
         return self._decode(tokens, rope, state, self._grid(frames), None)
 
     def cut_gradient(self, state: Tensor) -> Tensor:
-        """The same state as a start: what follows it teaches nothing to the frames before.
+        """Detach a state, so that no gradient flows from the frames after it to those before.
 
-        Without propagation the state is q, which all frames teach.
+        Without propagation the state is q itself, which keeps its gradient.
         """
         if self.config.propagation == 'none':
             return self.initial_state(state.shape[0])
@@ -136,13 +136,14 @@ class VidEoMT(nn.Module):
         masked_attention: Sequence[float] | None = None,
         state: Tensor | None = None,
     ) -> Outputs | tuple[Outputs, Tensor]:
-        """Run B clips: whole ones from their first state, or parts of them from a state.
+        """Run B clips from the initial state, or parts of clips from a given state.
 
         Args:
             clip: normalised RGB, (B, T, 3, H, W); H and W are multiples of the patch size.
             masked_attention: for training, one probability per query block, 0..1, that a query
                 attends only to the patches inside its own mask; None: all attend everywhere.
-            state: queries left by the frame before the clip, (B, Q, C); None: the clip is whole.
+            state: queries left by the frame before the clip, (B, Q, C); None: the clip starts
+                its video.
 
         Returns:
             Outputs with class_logits (B, T, Q, K + 1) and mask_logits (B, T, Q, h, w); in
@@ -200,8 +201,8 @@ class VidEoMT(nn.Module):
         for index, block in enumerate(self.backbone.query_blocks):
             mask = None
             if self.training:
-                # Read as the last output is, after the final norm, as in EoMT; the released code
-                # leaves the norm out here, but for the models with `norm_queries`.
+                # Read after the final norm, like the last output, as in EoMT; the released code
+                # applies the norm here only for the models with `norm_queries`.
                 auxiliary.append(self._predict(self.backbone.norm(tokens), grid))
                 if masked_attention is not None and masked_attention[index] > 0:
                     mask = attention_mask(
@@ -214,7 +215,7 @@ class VidEoMT(nn.Module):
         return outputs, self._propagate(queries, state)
 
     def _predict(self, normed: Tensor, grid: tuple[int, int]) -> Outputs:
-        """Read classes and masks off tokens after the final norm, (B, Q + N, C)."""
+        """Predict classes and masks from tokens after the final norm, (B, Q + N, C)."""
         num_queries = self.config.num_queries
         queries = normed[:, :num_queries]  # B, Q, C
         patches = normed[:, num_queries + self.backbone.num_prefix_tokens :]
@@ -223,7 +224,7 @@ class VidEoMT(nn.Module):
         return Outputs(self.class_head(queries), mask_logits)
 
     def _propagate(self, queries: Tensor, state: Tensor) -> Tensor:
-        """The state after a frame, from the queries that left it and the state that entered."""
+        """Compute the next state from the queries that left a frame and the state that entered."""
         propagation = self.config.propagation
         if propagation == 'none':
             return self.initial_state(state.shape[0])
@@ -231,8 +232,8 @@ class VidEoMT(nn.Module):
             return queries
         if propagation == 'fusion':
             return self.query_updater(queries) + self.q.weight
-        # One cell for all slots (LVMT): every query is a sequence of its own.
-        # In the weights' own precision: autocast would round the memory with every frame.
+        # One cell serves all slots (LVMT): every query is a sequence of its own. It runs in the
+        # precision of its weights, since autocast would round the memory with every frame.
         dtype = self.q.weight.dtype
         with torch.autocast(queries.device.type, enabled=False):
             hidden = self.query_updater(
@@ -244,12 +245,12 @@ class VidEoMT(nn.Module):
 def attention_mask(
     mask_logits: Tensor, grid: tuple[int, int], num_tokens: int, probability: float
 ) -> Tensor:
-    """Attention mask that keeps queries inside their own masks (EoMT, section 3.2).
+    """Build an attention mask that keeps queries inside their own masks (EoMT, section 3.2).
 
     Args:
-        mask_logits: (B, Q, h, w).
-        grid: patches per column and row.
-        num_tokens: queries, prefix and patches together.
+        mask_logits: masks of the queries before the sigmoid, (B, Q, h, w).
+        grid: patches per column and per row.
+        num_tokens: number of queries, prefix tokens and patches together.
         probability: chance of each query to be restricted, 0..1.
 
     Returns:
@@ -258,7 +259,7 @@ def attention_mask(
     """
     batch_size, num_queries = mask_logits.shape[:2]
     inside = F.interpolate(mask_logits.detach(), grid, mode='bilinear').flatten(2) > 0
-    # Drawn for all clips at once, so that a batch in parts draws the same as the whole.
+    # The same draw for all clips: a batch that runs in parts draws the same as the whole.
     free = torch.rand(1, num_queries, device=inside.device) >= probability
     inside = inside | free[..., None]
     mask = inside.new_ones(batch_size, num_tokens, num_tokens)

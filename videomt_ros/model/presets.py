@@ -34,12 +34,12 @@ _FIELDS = (*_TEXTS, 'published', *_SETTINGS)
 
 
 class PresetError(CheckpointError):
-    """A preset that does not exist or can't be used; the message names the file."""
+    """A preset does not exist or can't be used; the message names its file."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One file of `models/`."""
+    """Content of one YAML in `models/`."""
 
     name: str
     """Name of the YAML file, which `load_model` takes."""
@@ -58,7 +58,7 @@ class Preset:
     paper_score: dict[str, Any] = field(default_factory=dict)
     """Scores from the paper (`published` in the YAML); `benchmark` names their data set."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of VidEoMTConfig."""
+    """Fields of VidEoMTConfig with their values."""
 
     @property
     def path(self) -> Path | None:
@@ -161,7 +161,7 @@ def read_preset(path: Path) -> Preset:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """Read the fields of a preset, and check their names and which of them are text."""
+    """Read the fields of a preset, and check their names and those that no network has."""
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

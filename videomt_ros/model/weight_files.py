@@ -19,11 +19,11 @@ from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """Weights that can't be loaded; the message is one line and names every key at fault."""
+    """Weights can't be loaded; the message is one line and names every key at fault."""
 
 
 FORMAT = 'videomt_ros'
-"""Metadata `format` of a file of `save_model`; a training checkpoint has them under this key."""
+"""Value of `format` in our own metadata, which a training checkpoint holds under this key."""
 
 INDEX = 'model.safetensors.index.json'
 """Name of the file that says which tensor lies in which of several weight files."""
@@ -47,7 +47,7 @@ class WeightFile:
     """Content of a weight file, or of a Hugging Face folder."""
 
     path: Path
-    """The file or the folder."""
+    """Path of the file or of the folder."""
     tensors: dict[str, Tensor]
     """Tensors on the CPU by their names in the file."""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def _kind(head: bytes) -> str:
 
 
 def _check_zip(path: Path) -> None:
-    """Check that a zip archive is whole and one of torch, which holds a pickle and bytes."""
+    """Check that a zip archive is complete and was written by torch."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

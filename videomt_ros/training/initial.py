@@ -11,7 +11,7 @@ from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
-from videomt_ros.model.pretrained import load_vit
+from videomt_ros.model.checkpoint import load_vit
 from videomt_ros.training.run_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
