@@ -24,7 +24,6 @@ from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.datasets.synthetic.writing import write_dataset
-from videomt_ros.evaluation.families import FAMILIES, figure_groups
 from videomt_ros.evaluation.figures import COUNTS
 from videomt_ros.evaluation.report.page import write_report
 from videomt_ros.evaluation.scoring import score_files
@@ -152,12 +151,6 @@ def report(tmp_path, ytvis):
         return page
 
     return run
-
-
-def test_every_figure_has_a_meaning():
-    meant = [name for group in figure_groups() for name in group.meanings]
-    assert len(set(meant)) == len(meant)
-    assert set(meant) == {name for family in FAMILIES.values() for name in family.figures}
 
 
 def test_a_report_shows_all_that_was_found(report, metrics, ytvis, tmp_path):

@@ -57,7 +57,7 @@ class ThingScores:
 
 
 @dataclass(frozen=True)
-class LiveReport:
+class DemoReport:
     """The result of a live run."""
 
     sent: int
@@ -125,7 +125,7 @@ def build_report(
     sent: Mapping[int, int],
     health: Mapping[str, str],
     scene: Scene | None,
-) -> LiveReport:
+) -> DemoReport:
     """Put together what camera, segmenter and recorder know.
 
     Args:
@@ -150,7 +150,7 @@ def build_report(
         if agreement is not None and ids is not None:
             agreement.update(sent[stamp_ns], ids, seen)
     p50, p95 = np.percentile(latencies_ms, (50, 95)) if latencies_ms else (np.nan, np.nan)
-    return LiveReport(
+    return DemoReport(
         sent=len(sent),
         received=int(health['received']),
         processed=int(health['processed']),
@@ -215,7 +215,7 @@ class _Agreement:
         )
 
     def stuff_iou(self) -> float | None:
-        """See `LiveReport`."""
+        """See `DemoReport`."""
         per_class = self._semantic.result().per_class
         found = [per_class[k]['IoU'] for k in range(len(CLASS_NAMES), len(ALL_NAMES))]
         seen = [iou for iou in found if iou is not None]
