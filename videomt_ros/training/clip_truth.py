@@ -9,15 +9,12 @@ Letters: T frames, N objects of a clip, H W size of the source, h w size of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.datasets.formats.panoptic_files import VipsegTruth
-from videomt_ros.datasets.formats.semantic_files import VspwTruth
 from videomt_ros.datasets.formats.vipseg import load_vipseg
 from videomt_ros.datasets.formats.vspw import load_vspw
 from videomt_ros.datasets.formats.ytvis import load_ytvis
@@ -51,11 +48,11 @@ class ClipTruth(Protocol):
 class InstanceTruth:
     """Objects as run-length codes or polygons: YouTube-VIS, OVIS, COCO."""
 
-    def __init__(self, paths: Sequence[Path], class_of: Mapping[int, int]) -> None:
-        """Read the annotation files; `class_of`: category id -> class id."""
+    def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
+        """Read the annotation files; for the arguments see `open_clip_truth`."""
         self._class_of = class_of
         self._tracks: dict[VideoId, list[MaskTrack]] = {}
-        for path in paths:
+        for path in dataset.truth:
             truth = load_ytvis(path)
             for video in truth.videos:
                 self._tracks.setdefault(video.video_id, []).extend(
@@ -89,9 +86,9 @@ class InstanceTruth:
 class PanopticTruth:
     """Segments as PNGs of ids: VIPSeg and COCO's panoptic files."""
 
-    def __init__(self, truth: VipsegTruth, class_of: Mapping[int, int]) -> None:
-        """Take an open truth; `class_of`: category id -> class id."""
-        self._truth = truth
+    def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
+        """Read the annotation file; for the arguments see `open_clip_truth`."""
+        self._truth = load_vipseg(dataset.truth[0], dataset.truth_masks)
         self._class_of = class_of
 
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
@@ -130,9 +127,9 @@ class PanopticTruth:
 class SemanticTruth:
     """Classes as PNGs: VSPW. All pixels of a class are one object."""
 
-    def __init__(self, truth: VspwTruth, class_of: Mapping[int, int]) -> None:
-        """Take an open truth; `class_of`: category id -> class id."""
-        self._truth = truth
+    def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
+        """Read the list of videos; for the arguments see `open_clip_truth`."""
+        self._truth = load_vspw(dataset.truth[0], dataset.split)
         self._table = np.zeros(256, np.uint16)  # value of the PNG -> class id + 1
         for category_id, class_id in class_of.items():
             self._table[category_id + 1] = class_id + 1
@@ -153,25 +150,25 @@ class SemanticTruth:
         return self._table[self._truth.mask(str(video_id), t)]
 
 
-def open_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
-    """Open the truth of a data set that has one; `class_of`: category id -> class id.
+_TRUTHS: dict[str, Callable[[Dataset, Mapping[int, int]], ClipTruth]] = {
+    'ytvis': InstanceTruth,
+    'vipseg': PanopticTruth,
+    'vspw': SemanticTruth,
+}
+"""Reader of the annotations by the family of the data set."""
+
+
+def open_clip_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
+    """Open the annotations of a data set for training.
+
+    Args:
+        dataset: a data set that has annotations.
+        class_of: class id of the network by category id; other categories are left out.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    return _OPENERS[dataset.family](dataset, class_of)
-
-
-_OPENERS: Mapping[str, Callable[[Dataset, Mapping[int, int]], ClipTruth]] = {
-    'ytvis': lambda dataset, class_of: InstanceTruth(dataset.truth, class_of),
-    'vipseg': lambda dataset, class_of: PanopticTruth(
-        load_vipseg(dataset.truth[0], dataset.truth_masks), class_of
-    ),
-    'vspw': lambda dataset, class_of: SemanticTruth(
-        load_vspw(dataset.truth[0], dataset.split), class_of
-    ),
-}
-"""What opens the truth of each family of data sets."""
+    return _TRUTHS[dataset.family](dataset, class_of)
 
 
 def _renumbered(ids: NDArray[np.uint32], numbers: Mapping[int, int]) -> NDArray[np.uint16]:

@@ -19,7 +19,7 @@ from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Category, list_names
 from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.training.augment import ClipTransform, draw_transform
-from videomt_ros.training.clip_truth import ClipTruth, open_truth
+from videomt_ros.training.clip_truth import ClipTruth, open_clip_truth
 from videomt_ros.training.clips import Clip, list_frames
 from videomt_ros.training.run_settings import Augmentation, DataSource
 
@@ -100,7 +100,7 @@ def open_source(name: str, source: DataSource, class_names: Sequence[str]) -> La
         )
     class_of = class_table(name, class_names, dataset.categories, source.dataset, source.renamed)
     videos = cast(Sequence[ImageFolderVideo], dataset.videos)
-    opened = LabelledVideos(name, videos, open_truth(dataset, class_of), source.weight)
+    opened = LabelledVideos(name, videos, open_clip_truth(dataset, class_of), source.weight)
     logger.info('%s: %d of %d videos.', name, len(opened.videos), len(videos))
     return opened
 
