@@ -1,8 +1,9 @@
-"""Variations of a clip: crop, short side, flip, and turns that make an image a pseudo-clip.
+"""Augmentation of clips: crop, resize, flip, and rotations that turn an image into a pseudo-clip.
 
-The published recipe (public VidEoMT code, after IFC's for clips): with some chance a part is cut
-out, whose sides are 384 to 600 pixels of an image with a short side of 400, 500 or 600; then the
-short side is one of a list. A pseudo-clip is one image, turned a little further in each frame.
+The recipe is that of the public VidEoMT code, which takes it from IFC: with some probability a
+part is cropped whose sides are 384 to 600 pixels in an image with a short side of 400, 500 or 600;
+then the short side is resized to one of a list. A pseudo-clip shows one image, rotated a little
+further in each frame.
 
 Letters: T frames, H W size of the source, h w size of the result.
 """
@@ -24,41 +25,42 @@ Pixel = TypeVar('Pixel', np.uint8, np.uint16)
 _CROP_SHORT_SIDES = (400, 500, 600)
 _CROP_SIDES = (384, 600)
 _CENTRE = (0.4, 0.6)
-"""Where the centre of the turns lies, as a share of height and width."""
+"""Range of the centre of the rotations, as a share of height and width."""
 
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """One variation, for every frame of a clip and its masks alike."""
+    """One draw of the augmentation, which applies to all frames and masks of a clip."""
 
     crop: tuple[int, int, int, int]
-    """Top, left, bottom, right in pixels of the source; the ends lie outside."""
+    """Top, left, bottom and right of the crop in pixels of the source, as in a slice."""
     size: tuple[int, int]
-    """(h, w) of the result."""
+    """Size (h, w) of the result in pixels."""
     flip: bool
+    """Whether left and right are exchanged."""
     turns: tuple[NDArray[np.float64], ...] = ()
-    """T affine maps (2, 3) of the result's pixels, as OpenCV has them; none: no turn."""
+    """T affine maps (2, 3) of OpenCV in pixels of the result; empty: no rotation."""
 
     def image(self, image: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
-        """Apply to frame t: (H, W, 3) -> (h, w, 3). What a turn brings in is black."""
+        """Transform frame t, (H, W, 3) -> (h, w, 3); a rotation fills its corners with black."""
         height, width = self.size
-        # With antialiasing, as a stream resizes.
+        # With antialiasing, as VideoStream resizes its images.
         part = Image.fromarray(np.ascontiguousarray(self._cut(image)))
         resized = np.asarray(part.resize((width, height), Image.Resampling.BILINEAR))
         return self._turn(resized, t, cv2.INTER_LINEAR)
 
     def ids(self, ids: NDArray[np.uint16], t: int) -> NDArray[np.uint16]:
-        """Apply to ids of frame t: (H, W) -> (h, w), no new ids. What a turn brings in is 0."""
+        """Transform ids of frame t, (H, W) -> (h, w); adds no id but 0, which fills corners."""
         return self._nearest(ids, t)
 
     def mask(self, mask: NDArray[np.bool_], t: int) -> NDArray[np.bool_]:
-        """Apply to a mask of frame t: (H, W) -> (h, w)."""
+        """Transform a mask of frame t, (H, W) -> (h, w)."""
         return self._nearest(mask.view(np.uint8), t) > 0
 
     def _nearest(self, array: NDArray[Pixel], t: int) -> NDArray[Pixel]:
         height, width = self.size
-        # The exact one takes the pixel nearest to the centre, where the image is read too; the
-        # other one takes that to its left.
+        # INTER_NEAREST_EXACT takes the pixel nearest to the centre, where the resized image is
+        # sampled too; INTER_NEAREST takes the pixel to its left.
         resizing = cv2.INTER_NEAREST_EXACT
         resized = cv2.resize(self._cut(array), (width, height), interpolation=resizing)
         return self._turn(resized, t, cv2.INTER_NEAREST)
@@ -68,7 +70,7 @@ class ClipTransform:
         return array[top:bottom, left:right]
 
     def _turn(self, array: NDArray[Pixel], t: int, interpolation: int) -> NDArray[Pixel]:
-        """Flip and turn what has the size of the result."""
+        """Flip and rotate an array that already has the size of the result."""
         if self.flip:
             array = np.ascontiguousarray(array[:, ::-1])
         if self.turns:
@@ -83,13 +85,13 @@ def draw_transform(
     augmentation: Augmentation,
     turned_frames: int = 0,
 ) -> ClipTransform:
-    """Draw a variation.
+    """Draw a transform.
 
     Args:
-        rng: decides.
-        size: (H, W) of the source.
-        augmentation: its limits.
-        turned_frames: T of a pseudo-clip; 0: no turns.
+        rng: source of the random draws.
+        size: (H, W) of the source in pixels.
+        augmentation: ranges to draw from.
+        turned_frames: T of a pseudo-clip; 0 draws no rotations.
     """
     crop = (0, 0, *size)
     if rng.random() < augmentation.crop_probability:
@@ -104,7 +106,7 @@ def draw_transform(
 
 
 def _draw_crop(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A part of the source; the first resize of the recipe is left out, its scale is not."""
+    """Draw a crop in pixels of the source, which the recipe draws after a first resize."""
     scale = rng.choice(_CROP_SHORT_SIDES) / min(size)
     starts, ends = [], []
     for length in size:
@@ -120,7 +122,7 @@ def _draw_crop(rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, in
 def _draw_turns(
     rng: np.random.Generator, size: tuple[int, int], limit: float, count: int
 ) -> tuple[NDArray[np.float64], ...]:
-    """Turns about one centre, one way or the other: a camera that rolls, not one that shakes."""
+    """Draw rotations about one centre with rising or falling angles, as a camera rolls."""
     if not count:
         return ()
     angles = np.sort(rng.uniform(-limit, limit, count))

@@ -1,7 +1,7 @@
-"""The objects of a clip, read from the annotations of each format.
+"""Reads the objects of a clip from the annotations of each family of data sets.
 
-Masks are varied one at a time, so that none but those of the clip are held, at its size. Crowds,
-void and categories that the network does not know are no objects.
+Each mask is augmented as soon as it is decoded, so that only one mask at a time is held at the
+size of its file. Crowds, void and categories that the network does not know are left out.
 
 Letters: T frames, N objects of a clip, H W size of the source, h w size of the result.
 """
@@ -26,27 +26,27 @@ VideoId = int | str
 
 
 class ClipTruth(Protocol):
-    """The annotations of a data set as training needs them."""
+    """Access to the annotations of a data set that all families share."""
 
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
-        """Tell whether any frame of the video has an object that the network knows."""
+        """Whether any frame of the video has an object of a class that the network knows."""
         ...
 
     def objects(
         self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
     ) -> Objects:
-        """The objects of a clip; some may not be visible in it.
+        """Read the objects of a clip; some of them may not be visible in it.
 
         Args:
-            video_id: of its video.
-            times: T places among the annotated frames.
-            transform: for the masks.
+            video_id: id of the video.
+            times: T indices of annotated frames.
+            transform: augmentation of the masks.
         """
         ...
 
 
 class InstanceTruth:
-    """Objects as run-length codes or polygons: YouTube-VIS, OVIS, COCO."""
+    """Annotations as run-length codes or polygons per object: YouTube-VIS, OVIS, COCO."""
 
     def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
         """Read the annotation files; for the arguments see `open_clip_truth`."""
@@ -72,19 +72,17 @@ class InstanceTruth:
         tracks = self._tracks[video_id]
         masks = np.zeros((len(tracks), len(times), *transform.size), bool)
         for number, track in enumerate(tracks):
-            decoded: dict[int, NDArray[np.bool_] | None] = {}
+            coded = {t: track.masks[t] for t in times}
+            decoded = {t: decode(rle) for t, rle in coded.items() if rle is not None}
             for i, t in enumerate(times):
-                if t not in decoded:
-                    rle = track.masks[t]
-                    decoded[t] = None if rle is None else decode(rle)
-                if (mask := decoded[t]) is not None:
-                    masks[number, i] = transform.mask(mask, i)
+                if t in decoded:
+                    masks[number, i] = transform.mask(decoded[t], i)
         class_ids = [self._class_of[track.category_id] for track in tracks]
         return np.array(class_ids, np.int64), masks
 
 
 class PanopticTruth:
-    """Segments as PNGs of ids: VIPSeg and COCO's panoptic files."""
+    """Annotations as images of segment ids: VIPSeg and the panoptic files of COCO."""
 
     def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
         """Read the annotation file; for the arguments see `open_clip_truth`."""
@@ -106,7 +104,7 @@ class PanopticTruth:
             if t not in small:
                 known = self._known(str(video_id), t)
                 for segment in known.items():
-                    # A segment that changes its class is another object.
+                    # A segment that changes its class becomes another object.
                     numbers.setdefault(segment, len(numbers) + 1)
                 small[t] = _renumbered(
                     self._truth.ids(str(video_id), t),
@@ -116,7 +114,7 @@ class PanopticTruth:
         return objects_of_ids(ids, {number: k for (_, k), number in numbers.items()})
 
     def _known(self, video_id: str, t: int) -> dict[int, int]:
-        """Class id by segment id, for the segments of a frame that the network knows."""
+        """Return the class id by segment id of those segments that the network knows."""
         return {
             segment['id']: self._class_of[segment['category_id']]
             for segment in self._truth.segments(video_id, t)
@@ -125,17 +123,17 @@ class PanopticTruth:
 
 
 class SemanticTruth:
-    """Classes as PNGs: VSPW. All pixels of a class are one object."""
+    """Annotations as images of classes: VSPW. All pixels of a class make one object."""
 
     def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
         """Read the list of videos; for the arguments see `open_clip_truth`."""
         self._truth = load_vspw(dataset.truth[0], dataset.split)
-        self._table = np.zeros(256, np.uint16)  # value of the PNG -> class id + 1
+        self._table = np.zeros(256, np.uint16)  # value in the image -> class id + 1
         for category_id, class_id in class_of.items():
             self._table[category_id + 1] = class_id + 1
 
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
-        """See `ClipTruth`; reads masks up to the first that has one."""
+        """See `ClipTruth`; reads masks up to the first one with an object."""
         return any(self._ids(video_id, t).any() for t in range(num_frames))
 
     def objects(
@@ -155,7 +153,7 @@ _TRUTHS: dict[str, Callable[[Dataset, Mapping[int, int]], ClipTruth]] = {
     'vipseg': PanopticTruth,
     'vspw': SemanticTruth,
 }
-"""Reader of the annotations by the family of the data set."""
+"""Class that reads the annotations of each family of data sets."""
 
 
 def open_clip_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
@@ -172,7 +170,7 @@ def open_clip_truth(dataset: Dataset, class_of: Mapping[int, int]) -> ClipTruth:
 
 
 def _renumbered(ids: NDArray[np.uint32], numbers: Mapping[int, int]) -> NDArray[np.uint16]:
-    """Ids of a frame by their numbers in the clip; 0 for all others."""
+    """Replace ids of a frame by their numbers in the clip, and all others by 0."""
     listed = np.array(sorted(numbers), np.uint32)
     new = np.array([0, *(numbers[number] for number in listed.tolist())], np.uint16)
     if not len(listed):

@@ -1,6 +1,6 @@
-"""Clips to train on: batches of uint8 frames and their truth.
+"""Clips to train on, and batches of them.
 
-`training.scene_clips` draws them, and `training.labelled_clips` reads annotated videos.
+`training.scene_clips` draws clips, and `training.labelled_clips` reads them from annotated videos.
 
 Letters: B batch, T frames, N objects of a clip, H W size in pixels.
 """
@@ -19,34 +19,34 @@ from videomt_ros.training.criterion import Targets, build_targets
 
 
 class Clip(NamedTuple):
-    """A few frames of a video and the objects in them, whose masks may overlap."""
+    """Some frames of a video and the objects in them; masks may overlap."""
 
     frames: NDArray[np.uint8]
-    """(T, H, W, 3) RGB."""
+    """Frames (T, H, W, 3) in RGB."""
     class_ids: NDArray[np.int64]
-    """(N,), 0..K-1."""
+    """Class ids (N,) of the objects, 0..K-1."""
     masks: NDArray[np.bool_]
-    """(N, T, H, W); empty in frames where the object is hidden."""
+    """Masks (N, T, H, W) of the objects, empty in frames where an object is hidden."""
     origin: str
-    """Where it is from, for messages: data set, video and frames, or the scene's seed."""
+    """Source of the clip for messages: data set, video and frames, or the seed of the scene."""
 
 
 class Batch(NamedTuple):
-    """Clips of one size and length, and the truth of them all."""
+    """Clips padded to one size, with the ground truth of all of them."""
 
     frames: Tensor
-    """(B, T, 3, H, W) uint8 RGB."""
+    """Frames (B, T, 3, H, W), uint8 RGB."""
     targets: Targets
     origins: tuple[str, ...]
-    """Of the B clips."""
+    """Source of each of the B clips."""
 
 
 Objects = tuple[NDArray[np.int64], NDArray[np.bool_]]
-"""Classes and masks of a clip, as `Clip` has them."""
+"""Class ids (N,) and masks (N, T, H, W) of a clip; see `Clip`."""
 
 
 def list_frames(times: Sequence[int]) -> str:
-    """Frames of a clip as messages name them.
+    """Name the frames of a clip for messages.
 
     >>> list_frames([3, 4, 5])
     'frames 3 4 5'
@@ -55,11 +55,11 @@ def list_frames(times: Sequence[int]) -> str:
 
 
 def objects_of_ids(ids: NDArray[np.integer[Any]], class_of: Mapping[int, int]) -> Objects:
-    """The objects of a clip from images of ids.
+    """Split images of ids into the objects of a clip.
 
     Args:
         ids: (T, H, W), 0 where there is no object.
-        class_of: class id of each id; may know more ids than the clip has.
+        class_of: class id by id; may hold more ids than the clip has.
     """
     present = [identity for identity in np.unique(ids).tolist() if identity]
     class_ids = np.array([class_of[identity] for identity in present], np.int64)
@@ -67,12 +67,12 @@ def objects_of_ids(ids: NDArray[np.integer[Any]], class_of: Mapping[int, int]) -
 
 
 def collate(clips: Sequence[Clip], divisor: int = 1, fill: Sequence[int] = (0, 0, 0)) -> Batch:
-    """Join clips into a batch; smaller ones are padded right and bottom, as a stream pads.
+    """Join clips into a batch; smaller ones are padded right and bottom, as in a stream.
 
     Args:
-        clips: of one number of frames.
-        divisor: height and width of the batch are multiples of it.
-        fill: colour of the padding, RGB. The mean of the network is its zero.
+        clips: clips with equal numbers of frames.
+        divisor: number of which height and width of the batch become multiples.
+        fill: RGB colour of the padding. The mean colour becomes 0 in the network.
     """
     height, width = (
         -(-max(clip.frames.shape[axis] for clip in clips) // divisor) * divisor for axis in (1, 2)

@@ -1,9 +1,9 @@
-"""Assign queries to objects: each object once, in the first frame where it is visible.
+"""Assigns a query to each object in the first frame where the object is visible.
 
-The costs are Mask2Former's (arXiv 2112.01527, section 3.2): class, binary cross entropy and Dice
-on sampled points. An object keeps its query for the rest of the clip, which is what teaches a
-query to follow (VidEoMT, section 3). Unlike the released code, an object that is absent from
-frame 0 is not matched there: it takes one of the queries still free in the frame where it appears.
+The costs are those of Mask2Former (arXiv 2112.01527, section 3.2): class, binary cross entropy and
+Dice on sampled points. An object keeps its query for the rest of the clip, which teaches queries
+to track (VidEoMT, section 3). An object that is absent from frame 0 gets one of the free queries
+in the frame where it appears, whereas the released code matches it in frame 0.
 
 Letters: L supervised layers, B batch, T frames, N objects of the whole batch, Q queries,
 K classes, P points.
@@ -20,13 +20,13 @@ from torch import Tensor
 
 
 def first_visible(masks: Tensor) -> Tensor:
-    """First frame in which each object has a pixel.
+    """Find the first frame in which each object has a pixel.
 
     Args:
         masks: (N, T, H, W) bool.
 
     Returns:
-        (N,) int64; T for an object that is never visible.
+        Frame indices (N,) int64, T for an object that is never visible.
     """
     visible = masks.flatten(2).any(dim=2)  # N, T
     num_frames = visible.shape[1]
@@ -42,24 +42,24 @@ def count_pairs(
     num_queries: int,
     chunk_frames: int,
 ) -> int:
-    """(Object, frame) pairs that will be compared in whole clips, before anything is matched.
+    """Count the (object, frame) pairs of whole clips that get a loss, before any matching.
 
-    Which object finds no query free depends on the costs, but how many do not: from its first
-    frame on each object holds one query, until the clip has none left. So the losses of a part of
-    a clip can be divided by what the whole clip holds.
+    Each object holds one query from its first frame on until the clip has no free query left.
+    Which objects then remain without one depends on the costs, but their number does not, so the
+    losses of a part of a clip can be divided by the count of the whole clip.
 
     Args:
-        clip_of: (N,) index of the clip that holds the object.
-        first: (N,) first visible frame; num_frames for an object that is never visible.
-        batch_size: B.
-        num_frames: T.
-        num_queries: Q.
-        chunk_frames: an object is compared in all frames of the chunk in which it is first seen;
-            1: from its first frame on.
+        clip_of: index of the clip that holds each object, (N,).
+        first: first frame where each object is visible, (N,); num_frames if it never is.
+        batch_size: number of clips, B.
+        num_frames: number of frames, T.
+        num_queries: number of queries, Q.
+        chunk_frames: length of a chunk. An object counts in all frames of the chunk in which it
+            first appears; with 1 it counts from its first frame on.
     """
     new = np.zeros((batch_size, num_frames + 1), np.int64)
     np.add.at(new, (clip_of, first), 1)
-    held = new[:, :-1].cumsum(axis=1).clip(max=num_queries)  # B, T: at the end of each frame
+    held = new[:, :-1].cumsum(axis=1).clip(max=num_queries)  # B, T
     frames = np.arange(num_frames)
     chunk_ends = np.minimum(frames - frames % chunk_frames + chunk_frames, num_frames) - 1
     return int(held[:, chunk_ends].sum())
@@ -72,20 +72,20 @@ def pair_costs(
     point_targets: Tensor,
     weights: tuple[float, float, float],
 ) -> Tensor:
-    """Cost of every query for every object of a frame, in float32 where autocast is off.
+    """Compute the cost of every query for every object of a frame; call it without autocast.
 
     Args:
         class_logits: (L, Q, K + 1).
-        point_logits: (L, Q, P) mask logits at points.
-        class_ids: (N,) int64, of the objects of this frame.
-        point_targets: (N, P) truth at the points, 0..1.
-        weights: of class, binary cross entropy and Dice.
+        point_logits: mask logits at the points, (L, Q, P).
+        class_ids: class ids of the objects, (N,) int64.
+        point_targets: masks of the objects at the points, (N, P) in 0..1.
+        weights: weights of class, binary cross entropy and Dice.
 
     Returns:
-        (L, N, Q).
+        Costs (L, N, Q) in float32.
     """
     logits, targets = point_logits.float(), point_targets.float()
-    # The negative log likelihood without its log, as DETR does: it stays in the others' range.
+    # Minus the probability and not its log, as in DETR: its range is that of the other costs.
     class_cost = -class_logits.float().softmax(dim=2)[..., class_ids]  # L, Q, N
     # -log(sigmoid(x)) is softplus(x) - x, and -log(1 - sigmoid(x)) is softplus(x).
     mask_cost = F.softplus(logits).mean(dim=2, keepdim=True)
@@ -104,17 +104,18 @@ def assign(
     num_frames: int,
     taken: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Give each object its query, frame by frame, among those not yet taken in its clip.
+    """Match objects and queries frame by frame, among the queries still free in their clip.
 
     Args:
-        costs: (N, Q).
-        clip_of: (N,) index of the clip that holds the object.
-        first: (N,) first visible frame; less than 0 or num_frames and more: in none of these.
-        num_frames: T.
-        taken: (N,) what this function gave for the frames before; None: there are none.
+        costs: cost of each query for each object, (N, Q).
+        clip_of: index of the clip that holds each object, (N,).
+        first: first frame where each object is visible, (N,); objects whose value is outside
+            0..num_frames - 1 are not matched.
+        num_frames: number of frames, T.
+        taken: result for the frames before these, (N,); None if there are none.
 
     Returns:
-        (N,) query index; -1 for an object that is not seen yet or found no query free.
+        Query indices (N,), -1 for an object that is not yet visible or found no free query.
     """
     query_of = np.full(len(costs), -1, np.int64) if taken is None else taken.copy()
     costs = np.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)

@@ -1,7 +1,7 @@
-"""Points on which masks are compared, in place of all pixels.
+"""Samples points at which masks are compared in place of all pixels.
 
-Most lie where a prediction is uncertain (PointRend, arXiv 1912.08193; Mask2Former, arXiv
-2112.01527, section 3.3). The draws are shared by all masks, so that they stay the same however
+Most points lie where a prediction is uncertain (PointRend, arXiv 1912.08193; Mask2Former, arXiv
+2112.01527, section 3.3). All masks share the random draws, so that the draws do not depend on how
 the masks of a batch are split over processes.
 
 Letters: N objects, M masks, T frames, Q queries, C candidates, P points.
@@ -15,32 +15,32 @@ from torch import Tensor
 
 
 def sample_at(maps: Tensor, points: Tensor) -> Tensor:
-    """Read maps between their pixels; they are 0 outside.
+    """Sample maps bilinearly; they are 0 outside.
 
     Args:
         maps: (M, Q, H, W).
-        points: (M, P, 2), or (1, P, 2) for all alike, as x, y in 0..1.
+        points: x, y in 0..1, (M, P, 2), or (1, P, 2) for the same points in all maps.
 
     Returns:
-        (M, Q, P), bilinear.
+        Values at the points, (M, Q, P).
     """
     grid = 2 * points[:, :, None].expand(len(maps), -1, -1, -1) - 1
     return F.grid_sample(maps, grid, align_corners=False)[..., 0]
 
 
 def sample_masks(masks: Tensor, objects: Tensor, frames: Tensor, points: Tensor) -> Tensor:
-    """Read some of many masks between their pixels; they are 0 outside.
+    """Sample some of many masks bilinearly; they are 0 outside.
 
-    It touches four pixels a point, and needs no copy of whole masks as numbers.
+    Unlike `sample_at` this needs no copy of whole masks in float32.
 
     Args:
         masks: (N, T, H, W) bool.
-        objects: (M,) int64, the first index of each mask to read.
-        frames: (M,) int64, the second.
-        points: (M, P, 2), or (1, P, 2) for all alike, as x, y in 0..1.
+        objects: first index of each mask to sample, (M,) int64.
+        frames: second index of each mask to sample, (M,) int64.
+        points: x, y in 0..1, (M, P, 2), or (1, P, 2) for the same points in all maps.
 
     Returns:
-        (M, P) float32 in 0..1, bilinear.
+        Values at the points, (M, P) float32 in 0..1.
     """
     height, width = masks.shape[2:]
     x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
@@ -63,20 +63,20 @@ def uncertain_points(
     importance_ratio: float,
     extents: Tensor,
 ) -> Tensor:
-    """Points for a mask loss: most near the predicted border, the rest anywhere.
+    """Draw points for the mask losses, most of them near the predicted border.
 
-    All masks choose from the same candidates, each the ones that it is least certain of, and
-    share the rest.
+    All masks share the candidates, of which each takes those where its logits are nearest to 0,
+    and the remaining points, which are uniform.
 
     Args:
-        mask_logits: (M, h, w); M may be 0, which draws as many numbers.
-        num_points: P.
-        oversample_ratio: candidates per point.
-        importance_ratio: share of the points that are chosen.
-        extents: (M, 2) part of each mask's width and height that is no padding, 0..1.
+        mask_logits: (M, h, w). M may be 0; the number of random draws does not depend on it.
+        num_points: number of points, P.
+        oversample_ratio: number of candidates per point.
+        importance_ratio: share of the points that are chosen for their uncertainty.
+        extents: share of each mask's width and height that is not padding, (M, 2) in 0..1.
 
     Returns:
-        (M, P, 2) as x, y in 0..1, none in the padding.
+        Points outside the padding, (M, P, 2) as x, y in 0..1.
     """
     num_uncertain = int(importance_ratio * num_points)
     device = mask_logits.device

@@ -1,4 +1,7 @@
-"""A run file in `config/` and what is said on the command line -> TrainSettings."""
+"""Reads a run file and the overrides of the command line into TrainSettings.
+
+Errors name the setting at fault by its dotted name.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
     Args:
         path: a YAML file whose keys are fields of TrainSettings.
-        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside, and
-            so does `phases.0.steps=9`.
+        overrides: texts `key=value` with a value in YAML; keys may be dotted, such as
+            `losses.num_points=512` and `phases.0.steps=9`.
 
     Raises:
         ValueError: an unknown or missing key, or a value of the wrong type or range; names it.
@@ -31,9 +34,9 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
     values = _fill_in_preset(read_run_file(path, overrides))
     network = values.get('network')
     if not isinstance(network, dict):
-        network = {}  # build_settings says what is wrong
+        network = {}  # build_settings raises the error
     if network.get('task') == 'panoptic' and 'thing_classes' not in network:
-        raise ValueError(  # a floor would be a thing, and tracked
+        raise ValueError(  # by default all classes are things, and a floor would be tracked
             'Expected network.thing_classes for task panoptic, got none. Say for each class, '
             'in the order of class_names, true for things, false for stuff.'
         )
@@ -41,10 +44,12 @@ def load_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
 
 def _fill_in_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """For `network.preset`, the name of a published model: its network, but for what else is said.
+    """Replace `network.preset`, the name of a published model, by the settings of its network.
+
+    Other keys of `network` override those of the model.
 
     Raises:
-        ValueError: there is no such model, or only its file tells what it is like.
+        ValueError: there is no such model, or its settings are only known from its file.
     """
     network = values.get('network')
     if not isinstance(network, dict) or 'preset' not in network:
@@ -58,20 +63,20 @@ def _fill_in_preset(values: dict[str, Any]) -> dict[str, Any]:
         )
     theirs = dict(preset.settings)
     if 'num_classes' in ours or 'class_names' in ours:
-        # What it says of its own classes says nothing of others.
+        # Names and kinds of the classes of the model do not fit other classes.
         theirs = {k: v for k, v in theirs.items() if k not in ('class_names', 'thing_classes')}
     return values | {'network': theirs | ours}
 
 
 def _keep_single_frames(values: dict[str, Any]) -> dict[str, Any]:
-    """For stage image: single frames of the same run, and a network that passes nothing on."""
+    """For stage image, set single frames and a network that propagates no queries."""
     network, phases = values.get('network'), values.get('phases')
     if values.get('stage') != 'image' or not isinstance(network, dict):
         return values
     if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
-        return values  # build_settings says what is wrong
+        return values  # build_settings raises the error
     single = {'clip_frames': 1, 'chunk_frames': None, 'max_stride': 1}
-    # Where EoMT's runs with 4 query blocks end it.
+    # Masked attention ends where it does in EoMT's runs with 4 query blocks.
     return (
         {'masked_attention_until': 5 / 6}
         | values
@@ -83,15 +88,14 @@ def _keep_single_frames(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML file of keys and values.
+    """Read a YAML file of keys and values, and apply overrides.
 
     Args:
-        path: the file.
-        overrides: `key=value` each, the value in YAML; `losses.num_points=512` reaches inside, and
-            so does `phases.0.steps=9`.
+        path: the YAML file.
+        overrides: see `load_settings`.
 
     Raises:
-        ValueError: file or override is none.
+        ValueError: the file or an override has another form.
         OSError: the file cannot be read.
     """
     try:
@@ -124,12 +128,12 @@ def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
 
 
 def build_settings(kind: Any, values: Any, where: str = '') -> Any:
-    """Build a dataclass of settings, and those within it, from plain values.
+    """Build a dataclass of settings, and the dataclasses in its fields, from plain values.
 
     Args:
         kind: the dataclass.
-        values: its fields by name.
-        where: what to put before a field's name in errors.
+        values: values of the fields by name.
+        where: prefix of the names of fields in errors.
 
     Raises:
         ValueError: a field is unknown or missing, or its value has the wrong type or range.
@@ -161,13 +165,13 @@ def build_settings(kind: Any, values: Any, where: str = '') -> Any:
     try:
         return kind(**converted)
     except ValueError as error:
-        # It knows its fields, and not which of several phases or data sets it is.
+        # The dataclass does not know which one of several phases or data sets it is.
         raise ValueError(f'{where.rstrip(".")}: {error}' if where else str(error)) from error
 
 
 def _meant(kind: Any, unknown: Sequence[str], where: str) -> str:
-    """The nearest names, for an error."""
-    # The first of a name is the outermost.
+    """Suggest known names similar to unknown ones, for an error."""
+    # Of several fields with the same name, the outermost is suggested.
     names = {name.rpartition('.')[2]: name for name in reversed([*_dotted_names(kind)])}
     near = [
         where + names[match] for name in unknown for match in get_close_matches(name, names, 1)
@@ -176,7 +180,7 @@ def _meant(kind: Any, unknown: Sequence[str], where: str) -> str:
 
 
 def _dotted_names(kind: Any) -> Iterator[str]:
-    """The fields of a dataclass, then those within them; of a list, of its first entry."""
+    """List the fields of a dataclass, then those of the dataclasses in its fields and lists."""
     hints = get_type_hints(kind)
     yield from hints
     for name, hint in hints.items():
@@ -187,12 +191,12 @@ def _dotted_names(kind: Any) -> Iterator[str]:
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    """A value of a run file as the type that its field has.
+    """Convert a value of a run file to the type of its field.
 
     Raises:
-        ValueError: it is of another type; says which setting.
+        ValueError: the value has another type; names the setting.
     """
-    if get_origin(hint) is UnionType:  # a setting that may be null
+    if get_origin(hint) is UnionType:  # the setting may be null
         if value is None:
             return None
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
@@ -201,7 +205,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if get_origin(hint) is tuple:
         return _convert_list(hint, value, name)
     if hint is float:
-        # In YAML 1.1 a number such as 1e-4, without a point, is a text.
+        # In YAML 1.1, 1e-4 without a decimal point is a text.
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
@@ -222,7 +226,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def _convert_list(hint: Any, value: Any, name: str) -> tuple[Any, ...]:
-    """The same for a tuple, of any length or of a fixed one."""
+    """Convert a list of a run file to a tuple of any or of a fixed length; see `_convert`."""
     kinds = get_args(hint)
     any_length = kinds[-1] is Ellipsis
     if not isinstance(value, (list, tuple)) or not (any_length or len(value) == len(kinds)):

@@ -1,4 +1,7 @@
-"""One training run as typed settings."""
+"""Typed settings of a training run, with the checks of their ranges.
+
+A run file (see `training.run_file`) lists those that differ from the defaults.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,29 @@ MAY_CHANGE = (
     'activation_checkpointing', 'compile', 'checkpoint_every', 'keep_checkpoints', 'log_every',
     'validation', 'wandb',
 )  # fmt: skip
-"""Settings with which a run may be resumed: they say where and how it runs, not what it learns."""
+"""Settings that may change when a run is resumed, since they do not change what is learnt."""
 
 SYNTHETIC = 'synthetic'
-"""The data set that is drawn rather than read."""
+"""Name of the data set whose scenes are drawn rather than read."""
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """One data set of a mixture."""
+    """One of the data sets that a run mixes."""
 
     dataset: str
-    """Its format: ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco, coco_panoptic; or
-    synthetic. One's own data has the name of the format it is in."""
+    """Format of the data set: ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco or
+    coco_panoptic, also for your own data in one of these formats; or synthetic."""
     root: str = ''
-    """Its folder; synthetic has none."""
+    """Folder of the data set; synthetic has none."""
     split: str = 'train'
+    """Split to train on."""
     weight: float = 1.0
-    """Share of the clips that come from it, over the sum of all weights."""
+    """Share of the clips from this data set, relative to the sum of all weights."""
     renamed: tuple[tuple[str, str | None], ...] = ()
-    """Pairs of a category's name and the network's name for it, such as [car, sedan], or null to
-    leave it out: the mouse of COCO is no animal. Names that are alike need none; categories that
-    the network does not know are left out."""
+    """Pairs of a category and the class of the network that it is, such as [car, sedan], or null
+    to leave the category out: the mouse of COCO is not the animal. Categories with the name of a
+    class need no pair; all others are left out."""
 
     def __post_init__(self) -> None:
         names = (*BENCHMARK_NAMES, SYNTHETIC)
@@ -52,22 +56,23 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How clips of annotated videos are varied; the same for all frames of a clip.
+    """Augmentation of the clips of annotated videos, the same for all frames of a clip.
 
-    The defaults are those of the published recipe for YouTube-VIS and OVIS. For VIPSeg and VSPW it
-    takes short sides from 480 to 800, a long side of 1333, and no crops. Synthetic scenes are not
-    varied: each is drawn anew.
+    The defaults are those of the published recipe for YouTube-VIS and OVIS. For VIPSeg and VSPW
+    the recipe has short sides from 480 to 800, a long side of 1333 and no crops. Synthetic scenes
+    are not augmented, since each is drawn anew.
     """
 
     short_sides: tuple[int, ...] = (320, 352, 392, 416, 448, 480, 512, 544, 576, 608, 640)
-    """Pixels; each clip has one of them."""
+    """Short sides in pixels, of which each clip has one at random."""
     max_long_side: int = 768
-    """Pixels; the short side is less where the long one would exceed it."""
+    """Largest long side in pixels; clips that would exceed it have a smaller short side."""
     crop_probability: float = 0.5
+    """Probability that a clip is cropped."""
     flip_probability: float = 0.5
-    """Of left and right."""
+    """Probability that left and right of a clip are exchanged."""
     max_rotation_deg: float = 15.0
-    """Of a frame of a pseudo-clip, either way."""
+    """Largest rotation of a frame of a pseudo-clip in either direction."""
 
     def __post_init__(self) -> None:
         if not self.short_sides or min(self.short_sides) < 8:
@@ -86,31 +91,31 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses and of the matching costs, and how points are drawn.
-
-    Masks and Dice weigh as much in the matching as in the loss.
-    """
+    """Weights of the losses and of the matching costs, and settings of the sampled points."""
 
     class_weight: float = 2.0
+    """Weight of the class loss."""
     mask_weight: float = 5.0
+    """Weight of the binary cross entropy of masks, in the loss and in the matching cost."""
     dice_weight: float = 5.0
+    """Weight of the Dice loss of masks, in the loss and in the matching cost."""
     class_match_weight: float = 2.0
-    """Of the class in the matching cost. The more it counts, the more several queries on one
-    object may each guess a class of their own and leave it to the matching to pick the right one.
-    """
+    """Weight of the class in the matching cost. With a large one, several queries on an object
+    may each predict another class and leave the choice to the matching."""
     no_object_weight: float = 0.1
     """Weight of the class no object in the cross entropy."""
     num_points: int = 12544
-    """Points per mask, 112 squared as in Mask2Former."""
+    """Number of points per mask, 112 squared as in Mask2Former."""
     oversample_ratio: float = 3.0
-    """Candidates per point from which the most uncertain are taken."""
+    """Number of candidates per point, of which the most uncertain are taken."""
     importance_ratio: float = 0.75
-    """Share of points that are taken for their uncertainty; the rest are uniform."""
+    """Share of the points that are taken for their uncertainty; the others are uniform."""
     expected_from: Literal['clip', 'first_sight'] = 'clip'
-    """From when on the query of an object is to say its class, with an empty mask where it is
-    hidden. clip: in every frame, as the released models learnt it; of a clip in chunks, in every
-    frame of the chunk where it is first seen and after. first_sight: before, the query is to say
-    no object, since nothing in a stream's past can tell that one will come."""
+    """Frames in which the query of an object is to predict its class, with an empty mask where
+    the object is hidden. clip: all frames, as in the released models; for clips in chunks, all
+    frames from the chunk on in which it first appears. first_sight: the frames since the object
+    first appears; before, the query is to predict no object, since the past of a stream does not
+    tell that an object will come."""
 
     def __post_init__(self) -> None:
         check_range(
@@ -122,49 +127,52 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run with clips of one length; the first often sees single images."""
+    """A part of a run with clips of one length; the first phase often has single images."""
 
     steps: int
+    """Number of steps of the optimiser."""
     clip_frames: int
-    """T; 1 trains the image model."""
+    """Number of frames of a clip, T; 1 trains the image model."""
     batch_size: int
-    """Clips of one step of the optimiser, over all GPUs and `accumulate` parts together: what a
+    """Clips per step of the optimiser over all GPUs and all `accumulate` parts, so that what a
     run learns does not depend on the number of GPUs."""
     max_stride: int = 1
-    """Largest distance between neighbouring frames of a clip; each clip draws its own."""
+    """Largest distance between neighbouring frames of a clip; each clip has a random one."""
     supersample: int = 1
-    """Scenes are drawn so many times larger, and reduced as a camera's image would be."""
+    """Factor by which synthetic scenes are drawn larger, and then reduced as the image of a
+    camera would be."""
     hidden_frames: tuple[int, int] | None = None
-    """Fewest and most frames for which shapes of synthetic scenes vanish behind a wall, again and
-    again; null: there is no wall."""
+    """Smallest and largest number of frames for which shapes of synthetic scenes are hidden by a
+    wall, time and again; null: there is no wall."""
     chunk_frames: int | None = None
-    """Truncated query propagation: frames that are learned from at a time, 2 or more, with the
-    memory of as many; the queries pass on from chunk to chunk, their gradient does not. null: the
-    whole clip. Published for clips of 15 frames: 5."""
+    """Length of a chunk for truncated query propagation, 2 or more: queries are propagated from
+    chunk to chunk but their gradients are not, so that a step takes the memory of one chunk.
+    LVMT has 5 for clips of 15 frames. null: the whole clip is one chunk."""
 
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
         check_hidden_frames(self.hidden_frames)
-        # A single frame teaches nothing about what it hands on.
+        # In a chunk of one frame, the queries it propagates get no gradient.
         if self.chunk_frames is not None:
             check_range(self, 'chunk_frames', 2)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A data set that the run is scored on from time to time, live and by the paper's protocol."""
+    """Data set on which the run is scored from time to time, in both modes of the evaluation."""
 
     dataset: str
-    """Its format; see `DataSource`."""
+    """Format of the data set; see `DataSource`."""
     root: str
+    """Folder of the data set."""
     split: str | None = None
-    """null: the data set's validation split."""
+    """Split to score; null: the validation split of the data set."""
     limit: int | None = None
-    """Only the first so many videos; null: all."""
+    """Number of videos to score, the first ones of the data set; null: all."""
     every: int = 2000
-    """Steps between scores."""
+    """Number of steps between scores."""
     pictures: int = 4
-    """Videos of which predictions are drawn beside the truth."""
+    """Number of videos whose predictions are drawn beside the truth."""
 
     def __post_init__(self) -> None:
         if self.dataset not in BENCHMARK_NAMES:
@@ -179,88 +187,96 @@ class Validation:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All settings of a run. A run file lists only what differs from these defaults.
+    """All settings of a run.
 
-    They are the published recipe's, which starts from a pretrained ViT.
+    The defaults are those of the published recipe, which starts from a pretrained ViT.
     """
 
     network: VidEoMTConfig
+    """Sizes, classes and design of the network."""
     phases: tuple[Phase, ...]
-    """In order; step numbers and schedules run on through all of them."""
+    """Phases in order; step numbers and schedules continue from one to the next."""
     stage: Literal['image', 'video'] = 'video'
-    """video: clips, with queries that pass from frame to frame; image: single frames alone, which
-    makes the segmenter that a video run starts from (`init_from`)."""
+    """video: clips, with queries propagated from frame to frame; image: single frames, which
+    train the segmenter that a video run starts from (`init_from`)."""
     init_from: str | None = None
-    """Weights to start from: whatever `load_model` takes, or `timm:NAME` for a pretrained ViT,
-    `timm:NAME:FILE` for one that lies in a local file; null: from scratch."""
+    """Weights to start from: anything that `load_model` takes, `timm:NAME` for a pretrained ViT,
+    or `timm:NAME:FILE` for a ViT in a local file; null: random weights."""
     out: str = 'out/train'
-    """Folder of checkpoints, log and the final weights."""
+    """Folder for checkpoints, log and the final weights."""
     seed: int = 0
+    """Seed of all random draws of the run."""
     data: tuple[DataSource, ...] = ()
-    """What to train on, mixed by weight; none: synthetic scenes alone."""
+    """Data sets to train on, mixed by weight; empty: synthetic scenes only."""
     augmentation: Augmentation = field(default_factory=Augmentation)
-    """Of annotated videos."""
+    """Augmentation of annotated videos."""
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)
-    """(height, width) of synthetic scenes in pixels; each batch has one of them, and among other
-    data each scene."""
+    """Sizes (height, width) of synthetic scenes in pixels. All scenes of a batch have the same
+    one; beside other data sets, each scene has its own."""
     learning_rate: float = 1e-4
+    """Base learning rate of AdamW."""
     layer_decay: float = 0.6
-    """Factor of the learning rate from a block of the ViT to the one below it; 1 for a network
-    from scratch."""
+    """Factor of the learning rate from a block of the ViT to the block below; 1 for a network
+    with random weights."""
     weight_decay: float = 0.05
+    """Weight decay of AdamW."""
     decay_all: bool = True
-    """Weight decay for norms, biases, layer scales, prefix tokens and queries too, as in the
-    released code; false: for matrices and the table of positions alone."""
+    """Whether norms, biases, layer scales, prefix tokens and queries decay too, as in the
+    released code, and not only matrices and the position table."""
     warmup_steps: int = 500
-    """Steps over which the learning rate rises from 0."""
+    """Number of steps over which the learning rate rises from 0."""
     vit_warmup_steps: int | None = 1000
-    """Steps over which that of the ViT rises, once the rest has risen; null: with the rest, as a
-    network from scratch needs it."""
+    """Number of steps over which the learning rate of the ViT rises, after the warm-up of the
+    other parameters; null: together with them, as a network with random weights needs it."""
     decay_power: float = 0.9
-    """Of the polynomial decay to 0 that follows."""
+    """Power of the polynomial decay of the learning rate to 0."""
     grad_clip_norm: float = 1.0
-    """Largest norm of the gradient of all parameters together. The released code configures 0.01,
-    and never applies it."""
+    """Largest norm of the gradient of all parameters together. The released code configures 0.01
+    but never applies it."""
     masked_attention_until: float = 0.0
-    """Share of all steps over which masked attention fades from always to never, in stage image
-    one query block after the other; 0: none. Stage image has 5/6 unless told otherwise."""
+    """Share of all steps over which the probability of masked attention falls from 1 to 0, in
+    stage image one query block after the other; 0: no masked attention. The default in stage
+    image is 5/6."""
     ema_decay: float | None = None
-    """Of the running mean of the weights, which is what the run delivers; null: it delivers the
-    last weights, and keeps no mean."""
+    """Decay of the exponential moving average of the weights, which the run delivers; null: the
+    run delivers its last weights and keeps no average."""
     losses: LossWeights = field(default_factory=LossWeights)
+    """Weights of the losses, and how masks are compared."""
     accumulate: int = 1
-    """Parts in which each process handles its share of a batch, one after the other: the memory
-    of a part, the gradient of the whole. Clips of several sizes are padded to the largest of their
-    part, nearly half of 8 clips of the published sizes; a part of one clip has no padding, and is
-    what the released models learnt from."""
+    """Number of parts in which each process computes its share of a batch one after the other:
+    the memory is that of a part, the gradient that of the whole. Clips are padded to the largest
+    of their part; of 8 clips of the published sizes nearly half is padding. A part of one clip
+    has no padding, as in the training of the released models."""
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
-    """Of the network; the losses are in float32. auto: bf16 on a GPU, fp32 on a CPU."""
+    """Precision of the network; losses are in float32. auto: bf16 on a GPU, fp32 on a CPU."""
     activation_checkpointing: bool = False
-    """Compute the blocks' activations again in the backward pass: less memory, more time."""
+    """Whether the backward pass recomputes the activations of the blocks, which takes less memory
+    and more time."""
     compile: bool = False
-    """Run the blocks through torch.compile."""
+    """Whether the blocks run through torch.compile."""
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
-    """auto: a GPU if there is one."""
+    """Device to train on; auto: a GPU if there is one."""
     devices: int = 1
-    """Processes on this machine, each with a GPU of its own. Under torchrun or SLURM: what the
-    launcher started."""
+    """Number of processes on each machine, each with its own GPU. torchrun and SLURM override
+    it."""
     nodes: int = 1
-    """Machines; as above."""
+    """Number of machines. torchrun and SLURM override it."""
     threads: int | None = None
-    """CPU threads of torch, in each process; null: OMP_NUM_THREADS where it is set, as torchrun
-    does for several processes (to 1), or else 4."""
+    """CPU threads of torch in each process; null: OMP_NUM_THREADS if it is set (torchrun sets it
+    to 1 for several processes), otherwise 4."""
     workers: int = 4
-    """Processes that draw clips ahead, for each process that learns."""
+    """Number of processes that load clips ahead, for each process that trains."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     keep_checkpoints: int = 2
-    """The last so many, beside that with the best score."""
+    """Number of latest checkpoints to keep, beside the one with the best score."""
     log_every: int = 25
-    """Steps between lines of the log."""
+    """Number of steps between lines of the log."""
     validation: Validation | None = None
+    """Data set to score the run on; null: the run is not scored."""
     wandb: str | None = None
-    """Project at Weights & Biases, whose package is not among the requirements; null: none.
-    TensorBoard's files are written anyhow."""
+    """Project at Weights & Biases, whose package is to be installed separately; null: none. Logs
+    for TensorBoard are written in any case."""
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -281,7 +297,9 @@ class TrainSettings:
                     f'{patch}, got {height} x {width}.'
                 )
         check_range(self.network, 'num_queries', 1)
-        check_range(self, 'seed', 0, 2**31 - 1)  # shifted by 32 bits, it still is a seed of torch
+        check_range(
+            self, 'seed', 0, 2**31 - 1
+        )  # TrainModule shifts it left by 32 bits, and torch takes 64
         check_range(self, 'learning_rate grad_clip_norm', 0, open_=True)
         check_range(self, 'weight_decay warmup_steps decay_power workers', 0)
         check_range(self, 'masked_attention_until', 0, 1)
@@ -306,15 +324,15 @@ class TrainSettings:
 
     @property
     def total_steps(self) -> int:
-        """Steps of all phases."""
+        """Number of steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
     def phase(self, step: int) -> Phase:
-        """The phase that a step of the run is part of."""
+        """Return the phase of a step of the run."""
         return self.phases[self.phase_at(step)[0]]
 
     def phase_at(self, step: int) -> tuple[int, int]:
-        """The number of the phase that a step of the run is part of, and its number in there."""
+        """Return the index of the phase of a step of the run, and the number of the step in it."""
         for number, phase in enumerate(self.phases):
             if step < phase.steps:
                 return number, step
@@ -323,9 +341,9 @@ class TrainSettings:
         raise IndexError(f'Expected a step below {total}, got {total + step}.')
 
     def deciding(self) -> dict[str, Any]:
-        """What a run and its resumption must agree on: plain values by dotted name."""
+        """Return the settings that must not change when a run is resumed, by dotted name."""
         values = {k: v for k, v in asdict(self).items() if k not in MAY_CHANGE}
-        # The folder may be another on another machine.
+        # Data may lie in another folder on another machine.
         values['data'] = [
             {k: v for k, v in source.items() if k != 'root'} for source in values['data']
         ]
@@ -337,17 +355,17 @@ class TrainSettings:
 def check_range(
     settings: Any, names: str, lowest: float, highest: float = math.inf, *, open_: bool = False
 ) -> None:
-    """Check fields of a record of settings.
+    """Check that fields of a dataclass are finite numbers within a range.
 
     Args:
-        settings: the record.
-        names: of the fields, separated by spaces.
-        lowest: smallest value allowed.
-        highest: largest value allowed.
-        open_: the lowest value itself is not allowed.
+        settings: instance of the dataclass.
+        names: names of the fields, separated by spaces.
+        lowest: smallest allowed value.
+        highest: largest allowed value.
+        open_: whether `lowest` itself is not allowed.
 
     Raises:
-        ValueError: a value is outside, or no number; names the field.
+        ValueError: a value is not; names the field.
     """
     for name in names.split():
         value = getattr(settings, name)

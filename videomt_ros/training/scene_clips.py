@@ -1,4 +1,4 @@
-"""Clips of synthetic scenes: each is drawn anew, and none is of the demo or the evaluation.
+"""Clips of synthetic scenes, each of a new scene that neither demo nor evaluation shows.
 
 Letters: T frames.
 """
@@ -17,14 +17,11 @@ from videomt_ros.training.labelled_clips import class_table
 from videomt_ros.training.run_settings import SYNTHETIC
 
 FIRST_TRAINING_SEED = 1_000_000
-"""Scenes below this seed are never trained on: they are the demo's and the evaluation's."""
+"""Smallest seed of a training scene; those below belong to the demo and the evaluation."""
 
 
 class SceneClips:
-    """Clips of synthetic scenes; the network names their classes as `class_of` says.
-
-    They have sky, ground and walls if the network knows any of these.
-    """
+    """Source of clips of synthetic scenes, with stuff if the network knows a class of it."""
 
     def __init__(
         self,
@@ -34,14 +31,14 @@ class SceneClips:
         weight: float = 1.0,
         hidden_frames: tuple[int, int] | None = None,
     ) -> None:
-        """Keep the settings.
+        """Set up the source; draws nothing yet.
 
         Args:
-            class_of: class of the network for each class of `datasets.synthetic.scene`, shapes
-                first; None: unknown. Stuff may be left out.
-            sizes: (height, width) of the scenes, one chosen at random per clip.
+            class_of: class id of the network for each class of `datasets.synthetic.scene`, shapes
+                first, or None for an unknown one. Stuff may be left out.
+            sizes: (height, width) of the scenes in pixels; each clip has one at random.
             supersample: see `draw_scene`.
-            weight: see `sampling.ClipSource`.
+            weight: see `ClipSource`.
             hidden_frames: see `draw_scene`.
         """
         self.weight = weight
@@ -52,7 +49,7 @@ class SceneClips:
         self._supersample = supersample
 
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
-        """See `sampling.ClipSource`."""
+        """See `ClipSource`."""
         size = self._sizes[rng.integers(len(self._sizes))]
         clip = draw_scene(
             rng,
@@ -80,14 +77,14 @@ def draw_scene(
     """Draw a clip of a new scene; class ids are those of `datasets.synthetic.scene`.
 
     Args:
-        rng: decides on scene, start and stride.
+        rng: source of the random scene, start and stride.
         size: (height, width) in pixels.
-        clip_frames: T.
-        max_stride: frames of the scene from one clip frame to the next, 1 up to this.
-        supersample: the scene is drawn so many times larger, and reduced as the camera's image is
-            before it enters the network: fine textures and noise fade by it.
+        clip_frames: number of frames, T.
+        max_stride: largest distance of neighbouring frames of the clip in the scene.
+        supersample: factor by which the scene is drawn larger and then reduced, which softens
+            textures and noise as resizing a camera's image for the network does.
         hidden_frames: see `datasets.synthetic.scene.Scene`.
-        stuff: the same.
+        stuff: see `datasets.synthetic.scene.Scene`.
     """
     height, width = size
     scene = Scene(
@@ -95,7 +92,7 @@ def draw_scene(
         height * supersample,
         width * supersample,
         num_frames=60,
-        num_objects=int(rng.integers(3, 9)),  # fuller than the demo's: more to learn from
+        num_objects=int(rng.integers(3, 9)),  # more objects per scene than in the demo
         hidden_frames=hidden_frames,
         stuff=stuff,
     )
@@ -114,15 +111,18 @@ def draw_scene(
 def scene_table(
     where: str, class_names: Sequence[str], renamed: Sequence[tuple[str, str | None]] = ()
 ) -> list[int | None]:
-    """Class of the network for each class of `datasets.synthetic.scene`, None: unknown.
+    """Find the class id of the network for each class of `datasets.synthetic.scene`.
 
     Args:
-        where: name of the source, for messages.
-        class_names: of the network.
+        where: name of the source for messages.
+        class_names: class names of the network.
         renamed: see `DataSource`.
 
+    Returns:
+        Class ids, None for classes that the network does not know.
+
     Raises:
-        ValueError: none is known, or a name of `renamed` does not exist.
+        ValueError: no class is known, or a name of `renamed` does not exist.
     """
     categories = [
         Category(k, name, is_thing=name in CLASS_NAMES) for k, name in enumerate(ALL_NAMES)
