@@ -1,4 +1,4 @@
-"""The log of a run: a line of JSON per so many steps, the loggers, and what the user sees."""
+"""Callbacks of Lightning that average the weights, write the log and show the progress."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from torch import Tensor
 
 from videomt_ros.files import whole_file
 
+logger = logging.getLogger(__name__)
+
 
 class RunningMean(WeightAveraging):
-    """Exponential moving average that follows closely while it is young.
+    """Exponential moving average of the weights, with a smaller decay in the first steps.
 
-    After step s the mean keeps min(decay, (1 + s) / (10 + s)) of itself, or it would hold on to
-    the random start; after step 0 it is the weights themselves. A checkpoint holds the mean in
-    `state_dict`, and the weights that training goes on with in `current_model_state`.
+    The decay at step s is min(decay, (1 + s) / (10 + s)), so that the random start is forgotten
+    soon; after step 0 the mean equals the weights. A checkpoint holds the mean in `state_dict` and
+    the weights that are trained in `current_model_state`.
     """
 
     def __init__(self, decay: float) -> None:
-        """Keep the largest share, 0..1."""
+        """Set the largest decay, 0..1."""
         super().__init__(use_buffers=False, multi_avg_fn=self._update)
         self.decay = decay
 
@@ -37,27 +39,24 @@ class RunningMean(WeightAveraging):
 
     @property
     def module(self) -> pl.LightningModule:
-        """A copy of the module that holds the mean."""
-        assert self._average_model is not None, 'there is a mean once the run has begun'
+        """Copy of the TrainModule whose weights are the mean."""
+        assert self._average_model is not None, 'the run has started'
         return cast(pl.LightningModule, self._average_model.module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the module the weights it has; Lightning would put the mean in their place."""
-
-
-logger = logging.getLogger(__name__)
+        """Do nothing, whereas Lightning would replace the weights of the module by the mean."""
 
 
 class RunLog(pl.Callback):
-    """Write the losses of every `every` steps to `path`, one JSON object a line."""
+    """Writes the losses of every few steps to a file, one JSON object per line."""
 
     def __init__(self, path: Path, every: int, in_words: bool) -> None:
-        """Prepare.
+        """Set up the log; opens no file yet.
 
         Args:
-            path: the file; it grows, and is cut where a resumed run starts.
-            every: steps between lines.
-            in_words: log a line for people as well, where no progress bar runs.
+            path: the file to append to. A resumed run first drops the lines of later steps.
+            every: number of steps between lines.
+            in_words: also log a line for people, where there is no progress bar.
         """
         self.path = path
         self.every = every
@@ -66,7 +65,7 @@ class RunLog(pl.Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, and leave out of the file what is about to come again."""
+        """Start the clock, and drop lines of steps that are about to be repeated."""
         self._started, self._first_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
             cut_log(self.path, trainer.global_step)
@@ -79,7 +78,7 @@ class RunLog(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write a line, if it is time for one."""
+        """Write a line every `every` steps."""
         step = trainer.global_step
         if step % self.every or not trainer.is_global_zero:
             return
@@ -102,10 +101,10 @@ class RunLog(pl.Callback):
 
 
 class StepBar(TQDMProgressBar):
-    """A progress bar over the steps of the run, whose pace is that since a resume."""
+    """Progress bar over all steps of the run; its pace counts from the last resume."""
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Draw it; Lightning's own forgets its length where an epoch goes on."""
+        """Set length and position, which Lightning loses when it resumes within an epoch."""
         super().on_train_start(trainer)
         bar = self.train_progress_bar
         bar.reset(trainer.max_steps)
@@ -113,11 +112,11 @@ class StepBar(TQDMProgressBar):
         bar.refresh()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """There is but one epoch."""
+        """Do nothing: a run is one epoch, whose bar `on_train_start` has drawn."""
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Leave the lines up to a step; the file appears whole or not at all."""
+    """Remove the lines after a step from a log, which is replaced in one piece."""
     if not path.exists():
         return
     kept = []
@@ -125,7 +124,7 @@ def cut_log(path: Path, step: int) -> None:
         try:
             if json.loads(line)['step'] <= step:
                 kept.append(line)
-        except ValueError:  # a crash may cut a line in half
+        except ValueError:  # a crash may leave half a line
             continue
     with whole_file(path) as file:
         file.write(''.join(kept).encode())

@@ -1,15 +1,19 @@
-"""Losses of a clip: class, binary cross entropy and Dice, on every supervised layer.
+"""Losses of clips: class, binary cross entropy and Dice, on every supervised layer.
 
-Mask2Former's set (arXiv 2112.01527, section 3.3): masks are compared on sampled points, most of
-them where the prediction is uncertain; see `training.points`. Every auxiliary output counts as
-much as the last one; in the released code the last auxiliary one lost its weights.
+They are those of Mask2Former (arXiv 2112.01527, section 3.3): masks are compared on sampled
+points, most of them where the prediction is uncertain; see `training.points`. Every auxiliary
+output has the weight of the last output; the released code drops the last auxiliary one.
 
-The losses are means over all clips of a step of the optimiser. Those of some of the clips, or of
-some of their frames, are divided by the totals of the whole, and so add up to those of the whole;
-no random number depends on how it is split.
+Losses are means over all clips of a step of the optimiser. The losses of a part, some of the clips
+or a chunk of their frames, are divided by the totals of the whole step, so that the parts add up
+to the whole. Random draws do not depend on how a step is split.
+
+`chunk_losses` implements truncated query propagation: a clip passes the network in chunks, and
+queries enter a chunk without their gradient, so that the activations of a chunk are freed before
+the next chunk begins. LVMT, the successor of VidEoMT, has clips of 15 frames in chunks of 5.
 
 Letters: L supervised layers, B batch, T frames, N objects of the whole batch, Q queries,
-K classes, P points, M (object, frame) pairs of these frames with a mask.
+K classes, C channels, P points, M (object, frame) pairs of a chunk.
 """
 
 from __future__ import annotations
@@ -28,30 +32,33 @@ from videomt_ros.training.matcher import assign, count_pairs, first_visible, pai
 from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
 from videomt_ros.training.run_settings import LossWeights
 
+Forward = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
+"""Network on a chunk: frames (B, t, 3, H, W) and state (B, Q, C) -> outputs, next state."""
+
 
 class Targets(NamedTuple):
-    """Truth of a batch of clips; N counts the objects of all clips together.
+    """Ground truth of a batch of clips; N counts the objects of all clips together.
 
-    Only masks and extents move to a GPU. What says who is where when stays on the host, which
-    matches, and would have to wait for the GPU to read it there.
+    Only masks and extents move to a GPU. The other fields stay on the CPU, where the matching
+    reads them without waiting for the GPU.
     """
 
     clip_of: Tensor
-    """(N,) int64 on the CPU: index of the clip that holds the object."""
+    """Index of the clip that holds each object, (N,) int64 on the CPU."""
     class_ids: Tensor
-    """(N,) int64 on the CPU, 0..K-1."""
+    """Class ids of the objects, (N,) int64 on the CPU, 0..K-1."""
     first: Tensor
-    """(N,) int64 on the CPU: first frame where it is visible; T for an object that never is."""
+    """First frame where each object is visible, or T if it never is, (N,) int64 on the CPU."""
     masks: Tensor
-    """(N, T, H, W) bool, at the size of the input; empty where the object is hidden."""
+    """Masks (N, T, H, W) bool at the size of the input, empty where an object is hidden."""
     num_clips: int
-    """B; there may be clips without an object."""
+    """Number of clips, B; some of them may have no object."""
     extents: Tensor
-    """(B, 2) float32 in 0..1: part of the width and height of the batch that the clip fills. The
-    rest is padding, on which no mask is compared: it depends on the clips beside it."""
+    """Share of the width and height of the batch that each clip fills, (B, 2) float32 in 0..1.
+    Masks are not compared on the rest, which is padding and depends on the other clips."""
 
     def to(self, device: torch.device) -> Targets:
-        """The same with masks and extents on another device."""
+        """Copy masks and extents to another device."""
         masks, extents = (x.to(device, non_blocking=True) for x in (self.masks, self.extents))
         return self._replace(masks=masks, extents=extents)
 
@@ -63,22 +70,19 @@ def build_targets(
     num_clips: int,
     extents: Tensor | None = None,
 ) -> Targets:
-    """Targets from what lies on the CPU; see there for the arguments.
-
-    Without extents there is no padding.
-    """
+    """Build Targets, whose fields the arguments are; without extents there is no padding."""
     if extents is None:
         extents = torch.ones(num_clips, 2)
     return Targets(clip_of, class_ids, first_visible(masks), masks, num_clips, extents)
 
 
 def to_host(tensor: Tensor) -> NDArray[np.float32]:
-    """Wait for the device and copy: the only way out of it, and taken once per call."""
+    """Copy a tensor to the host, for which the host waits; called once per chunk."""
     return tensor.cpu().numpy()
 
 
 class Criterion:
-    """Match objects with queries, and compare."""
+    """Matches objects with queries and computes their losses."""
 
     def __init__(self, weights: LossWeights) -> None:
         self.weights = weights
@@ -86,16 +90,16 @@ class Criterion:
     def count_totals(
         self, targets: Targets, num_queries: int, chunk_frames: int | None = None
     ) -> Tensor:
-        """What the losses are divided by: those of several batches add up.
+        """Count what the losses are divided by; the counts of several batches add up.
 
         Args:
-            targets: truth of whole clips.
-            num_queries: Q.
-            chunk_frames: of clips in chunks.
+            targets: targets of whole clips.
+            num_queries: number of queries, Q.
+            chunk_frames: length of a chunk; None: the clips are not split.
 
         Returns:
-            (2,) float64 on the CPU: (object, frame) pairs that are compared, and labels,
-            B * T * Q.
+            Number of (object, frame) pairs with a loss and number of labels, B * T * Q, as (2,)
+            float64 on the CPU.
         """
         num_frames = targets.masks.shape[1]
         is_early = self.weights.expected_from == 'clip'
@@ -118,27 +122,27 @@ class Criterion:
         start: int = 0,
         query_of: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The share of some consecutive frames of clips in the losses of a step.
+        """Compute the losses of a chunk, some consecutive frames of clips.
 
-        Objects keep the queries they were given in earlier chunks. The losses of all chunks of all
-        clips of the step add up to its own.
+        Objects keep the queries of earlier chunks. The losses of all chunks of all clips of a step
+        add up to the losses of the step.
 
         Args:
-            outputs: of the chunk, in training mode: class_logits (B, T, Q, K + 1),
+            outputs: outputs for the chunk in training mode: class_logits (B, T, Q, K + 1),
                 mask_logits (B, T, Q, h, w), and the same before each query block.
-            targets: truth of the whole clips, with the masks on the same device.
+            targets: targets of the whole clips, with the masks on the same device.
             totals: sum of `count_totals` over all clips of the step.
-            start: the chunk's first frame in the clips.
-            query_of: what this method returned for the chunk before, None at frame 0.
+            start: index of the first frame of the chunk in the clips.
+            query_of: second result for the chunk before, None at frame 0.
 
         Returns:
-            Scalars `class`, `mask` and `dice`, weighted, and summed over the supervised layers,
-            whose sum is to be minimised; and the query of each object in each layer, (L, N) int64
-            on the CPU, -1 without one.
+            Weighted losses `class`, `mask` and `dice`, each a scalar summed over the supervised
+            layers; and the query of each object in each layer, (L, N) int64 on the CPU, -1 for
+            objects without one.
         """
         layers = (*outputs.auxiliary, outputs._replace(auxiliary=()))
         device, num_frames = outputs.class_logits.device, outputs.class_logits.shape[1]
-        # In float32: autocast would shorten the products of the costs too.
+        # Autocast would compute matrix products of the costs in half precision.
         with torch.autocast(device.type, enabled=False):
             query_of = self.match(layers, targets, start, query_of)
             totals = totals.to(device, non_blocking=True)
@@ -161,12 +165,13 @@ class Criterion:
     ) -> Tensor:
         """Find the query of each object in each layer; all costs reach the host in one copy.
 
-        Returns:
-            (L, N) int64 on the CPU, -1 without one; see `chunk`.
+        For arguments and result see `chunk`.
         """
         weights, num_frames = self.weights, layers[0].mask_logits.shape[1]
         device = layers[0].mask_logits.device
-        points = torch.rand(1, weights.num_points, 2, device=device)  # whoever there is to match
+        points = torch.rand(
+            1, weights.num_points, 2, device=device
+        )  # also if no object is new, for equal draws
         if query_of is None:
             query_of = torch.full((len(layers), len(targets.class_ids)), -1)
         clip_of, first = targets.clip_of.numpy(), targets.first.numpy() - start
@@ -174,7 +179,7 @@ class Criterion:
         if not new.any():
             return query_of
         objects, costs = [], []
-        # One frame at a time: those of all objects together would be large.
+        # Frame by frame, since the sampled masks of all objects together would be large.
         for clip, t in np.unique(np.stack([clip_of, first])[:, new], axis=1).T.tolist():
             seen = torch.from_numpy(np.flatnonzero((clip_of == clip) & (first == t)))
             rows = seen.to(device, non_blocking=True)
@@ -191,7 +196,7 @@ class Criterion:
                 )
             )
             objects.append(seen)
-        packed = to_host(torch.cat(costs, dim=1))  # L, objects that are new, Q
+        packed = to_host(torch.cat(costs, dim=1))  # L, new objects, Q
         all_costs = np.zeros((len(layers), len(first), packed.shape[2]), np.float32)
         all_costs[:, torch.cat(objects).numpy()] = packed
         queries = [
@@ -201,12 +206,14 @@ class Criterion:
         return torch.from_numpy(np.stack(queries))
 
     def _pairs(self, targets: Targets, query_of: Tensor, start: int, num_frames: int) -> Tensor:
-        """(Object, frame) pairs that are compared in each layer, (L, 5, M) int64 on the CPU.
+        """List the (object, frame) pairs of each layer that get a loss.
 
-        The rows: object, clip, frame of the chunk, query, class. M is the same for all layers:
-        how many objects find no query does not depend on which do.
+        M is the same for all layers: only which objects find no free query differs.
+
+        Returns:
+            Objects, clips, frames of the chunk, queries and classes, (L, 5, M) int64 on the CPU.
         """
-        # Where an object is expected it is so hidden or not: presence is the mask's matter.
+        # Hidden objects have pairs too: their query is to predict the class and an empty mask.
         seen = start + np.arange(num_frames) >= targets.first.numpy()[:, None]  # N, T
         expected = seen | (self.weights.expected_from == 'clip')
         pairs = []
@@ -219,6 +226,7 @@ class Criterion:
     def _layer(
         self, layer: Outputs, targets: Targets, pairs: Tensor, start: int, totals: Tensor
     ) -> dict[str, Tensor]:
+        """Compute the losses of one layer; `pairs` is (5, M)."""
         weights = self.weights
         class_logits = layer.class_logits.float()  # B, T, Q, K + 1
         objects, clips, frames, queries, class_ids = pairs  # M each
@@ -230,7 +238,7 @@ class Criterion:
         class_loss = F.cross_entropy(
             class_logits.flatten(0, 2), labels.flatten(), label_weights, reduction='sum'
         )
-        # From here on M may be 0: sums are 0 then, and so is the gradient.
+        # If M is 0, sums and gradients from here on are 0.
         mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
         with torch.no_grad():
             points = uncertain_points(
@@ -256,10 +264,6 @@ class Criterion:
         }
 
 
-Forward = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
-"""The network on a chunk: frames (B, t, 3, H, W) and state (B, Q, C) -> outputs, next state."""
-
-
 def chunk_losses(
     forward: Forward,
     cut_gradient: Callable[[Tensor], Tensor],
@@ -270,27 +274,26 @@ def chunk_losses(
     chunk_frames: int,
     totals: Tensor,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield the losses of one chunk after the other.
+    """Yield the losses of one chunk after the other; see `Criterion.chunk`.
 
-    Call `backward` on the sum of each before asking for the next. What the chunks yield adds up
-    to the losses of the whole clips, but for frames before an object's first sight, of which
-    `LossWeights.expected_from` tells; an object keeps the query it was matched to, in whichever
-    chunk that was.
+    Call `backward` on their sum before the next chunk. The losses of the chunks add up to those of
+    the whole clips, except for frames before an object is first visible; see
+    `LossWeights.expected_from`.
 
     Args:
-        forward: the network. A chunk of frames may wait on the host until then.
-        cut_gradient: of the network; see VidEoMT.cut_gradient.
-        criterion: what the outputs are compared by.
+        forward: runs the network on a chunk, whose frames it may move to the device.
+        cut_gradient: see `VidEoMT.cut_gradient`.
+        criterion: computes the losses.
         state: queries that enter the first frame, (B, Q, C).
-        frames: of whole clips, (B, T, 3, H, W), as `forward` takes them.
-        targets: truth of the whole clips.
-        chunk_frames: frames per chunk; the last chunk has what is left.
-        totals: what the losses are divided by; see Criterion.chunk.
+        frames: frames of whole clips, (B, T, 3, H, W), as `forward` takes them.
+        targets: targets of the whole clips.
+        chunk_frames: number of frames per chunk; the last chunk may have fewer.
+        totals: see `Criterion.chunk`.
     """
     query_of = None
     for start in range(0, frames.shape[1], chunk_frames):
         outputs, state = forward(frames[:, start : start + chunk_frames], state)
         losses, query_of = criterion.chunk(outputs, targets, totals, start, query_of)
         state = cut_gradient(state)
-        del outputs  # or they would lie beside those of the next chunk
+        del outputs  # otherwise they would be kept while the next chunk is computed
         yield losses

@@ -1,4 +1,9 @@
-"""The clips of a run, as Lightning takes them: one epoch that holds every step, loaded ahead."""
+"""Training data of a run: its sources, the batches of its steps, and their loading.
+
+Each clip of each step is drawn from its own seed, so that the clips of a run depend neither on the
+number of processes, parts and workers nor on a resume. Clips of several sizes are padded to the
+largest clip of their part, which does depend on the number of processes and parts.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +25,26 @@ from videomt_ros.training.run_settings import SYNTHETIC, Phase, TrainSettings
 from videomt_ros.training.scene_clips import SceneClips, scene_table
 from videomt_ros.training.stopping import end_with_parent
 
+Batches = tuple[Batch, ...]
+"""Parts of the batch of a step."""
+
 
 class Mixture:
-    """The sources of a run, open."""
+    """The opened data sources of a run."""
 
     def __init__(self, settings: TrainSettings) -> None:
-        """Open all of them; reads annotations, and no image.
+        """Open all sources; reads annotations, but no images.
 
         Raises:
-            ValueError: a data set has nothing that the network could learn; names the setting.
-            DatasetError: the files of one cannot be used; names file and record of every fault.
+            ValueError: a data set has no object that the network knows; names the setting.
+            DatasetError: files cannot be used; names file and record of every fault.
         """
         self._settings = settings
         self._videos: dict[int, LabelledVideos] = {}
         self._scenes: dict[int, list[int | None]] = {}
         names = settings.network.class_names
         if not settings.data:
-            # Shapes alone are the network's classes whatever their names; stuff goes by its name.
+            # Without stuff the classes are the shapes in order, whatever the network calls them.
             has_stuff = not set(STUFF_NAMES).isdisjoint(names)
             self._scenes[0] = (
                 scene_table('network', names) if has_stuff else [*range(len(CLASS_NAMES))]
@@ -49,11 +57,11 @@ class Mixture:
                 self._videos[number] = open_source(where, source, names)
 
     def sources(self, phase: Phase, image_sizes: Sequence[tuple[int, int]]) -> list[ClipSource]:
-        """Where the clips of a phase come from.
+        """Return the sources of clips for a phase.
 
         Args:
-            phase: of the run.
-            image_sizes: (height, width) of synthetic scenes, one chosen at random per clip.
+            phase: phase of the run.
+            image_sizes: (height, width) of synthetic scenes; each clip has one at random.
         """
         settings = self._settings
         return [
@@ -71,10 +79,10 @@ class Mixture:
 
 
 def check_folders(settings: TrainSettings) -> None:
-    """See that all data sets of a run have a folder, before any of them is read.
+    """Check that the folders of all data sets exist, before any of them is read.
 
     Raises:
-        ValueError: one has none; names its setting.
+        ValueError: a folder does not exist; names its setting.
     """
     roots = {f'data.{number}.root': source.root for number, source in enumerate(settings.data)}
     if settings.validation is not None:
@@ -88,18 +96,18 @@ def check_folders(settings: TrainSettings) -> None:
 
 
 class StepClips(Dataset[tuple[Batch, ...]]):
-    """Clips of this process, in parts, by step of the run: 0, 1, ... over all phases."""
+    """Share of one process in the batch of each step, 0, 1, ... over all phases."""
 
     def __init__(
         self, settings: TrainSettings, mixture: Mixture, rank: int = 0, world: int = 1
     ) -> None:
-        """Prepare.
+        """Set up the batches; draws none yet.
 
         Args:
-            settings: of the run; `accumulate` is the number of parts.
-            mixture: its sources.
-            rank: of this process, 0 .. world - 1.
-            world: processes.
+            settings: settings of the run; `accumulate` is the number of parts of a share.
+            mixture: sources of the clips.
+            rank: number of this process, 0 .. world - 1.
+            world: number of processes.
 
         Raises:
             ValueError: see `check_shares`.
@@ -109,14 +117,14 @@ class StepClips(Dataset[tuple[Batch, ...]]):
         self._rank = rank
         check_shares(settings, world)
         self._shares = world * settings.accumulate
-        # As near to the mean, which the network sees as 0, as whole numbers come.
+        # The colour nearest to the mean, which the network sees as 0.
         self._fill = [min(255, max(0, round(mean))) for mean in settings.network.pixel_mean]
 
     def __len__(self) -> int:
         return self._settings.total_steps
 
     def __getitem__(self, step: int) -> tuple[Batch, ...]:
-        """The parts of a step, `accumulate` of them.
+        """Draw the `accumulate` parts of a step.
 
         Raises:
             DatasetError: an image or a mask is damaged; names the file.
@@ -128,7 +136,7 @@ class StepClips(Dataset[tuple[Batch, ...]]):
         phase = settings.phases[number]
         seed = (settings.seed, number, step_in_phase)
         sizes, divisor = settings.image_sizes, settings.network.size_divisor
-        if not settings.data:  # scenes of one size, which need no padding
+        if not settings.data:  # all scenes have one size, which needs no padding
             sizes = (sizes[np.random.default_rng(seed).integers(len(sizes))],)
             divisor = 1
         sources = self._mixture.sources(phase, sizes)
@@ -136,7 +144,7 @@ class StepClips(Dataset[tuple[Batch, ...]]):
         first = self._rank * settings.accumulate * size
         parts = []
         for start in range(first, first + settings.accumulate * size, size):
-            # From 1: a 0 at the end of a seed changes nothing, and would be the step's.
+            # From 1, since a 0 at the end of a seed does not change it.
             rngs = [np.random.default_rng((*seed, 1 + j)) for j in range(start, start + size)]
             clips = [_draw(rng, sources, phase.clip_frames, phase.max_stride) for rng in rngs]
             parts.append(collate(clips, divisor, self._fill))
@@ -144,10 +152,10 @@ class StepClips(Dataset[tuple[Batch, ...]]):
 
 
 def check_shares(settings: TrainSettings, world: int) -> None:
-    """See that each of `world` processes has as many clips of every batch, in as many parts.
+    """Check that every batch divides evenly among `world` processes and their parts.
 
     Raises:
-        ValueError: processes and parts cannot share the batches of a phase; names it.
+        ValueError: the batches of a phase do not; names it.
     """
     shares = world * settings.accumulate
     for number, phase in enumerate(settings.phases):
@@ -162,18 +170,14 @@ def check_shares(settings: TrainSettings, world: int) -> None:
 def _draw(
     rng: np.random.Generator, sources: list[ClipSource], clip_frames: int, max_stride: int
 ) -> Clip:
-    """A clip of one of the sources, by weight. It may hold no object, as a stream may."""
+    """Draw a clip from one of the sources by weight; like a stream, it may show no object."""
     weights = np.array([source.weight for source in sources], np.float64)
     source = sources[rng.choice(len(sources), p=weights / weights.sum())]
     return source.draw(rng, clip_frames, max_stride)
 
 
-Batches = tuple[Batch, ...]
-"""The parts of a step."""
-
-
 class _FaultsAsValues(Dataset[Batches | DatasetError]):
-    """Batches, or a fault of the files as a value: a worker's exception would lose its words."""
+    """Returns a DatasetError as a value: DataLoader would replace its message on the way."""
 
     def __init__(self, clips: Dataset[Batches]) -> None:
         self._clips = clips
@@ -188,13 +192,13 @@ class _FaultsAsValues(Dataset[Batches | DatasetError]):
 def load_batches(
     clips: Dataset[Batches], steps: Sequence[int], workers: int, pin_memory: bool = False
 ) -> Iterator[Batches]:
-    """Load the batches of steps in order, ahead of their use.
+    """Load the batches of steps in order and ahead of their use.
 
     Args:
-        clips: where they come from; see `StepClips`.
-        steps: of the run.
-        workers: processes; 0: in this one.
-        pin_memory: for the copy to a GPU.
+        clips: batches by step; see `StepClips`.
+        steps: steps to load.
+        workers: number of processes that load; 0: this process loads.
+        pin_memory: pin the memory of batches for the copy to a GPU.
 
     Raises:
         DatasetError: an image or a mask is damaged; names the file.
@@ -210,22 +214,22 @@ def load_batches(
     for parts in loader:
         if isinstance(parts, DatasetError):
             raise parts
-        # Pinning turns tuples into lists.
+        # pin_memory turns tuples into lists.
         yield tuple(batch._replace(origins=tuple(batch.origins)) for batch in parts)
 
 
 class RunLoader:
-    """The batches from a step on.
+    """Loads the batches from a step on.
 
-    Its length is that of the whole run: Lightning counts in what came before a resume.
+    Its length is that of the whole run, since Lightning counts the steps before a resume too.
     """
 
     def __init__(self, clips: StepClips, first_step: int, workers: int, pin_memory: bool) -> None:
-        """Prepare.
+        """Set up the loader; loads nothing yet.
 
         Args:
-            clips: of this process, by step.
-            first_step: where to start.
+            clips: batches of this process by step.
+            first_step: step to start at.
             workers: see `load_batches`.
             pin_memory: see `load_batches`.
         """
@@ -242,15 +246,15 @@ class RunLoader:
         return load_batches(self._clips, steps, self._workers, self._pin_memory)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the number of the step says where it stands."""
+        """Return nothing: the step of the trainer is the whole state."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load; with it, Lightning knows that a resume is exact."""
+        """Do nothing; Lightning takes a resume for exact if this method exists."""
 
 
 class RunData(pl.LightningDataModule):
-    """The share of this process in every batch of a run."""
+    """Lightning's view of the data: one epoch that holds all steps of the run."""
 
     def __init__(self, settings: TrainSettings, mixture: Mixture) -> None:
         super().__init__()
@@ -258,7 +262,7 @@ class RunData(pl.LightningDataModule):
         self.mixture = mixture
 
     def train_dataloader(self) -> RunLoader:
-        """Batches from the step on that the run has come to."""
+        """Return the batches from the current step of the trainer on."""
         trainer = self.trainer
         assert trainer is not None
         clips = StepClips(self.settings, self.mixture, trainer.global_rank, trainer.world_size)
@@ -268,5 +272,5 @@ class RunData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batches, device: torch.device, dataloader_idx: int
     ) -> Batches:
-        """Leave it on the host: the device needs no more than a chunk's frames at a time."""
+        """Leave the batch on the host; TrainModule moves the frames of one chunk at a time."""
         return batch

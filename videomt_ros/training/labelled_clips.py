@@ -1,7 +1,7 @@
 """Clips of annotated videos: YouTube-VIS, OVIS, COCO, VIPSeg, VSPW, and data in their formats.
 
-A source reads the frames and masks of a clip, and nothing else; masks are varied one at a time, so
-that no clip is ever held at the size of its files.
+A source reads only the frames and masks of a clip, and augments masks one at a time, so that no
+clip is held at the size of its files.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ logger = logging.getLogger(__name__)
 
 
 class LabelledVideos:
-    """The videos of a data set that hold an object which the network knows."""
+    """The videos of a data set that show an object of a class that the network knows."""
 
     def __init__(
         self, name: str, videos: Sequence[ImageFolderVideo], truth: ClipTruth, weight: float = 1.0
     ) -> None:
-        """Leave out the videos without an object.
+        """Select the videos with such an object.
 
         Args:
-            name: for messages, such as 'data.0 (ytvis2019 in /data/ytvis2019, split train)'.
-            videos: all of them.
-            truth: their annotations.
-            weight: share of the clips of a run, over the sum of all sources'.
+            name: name for messages, such as 'data.0 (ytvis2019 in /data/ytvis2019, split train)'.
+            videos: all videos of the data set.
+            truth: annotations of the videos.
+            weight: share of the clips of a run, relative to the sum of all weights.
 
         Raises:
             ValueError: no video is left.
@@ -57,22 +57,22 @@ class LabelledVideos:
             )
 
     def read(
-        self, video: ImageFolderVideo, times: Sequence[int], variation: ClipTransform
+        self, video: ImageFolderVideo, times: Sequence[int], transform: ClipTransform
     ) -> Clip:
-        """Read a clip; objects that are never visible in it are left out.
+        """Read a clip; objects that are not visible in it are left out.
 
         Args:
             video: one of `videos`.
-            times: T places among its frames.
-            variation: of the clip.
+            times: T indices of frames.
+            transform: augmentation of the clip.
 
         Raises:
             DatasetError: an image or a mask is damaged; names the file.
         """
-        # A pseudo-clip is one image, and need be read once.
+        # All frames of a pseudo-clip are the same image.
         images = {t: video.image(t) for t in sorted(set(times))}
-        frames = np.stack([variation.image(images[t], i) for i, t in enumerate(times)])
-        class_ids, masks = self.truth.objects(video.video_id, times, variation)
+        frames = np.stack([transform.image(images[t], i) for i, t in enumerate(times)])
+        class_ids, masks = self.truth.objects(video.video_id, times, transform)
         visible = masks.any(axis=(1, 2, 3))
         name = '' if video.name == str(video.video_id) else f' ({video.name})'
         origin = f'{self.name}, video {video.video_id}{name}, {list_frames(times)}'
@@ -80,16 +80,16 @@ class LabelledVideos:
 
 
 def open_source(name: str, source: DataSource, class_names: Sequence[str]) -> LabelledVideos:
-    """Open a data set to train on; reads annotations, and no image.
+    """Open a data set to train on; reads annotations, but no images.
 
     Args:
-        name: of the setting, such as 'data.0', for messages.
-        source: what to open.
-        class_names: of the network, in the order of its class head.
+        name: name of the setting for messages, such as 'data.0'.
+        source: data set to open.
+        class_names: class names of the network in the order of its class head.
 
     Raises:
-        ValueError: it has no annotations, or no class or object that the network knows.
-        DatasetError: its files cannot be used; names file and record of every fault.
+        ValueError: the data set has no annotations, or no object that the network knows.
+        DatasetError: files cannot be used; names file and record of every fault.
     """
     dataset = open_dataset(source.dataset, Path(source.root), source.split)
     name = f'{name} ({source.dataset} in {source.root}, split {source.split})'
@@ -112,17 +112,20 @@ def class_table(
     dataset: str,
     renamed: Sequence[tuple[str, str | None]] = (),
 ) -> dict[int, int]:
-    """Class id of each category that the network knows, by category id.
+    """Map the categories of a data set to classes of the network.
 
     Args:
-        name: of the source, for messages.
-        class_names: of the network.
-        categories: of the data set.
-        dataset: its name, such as 'ytvis2019'.
-        renamed: see `DataSource`; several categories may be one class.
+        name: name of the source for messages.
+        class_names: class names of the network.
+        categories: categories of the data set.
+        dataset: name of the data set, such as 'ytvis2019'.
+        renamed: see `DataSource`; several categories may map to one class.
+
+    Returns:
+        Class id by category id; categories that the network does not know are left out.
 
     Raises:
-        ValueError: none is known, or a name of `renamed` does not exist.
+        ValueError: no category is known, or a name in `renamed` does not exist.
     """
     names = dict(renamed)
     for kind, wanted, known in (
@@ -156,7 +159,7 @@ def class_table(
         for number, ours in kept.items()
         if first[ours].category_id in class_of
     }
-    # The notes of `classes` speak of scores.
+    # These replace `classes.notes`, which are about scores.
     for what, left in (
         (
             'Categories that are left out',
@@ -173,18 +176,18 @@ def class_table(
 
 
 class ClipSource(Protocol):
-    """Where clips come from."""
+    """A source of clips, such as VideoClips and SceneClips."""
 
     weight: float
-    """Share of the clips, over the sum of all sources'."""
+    """Share of the clips from this source, relative to the sum of all weights."""
 
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
-        """Draw a clip of `clip_frames` frames, up to `max_stride` frames of the video apart."""
+        """Draw a clip of `clip_frames` frames at a stride of at most `max_stride`."""
         ...
 
 
 class VideoClips:
-    """Varied clips of annotated videos; each video is as likely as another."""
+    """Source of augmented clips of annotated videos; all videos are equally likely."""
 
     def __init__(self, videos: LabelledVideos, augmentation: Augmentation) -> None:
         self.weight = videos.weight
@@ -192,7 +195,7 @@ class VideoClips:
         self._augmentation = augmentation
 
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
-        """See `ClipSource`. A video of one image becomes a pseudo-clip.
+        """See `ClipSource`; a video of one image becomes a pseudo-clip.
 
         Raises:
             DatasetError: an image or a mask is damaged; names the file.
@@ -201,8 +204,8 @@ class VideoClips:
         length = len(video.image_paths)
         times = frame_times(rng, length, clip_frames, max_stride)
         turned = clip_frames if length == 1 and clip_frames > 1 else 0
-        variation = draw_transform(rng, video.size, self._augmentation, turned)
-        return self._videos.read(video, times, variation)
+        transform = draw_transform(rng, video.size, self._augmentation, turned)
+        return self._videos.read(video, times, transform)
 
 
 def frame_times(
@@ -210,18 +213,18 @@ def frame_times(
 ) -> list[int]:
     """Draw the frames of a clip.
 
-    Every window of every stride that fits is as likely as another of that stride, the last one
-    too, which the released code never takes. A video that is too short is played to its end and
-    back, as often as need be.
+    All strides that fit are equally likely, and so are all windows of a stride, including the last
+    one, which the released code never draws. A video that is too short is played forwards and
+    backwards in turn.
 
     Args:
-        rng: decides.
-        num_frames: of the video, 1 or more.
-        clip_frames: T.
-        max_stride: largest distance of neighbours; less where the video is too short for it.
+        rng: source of the random draws.
+        num_frames: number of frames of the video, 1 or more.
+        clip_frames: number of frames of the clip, T.
+        max_stride: largest distance of neighbouring frames; less if the video is too short.
 
     Returns:
-        T places, 0..num_frames - 1.
+        T frame indices, 0..num_frames - 1.
     """
     if num_frames == 1:
         return [0] * clip_frames

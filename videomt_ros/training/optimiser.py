@@ -1,13 +1,14 @@
-"""AdamW with a learning rate for each depth of the backbone.
+"""AdamW with a learning rate per depth of the backbone, and the schedules of a run.
 
-Layer-wise decay: what a pretrained ViT learnt first is the most general and moves the least. Of D
-blocks, block i has the factor `layer_decay ** (D - 1 - i)`, the embedding that of block 0, and all
-else 1, as EoMT and VidEoMT (0.6) have it. BEiT, where it comes from (arXiv 2106.08254), has one
-power more in each block, and two in the embedding. Depths:
+Layer-wise decay of the learning rate: the lowest layers of a pretrained ViT are the most general
+and change the least. Of D blocks, block i has the factor `layer_decay ** (D - 1 - i)`, the
+embedding that of block 0, and all other parameters 1, as in EoMT and VidEoMT (0.6). BEiT, which
+introduced it (arXiv 2106.08254), has one more power in each block and two in the embedding.
+Depths:
 
-- depth 0: patch embedding, table of positions, class token and registers;
+- depth 0: patch embedding, position table, class token and registers;
 - depth i + 1: block i;
-- depth D + 1: the final norm and all that is not of the ViT.
+- depth D + 1: the final norm and all parameters outside the ViT.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from torch import nn
 
 from videomt_ros.model import VidEoMT
 
+VIT = 'backbone.vit.'
+"""Prefix of the parameters of the ViT, which have timm's names after it."""
+EMBEDDING = ('patch_embed.', 'pos_embed', 'cls_token', 'reg_token')
+"""Prefixes of the parameters in front of the first block, in all families of timm."""
+MASK_POWER = 0.9
+"""Power of the decay of masked attention in EoMT."""
+
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int, power: float) -> float:
-    """Factor of the base learning rate at a step, 0..1: linear rise, then polynomial decay.
+    """Compute the factor of the learning rate at a step: linear rise, then polynomial decay.
 
     >>> learning_rate_factor(5, 10, 110, 1.0)
     0.5
@@ -39,21 +47,22 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int, power: 
 def learning_rate_factors(
     step: int, warmup_steps: int, vit_warmup_steps: int | None, total_steps: int, power: float
 ) -> dict[str, float]:
-    """Factors of the base learning rate at a step for the pretrained ViT and for what is new.
+    """Compute the factors of the learning rate at a step for the ViT and for new parameters.
 
-    Two-stage warm-up (EoMT, arXiv 2503.19108): while new parameters rise the ViT rests, so that
-    their first, random gradients do not spoil it. Then it rises, and from there decays to 0 at the
-    same last step.
+    Two-stage warm-up (EoMT, arXiv 2503.19108): the ViT is frozen while the rate of new parameters
+    rises, so that their first gradients, which are random, do not disturb it. Then its rate rises,
+    and decays to 0 at the same last step.
 
     Args:
-        step: of the optimiser, from 0.
-        warmup_steps: over which what is new rises.
-        vit_warmup_steps: over which the ViT rises after that; None: it rises with the rest.
-        total_steps: of the run.
-        power: of the decay.
+        step: step of the optimiser, from 0.
+        warmup_steps: number of steps over which the rate of new parameters rises.
+        vit_warmup_steps: number of steps over which the rate of the ViT rises after that; None: it
+            rises with the other.
+        total_steps: number of steps of the run.
+        power: power of the decay.
 
     Returns:
-        Factors by part: `vit` and `new`.
+        Factors in 0..1 by part, `vit` and `new`.
 
     >>> learning_rate_factors(9, 10, 20, 110, 1.0)
     {'vit': 0.0, 'new': 0.9}
@@ -71,26 +80,22 @@ def learning_rate_factors(
     return {'vit': vit, 'new': new}
 
 
-MASK_POWER = 0.9
-"""Of EoMT's decay of masked attention."""
-
-
 def masked_attention_probabilities(
     step: int, total_steps: int, until: float, num_blocks: int, in_turn: bool = False
 ) -> list[float]:
-    """Chance in each query block that a query is held inside its mask, 1 at step 0.
+    """Compute for each query block the probability that a query attends only inside its mask.
 
-    Masked attention fades out so that inference needs no masks. Two ways to it:
+    Masked attention is annealed from 1 to 0 so that inference needs no masks, in one of two ways:
 
-    - all blocks together, along a line that ends at `until` of all steps: simpler, and enough in a
-      trial on the demo's scenes;
-    - `in_turn`, as EoMT trains image models (arXiv 2503.19108): `until` of all steps is cut in 5
-      equal parts. In the first all blocks have 1. Each block takes a fifth to go to 0, the
-      earliest block first, along (1 - progress)^0.9; the first begins after the first part, the
-      last ends with the last, and the others lie evenly between. Its runs end at 5/6. Of 88,692
-      steps on COCO 4 blocks begin at 14,782, 29,564, 44,346 and 59,128; 3 blocks at 14,782, 36,955
-      and 59,128, with pauses (configs/dinov2/coco/panoptic/eomt_large_640.yaml and
-      eomt_base_640.yaml, as a copy of its repository, qinhy/eomt on GitHub, has them).
+    - all blocks together and linearly until `until` of all steps, which is simpler and was enough
+      in a trial on the demo's scenes;
+    - `in_turn`, as EoMT trains image models (arXiv 2503.19108): the steps until `until` are cut in
+      5 equal parts. In the first part all blocks have 1. Each block falls to 0 over the length of
+      a part, along (1 - progress)^0.9; the first block starts with the second part, the last block
+      ends with the last part, and the others are spaced evenly between. EoMT ends at 5/6. In its
+      88,692 steps on COCO, 4 blocks start at 14,782, 29,564, 44,346 and 59,128, and 3 blocks at
+      14,782, 36,955 and 59,128 (configs/dinov2/coco/panoptic/eomt_large_640.yaml and
+      eomt_base_640.yaml, in the copy of its repository at qinhy/eomt on GitHub).
 
     >>> masked_attention_probabilities(30, 100, 0.6, 2)
     [0.5, 0.5]
@@ -102,27 +107,21 @@ def masked_attention_probabilities(
         return [0.0] * num_blocks
     if not in_turn:
         return [1 - step / end] * num_blocks
-    gone = step / end * 5  # parts
-    distance = 3 / max(1, num_blocks - 1)  # from the begin of a block's part to that of the next
+    progress = step / end * 5  # in parts
+    distance = 3 / max(1, num_blocks - 1)  # between the starts of neighbouring blocks, in parts
     begins = (4 - distance * (num_blocks - 1 - i) for i in range(num_blocks))
-    return [(1 - min(1.0, max(0.0, gone - begin))) ** MASK_POWER for begin in begins]
-
-
-VIT = 'backbone.vit.'
-"""Where a network holds its ViT, under timm's names."""
-EMBEDDING = ('patch_embed.', 'pos_embed', 'cls_token', 'reg_token')
-"""What timm's families have in front of their first block."""
+    return [(1 - min(1.0, max(0.0, progress - begin))) ** MASK_POWER for begin in begins]
 
 
 def depth_of(name: str, num_blocks: int) -> int:
-    """Depth of a parameter, 0..num_blocks + 1.
+    """Find the depth of a parameter, 0..num_blocks + 1.
 
     Args:
-        name: as `VidEoMT.named_parameters` gives it.
-        num_blocks: D, with the query blocks.
+        name: name of the parameter in `VidEoMT.named_parameters`.
+        num_blocks: number of blocks with the query blocks, D.
 
     Raises:
-        ValueError: it is of the ViT, but of no part that is known.
+        ValueError: the parameter belongs to an unknown part of the ViT.
     """
     if not name.startswith(VIT):
         return num_blocks + 1
@@ -141,24 +140,24 @@ def depth_of(name: str, num_blocks: int) -> int:
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Matrices and the table of positions decay; vectors, prefix tokens and the queries do not."""
+    """Whether a parameter decays: matrices and the position table do, but not the queries."""
     return parameter.ndim > 1 and name != 'q.weight' and not name.endswith('_token')
 
 
 def parameter_groups(
     net: VidEoMT, weight_decay: float, layer_decay: float = 1.0, decay_all: bool = False
 ) -> list[dict[str, Any]]:
-    """Parameters by depth and weight decay, in the order of depth.
+    """Group parameters by depth and weight decay, in the order of depth.
 
     Args:
-        net: not wrapped: depths are read from the names of its parameters.
-        weight_decay: of what decays.
-        layer_decay: factor of the learning rate from one depth to the one below; 1: all equal.
-        decay_all: norms, biases, layer scales, prefix tokens and queries decay as well.
+        net: network without a wrapper, since depths are read from the names of parameters.
+        weight_decay: weight decay of the parameters that decay.
+        layer_decay: factor of the learning rate from a depth to the depth below; 1: no decay.
+        decay_all: whether all parameters decay; see `decays`.
 
     Returns:
-        Groups for an optimiser: `params`, `weight_decay`, and to be kept with them `name`,
-        `part` ('vit' or 'new', see `schedule.learning_rate_factors`) and `lr_factor`.
+        Groups for an optimiser with `params`, `weight_decay`, `name`, `part` ('vit' or 'new', see
+        `learning_rate_factors`) and `lr_factor`.
 
     Raises:
         ValueError: a parameter of the ViT has no depth.
@@ -180,7 +179,7 @@ def parameter_groups(
             },
         )
         group['params'].append(parameter)
-    # ViT before new, decayed before free.
+    # In each depth the ViT comes before new parameters, and those that decay come first.
     order = sorted(groups, key=lambda key: (key[0], key[1] == 'new', not key[2]))
     ordered = [groups[key] for key in order]
     check_groups(net, ordered)
@@ -196,10 +195,10 @@ def _place(depth: int, part: str, num_blocks: int) -> str:
 
 
 def check_groups(net: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
-    """Check that each parameter of a network is in one group.
+    """Check that each parameter of a network is in exactly one group.
 
     Raises:
-        ValueError: one is in none or in several, or a group holds a stranger; names them all.
+        ValueError: it is not, or a group holds a parameter of another network; names them all.
     """
     count = Counter(id(parameter) for group in groups for parameter in group['params'])
     names = {id(parameter): name for name, parameter in net.named_parameters()}
@@ -212,7 +211,7 @@ def check_groups(net: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
 
 
 def group_table(groups: Sequence[dict[str, Any]]) -> str:
-    """Groups as lines of text: name, number of parameters, factor of the rate, weight decay."""
+    """Format groups as a table: name, number of parameters, learning-rate factor, weight decay."""
     rows = [('group', 'parameters', 'lr factor', 'weight decay')]
     for group in groups:
         size = sum(parameter.numel() for parameter in group['params'])
@@ -227,12 +226,12 @@ def group_table(groups: Sequence[dict[str, Any]]) -> str:
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, learning_rate: float, factors: dict[str, float]
 ) -> None:
-    """Set the rate of each group: base rate, times its depth's factor, times its part's.
+    """Set the learning rate of each group: base rate times the factors of its depth and part.
 
     Args:
-        optimizer: over groups of `parameter_groups`.
-        learning_rate: base rate.
-        factors: by part, from `schedule.learning_rate_factors`.
+        optimizer: optimiser with groups of `parameter_groups`.
+        learning_rate: base learning rate.
+        factors: factors by part from `learning_rate_factors`.
     """
     for group in optimizer.param_groups:
         group['lr'] = learning_rate * group['lr_factor'] * factors[group['part']]
