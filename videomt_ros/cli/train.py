@@ -23,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the training; prints where the weights are."""
+    """Train, and print the path of the weights."""
     from videomt_ros.training.machine import is_first_process
     from videomt_ros.training.run_file import load_settings
     from videomt_ros.training.trainer import train
 
-    # One of several processes speaks for all, unless something is wrong.
-    speaks = is_first_process()
-    logging.basicConfig(level=logging.INFO if speaks else logging.WARNING, format='%(message)s')
+    # Of several processes, only the first logs more than warnings.
+    is_first = is_first_process()
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format='%(message)s')
     path = train(load_settings(args.config, args.overrides), resume=args.resume)
-    if speaks:
+    if is_first:
         print(path)
     return 0

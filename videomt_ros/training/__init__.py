@@ -1,1 +1,1 @@
-"""Training: clips, matching, losses, schedule and the loop."""
+"""Training: data, matching, losses, optimiser, checkpoints and the training loop."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last and the best kept, checked later."""
+"""Checkpoints of a run: how they are written, which are kept, and which one a resume takes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from videomt_ros.training.stopping import StopSignals
 logger = logging.getLogger(__name__)
 
 FOLDER = 'checkpoints'
-"""Where they lie in the folder of a run."""
+"""Name of their folder in the folder of a run."""
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Lightning's files, beside each other until the new one is safe on the disk."""
+    """Lightning's reader and writer of checkpoints, with files that are complete or absent."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write a file that a crash, a kill or a full disk leaves out or leaves whole."""
+        """Write a checkpoint; after a crash, a kill or a full disk it is complete or absent."""
         with whole_file(Path(path), durable=True) as file:
             torch.save(checkpoint, file)
 
@@ -43,26 +43,26 @@ class AtomicIO(TorchCheckpointIO):
         map_location: Any = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read one onto the host; nothing in it is executed."""
+        """Read a checkpoint to the CPU without executing any code in it."""
         return torch.load(path, map_location='cpu', weights_only=True)
 
 
 class KeepCheckpoints(Checkpoint):
-    """Save every so many steps, at each best score and at the end; keep the last few and the best.
+    """Saves every few steps, at each best score and at the end; keeps the latest and the best.
 
-    Lightning's own ModelCheckpoint takes it that a manual step may be saved before it is made.
+    Lightning's ModelCheckpoint may save before a step of manual optimisation is complete.
     """
 
     def __init__(
         self, folder: Path, every: int, keep: int, best_step: Callable[[], int | None]
     ) -> None:
-        """Prepare.
+        """Set up the callback; writes nothing yet.
 
         Args:
-            folder: for the files.
-            every: steps between them.
-            keep: so many stay, beside the best.
-            best_step: says which step has the best score so far, the same in all processes.
+            folder: folder for the checkpoints.
+            every: number of steps between checkpoints.
+            keep: number of latest checkpoints to keep, beside the best.
+            best_step: returns the step with the best score so far, the same in all processes.
         """
         self.folder = folder
         self.every = every
@@ -71,10 +71,10 @@ class KeepCheckpoints(Checkpoint):
         self._signals = StopSignals()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """See that all processes go on from the same step.
+        """Check that all processes resume from the same step.
 
         Raises:
-            ValueError: they do not, as each has found another folder.
+            ValueError: they do not, since they do not share the folder.
         """
         if trainer.world_size == 1:
             return
@@ -89,7 +89,7 @@ class KeepCheckpoints(Checkpoint):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Have Ctrl-C and SIGTERM wait for a checkpoint from here on."""
+        """From now on, let Ctrl-C and SIGTERM wait for a checkpoint."""
         self._signals.watch()
 
     def on_train_batch_end(
@@ -100,11 +100,11 @@ class KeepCheckpoints(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save, if it is time to.
+        """Save a checkpoint if one is due.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, in all processes of the run.
-            SIGTERMException: SIGTERM, likewise.
+            KeyboardInterrupt: a process of the run received Ctrl-C.
+            SIGTERMException: a process of the run received SIGTERM.
         """
         step, stop = trainer.global_step, self._signals.wanted(trainer)
         is_last = step >= trainer.max_steps
@@ -114,14 +114,14 @@ class KeepCheckpoints(Checkpoint):
         if trainer.is_global_zero:
             self._clear(step)
         if stop is not None and not is_last:
-            trainer.strategy.barrier()  # the end of one process has launchers end the others
+            trainer.strategy.barrier()  # launchers end the other processes as soon as one ends
             raise stop
 
     def _clear(self, step: int) -> None:
-        """Make room after a checkpoint."""
+        """Delete old checkpoints after one was saved."""
         saved, best = find_checkpoints(self.folder), self.best_step()
-        # Later ones could not be read when the run was resumed. They make way, but it may have
-        # been the reading that went wrong, and so they are not deleted.
+        # Checkpoints of later steps could not be read when the run was resumed. They are renamed
+        # and not deleted, since the reading may have been at fault.
         past = [number for number in saved if number <= step]
         for number in past[self.keep :]:
             if number != best:
@@ -133,7 +133,7 @@ class KeepCheckpoints(Checkpoint):
 
 
 def find_checkpoints(folder: Path) -> dict[int, Path]:
-    """Checkpoints in a folder by step, the newest first."""
+    """Find the checkpoints in a folder, by step and latest first."""
     found = {}
     for path in folder.glob('step=*.ckpt'):
         if match := re.fullmatch(r'step=(\d+)\.ckpt', path.name):
@@ -144,19 +144,18 @@ def find_checkpoints(folder: Path) -> dict[int, Path]:
 def newest_checkpoint(
     folder: Path, settings: TrainSettings, weights: Mapping[str, Tensor]
 ) -> Path | None:
-    """The newest checkpoint that is whole.
+    """Find the latest checkpoint that is undamaged.
 
     Args:
-        folder: of checkpoints.
-        settings: of the run that is to go on.
-        weights: of its module, to compare names and shapes.
+        folder: folder of checkpoints.
+        settings: settings of the run to resume.
+        weights: weights of its module, to compare names and shapes.
 
     Returns:
-        Its path; None if there are no checkpoints.
+        Path of the checkpoint; None if there are no checkpoints.
 
     Raises:
-        ValueError: all are damaged, or the newest whole one is of a run with other settings;
-            names them.
+        ValueError: all are damaged, or the latest undamaged one has other settings; names them.
     """
     saved = find_checkpoints(folder)
     for path in saved.values():
@@ -177,9 +176,9 @@ def newest_checkpoint(
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a checkpoint; None if it has not all that a resume needs."""
+    """Read a checkpoint; None if it is damaged or lacks something that a resume needs."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads on over a bit that flipped
+        with zipfile.ZipFile(path) as archive:  # torch does not notice a flipped bit
             if archive.testzip() is not None:
                 return None
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
@@ -188,8 +187,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         return {name: content[name] for name in names}
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # a damaged file can fail in any way inside the reader
-        if 'allocate memory' in str(error):  # of torch: the file may be whole
+    except Exception as error:  # a damaged file may raise any exception in the reader
+        if 'allocate memory' in str(error):  # torch lacks memory, and the file may be undamaged
             raise
         return None
 

@@ -1,4 +1,4 @@
-"""The network that a run starts from, and how its blocks run while it learns."""
+"""The network that a run starts from, and the way its blocks run in training."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from videomt_ros.training.run_settings import TrainSettings
 logger = logging.getLogger(__name__)
 
 UPDATER_GAIN = 0.3
-"""Share of a query that a new linear updater hands on to the next frame."""
+"""Share of a query that a new linear updater propagates to the next frame."""
 
 KEEP_BIAS = 8.0
-"""Of the update gate of a new GRU: it keeps sigmoid(8) = 0.9997 of its state."""
+"""Bias of the update gate of a new GRU, which keeps sigmoid(8) = 0.9997 of its state."""
 
 ROPE_RESCALE = 2.0
-"""`pos_embed_rescale` of DINOv3 (arXiv 2508.10104)."""
+"""Largest factor by which DINOv3 scales its positions (`pos_embed_rescale`, arXiv 2508.10104)."""
 
 TIMM = 'timm:'
-"""Start of an `init_from` that names a model of timm."""
+"""Prefix of an `init_from` that names a model of timm."""
 
 _POSITIONS = 'backbone.vit.pos_embed'
 _SAME = (
     'family', 'embed_dim', 'depth', 'num_heads', 'patch_size', 'num_query_blocks', 'num_queries',
 )  # fmt: skip
-"""In what weights must agree with the network. The number of queries is among them because they
-hold much of what was learnt: fewer or more would have to start anew."""
+"""Fields in which initial weights must agree with the network. The number of queries is one of
+them, since the queries hold much of what was learnt and a different number would be new."""
 _UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size')
-"""What the tensors of a file may leave open; then it is as the run's network has it."""
+"""Fields that the tensors of a file may not determine; then those of the run are taken."""
 
 
 def load_initial(settings: TrainSettings) -> VidEoMT:
     """Build the network of a run with the weights it starts from.
 
-    With `init_from` null all of it is new; with 'timm:NAME' or 'timm:NAME:FILE' all but the ViT;
-    with whatever `load_model` takes, the class head where the classes differ and the updater of
-    the queries where the propagation does. What is new depends on the seed alone.
+    With `init_from` null all weights are new; with 'timm:NAME' or 'timm:NAME:FILE' all but those
+    of the ViT; with anything that `load_model` takes, those of the class head if the classes
+    differ and of the query updater if the propagation differs. New weights depend only on the
+    seed.
 
     Returns:
         The network on the CPU in float32, in training mode.
 
     Raises:
-        ValueError: the weights are those of a network of another design; names what differs.
-        CheckpointError: they can't be found or read, or are not what they should be.
+        ValueError: the weights belong to a network of another design; names the differences.
+        CheckpointError: the weights cannot be found or read, or do not match their network.
     """
     torch.manual_seed(settings.seed)
     net = VidEoMT(settings.network)
@@ -64,34 +65,34 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
         load_vit(net.backbone.vit, net.config, name, Path(file).expanduser() if file else None)
     else:
         untold = {name: getattr(net.config, name) for name in _UNTOLD}
-        # A file without an updater is that of an image model.
+        # Image models have no query updater, and their file may not name the propagation.
         _take_weights(net, load_model(source, untold | {'propagation': 'none'}), source)
     return net.train()
 
 
 def prepare(net: VidEoMT, settings: TrainSettings) -> None:
-    """Have a network run as it is to while it learns; its weights keep their names.
+    """Prepare the blocks of a network for training; its weights keep their names.
 
-    That is as `activation_checkpointing` and `compile` say, and with the scale of DINOv3's rotary
-    positions drawn anew for each batch, log-uniform in 1/2..2, as in its own training and in that
-    of the released models.
+    Sets activation checkpointing and compilation as the settings say. The scale of DINOv3's rotary
+    positions is drawn for each batch, log-uniform in 1/2..2, as in its own training and in that of
+    the released models.
     """
     if net.config.family == 'dinov3':
         net.backbone.vit.rope.rescale_coords = ROPE_RESCALE
-        net.backbone.vit.rope.aug_active = True  # read in training alone
+        net.backbone.vit.rope.aug_active = True  # used in training mode only
     net.backbone.checkpointing = settings.activation_checkpointing
     if settings.compile:
         for block in net.backbone.vit.blocks:
-            # Clips differ in size: a program for each would soon be more than torch keeps.
+            # Dynamic, since clips have more sizes than torch keeps compiled programs.
             block.compile(dynamic=True)
 
 
 def start_from_scratch(net: VidEoMT) -> None:
-    """Set what a pretrained backbone would bring otherwise.
+    """Initialise what usually comes with a pretrained backbone.
 
-    DINOv2 starts its layer scales at 1e-5, which lets nothing through for thousands of steps. A
-    random table of positions has to learn which patches are neighbours; one of sines and cosines
-    (Beyer et al., arXiv 2205.01580) knows.
+    DINOv2 starts its layer scales at 1e-5, with which blocks have no effect for thousands of
+    steps; here they are 1. The position table has sines and cosines (Beyer et al., arXiv
+    2205.01580), which tell neighbouring patches, whereas a random table has to learn them.
     """
     table = getattr(net.backbone.vit, 'pos_embed', None)
     if table is not None:
@@ -107,25 +108,25 @@ def start_from_scratch(net: VidEoMT) -> None:
 
 @torch.no_grad()
 def start_updater(net: VidEoMT) -> None:
-    """Have a new updater hand queries on much as they are, rather than scrambled."""
+    """Initialise a new query updater so that it hardly changes the queries."""
     channels = net.config.embed_dim
     if net.config.propagation == 'fusion':
-        # Below 1, or the state grows without bound: blocks add to the queries that pass, so the
-        # next state is gain * (state + change) + q. Demo networks trained from a gain of 1 had a
-        # state of norm 71 after 2 frames, 1e4 after 20 and 4e8 after 60, and found 17 % of the
+        # The gain is below 1, or the state would grow without bound: blocks add to the queries, so
+        # the next state is gain * (state + change) + q. Demo networks trained from a gain of 1 had
+        # a state of norm 71 after 2 frames, 1e4 after 20 and 4e8 after 60, and found 17 % of the
         # objects over 60 frames; from 0.3 the norm stays at 22, and 94 % are found.
         assert isinstance(net.query_updater, nn.Linear)
         net.query_updater.weight.copy_(UPDATER_GAIN * torch.eye(channels))
         net.query_updater.bias.zero_()
     elif net.config.propagation == 'gru':
-        # h <- z h + (1 - z) tanh(o), with z near 1: it starts as a model that hands nothing on,
-        # and learns what to. Unlike fusion a GRU does not bring q back with each frame, and the
-        # query blocks know queries by what they were in the image model: with z = 0.73 and
-        # tanh(0.3 o) nothing of q was left after a few frames. After runs of
-        # config/train_hidden.yaml, live IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7
-        # for this one, one run each. The reset gate, which has nothing to reset, stays as drawn.
+        # h <- z h + (1 - z) tanh(o), with z near 1: the model starts without propagation and
+        # learns it. Unlike fusion, a GRU does not add the learned queries q in each frame, but the
+        # query blocks expect queries like those of the image model: with z = 0.73 and tanh(0.3 o),
+        # nothing of q was left after a few frames. After runs of config/train_hidden.yaml, live
+        # IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7 for this z, one run each. The reset
+        # gate keeps its random weights.
         assert isinstance(net.query_updater, nn.GRUCell)
-        cell = net.query_updater  # its rows: reset gate, update gate, candidate
+        cell = net.query_updater  # rows: reset gate, update gate, candidate
         for weight in (cell.weight_ih, cell.weight_hh):
             weight[channels:] = 0
         cell.weight_ih[2 * channels :] = torch.eye(channels)
@@ -135,7 +136,7 @@ def start_updater(net: VidEoMT) -> None:
 
 
 def _take_weights(net: VidEoMT, source: VidEoMT, name: str) -> None:
-    """Give a network the weights of another, but for what must be new."""
+    """Copy the weights of another network, except for parts that do not fit."""
     ours, theirs = net.config, source.config
     _check_fit(ours, theirs, name)
     for field in ('pixel_mean', 'pixel_std'):
@@ -173,7 +174,7 @@ def _take_weights(net: VidEoMT, source: VidEoMT, name: str) -> None:
 
 def _check_fit(ours: VidEoMTConfig, theirs: VidEoMTConfig, name: str) -> None:
     differing = [field for field in _SAME if getattr(ours, field) != getattr(theirs, field)]
-    # EVA-02 has a ratio of its own, whatever is said; and a ratio may be read off a file.
+    # EVA-02 ignores mlp_ratio. Ratios that are computed from tensors may be rounded.
     if ours.family != 'eva02' and not math.isclose(ours.mlp_ratio, theirs.mlp_ratio):
         differing.append('mlp_ratio')
     if differing:
@@ -188,11 +189,11 @@ def _check_fit(ours: VidEoMTConfig, theirs: VidEoMTConfig, name: str) -> None:
 
 
 def _resized(table: Tensor, net: VidEoMT, name: str) -> Tensor:
-    """A table of positions (1, P, C) at the size that the network has."""
+    """Resample a position table (1, P, C) to the size of the network's table."""
     vit = net.backbone.vit
     if table.shape == vit.pos_embed.shape:
         return table
-    # DINOv2 with registers has positions for patches alone, EVA-02 for its class token too.
+    # DINOv2 with registers has positions for patches only, EVA-02 for its class token too.
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     old, new = (math.isqrt(each.shape[1] - prefix) for each in (table, vit.pos_embed))
     logger.info('The table of positions of %s, %d x %d, is resampled to %d x %d.',

@@ -1,4 +1,4 @@
-"""Where a run runs: device, processes, precision."""
+"""The machine that a run uses: device, processes, threads and precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from videomt_ros.training.run_settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
-"""What Lightning calls the precisions in which the weights stay in float32."""
+"""Lightning's names of mixed precisions, in which the weights stay in float32."""
 
 
 def usual_threads() -> int:
@@ -24,30 +24,31 @@ def usual_threads() -> int:
 
 
 USUAL_THREADS = usual_threads()
-"""Number of CPU threads, read before `set_threads` changes what it depends on."""
+"""Result of `usual_threads` before `set_threads` changes the environment."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What Lightning is told of it."""
+    """Device and processes of a run, as Lightning takes them."""
 
     accelerator: Literal['cpu', 'cuda']
+    """Kind of device."""
     devices: int
-    """Processes on each machine."""
+    """Number of processes on each machine."""
     nodes: int
-    """Machines."""
+    """Number of machines."""
 
     @property
     def world_size(self) -> int:
-        """Processes in all."""
+        """Number of processes on all machines."""
         return self.devices * self.nodes
 
 
 def find_machine(settings: TrainSettings) -> Machine:
-    """Take the number of processes from torchrun or SLURM, or else from the settings.
+    """Find the device and the number of processes: of torchrun or SLURM, or of the settings.
 
     Raises:
-        ValueError: there are not as many GPUs.
+        ValueError: there are fewer GPUs than processes.
     """
     devices, nodes = settings.devices, settings.nodes
     if TorchElasticEnvironment.detect():
@@ -68,22 +69,22 @@ def find_machine(settings: TrainSettings) -> Machine:
 
 
 def set_threads(threads: int | None) -> None:
-    """Have torch use as many CPU threads as a run says.
+    """Set the number of CPU threads of torch in this process and in those it starts.
 
     Args:
         threads: see `TrainSettings`.
     """
     threads = threads or USUAL_THREADS
     torch.set_num_threads(threads)
-    # Without it, Lightning's launcher of several processes would set another number.
+    # Otherwise Lightning sets another number when it launches several processes.
     os.environ['OMP_NUM_THREADS'] = str(threads)
 
 
 def cluster_plugins() -> list[SLURMEnvironment]:
-    """What Lightning is told of SLURM: not to queue a job anew by itself.
+    """Return a plugin that keeps Lightning from requeueing SLURM jobs.
 
-    It would run the same command, which finds a run in its folder and stops. A batch script that
-    is queued anew (`sbatch --requeue`) says `videomt train --resume`, which starts a run as well.
+    Lightning would repeat the same command, which refuses the folder of the run it has begun. A
+    batch script for `sbatch --requeue` calls `videomt train --resume`, which starts a run as well.
     """
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         return [SLURMEnvironment(auto_requeue=False)]
@@ -91,14 +92,14 @@ def cluster_plugins() -> list[SLURMEnvironment]:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all of the run, as far as is known before it begins."""
+    """Whether this process logs for all processes; may be called before the run begins."""
     return getattr(rank_zero_only, 'rank', 0) == 0
 
 
 def precision_plugin(
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'], accelerator: str
 ) -> Precision:
-    """Lightning's plugin; auto is bf16 on a GPU and fp32 on a CPU."""
+    """Return Lightning's plugin for a precision; auto is bf16 on a GPU and fp32 on a CPU."""
     if precision == 'auto':
         precision = 'bf16' if accelerator == 'cuda' else 'fp32'
     if precision == 'fp32':
@@ -107,6 +108,6 @@ def precision_plugin(
 
 
 def precision_of(trainer: Trainer) -> str:
-    """What a run computes in, as its settings call it: fp32, bf16 or fp16."""
+    """Return the precision of a trainer as settings name it: fp32, bf16 or fp16."""
     names: dict[str, str] = {theirs: ours for ours, theirs in _MIXED.items()}
     return names.get(str(trainer.precision), 'fp32')

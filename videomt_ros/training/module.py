@@ -3,9 +3,9 @@
 Lightning's optimisation is manual here, since a step has several backward passes: one for each
 chunk of a long clip, and one for each part of a batch that is too large for the memory.
 
-What a step learns depends on its number and on the run's settings alone. Losses are divided by
-what the batch of all processes holds, and random draws start anew with each part, so the loss
-curve is the same for any number of processes and parts, up to the order of float sums.
+The result of a step depends only on its number and the settings of the run. Losses are divided by
+the totals of the batch over all processes, and the random generator is seeded for each part, so
+that the loss curve is the same for any number of processes and parts, up to rounding.
 
 Letters: B batch, T frames, Q queries, C channels.
 """
@@ -44,7 +44,9 @@ class TrainModule(pl.LightningModule):
     """The network, its losses and its optimiser."""
 
     pixel_mean: Tensor
+    """Mean colour that is subtracted from frames, (3, 1, 1)."""
     pixel_std: Tensor
+    """Standard deviation of the colour by which frames are divided, (3, 1, 1)."""
 
     def __init__(self, settings: TrainSettings, net: VidEoMT) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class TrainModule(pl.LightningModule):
             self.register_buffer(name, values, persistent=False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the network's groups."""
+        """Return AdamW over the groups of `parameter_groups`."""
         return torch.optim.AdamW(self.parameter_groups(), lr=self.settings.learning_rate)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -68,18 +70,18 @@ class TrainModule(pl.LightningModule):
         )
 
     def training_step(self, batch: tuple[Batch, ...], batch_idx: int) -> dict[str, Any]:
-        """One step of the optimiser.
+        """Make one step of the optimiser.
 
         Args:
-            batch: the parts of this process's share.
-            batch_idx: not used: the optimiser's steps are counted.
+            batch: parts of the share of this process.
+            batch_idx: ignored; the steps of the optimiser count.
 
         Returns:
-            `record`: `loss` and its parts, `class`, `mask` and `dice`, floats of the batch of all
-            processes. Lightning would want a `loss` beside it to be a tensor.
+            `record`, a dictionary with the floats `loss`, `class`, `mask` and `dice` of the batch
+            over all processes, since Lightning expects a `loss` at the top level to be a tensor.
 
         Raises:
-            NonFiniteLoss: one of them, or the gradient, is not finite.
+            NonFiniteLoss: a loss or the gradient is not finite.
         """
         settings, step = self.settings, self.global_step
         optimizer = cast(Any, self.optimizers())
@@ -93,7 +95,7 @@ class TrainModule(pl.LightningModule):
         set_learning_rates(optimizer, settings.learning_rate, factors)
         optimizer.zero_grad(set_to_none=True)
         totals = self._totals(batch)
-        # Lightning has this whole method in its precision; the losses are in float32.
+        # Lightning runs this whole method under autocast, but losses are in float32.
         with torch.autocast(self.device.type, enabled=False):
             losses = torch.stack(
                 [
@@ -115,7 +117,7 @@ class TrainModule(pl.LightningModule):
         return {'record': record}
 
     def _totals(self, parts: Sequence[Batch]) -> Tensor:
-        """What the batch of all processes holds; see `Criterion.count_totals`."""
+        """Sum the totals of the batch over all processes; see `Criterion.count_totals`."""
         num_queries = self.net.config.num_queries
         phase = self.settings.phase(self.global_step)
         own = sum(
@@ -125,26 +127,29 @@ class TrainModule(pl.LightningModule):
         return self._sum(cast(Tensor, own).to(self.device))
 
     def _sum(self, values: Tensor) -> Tensor:
-        """Over all processes."""
+        """Sum a tensor over all processes."""
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op='sum'))
 
     def _record(self, losses: Tensor) -> dict[str, float]:
-        """Losses of the parts of this process, (parts, 3) -> those of all, on the host."""
+        """Sum losses (parts, 3) over parts and processes, and copy them to the host."""
         sums = self._sum(losses.sum(dim=0))
         values = torch.cat([sums.sum()[None], sums]).tolist()
         return dict(zip(('loss', *LOSSES), values, strict=True))
 
     def _learn(self, part: Batch, totals: Tensor, is_last: bool) -> Tensor:
-        """Add the gradients of a part; returns its losses, (3,).
+        """Add the gradients of a part of the batch.
 
         Args:
-            part: clips, on the host.
-            totals: of the batch of all processes.
-            is_last: processes exchange their gradients after the last backward pass of a step.
+            part: clips on the host.
+            totals: totals of the batch over all processes.
+            is_last: whether the part is the last one, after which processes exchange gradients.
+
+        Returns:
+            Losses of the part, (3,).
         """
         settings, step = self.settings, self.global_step
-        # Points and masked queries are drawn from the step's own seed, so that a resumed run
-        # draws what an unbroken one would, and each part what the whole batch would.
+        # Random draws depend on the step alone, so that a resumed run repeats those of an
+        # uninterrupted one, and each part those of the whole batch.
         torch.manual_seed((settings.seed << 32) + step)
         probabilities = masked_attention_probabilities(
             step,
@@ -178,45 +183,46 @@ class TrainModule(pl.LightningModule):
         ):
             parts = torch.stack([losses[name] for name in LOSSES])
             with self._exchange(is_last and chunk == num_chunks - 1):
-                # Lightning's processes take the mean of their gradients; the losses add up.
+                # DDP averages gradients over processes, but the losses are to be summed.
                 self.manual_backward(parts.sum() * self.trainer.world_size)
             sums += parts.detach()
         return sums
 
     def _exchange(self, wanted: bool) -> AbstractContextManager[None]:
-        """Whether the backward pass inside ends with a mean of gradients over the processes."""
+        """Choose whether a backward pass averages the gradients over processes at its end."""
         strategy = self.trainer.strategy
         if wanted or not isinstance(strategy, ParallelStrategy):
             return nullcontext()
         return strategy.block_backward_sync()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, which have their true scale here under fp16 too.
+        """Clip the gradients, which Lightning has unscaled by now in fp16.
 
         Raises:
-            FloatingPointError: one is not finite, and nothing after this leaves the step out.
+            FloatingPointError: a gradient is not finite, and the gradient scaler of fp16 will not
+                skip the step.
         """
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.settings.grad_clip_norm)
         if math.isfinite(norm):
             return
-        # The scaler of fp16 leaves such steps out by itself, and looks for a smaller scale; below
-        # 1 the scale is not what is wrong.
+        # The scaler skips such a step and lowers its scale. If the scale is below 1 already, it is
+        # not the cause.
         scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
         if scaler is None or scaler.get_scale() < 1:
             raise FloatingPointError
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """uint8 frames (B, T, 3, H, W) as the network expects them."""
+        """Normalise uint8 frames (B, T, 3, H, W) for the network."""
         return (frames.float() - self.pixel_mean) / self.pixel_std
 
     def deliverable(self) -> Mapping[str, Tensor]:
-        """State of `net` as the run would deliver it now: averaged, if it keeps a mean."""
+        """Return the weights that the run would deliver now: their mean if it keeps one."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RunningMean):
                 return cast(TrainModule, callback.module).net.state_dict()
         return self.net.state_dict()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resume compares, and what `load_model` builds a network from."""
+        """Add the settings, for a resume to compare, and the configuration for `load_model`."""
         checkpoint['videomt_ros'] = describe(self.net.config)
         checkpoint['settings'] = self.settings.deciding()

@@ -1,7 +1,7 @@
-"""Predictions of a validation beside the truth: one page of a few videos, as a file and in logs.
+"""Pictures of a validation: predictions beside the truth, on a page for the run's folder and logs.
 
-The drawing is that of the report: a track has the number and the colour of the true object that it
-overlaps most. Letters: H W size of a page in pixels.
+Pictures are drawn as in the report of an evaluation: a track has number and colour of the true
+object that it overlaps most. Letters: H W size of a page in pixels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from videomt_ros.evaluation.report.overlays import make_pictures
 from videomt_ros.files import whole_file
 
 _MOMENTS = 2
-"""Frames of a video: enough to see whether a number stays with its object."""
+"""Number of frames per video, enough to see whether a number stays with its object."""
 _QUALITY = 85
-"""Of the JPEG."""
+"""Quality of the JPEG, 0..100."""
 
 
 def validation_page(
@@ -32,13 +32,14 @@ def validation_page(
     """Draw the truth and the prediction of some frames side by side.
 
     Args:
-        dataset: with truth.
+        dataset: data set with annotations.
         results: folder of the result files of one mode.
-        num_videos: the first so many are drawn, at least 1.
-        title: one line above all.
+        num_videos: number of videos to draw, the first ones, at least 1.
+        title: line at the top of the page.
 
     Returns:
-        The page, (H, W, 3) uint8 RGB. A frame that cannot be drawn is grey, its caption says why.
+        The page, (H, W, 3) uint8 RGB. A frame that cannot be drawn is grey, with the reason in its
+        caption.
 
     Raises:
         DatasetError: the annotations or the results cannot be used.
@@ -62,7 +63,7 @@ def validation_page(
 
 
 def _decoded(jpeg: bytes | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """RGB of a JPEG; a grey page in place of none."""
+    """Decode a JPEG to RGB; None becomes a grey picture."""
     if jpeg is None:
         return np.full((*size, 3), 200, np.uint8)
     bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -70,10 +71,10 @@ def _decoded(jpeg: bytes | None, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def write_page(page: NDArray[np.uint8], path: Path) -> None:
-    """Write a page (H, W, 3) uint8 RGB as a JPEG that is whole or not there; makes its folder.
+    """Write a page (H, W, 3) uint8 RGB as a JPEG that is complete or absent; makes its folder.
 
     Raises:
-        OSError: the disk is full, or the folder is not ours.
+        OSError: the disk is full, or the folder cannot be written.
     """
     bgr = cv2.cvtColor(page, cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -82,10 +83,10 @@ def write_page(page: NDArray[np.uint8], path: Path) -> None:
 
 
 def log_page(page: NDArray[np.uint8], loggers: Iterable[Logger], step: int) -> None:
-    """Hand a page (H, W, 3) uint8 RGB to those of the loggers that take images."""
+    """Send a page (H, W, 3) uint8 RGB to the loggers that take images."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            # TensorBoard keeps PNGs, which are large: half the size is what its page shows.
+            # TensorBoard stores PNGs, which are large, and shows them at about half the size.
             half = cv2.resize(page, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             logger.experiment.add_image('val/pictures', half, step, dataformats='HWC')
         elif hasattr(logger, 'log_image'):  # Weights & Biases

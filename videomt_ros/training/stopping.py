@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run ends where its checkpoint can be saved, in all processes at once."""
+"""Handling of Ctrl-C and SIGTERM: all processes of a run end together after a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Notes the signals that ask a run to end.
+    """Records the signals that ask a run to end after the current step.
 
-    A second Ctrl-C does not wait. A second SIGTERM does: under a launcher, one may come from it
-    and one from the system.
+    A second Ctrl-C ends it at once. A second SIGTERM does not, since a launcher and the system may
+    send one each.
     """
 
     def __init__(self) -> None:
         self._received = 0
 
     def watch(self) -> None:
-        """Take the signals; Lightning gives them back to those who had them before the run."""
+        """Install the handlers; Lightning restores the previous ones after the run."""
         if threading.current_thread() is not threading.main_thread():
-            return  # Python has signals there alone
+            return  # Python handles signals only in its main thread
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for `command &`
+            if signal.getsignal(number) is not signal.SIG_IGN:  # shells ignore it for `command &`
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -48,7 +48,7 @@ class StopSignals:
             )
 
     def wanted(self, trainer: Trainer) -> BaseException | None:
-        """What ends the run if any process was asked to end, for all of them to raise."""
+        """Return the exception that all processes are to raise if one received a signal."""
         number = self._received
         if trainer.world_size > 1:
             numbers = torch.tensor(number, device=trainer.strategy.root_device)
@@ -59,10 +59,13 @@ class StopSignals:
         return SIGTERMException() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
-def end_with_parent(_: int) -> None:
-    """Have a process that loads data, whose number it is, end where its parent says so alone.
+def end_with_parent(worker_id: int) -> None:
+    """Make a worker of a data loader ignore all signals to end but those of its parent.
 
-    Terminals and launchers send their signals to it as well, and the step at hand needs its data.
+    Terminals and launchers signal workers as well, but the current step still needs their data.
+
+    Args:
+        worker_id: ignored; DataLoader passes it.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,10 +1,12 @@
-"""A run of training: data, network, Lightning's loop, and what is left in the run's folder.
+"""A training run: puts data, network and callbacks into Lightning's loop.
 
-- `model.safetensors`: the weights at the end, averaged where the run keeps a mean;
-- `best.safetensors`: those of the best score, with validation; its metadata has score and step;
-- `checkpoints/step=N.ckpt`: the last few and that of the best score, to resume from;
+A run leaves in its folder:
+
+- `model.safetensors`: the weights at the end, or their mean if the run keeps one;
+- `best.safetensors`: the weights of the best score, with score and step in its metadata;
+- `checkpoints/step=N.ckpt`: the latest checkpoints and that of the best score, to resume from;
 - `log.jsonl` and `tensorboard/`: losses and scores;
-- `validation/` and `pictures/`: what `training.validation` leaves.
+- `validation/` and `pictures/`: results of `training.validation`.
 """
 
 from __future__ import annotations
@@ -51,21 +53,21 @@ logger = logging.getLogger(__name__)
 
 
 def train(settings: TrainSettings, resume: bool = False) -> Path:
-    """Train a network as a run file says.
+    """Train a network.
 
-    Every process of the run calls it; Lightning starts those that no launcher started.
+    Every process of the run calls it; Lightning starts the processes that no launcher started.
 
     Args:
-        settings: of the run.
-        resume: go on from the newest whole checkpoint in `settings.out`, if there is one.
+        settings: settings of the run.
+        resume: go on from the latest undamaged checkpoint in `settings.out`, if there is one.
 
     Returns:
-        The file with the weights, which `load_model` reads.
+        Path of the file with the weights, which `load_model` reads.
 
     Raises:
-        ValueError: the folder holds a run already; on a resume, its checkpoints are damaged or of
-            another run; or a setting does not work here.
-        EndedEarly: the loss is not finite, memory or disk are too small; says how to go on.
+        ValueError: the folder holds a run already, a setting does not work on this machine, or, on
+            a resume, the checkpoints are damaged or have other settings.
+        EndedEarly: the loss is not finite, or memory or disk are full; says how to go on.
         DatasetError: the data cannot be used; names file and record.
     """
     out = Path(settings.out)
@@ -78,7 +80,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     quieten_lightning()
     machine = find_machine(settings)
     set_threads(settings.threads)
-    # All that may be wrong without the data comes before it: reading may take hours.
+    # All other checks come before reading the data, which may take hours.
     check_shares(settings, machine.world_size)
     warmups = settings.warmup_steps + (settings.vit_warmup_steps or 0)
     if warmups >= settings.total_steps and is_first_process():
@@ -90,10 +92,10 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         )
     make_folder(out)
     check_folders(settings)
-    build_loggers(settings)  # or a missing package
+    build_loggers(settings)  # raises if a package is missing
     module, checkpoint = None, None
     if resume:
-        # Its weights come from the checkpoint; those it started from may be gone by now.
+        # Weights come from the checkpoint, since the initial ones may be gone by now.
         module = TrainModule(settings, VidEoMT(settings.network))
         checkpoint = newest_checkpoint(folder, settings, module.state_dict())
         if checkpoint is None:
@@ -111,7 +113,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         remove_partials(out)
     path = out / 'model.safetensors'
     with explain_early_end(settings, trainer):
-        trainer.ckpt_path = checkpoint  # where callbacks see it
+        trainer.ckpt_path = checkpoint  # an attribute, so that callbacks can read it
         trainer.fit(module, datamodule=RunData(settings, mixture))
         if trainer.is_global_zero:
             net = VidEoMT(settings.network)
@@ -121,10 +123,10 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder of a run, and see that files can be written there.
+    """Create the folder of a run, and check that files can be written there.
 
     Raises:
-        ValueError: it can't be.
+        ValueError: they cannot.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def make_folder(out: Path) -> None:
 
 
 def quieten_lightning() -> None:
-    """Keep notes on hardware and on services of Lightning's maker from hiding what a run says."""
+    """Suppress notes of Lightning on hardware and services, which hide the messages of a run."""
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
     warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
@@ -150,16 +152,16 @@ def build_trainer(
     scores: ScoreCallback | None = None,
     **changes: Any,
 ) -> pl.Trainer:
-    """Lightning's loop with all that a run adds to it.
+    """Build Lightning's trainer with the callbacks, plugins and loggers of a run.
 
     Args:
-        settings: of the run.
-        machine: where it runs.
-        scores: its validation, whose data set is open; None: the run is not scored.
+        settings: settings of the run.
+        machine: device and processes.
+        scores: validation of the run; None: the run is not scored.
         changes: arguments of Lightning's Trainer that replace those of a run.
     """
     out = Path(settings.out)
-    shows_bar = sys.stdout.isatty()  # where Lightning draws it
+    shows_bar = sys.stdout.isatty()  # Lightning draws the bar there
     callbacks: list[pl.Callback] = []
     if settings.ema_decay is not None:
         callbacks.append(RunningMean(settings.ema_decay))  # before its weights are scored
@@ -198,16 +200,16 @@ def build_trainer(
         'limit_val_batches': 0,
     }
     if machine.world_size > 1:
-        # The updater of queries has no part in phases of one frame.
+        # Phases of one frame do not use the query updater.
         arguments['strategy'] = DDPStrategy(find_unused_parameters=True)
     return pl.Trainer(**(arguments | changes))
 
 
 def build_loggers(settings: TrainSettings) -> list[Logger]:
-    """TensorBoard, and Weights & Biases where a project is named.
+    """Build the loggers: TensorBoard, and Weights & Biases if a project is named.
 
     Raises:
-        ValueError: its package is not installed.
+        ValueError: the package of Weights & Biases is not installed.
     """
     loggers: list[Logger] = [
         TensorBoardLogger(settings.out, name='tensorboard', version='', default_hp_metric=False)

@@ -1,7 +1,7 @@
-"""Scores during a run: the project's own evaluator on the weights that the run would deliver.
+"""Validation during a run: the project's evaluator scores the weights that the run would deliver.
 
-A score is that of `videomt evaluate` on a file of these weights, live and by the paper's protocol;
-a run that validates learns what one without would.
+A score equals that of `videomt evaluate` on a file of these weights, in both of its modes. What a
+run learns does not depend on whether it is validated.
 """
 
 from __future__ import annotations
@@ -39,44 +39,45 @@ from videomt_ros.training.pictures import log_page, validation_page, write_page
 from videomt_ros.training.run_settings import TrainSettings
 
 BEST = 'best.safetensors'
-"""In the folder of a run: the weights of the best score."""
+"""Name of the file with the best weights in the folder of a run."""
 _ABOUT = 'validation'
-"""What its metadata calls the score and the step."""
+"""Key of the score and the step in the metadata of that file."""
 _KEPT = ('metrics.json', 'report.html')
-"""Of an evaluation's folder; result files of each validation would fill the disk."""
+"""Files of an evaluation to keep; the result files of all validations would fill the disk."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the first process tells the others."""
+    """Result of a validation, which the first process sends to the others."""
 
     figures: Mapping[str, float | None]
-    """By mode and name, such as live_AP."""
+    """Figures by mode and name, such as live_AP."""
     problem: str = ''
-    """Why there are no figures."""
+    """Reason why there are no figures; empty if there are."""
     is_disk_full: bool = False
+    """Whether the reason is a full disk, which ends the run."""
 
 
 class ScoreCallback(Callback):
-    """Score the weights every few steps and after the last one, and keep the best.
+    """Scores the weights every few steps and after the last one, and keeps the best.
 
-    Among the callbacks it stands behind RunningMean, whose weights it scores, and before
-    KeepCheckpoints, which then knows of the score of its step.
+    Among the callbacks it comes after RunningMean, whose weights it scores, and before
+    KeepCheckpoints, which needs to know whether the step is the best.
     """
 
     def __init__(self, settings: TrainSettings) -> None:
         """Open the data set.
 
         Args:
-            settings: of the run; its `validation` is not null.
+            settings: settings of the run; its `validation` is not None.
 
         Raises:
-            ValueError: the data set has no truth, or no class of the network.
+            ValueError: the data set has no annotations, or no class of the network.
             DatasetError: the data set cannot be opened.
         """
-        import jinja2  # noqa: F401 (for the report: better missed now than after the first steps)
+        import jinja2  # noqa: F401 (the report needs it, and the run is to fail now if it is missing)
 
         assert settings.validation is not None
         self.settings = settings
@@ -89,32 +90,32 @@ class ScoreCallback(Callback):
 
     @property
     def main(self) -> str:
-        """The figure that decides which weights are the best."""
+        """Name of the figure that decides which weights are the best."""
         return f'live_{family_of(self.dataset.family).main_figure}'
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Return the best so far for the checkpoint."""
         return {'best_value': self.best_value, 'best_step': self.best_step, 'of': self._scored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint; a best of other videos says nothing of these, and is left out."""
+        """Restore the best so far, unless it is of other videos and cannot be compared."""
         before, value = state_dict.get('of'), state_dict['best_value']
         if before != self._scored and value is not None and is_first_process():
             logger.warning(
                 'The best so far is of another validation (%s, now %s): the next score is the '
                 'first best.', _listed(before), _listed(self._scored),
             )  # fmt: skip
-        # A kill between the two leaves better weights than the checkpoint knows of; on a GPU,
-        # the steps that led to them may not come again as they were.
+        # If the run was killed between writing the two, the file has better weights than the
+        # checkpoint knows of, and on a GPU the repeated steps may not lead to the same weights.
         for found in (state_dict, self._best_on_disk()):
             if found.get('of') == self._scored and self._is_better(found['best_value']):
                 self.best_value, self.best_step = found['best_value'], found['best_step']
 
     def _best_on_disk(self) -> dict[str, Any]:
-        """The state after which the best weights were written; nothing if there are none."""
+        """Read the state that was saved with the best weights; empty if there are none."""
         try:
             kept = json.loads(read_metadata(self.out / BEST)[_ABOUT])
-        except (KeyError, ValueError):  # no file, or one of before it said so
+        except (KeyError, ValueError):  # no file, or a file without this metadata
             return {}
         return cast(dict[str, Any], kept)
 
@@ -123,7 +124,7 @@ class ScoreCallback(Callback):
 
     @property
     def _scored(self) -> dict[str, str | int | None]:
-        """What scores can be compared on; the folder may lie elsewhere on another machine."""
+        """Videos on which scores can be compared; data may lie elsewhere on another machine."""
         wanted = self.validation
         return {
             'dataset': wanted.dataset,
@@ -133,14 +134,14 @@ class ScoreCallback(Callback):
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Join the processes of the run in a group that waits for long videos."""
+        """Create a process group whose timeout allows for long videos."""
         if trainer.world_size > 1:
-            # That of the gradients gives up after minutes, and lies on the GPU.
+            # The group for gradients times out after minutes, and works on the GPU.
             group = dist.new_group(backend='gloo', timeout=PATIENCE)
-            self._group = cast(dist.ProcessGroup, group)  # every process is in it
+            self._group = cast(dist.ProcessGroup, group)  # not None: every process is a member
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Agree on the best so far, whose weights may lie on the first machine alone."""
+        """Agree on the best so far, whose weights may be on the first machine only."""
         self._share_best(self._shard(trainer))
 
     def _share_best(self, shard: Shard) -> None:
@@ -158,7 +159,7 @@ class ScoreCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Validate where it is time to."""
+        """Validate if it is due at this step."""
         step = trainer.global_step
         if step % self.validation.every == 0 or step == self.settings.total_steps:
             with isolate_rng():
@@ -167,7 +168,7 @@ class ScoreCallback(Callback):
     def validate(self, trainer: Trainer, module: TrainModule, step: int) -> None:
         """Score, log, draw, and keep the best; all processes take part.
 
-        What goes wrong with it is logged, and the run goes on.
+        Errors are logged, and the run goes on.
 
         Raises:
             OSError: the disk is full.
@@ -187,7 +188,7 @@ class ScoreCallback(Callback):
         shard.first_does(lambda: self._publish(trainer, net, outcome.figures, step))
         self._share_best(shard)
         if shard.is_first:
-            self._tell(outcome.figures, step, time.monotonic() - started)
+            self._log_summary(outcome.figures, step, time.monotonic() - started)
 
     def _publish(
         self,
@@ -196,7 +197,7 @@ class ScoreCallback(Callback):
         figures: Mapping[str, float | None],
         step: int,
     ) -> None:
-        """Write all that a validation leaves in the run's folder and in the loggers.
+        """Write the results of a validation to the folder of the run and to the loggers.
 
         Raises:
             OSError: the disk is full.
@@ -208,13 +209,13 @@ class ScoreCallback(Callback):
         _attempt('report', step, lambda: self._clear(step))
 
     def _keep_best(self, net: VidEoMT, value: float | None, step: int) -> None:
-        """Write the best weights; they count as such once they are safe."""
+        """Write the best weights, and note them as the best when they are on the disk."""
         state = {'best_value': value, 'best_step': step, 'of': self._scored}
         about = {_ABOUT: json.dumps(state)}
         save_model(net, self.out / BEST, dtype=torch.float16, about=about)
         self.best_value, self.best_step = value, step
 
-    def _tell(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
+    def _log_summary(self, figures: Mapping[str, float | None], step: int, seconds: float) -> None:
         main = family_of(self.dataset.family).main_figure
         if figures[self.main] is None:
             logger.warning(
@@ -228,7 +229,7 @@ class ScoreCallback(Callback):
         )  # fmt: skip
 
     def _score(self, net: VidEoMT, step: int, shard: Shard) -> _Outcome:
-        """Evaluate; every process learns what came of it."""
+        """Evaluate in all processes, which get the same outcome."""
         outcome = _Outcome({}, 'another process has the figures')
         try:
             shard.first_does(lambda: _remove(self._workplace(step)))
@@ -264,7 +265,7 @@ class ScoreCallback(Callback):
         )
 
     def _live_settings(self) -> dict[str, Any]:
-        """A track is published from its second frame on, which single images do not have."""
+        """Show tracks at their first frame if videos have one frame only."""
         if all(len(video.frame_names) == 1 for video in self.dataset.videos):
             return {'confirm_frames': 1}
         return {}
@@ -290,7 +291,7 @@ class ScoreCallback(Callback):
         return self.out / 'validation' / f'step-{step}.partial'
 
     def _clear(self, step: int) -> None:
-        """Keep figures and report, of this validation and of the best one."""
+        """Keep the figures and the report of this and of the best validation only."""
         work, folder = self._workplace(step), self.out / 'validation'
         for path in work.iterdir():
             if path.name not in _KEPT:
@@ -305,10 +306,10 @@ class ScoreCallback(Callback):
 
 
 def delivered_network(module: TrainModule) -> VidEoMT:
-    """The network as a node would run it from the file that the run would leave now.
+    """Copy the network as a node would run it from the file that the run would leave now.
 
     Returns:
-        A copy in evaluation mode, on the module's device, with weights rounded as in the file.
+        Network in evaluation mode on the module's device, with weights rounded as in the file.
     """
     net = copy.deepcopy(module.net).eval().requires_grad_(False)
     net.load_state_dict(
@@ -319,10 +320,10 @@ def delivered_network(module: TrainModule) -> VidEoMT:
 
 
 def _open(settings: TrainSettings) -> Dataset:
-    """The data set of the validation.
+    """Open the data set of the validation.
 
     Raises:
-        ValueError: it cannot be opened, or gives no scores for this network; says which setting.
+        ValueError: it cannot be opened, or has no score for this network; names the setting.
     """
     validation = settings.validation
     assert validation is not None
@@ -345,7 +346,7 @@ def _open(settings: TrainSettings) -> Dataset:
 
 
 def _attempt(what: str, step: int, act: Callable[[], None]) -> None:
-    """Do what a run can do without; what goes wrong is logged.
+    """Call `act`, and log its errors, with which a run can go on.
 
     Raises:
         OSError: the disk is full.
