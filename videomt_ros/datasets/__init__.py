@@ -1,1 +1,1 @@
-"""Where frames come from: synthetic scenes, files, cameras and bags."""
+"""Images, videos and labels: synthetic scenes, files, cameras, bags and benchmarks."""

@@ -1,4 +1,4 @@
-"""The benchmarks by name."""
+"""Data sets opened by the name of their benchmark."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ _OPENERS: dict[str, tuple[Callable[[str, Path, str], Dataset], str]] = {
     'coco': (coco_dataset, 'val2017'),
     'coco_panoptic': (coco_panoptic_dataset, 'val2017'),
 }
-"""How each is opened, and the split that is meant if none is named."""
+"""Function that opens each data set, and the split to open if none is named."""
 BENCHMARK_NAMES = tuple(_OPENERS)
-"""Names that `open_dataset` takes; a data set of one's own has the name of its format."""
+"""Names that `open_dataset` takes; a user's own data set has the name of its format."""
 
 
 def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
-    """Open a data set as it was unpacked; reads annotations, and no image.
+    """Open a data set as it was unpacked; its annotations are read, but no image.
 
     Args:
         name: one of `BENCHMARK_NAMES`.
-        root: its folder.
-        split: such as 'train'; the format's own for validation if not given.
+        root: folder of the data set.
+        split: name such as 'train'; by default the split for validation.
 
     Raises:
         ValueError: there is no such benchmark or split.
-        DatasetError: says before any work starts what is missing or wrong: the annotation file,
-            its records, the images of the videos.
+        DatasetError: the annotations or images are missing or wrong; lists every fault.
     """
     if name not in _OPENERS:
         raise ValueError(f'Expected a data set out of {", ".join(BENCHMARK_NAMES)}, got {name!r}.')

@@ -1,4 +1,4 @@
-"""Which category of a data set each class of a model is."""
+"""The correspondence of the classes of a model to the categories of a data set."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from videomt_ros.labels import benchmarks, load_classes
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The classes of a model in the numbers of a data set. K is the number of classes."""
+    """Maps the K classes of a model to the category ids of a data set."""
 
     category_ids: tuple[int | None, ...]
-    """K entries, by class id; None: the data set has no such category."""
+    """K category ids in the order of the classes; None: the data set has no such category."""
     notes: tuple[str, ...] = ()
-    """What a reader of the figures has to know."""
+    """Remarks that a reader of the figures needs."""
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(K,), whether the data set has the class."""
+        """Whether the data set has each class, (K,)."""
         return np.array([category_id is not None for category_id in self.category_ids], bool)
 
     def table(self, missing: int) -> NDArray[np.int64]:
-        """(K,) category ids; `missing` where there is none."""
+        """Return the category ids as an array (K,), with `missing` where there is none."""
         return np.array(
             [missing if number is None else number for number in self.category_ids], np.int64
         )
@@ -45,8 +45,8 @@ def map_classes(
     names.
 
     Args:
-        class_names: of the model, in the order of its class head.
-        categories: of the data set.
+        class_names: names of the model's classes, in the order of its class head.
+        categories: classes of the data set.
         benchmark: name of the data set, such as 'ytvis2019'.
 
     Raises:
@@ -101,7 +101,7 @@ def map_classes(
 def _numbers_of_benchmark(
     class_names: Sequence[str], categories: Sequence[Category], benchmark: str
 ) -> tuple[int, ...] | None:
-    """Category ids by class id, if model and data set both are that benchmark's."""
+    """Return the category ids by class id, if both model and data set have the benchmark's."""
     if benchmark not in benchmarks():
         return None
     classes = load_classes(benchmark)

@@ -1,6 +1,6 @@
-"""A labelled data set of videos behind one face, whatever its files look like.
+"""A labelled data set of videos, behind one interface for all file formats.
 
-Predicting needs the images alone, and scoring needs annotation files and result files alone; so a
+Prediction needs the images alone, and scoring needs annotation files and result files alone; so a
 `Dataset` gives images, and says where its truth lies.
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_FAULTS = 20
-"""Faults that an error prints; all of them are in its list."""
+"""Number of faults that an error prints; its `faults` hold all of them."""
 _MAX_NAMES = 10
-"""Names that a note lists."""
+"""Number of names that a note lists."""
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are.
+    """List the first few names, and say how many more there are.
 
     >>> list_names(['a', 'b'])
     'a, b'
@@ -31,14 +31,14 @@ def list_names(names: Sequence[str]) -> str:
 
 
 class DatasetError(ValueError):
-    """Files of a data set that cannot be used; lists everything that is wrong with them."""
+    """Raised when files of a data set cannot be used; lists everything that is wrong with them."""
 
     def __init__(self, path: Path, faults: Sequence[str]) -> None:
-        """Sum up.
+        """Build the message from the faults.
 
         Args:
             path: the file or folder at fault.
-            faults: what was expected, what came, and what to do, one sentence or two each.
+            faults: sentences that say what was expected, what came, and what to do.
         """
         self.path = path
         self.faults = tuple(faults)
@@ -57,7 +57,7 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Category:
-    """One class as the annotation files number it."""
+    """One class, with the number that the annotation files give it."""
 
     category_id: int
     name: str
@@ -69,34 +69,34 @@ class VideoFrame:
     """One image of a video."""
 
     index: int | None
-    """Its place among the annotated frames, 0..T-1; None for an image that is only watched."""
+    """Position among the annotated frames, 0..T-1; None for an image that is not annotated."""
     stamp_ns: int
-    """When it was taken; only differences count."""
+    """Time at which the image was taken; only differences count."""
     image: NDArray[np.uint8]
-    """RGB, (H, W, 3)."""
+    """Pixels, (H, W, 3) RGB."""
 
 
 class AnnotatedVideo(Protocol):
-    """What annotation and result files say of one video."""
+    """One video as annotation and result files describe it."""
 
     @property
     def video_id(self) -> int | str:
-        """As the annotation file has it."""
+        """Id of the video in the annotation file."""
         ...
 
     @property
     def name(self) -> str:
-        """Of its folder; differs from that of all other videos of the data set."""
+        """Name of the video's folder, which no other video of the data set has."""
         ...
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of its annotated frames, in pixels."""
+        """Size (height, width) of the annotated frames in pixels."""
         ...
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        """Of the T annotated frames, as the annotation file has them, such as 'v1/00005.jpg'."""
+        """T names of the annotated frames in the annotation file, such as 'v1/00005.jpg'."""
         ...
 
 
@@ -104,9 +104,9 @@ class Video(AnnotatedVideo, Protocol):
     """One video of a data set; images are read when they are asked for."""
 
     def frames(self) -> Iterator[VideoFrame]:
-        """The images in the order of time.
+        """Read the images in the order of time.
 
-        Each annotated frame comes at most once; one without an image does not come.
+        Each annotated frame comes at most once; one without an image is left out.
 
         Raises:
             DatasetError: an image cannot be read, or has another size than annotated.
@@ -116,18 +116,18 @@ class Video(AnnotatedVideo, Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos, the classes they are labelled with, and where the labels lie."""
+    """Videos, the classes that they are labelled with, and the paths of the labels."""
 
     name: str
-    """As the user named it, such as 'ytvis2019'."""
+    """Name that the user gave, such as 'ytvis2019'."""
     family: str
     """Family of its file formats and metrics, a name in `evaluation.families.FAMILIES`."""
     categories: tuple[Category, ...]
     videos: Sequence[Video]
     truth: tuple[Path, ...] = ()
-    """What `evaluation.scoring` reads; empty without truth (a test split). Several files: the
-    figures are those of each, and their mean (YouTube-VIS 2022)."""
+    """Annotation files that scoring reads; empty without truth (a test split). With several files
+    (YouTube-VIS 2022) each is scored, and the figures are averaged."""
     truth_masks: Path | None = None
-    """Folder of the true PNGs, for VIPSeg."""
+    """Folder of the true PNGs of VIPSeg."""
     split: str = ''
-    """For VSPW, whose truth is a folder: which of its lists of videos."""
+    """Name of the list of videos of VSPW, whose truth is a folder."""

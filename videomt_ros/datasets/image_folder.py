@@ -1,4 +1,4 @@
-"""Videos that are folders of images, one file per frame: found at opening, read one at a time."""
+"""Videos stored as folders of images, one file per frame; images are read one at a time."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from videomt_ros.datasets.mask_png import UNREADABLE
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _FIRST_STAMP_NS = 10**15
-"""Whole numbers from here on are stamps (11 days after 1970) rather than counts of frames."""
+"""Smallest number that is taken for a stamp (11 days after 1970) and not for a frame number."""
 
 
 @dataclass(frozen=True)
 class ImageFolderVideo:
-    """One video whose frames are image files. See `datasets.dataset.Video`."""
+    """One video whose frames are image files; see `datasets.dataset.Video`."""
 
     video_id: int | str
     name: str
     size: tuple[int, int]
-    """(height, width) that every image must have."""
+    """Size (height, width) that every image must have."""
     frame_names: tuple[str, ...]
-    """T names, as the annotations have them."""
+    """T names of the frames in the annotations."""
     image_paths: tuple[Path, ...]
-    """T files, in the order of time."""
+    """T image files in the order of time."""
     stamps_ns: tuple[int, ...]
-    """T stamps."""
+    """T stamps in nanoseconds."""
 
     def frames(self) -> Iterator[VideoFrame]:
-        """The T images; one is held at a time.
+        """Read the T images; one is in memory at a time.
 
         Raises:
             DatasetError: an image cannot be read, ends early, or has another size.
@@ -43,7 +43,7 @@ class ImageFolderVideo:
             yield VideoFrame(index, self.stamps_ns[index], self.image(index))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Read one image alone: RGB, (H, W, 3).
+        """Read one image, (H, W, 3) RGB.
 
         Raises:
             DatasetError: it cannot be read, ends early, or has another size.
@@ -51,7 +51,7 @@ class ImageFolderVideo:
         path = self.image_paths[index]
         try:
             with Image.open(path) as file:
-                # As it is stored, whatever turn its EXIF asks for: so masks count pixels.
+                # EXIF orientation is ignored, since the masks count pixels as they are stored.
                 image = file.convert('RGB')
         except UNREADABLE as error:
             raise DatasetError(
@@ -69,9 +69,9 @@ class ImageFolderVideo:
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Stem -> file, by name, of the files of a folder; empty where there is no folder.
+    """Map the stems of a folder's files to their paths, in order of name; empty without a folder.
 
-    Hidden files are no frames: macOS leaves some beside each file.
+    Hidden files are left out: macOS leaves some beside each file.
     """
     if not folder.is_dir():
         return {}
@@ -83,12 +83,12 @@ def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[s
 
 
 def regular_stamps(count: int, fps: float) -> tuple[int, ...]:
-    """Stamps of frames that come `fps` times a second, from 0."""
+    """Return `count` stamps from 0 on, `fps` of them per second."""
     return tuple(round(index * 1e9 / fps) for index in range(count))
 
 
 def stamps_of_names(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Stamps where the stem of every name is a rising number of nanoseconds, else None."""
+    """Return stamps if all stems are rising numbers of nanoseconds, else None."""
     stems = [Path(name).stem for name in names]
     if not stems or not all(stem.isascii() and stem.isdigit() for stem in stems):
         return None
@@ -98,7 +98,7 @@ def stamps_of_names(names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def is_plain_name(name: object) -> bool:
-    """True for the name of a file or folder that cannot lead out of the folder it is put in."""
+    """Tell whether a name stays within its folder when it is used for a file."""
     return (
         isinstance(name, str)
         and name not in ('', '.', '..')

@@ -1,4 +1,4 @@
-"""Pixels of an image message -> RGB, for bags and cameras alike; needs no ROS.
+"""Decodes image messages to RGB, for bags and cameras alike, without ROS.
 
 Encodings are named as in `sensor_msgs/image_encodings.hpp`. `rgb8` is a view of the message, the
 others are one OpenCV pass.
@@ -33,24 +33,24 @@ _CHANNELS_AND_CODE: dict[str, tuple[int, int | None]] = {
     'bayer_grbg8': (1, cv2.COLOR_BayerGB2RGB),
 }
 ENCODINGS = tuple(_CHANNELS_AND_CODE)
-"""Encodings that `decode_image` reads."""
+"""Names of the encodings that `decode_image` reads."""
 
 
 class FrameError(ValueError):
-    """An image that cannot be used; the text says why."""
+    """Raised for an image that cannot be used; the text says why."""
 
 
 class EncodingError(FrameError):
-    """An image that is sound as far as can be told, of an encoding that is not known here."""
+    """Raised for an image whose encoding is not supported."""
 
 
 def decode_image(msg: Any) -> NDArray[np.uint8]:
-    """Read a `sensor_msgs/Image`, of rclpy or of rosbags.
+    """Decode a `sensor_msgs/Image` of rclpy or of rosbags.
 
     Rows may be padded (`step` larger than a row), and bytes after the last row are ignored.
 
     Args:
-        msg: has height, width, step, encoding and data, an array of bytes.
+        msg: message with height, width, step, encoding and data (an array of bytes).
 
     Returns:
         RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
@@ -84,14 +84,14 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
     try:
         return cv2.cvtColor(image, code)
     except cv2.error as error:
-        # YUV in pairs and mosaics have sizes that they cannot have.
+        # YUV 4:2:2 and Bayer patterns need an even width or height.
         raise FrameError(
             f'Expected a size that {msg.encoding} can have, got {width} x {height} pixels.'
         ) from error
 
 
 def decode_compressed_image(msg: Any) -> NDArray[np.uint8]:
-    """Read a `sensor_msgs/CompressedImage`: JPEG, PNG or what else OpenCV opens.
+    """Decode a `sensor_msgs/CompressedImage`: JPEG, PNG or another format that OpenCV reads.
 
     Returns:
         RGB, (H, W, 3) uint8.

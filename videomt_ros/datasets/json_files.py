@@ -1,4 +1,4 @@
-"""JSON files: read, with a word on where a broken one breaks, and written whole."""
+"""Reads JSON files, with errors that name the faulty line, and writes them whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
     """Read a JSON file.
 
     Args:
-        path: of the file.
-        object_hook: as that of `json.loads`.
+        path: file to read.
+        object_hook: function for each object, as in `json.loads`.
 
     Raises:
-        DatasetError: there is no such file, or it is no JSON; says where it breaks.
+        DatasetError: there is no such file, or it is no JSON; says at which line.
     """
     try:
         data = path.read_bytes()
@@ -31,7 +31,7 @@ def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
 def parse_json(
     data: bytes, path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None
 ) -> Any:
-    """Read JSON out of bytes; `path` is what a fault is said about. See `load_json`."""
+    """Parse JSON as `load_json` does; `path` is the file that errors name."""
     try:
         return json.loads(data, object_hook=object_hook)
     except json.JSONDecodeError as error:
@@ -48,10 +48,10 @@ def parse_json(
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file that is whole or not there; makes its folder.
+    """Write a JSON file whole or not at all; makes its folder.
 
     Raises:
-        ValueError: the content holds NaN or an infinity, which JSON has no word for.
+        ValueError: the content holds NaN or an infinity, which JSON cannot express.
     """
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=indent, allow_nan=False).encode())

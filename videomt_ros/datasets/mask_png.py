@@ -1,6 +1,6 @@
-"""PNGs of ids (VIPSeg, COCO panoptic) and of classes (VSPW): read, checked, written.
+"""Reads, checks and writes PNGs of ids (VIPSeg, COCO panoptic) and of classes (VSPW).
 
-Pillow reads them, since OpenCV turns the indices of a palette into colours.
+Pillow reads them, since OpenCV turns palette indices into colours.
 
 Letters: H W image size in pixels.
 """
@@ -19,17 +19,17 @@ from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.files import whole_file
 
 MAX_ID = 256**3 - 1
-"""Largest id: three bytes of colour hold it."""
+"""Largest id that the three bytes of a colour hold."""
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises where a file is missing, is no image, ends early or is absurdly large."""
+"""Errors of Pillow for a file that is missing, no image, cut off or too large."""
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> NDArray[np.uint32]:
-    """Read a PNG of ids: id = R + 256 G + 65536 B, 0 is void.
+    """Read a PNG whose ids are R + 256 G + 65536 B, where 0 is void.
 
     Args:
-        path: of an RGB image; a fourth channel is not looked at, as in the public scorers.
-        size: (height, width) that it must have.
+        path: RGB image; a fourth channel is ignored, as in the public scorers.
+        size: expected (height, width).
 
     Returns:
         (H, W) uint32, 0..MAX_ID.
@@ -48,11 +48,11 @@ def read_ids(path: Path, size: tuple[int, int]) -> NDArray[np.uint32]:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read a PNG of one byte per pixel: grey levels, or the indices of a palette.
+    """Read a PNG of one byte per pixel: grey levels or palette indices.
 
     Args:
-        path: of the image.
-        size: (height, width) that it must have.
+        path: image to read.
+        size: expected (height, width).
 
     Returns:
         (H, W) uint8.
@@ -69,7 +69,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the head of an image file, as its pixels are stored.
+    """Read the size (height, width) in the header of an image file, without its pixels.
 
     Raises:
         DatasetError: it cannot be read.
@@ -85,7 +85,7 @@ def write_ids(path: Path, ids: NDArray[np.integer[Any]]) -> None:
     """Write a PNG of ids, the inverse of `read_ids`; makes its folder.
 
     Args:
-        path: of the file.
+        path: file to write.
         ids: (H, W) whole numbers, 0..MAX_ID.
 
     Raises:
@@ -100,7 +100,7 @@ def write_mask(path: Path, mask: NDArray[np.integer[Any]]) -> None:
     """Write a PNG of one byte per pixel, the inverse of `read_mask`; makes its folder.
 
     Args:
-        path: of the file.
+        path: file to write.
         mask: (H, W) whole numbers, 0..255.
 
     Raises:
@@ -111,10 +111,10 @@ def write_mask(path: Path, mask: NDArray[np.integer[Any]]) -> None:
 
 
 def present_ids(ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Distinct ids, rising, (N,) uint32.
+    """Return the distinct ids of an image, rising, (N,) uint32.
 
-    Sorts only the ends of runs in a row, which are few where segments are regions: 16 times as
-    fast as `numpy.unique` on 720p.
+    Only the ends of runs of equal pixels are sorted, which are few where segments are regions: 16
+    times as fast as `numpy.unique` on 720p.
     """
     flat = ids.ravel()
     ends = np.flatnonzero(flat[1:] != flat[:-1])
@@ -124,11 +124,11 @@ def present_ids(ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def segments_info(
     ids: NDArray[np.integer[Any]], category_ids: Mapping[int, int]
 ) -> list[dict[str, Any]]:
-    """What JSON files of the panoptic format say of one frame: one entry per id that has pixels.
+    """Build the JSON entries of one frame in the panoptic format, one per id that has pixels.
 
     Args:
         ids: (H, W) whole numbers, 0 is void.
-        category_ids: id -> category id; may know more ids than the frame has.
+        category_ids: category id of each id; may hold more ids than the frame has.
 
     Returns:
         Entries with `id`, `category_id`, `iscrowd` 0, `area` in pixels, and `bbox`
@@ -175,7 +175,7 @@ def _check(
 
 
 def _unreadable(path: Path, error: Exception) -> DatasetError:
-    """The error itself where it is ours already."""
+    """Turn an error of Pillow into a DatasetError; one of ours stays as it is."""
     if isinstance(error, DatasetError):
         return error
     if isinstance(error, FileNotFoundError):

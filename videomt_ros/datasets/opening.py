@@ -1,4 +1,4 @@
-"""What a user names -> the `Source` that reads it."""
+"""Opens what a user names as a source of images; the synthetic scene as a source."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from videomt_ros.datasets.video import VideoFile, Webcam
 
 
 class SyntheticSource:
-    """A `Scene`, played as a camera of 480 x 384 pixels."""
+    """A `Scene` played as a camera of 480 x 384 pixels."""
 
     is_live = False
     topic = ''
 
     def __init__(self, seed: int, num_frames: int, fps: float = 10.0, stuff: bool = False) -> None:
-        """Make the scene; its truth is `self.scene.frame(number)[1]`."""
+        """Create the scene; the truth of a frame is `self.scene.frame(number)[1]`."""
         self.fps, self.num_frames = fps, num_frames
         self.scene = Scene(seed, num_frames=num_frames, stuff=stuff)
         self.notes: list[str] = []
 
     @property
     def description(self) -> str:
-        """What it is, for a person."""
+        """Description of the source for people."""
         scene = self.scene
         stuff = ' with sky, ground and walls' if scene.has_stuff else ''
         return (
@@ -34,7 +34,7 @@ class SyntheticSource:
         )
 
     def frames(self) -> Iterator[SourceFrame]:
-        """All frames of the scene."""
+        """Draw all frames of the scene."""
         for number, (image, _) in enumerate(self.scene.frames()):
             yield SourceFrame(round(number * 1e9 / self.fps), image)
 
@@ -42,18 +42,18 @@ class SyntheticSource:
 def open_source(
     name: str, topic: str = '', seed: int = 0, num_frames: int = 300, stuff: bool = False
 ) -> Source:
-    """Open what a user named.
+    """Open the source that a user named.
 
     Args:
         name: 'synthetic', the index of a webcam, a bag (a folder, .mcap or .db3), or a video file.
-        topic: of the bag's images, where it has several.
-        seed: of the synthetic scene.
-        num_frames: of the synthetic scene.
-        stuff: the synthetic scene has sky, ground and walls.
+        topic: image topic of a bag that has several.
+        seed: seed of the synthetic scene.
+        num_frames: length of the synthetic scene.
+        stuff: whether the synthetic scene has sky, ground and walls.
 
     Raises:
-        ValueError: it cannot be read; says what was expected, and what came.
-        OSError: as above, found by the system.
+        ValueError: the source cannot be read; says what was expected and what came.
+        OSError: the operating system cannot read the source.
     """
     if name == 'synthetic':
         return SyntheticSource(seed, num_frames, stuff=stuff)

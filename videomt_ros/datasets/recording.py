@@ -1,4 +1,4 @@
-"""What a subscriber of the segmenter keeps: the tracks, the id images, and the overlay.
+"""Recordings of the segmenter's results on the disk: tracks, id images and overlay.
 
 A folder holds `tracks.jsonl` (one line per frame), `ids/<stamp_ns>.png` (16 bits, the pixel is the
 track id), `overlay.mp4`, and `stills/<stamp_ns>.npy`, some overlay images without loss.
@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_STILLS = 32
-"""Beyond this many stills every second one is given up, and half as many are kept from then on."""
+"""Limit of stills: beyond it every second one is deleted, and half as many are kept thereafter."""
 
 
 class RecordingWriter:
-    """Writes a recording while it comes in; memory does not grow with its length."""
+    """Writes a recording as results arrive; memory does not grow with its length."""
 
     def __init__(self, folder: Path, fps: float) -> None:
         """Start a recording.
 
         Args:
-            folder: new or empty.
-            fps: of `overlay.mp4`; a frame that is missing is shown as the one before it.
+            folder: new or empty folder.
+            fps: frame rate of `overlay.mp4`, in which a missing frame repeats the one before it.
         """
         (folder / 'ids').mkdir(parents=True)
         (folder / 'stills').mkdir()
@@ -43,18 +43,18 @@ class RecordingWriter:
         self._still_stride = 1
 
     def add_tracks(self, record: dict[str, Any]) -> None:
-        """Keep the list of tracks of one frame, a record that JSON can hold."""
+        """Add the list of tracks of one frame, a record that JSON can hold."""
         self._tracks.write(json.dumps(record) + '\n')
 
     def add_ids(self, stamp_ns: int, ids: NDArray[np.uint16]) -> None:
-        """Keep the id image of one frame, (H, W)."""
+        """Add the id image of one frame, (H, W)."""
         path = self._folder / 'ids' / f'{stamp_ns}.png'
-        # The lowest compression: a live recorder has other things to do.
+        # The lowest compression, since the recorder must keep up with the node.
         if not cv2.imwrite(str(path), ids, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
             raise OSError(f'Cannot write {path}. Is the disk full?')
 
     def add_overlay(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
-        """Keep the overlay of one frame, RGB (H, W, 3)."""
+        """Add the overlay of one frame, (H, W, 3) RGB."""
         if self._num_overlays % self._still_stride == 0:
             self._add_still(stamp_ns, image)
         self._num_overlays += 1
@@ -91,7 +91,7 @@ class RecordingWriter:
             )
 
     def _add_still(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
-        # As it is: a PNG of a noisy image takes longer than everything else here together.
+        # Uncompressed: the PNG of a noisy image takes longer than everything else here together.
         path = self._folder / 'stills' / f'{stamp_ns}.npy'
         np.save(path, image)
         self._stills.append(path)
@@ -103,20 +103,20 @@ class RecordingWriter:
 
 
 class Recording:
-    """Reads what `RecordingWriter` wrote."""
+    """Reads a recording that `RecordingWriter` wrote."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.video = folder / 'overlay.mp4'
 
     def tracks(self) -> Iterator[dict[str, Any]]:
-        """The records in the order of arrival."""
+        """Read the records in the order of arrival."""
         with (self.folder / 'tracks.jsonl').open(encoding='utf-8') as file:
             for line in file:
                 yield json.loads(line)
 
     def ids(self, stamp_ns: int) -> NDArray[np.uint16] | None:
-        """The id image of a frame, (H, W); None if it did not arrive."""
+        """Read the id image of a frame, (H, W); None if it did not arrive."""
         path = self.folder / 'ids' / f'{stamp_ns}.png'
         if not path.exists():
             return None
@@ -125,9 +125,9 @@ class Recording:
         return image.astype(np.uint16)
 
     def stills(self) -> list[int]:
-        """Stamps of the overlay images that were kept without loss, in the order of time."""
+        """List the stamps of the overlay images that are kept as stills, in the order of time."""
         return sorted(int(path.stem) for path in (self.folder / 'stills').glob('*.npy'))
 
     def still(self, stamp_ns: int) -> NDArray[np.uint8]:
-        """One of these images, RGB (H, W, 3)."""
+        """Read one of the stills, (H, W, 3) RGB."""
         return np.load(self.folder / 'stills' / f'{stamp_ns}.npy')

@@ -25,9 +25,9 @@ Rle = dict[str, Any]
 """Code as pycocotools has it: `size` [height, width], and compressed `counts` as bytes."""
 
 _MAX_CHARACTERS = 7
-"""Of one run: 35 bits, sign included; more would not be a number of pixels."""
+"""Characters of one run: they hold 35 bits with the sign, more than any number of pixels."""
 _MAX_COORDINATE = 1e6
-"""Of a polygon, which pycocotools draws outside the image too."""
+"""Limit for coordinates of polygons, which pycocotools draws outside of the image too."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,30 @@ class MaskTrack:
     is_crowd: bool = False
     """Whether a true object is a group, which counts as ignored."""
     areas: Sequence[float | None] | None = None
-    """T areas in pixels as the annotation file has them; None: they are those of the masks."""
+    """T areas in pixels from the annotation file; None: the areas of the masks."""
     track_id: int = 0
-    """Number of the annotation, or of the prediction in its file from 1."""
+    """Number of the annotation, or position of the prediction in its file, from 1."""
 
 
 def encode(mask: NDArray[np.bool_]) -> Rle:
-    """Compress a mask, (H, W) bool."""
+    """Encode a mask, (H, W) bool."""
     return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def decode(rle: Rle) -> NDArray[np.bool_]:
-    """Pixels of a sound code, (H, W) bool."""
+    """Decode a valid code to a mask, (H, W) bool."""
     return coco_mask.decode(rle).astype(bool)
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
-    """Read one mask as a file has it.
+    """Check a mask of a file and convert it to a code.
 
     Args:
         segmentation: None or an empty list, for nothing; a dictionary of `size` and `counts`, a
             string or bytes or a list of runs; or a list of polygons [x, y, x, y, ...] in pixels,
             which stands for all that any of them covers.
-        height: of the mask, as it must be.
-        width: of the mask, as it must be.
+        height: expected height of the mask.
+        width: expected width of the mask.
 
     Returns:
         The compressed code, or None for nothing.
@@ -80,7 +80,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
 
 
 def convert(segmentation: Any, height: int, width: int) -> Rle | None:
-    """Do what `to_rle` does with a segmentation in which `find_faults` found nothing."""
+    """Convert as `to_rle` does, for a segmentation that `find_faults` has passed."""
     if not segmentation:
         return None
     if isinstance(segmentation, dict):
@@ -94,9 +94,9 @@ def convert(segmentation: Any, height: int, width: int) -> Rle | None:
 
 
 def _without_empty(runs: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The same mask without empty runs between others: their neighbours become one run.
+    """Join the neighbours of empty runs, which leaves the mask as it is.
 
-    pycocotools stops to compare two masks where both have an empty run.
+    pycocotools stops comparing two masks where both have an empty run.
     """
     if runs[1:].all():
         return runs
@@ -109,7 +109,7 @@ def _without_empty(runs: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def rle_to_json(rle: Rle) -> dict[str, Any]:
-    """Make a compressed code of a kind that JSON can hold: `counts` as a string."""
+    """Return a compressed code whose `counts` are a string, as JSON needs."""
     height, width = rle['size']
     return {'size': [int(height), int(width)], 'counts': rle['counts'].decode('ascii')}
 
@@ -117,7 +117,7 @@ def rle_to_json(rle: Rle) -> dict[str, Any]:
 def pack_runs(record: dict[str, Any]) -> dict[str, Any]:
     """Store a list of runs in a tenth of the memory; an `object_hook` of `json.loads`.
 
-    A list that holds anything but runs stays as it is, for `find_faults` to name.
+    A list that holds anything but runs stays as it is, so that `find_faults` reports it.
     """
     counts = record.get('counts')
     if type(counts) is list:
@@ -127,10 +127,10 @@ def pack_runs(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[tuple[int, str]]:
-    """Check the masks of one track, as a file has them.
+    """Check the masks of one track in the form that a file has.
 
     Returns:
-        Position and what is wrong there, in words that go on after 'frame 3: '.
+        Positions and faults, worded to follow 'frame 3: '.
     """
     faults: list[tuple[int, str]] = []
     strings: list[tuple[int, bytes]] = []
@@ -159,7 +159,7 @@ def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[t
 
 
 def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
-    """How many pixels, of object and background, each RLE string describes.
+    """Count the pixels, of object and background, that each RLE string describes.
 
     Returns:
         One number for each string; -1 where it is not an RLE string, or has an empty run between
@@ -213,7 +213,7 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
 def _check_record(
     record: dict[str, Any], height: int, width: int
 ) -> tuple[str | None, bytes | None]:
-    """What is wrong with {size, counts}; or the string that is still to be checked."""
+    """Return the fault of a record {size, counts}, or the string that is still to be checked."""
     if 'counts' not in record or 'size' not in record:
         return f'expected an RLE of size and counts, got {_shown(record)}.', None
     size, counts = record['size'], record['counts']
@@ -257,7 +257,7 @@ def _wrong_sum(pixels: int, height: int, width: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut to a length that can be read."""
+    """Format a value for a message, shortened to a readable length."""
     if isinstance(value, dict) and isinstance(value.get('counts'), array):
         value = {**value, 'counts': value['counts'].tolist()}
     text = repr(value.tolist() if isinstance(value, array) else value)

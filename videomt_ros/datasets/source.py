@@ -1,4 +1,4 @@
-"""A source of images in time: synthetic scene, video file, webcam or bag, behind one face."""
+"""The interface of all sources of images: synthetic scene, video file, webcam and bag."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ class SourceFrame(NamedTuple):
     """One image of a source."""
 
     time_ns: int
-    """When it is to be shown, on a clock of the source's own: only differences count."""
+    """Time at which to show the image, on the source's own clock; only differences count."""
     image: NDArray[np.uint8]
-    """RGB, (H, W, 3)."""
+    """Pixels, (H, W, 3) RGB."""
     stamp_ns: int | None = None
-    """The stamp that the image was recorded with, if it has one."""
+    """Stamp that the image was recorded with, if it has one."""
     frame_id: str = 'camera'
-    """Frame of reference, for the message's header."""
+    """Frame of reference in the message's header."""
 
 
 class Source(Protocol):
-    """What every source offers. Opening one tries its first image, so that errors come early."""
+    """A source of images; opening one reads its first image, so that errors come early."""
 
     fps: float
-    """Usual number of images in a second."""
+    """Usual number of images per second."""
     is_live: bool
-    """True if images come when they come, and waiting for one is waiting for the world."""
+    """Whether images come from a camera in real time, so that they cannot be read faster."""
     topic: str
-    """Of a bag; else empty."""
+    """Image topic of a bag; empty for other sources."""
     notes: list[str]
-    """What a user should hear about the images that `frames` gave, such as a cut off file."""
+    """Remarks for the user on the images that `frames` gave, such as a file that was cut off."""
 
     @property
     def num_frames(self) -> int | None:
-        """How many there are, as far as it is known; None if it never ends."""
+        """Number of images as far as it is known; None if the source has no end."""
         ...
 
     @property
     def description(self) -> str:
-        """What it is, for a person."""
+        """Description of the source for people."""
         ...
 
     def frames(self) -> Iterator[SourceFrame]:
-        """The images from the first, in the order of time."""
+        """Read the images from the first on, in the order of time."""
         ...

@@ -1,4 +1,4 @@
-"""One clock for a stream whose images may lack stamps."""
+"""A clock for streams whose images may lack stamps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class StreamClock:
 
     def __init__(self) -> None:
         self._stamp_ns: int | None = None
-        """The last stamp that was set."""
+        """Last stamp that a driver set."""
         self._monotonic_s = 0.0
-        """When its image came."""
+        """Time at which the image with that stamp came."""
         self._given_ns = 0
 
     def time_of(self, stamp_ns: int, clock_ns: int, monotonic_s: float) -> int:
-        """The time of the next image, in nanoseconds.
+        """Return the time of the next image in nanoseconds.
 
         Args:
-            stamp_ns: of its header; 0 where the driver set none.
-            clock_ns: when it came, by the node's clock; taken until there is a stamp.
-            monotonic_s: when it came, by the steady clock.
+            stamp_ns: stamp of its header; 0 where the driver set none.
+            clock_ns: arrival by the node's clock, which is used until there is a stamp.
+            monotonic_s: arrival by the monotonic clock.
 
         Returns:
             The stamp. Where there is none, the last one plus the time since. Earlier than the time

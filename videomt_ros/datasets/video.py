@@ -1,4 +1,4 @@
-"""Video files and webcams, as OpenCV opens them -> frames in time."""
+"""Video files and webcams as sources of images, read by OpenCV."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from videomt_ros.datasets.source import SourceFrame
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 _USUAL_FPS = 30.0
-"""Assumed where a file or a camera names no rate, or one that cannot be."""
+"""Frame rate that is assumed where a file or a camera gives none, or an impossible one."""
 
 
 class VideoError(ValueError):
-    """A video file or webcam that cannot be used; the text says why."""
+    """Raised for a video file or webcam that cannot be used; the text says why."""
 
 
 class VideoFile:
-    """The frames of a video file, in the time of the file. See `datasets.source.Source`."""
+    """A video file, played by its own time stamps; see `datasets.source.Source`."""
 
     is_live = False
     topic = ''
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and try its first frame.
+        """Open the file and read its first frame.
 
         Raises:
             VideoError: it is missing, is not a video that OpenCV reads, or holds no frame.
@@ -59,18 +59,18 @@ class VideoFile:
 
     @property
     def description(self) -> str:
-        """What it is, for a person."""
+        """Description of the source for people."""
         return f'video {self._path}, {self.fps:.4g} frames a second'
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Frames from the first; times are those of the file, and rise."""
+        """Read the frames from the first on; their times are those of the file, and rise."""
         with _opened(str(self._path)) as capture:
             last_ns, number = -1, 0
             while True:
                 is_read, image = capture.read()
                 if not is_read:
                     break
-                # Phones record at a varying rate, so the file's own time goes first.
+                # Phones record at a varying rate, so the file's own time comes first.
                 time_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
                 if number and time_ns <= last_ns:
                     time_ns = last_ns + round(1e9 / self.fps)
@@ -83,14 +83,14 @@ class VideoFile:
 
 
 class Webcam:
-    """A camera of this machine, live. See `datasets.source.Source`."""
+    """A camera of this machine; see `datasets.source.Source`."""
 
     is_live = True
     topic = ''
     num_frames = None
 
     def __init__(self, index: int) -> None:
-        """Open the camera, and try its first frame.
+        """Open the camera and read its first frame.
 
         Raises:
             VideoError: there is no such camera, or it gives no image.
@@ -108,11 +108,11 @@ class Webcam:
 
     @property
     def description(self) -> str:
-        """What it is, for a person."""
+        """Description of the source for people."""
         return f'webcam {self._index}, {self.fps:.4g} frames a second'
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Frames as they come, without end, with the time at which they were read."""
+        """Read frames as they come, without end, with the time at which they were read."""
         with _opened(self._index) as capture:
             while True:
                 is_read, image = capture.read()
@@ -124,7 +124,7 @@ class Webcam:
 
 @contextmanager
 def _opened(source: str | int) -> Iterator[cv2.VideoCapture]:
-    """OpenCV's reader, which logs nothing."""
+    """Open a video with OpenCV, whose log is silent meanwhile."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)
