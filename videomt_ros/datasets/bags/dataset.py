@@ -1,4 +1,4 @@
-"""A bag with its truth as a data set of one video; see `bag_truth` for how the two are matched."""
+"""A bag with its truth as a data set of one video; `truth.py` matches the two by their stamps."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from videomt_ros.datasets.stream_clock import StreamClock
 
 
 class BagVideo:
-    """The images of a bag, in the order of recording. See `datasets.dataset.Video`.
+    """The images of a bag in the order of recording; see `datasets.dataset.Video`.
 
-    Its time is that of the node: the stamp of the image, and where a driver set none, the stamp
-    before it plus the time that has passed since, as recorded.
+    Times are those of the node: the stamp of the image, or where a driver set none, the stamp
+    before it plus the recorded time since then.
     """
 
     def __init__(
         self, images: BagImages, match: Match, stamps_ns: list[int], times_ns: list[int]
     ) -> None:
-        """Keep what was found; see `bag_dataset`."""
+        """Join images and truth; see `bag_dataset`."""
         self.video_id, self.name = match.video.video_id, match.video.name
         self.size, self.frame_names = match.video.size, match.video.frame_names
         self.stamps_ns = tuple(times_ns)
-        """Of every image, as `frames` gives them."""
+        """Time of every image, as `frames` gives it."""
         self.annotated_ns = tuple(None if n is None else stamps_ns[n] for n in match.numbers)
-        """Of each annotated frame the stamp of its image, which a node copies to its results."""
+        """Stamp of each annotated frame's image, which a node copies to its results."""
         self._images = images
         self._index = {n: i for i, n in enumerate(match.numbers) if n is not None}
         self._matching = _matching_notes(match, images.topic, len(times_ns))
@@ -37,11 +37,11 @@ class BagVideo:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures has to know; complete after a pass over the frames."""
+        """Remarks that a reader of the figures needs; complete after a pass over the frames."""
         return [*self._matching, *self._losses, *self._unreadable]
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Every image that can be read; the others are noted.
+        """Read every image that can be read; the others are noted.
 
         Raises:
             DatasetError: an image that is annotated has another size than its annotation.
@@ -84,10 +84,10 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
     """Open a bag and its truth.
 
     Args:
-        bag: as `datasets.bags.images` reads it.
-        topic: of its images; may be empty where there is one.
-        truth: the JSON of YTVIS or of VIPSeg, or the folder of VSPW; with stamps. Of several
-            videos the one whose stamps fit is taken.
+        bag: folder or file that `datasets.bags.images` reads.
+        topic: image topic; may be empty if there is only one.
+        truth: the JSON of YTVIS or of VIPSeg, or the folder of VSPW, with stamps. Of several
+            videos, the one whose stamps match is taken.
 
     Returns:
         A data set with one `BagVideo`. Its annotated frames are those of the truth, with or

@@ -1,4 +1,4 @@
-"""Image topics of a bag, readable without ROS; `bag_messages` says which bags."""
+"""Image topics of a bag as sources of images, read without ROS; see `messages.py` for formats."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
     'sensor_msgs/msg/CompressedImage': decode_compressed_image,
 }
 _FIRST_IMAGES = 30
-"""Images at the start of a bag whose times decide its rate; one of them must be readable."""
+"""Number of first images that decide the frame rate; one of them must be readable."""
 
 
 class BagImage(NamedTuple):
-    """One image of a bag, its pixels not yet looked at."""
+    """One image of a bag that is not decoded yet."""
 
     time_ns: int
-    """When the recorder got it."""
+    """Time at which the recorder received the image."""
     stamp_ns: int
-    """Of its header; 0 where the driver set none."""
+    """Stamp in the image's header; 0 where the driver set none."""
     frame_id: str
     decode: Callable[[], NDArray[np.uint8]]
-    """Gives RGB, (H, W, 3) uint8, which may be read-only; raises a FrameError."""
+    """Returns the pixels, (H, W, 3) uint8 RGB that may be read-only, or raises a FrameError."""
 
 
 class BagImages:
     """The images of one topic of a bag, in the order and time of recording.
 
-    Times are those at which the recorder got the images, as `ros2 bag play` keeps them; the
-    images' own stamps come beside. See `datasets.source.Source`.
+    Times are those at which the recorder received the images, which `ros2 bag play` keeps, too;
+    the images' own stamps are given beside. See `datasets.source.Source`.
     """
 
     is_live = False
 
     def __init__(self, path: Path, topic: str = '') -> None:
-        """Open the bag, choose the topic, and try its first images.
+        """Open the bag, choose the topic, and read its first images.
 
         Args:
             path: a bag's folder, or one .mcap, .db3 or .bag file.
-            topic: of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`; may be left out where
-                there is one.
+            topic: topic of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`; may be empty if
+                there is only one.
 
         Raises:
             BagError: the bag or the topic cannot be used.
@@ -80,16 +80,16 @@ class BagImages:
 
     @property
     def description(self) -> str:
-        """What it is, for a person."""
+        """Description of the source for people."""
         return (
             f'topic {self.topic} of the bag {self.path}, '
             f'{self.num_frames} images, {self.fps:.3g} a second'
         )
 
     def images(self) -> Iterator[BagImage]:
-        """The images from the first, each decoded only if asked for.
+        """Read the images from the first on, without decoding them.
 
-        Every pass gives the same ones. After a whole pass `notes` says what was lost.
+        Every pass gives the same images. After a whole pass `notes` says what was lost.
         """
         num_read = 0
         for image in self._images():
@@ -98,7 +98,7 @@ class BagImages:
         self._note_losses(num_read, [])
 
     def frames(self) -> Iterator[SourceFrame]:
-        """The images from the first; those that cannot be read are left out, and noted."""
+        """Read the images from the first on; those that cannot be read are left out, and noted."""
         num_read = 0
         faults: list[str] = []
         for image in self._images():
@@ -121,7 +121,7 @@ class BagImages:
             )
 
     def _note_losses(self, num_read: int, faults: list[str]) -> None:
-        """Say what a whole pass did not give; `faults` are of images without their pixels."""
+        """Note what a whole pass has lost; `faults` are those of images that cannot be decoded."""
         bag = self._bag
         self.notes = []
         num_messages = num_read + bag.num_faulty

@@ -28,28 +28,28 @@ _STORAGE_SUFFIXES = ('.db3', '.mcap', '.zstd')
 
 
 class BagError(ValueError):
-    """A bag that cannot be used; the text says why."""
+    """Raised for a bag that cannot be used; the text says why."""
 
 
 class BagMessage(NamedTuple):
     """One message of a bag."""
 
     time_ns: int
-    """When the recorder got it."""
+    """Time at which the recorder received the message."""
     content: Any
-    """The message as rosbags gives it, by the fields' names."""
+    """Message object of rosbags, with the fields' names as attributes."""
     kind: str
-    """Its type, such as 'sensor_msgs/msg/Image'."""
+    """Type of the message, such as 'sensor_msgs/msg/Image'."""
 
     @property
     def stamp_ns(self) -> int:
-        """Of its header; 0 where none was set."""
+        """Stamp in the message's header; 0 where none was set."""
         stamp = self.content.header.stamp
         return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def is_bag(path: Path) -> bool:
-    """True for what looks like a bag, be it sound or not."""
+    """Tell whether a path looks like a bag, damaged or not."""
     if path.is_dir():
         return (path / 'metadata.yaml').exists() or bool(_storage_files(path))
     return path.suffix in (*_STORAGE_SUFFIXES, '.bag')
@@ -57,7 +57,7 @@ def is_bag(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def message_types() -> Typestore:
-    """Types that bags are read and written with: those of ROS, and this package's own."""
+    """Return the message types that bags are read with: those of ROS and of this package."""
     # Bags of ROS before Iron carry no definitions; images have not changed since.
     store = get_typestore(Stores.ROS2_HUMBLE)
     types = {}
@@ -69,30 +69,30 @@ def message_types() -> Typestore:
 
 
 class BagTopic:
-    """One topic of a bag: chosen when it is opened, read as often as asked for.
+    """One topic of a bag, which can be read several times.
 
     Every pass gives the same messages in the same order.
     """
 
     def __init__(self, path: Path, kinds: Collection[str], topic: str, wanted: str) -> None:
-        """Open the bag, and choose the topic.
+        """Open the bag and choose the topic.
 
         Args:
             path: a bag's folder, or one .mcap, .db3 or .bag file.
-            kinds: message types that are looked for.
-            topic: to read; empty: the only one of these types.
-            wanted: these types in words, for errors, such as 'an image topic'.
+            kinds: message types of interest.
+            topic: topic to read; empty: the only one of these types.
+            wanted: description of these types for errors, such as 'an image topic'.
 
         Raises:
             BagError: the bag or the topic cannot be used.
         """
         self.path = path
         self.is_cut_off = False
-        """Whether a pass met the end of the bag before its time, or the bag is damaged."""
+        """Whether the bag is damaged, or a pass has found it cut off."""
         self.num_faulty = 0
-        """Messages that the last pass could not read."""
+        """Number of messages that the last pass could not read."""
         self.first_fault = ''
-        """What was wrong with the first of them."""
+        """Fault of the first message that could not be read."""
         self._kinds = frozenset(kinds)
         self._files: list[Path] = []
         connections = self._connect()
@@ -101,7 +101,7 @@ class BagTopic:
         """Number of messages that the bag says it has."""
 
     def messages(self) -> Iterator[BagMessage]:
-        """Messages in the order of recording, up to where the bag breaks off.
+        """Read the messages in the order of recording, up to where the bag breaks off.
 
         Those that cannot be read are left out, and counted in `num_faulty`.
         """
@@ -114,7 +114,7 @@ class BagTopic:
             while True:
                 try:
                     item = next(raw, None)
-                except Exception:  # sqlite, lz4, zstd, struct, rosbags: all mean that it ends here
+                except Exception:  # of sqlite, lz4, zstd, struct or rosbags: the bag ends here
                     self.is_cut_off = True
                     return
                 if item is None:
@@ -179,7 +179,7 @@ def _connections(files: list[Path]) -> list[Connection]:
 def _chosen_topic(
     path: Path, connections: list[Connection], kinds: frozenset[str], topic: str, wanted: str
 ) -> str:
-    """The topic to read; raises a BagError that lists what there is."""
+    """Choose the topic to read; raises a BagError that lists the topics of the bag."""
     fitting = {c.topic: c.msgtype for c in connections if c.msgtype in kinds}
     listed = ', '.join(f'{name} ({kind})' for name, kind in sorted(fitting.items()))
     if not fitting:
@@ -196,7 +196,7 @@ def _chosen_topic(
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    """The files of a bag's folder, in the order in which they were written."""
+    """List the files of a bag's folder in the order in which they were written."""
     files = [path for path in folder.iterdir() if path.suffix in _STORAGE_SUFFIXES]
     # bag_2 comes before bag_10.
     return sorted(files, key=lambda path: (len(path.name), path.name))

@@ -1,4 +1,4 @@
-"""Copies of bag files that were cut off, readable up to the cut; the files stay as they are.
+"""Repairs bag files that were cut off, in copies that are readable up to the cut.
 
 An mcap file ends in an index and a footer, which a recorder writes last; without them a reader
 can still walk through its records. Format: mcap.dev/spec. A sqlite3 file that is shorter than its

@@ -28,15 +28,15 @@ class TimedVideo:
     video_id: int | str
     name: str
     size: tuple[int, int]
-    """(height, width) in pixels."""
+    """Size (height, width) in pixels."""
     frame_names: tuple[str, ...]
     stamps_ns: tuple[int, ...]
-    """One per frame, rising."""
+    """Stamp of each frame, rising."""
 
 
 @dataclass(frozen=True)
 class BagTruth:
-    """What the labels of a recording are, and where they lie."""
+    """Labels of a recording: their family, classes and videos, and where they lie."""
 
     family: str
     path: Path
@@ -50,28 +50,28 @@ class BagTruth:
 
 @dataclass(frozen=True)
 class Match:
-    """A video of a truth, and which of the given stamps belong to its frames."""
+    """A video of a truth, matched with the stamps of a recording."""
 
     video: TimedVideo
     tolerance_ns: int
     numbers: tuple[int | None, ...]
-    """For each frame the place of its stamp among those given, or None."""
+    """Position of each frame's stamp among those of the recording, or None."""
 
     @property
     def missing(self) -> list[str]:
-        """Names of the frames without one."""
+        """Names of the frames that have no stamp in the recording."""
         names = self.video.frame_names
         return [names[i] for i, number in enumerate(self.numbers) if number is None]
 
 
 def load_bag_truth(path: Path) -> BagTruth:
-    """Read annotations; what they are is seen from them.
+    """Read annotations, whose family is found from their content.
 
     Args:
         path: the JSON of YTVIS or of VIPSeg, or the folder of VSPW.
 
     Raises:
-        DatasetError: they cannot be used, or a video has no stamps.
+        DatasetError: the annotations cannot be used, or a video has no stamps.
     """
     truth_format = find_truth_format(path)
     loaded = truth_format.load(path)
@@ -87,19 +87,19 @@ def load_bag_truth(path: Path) -> BagTruth:
 
 
 def match_video(truth: BagTruth, stamps_ns: Sequence[int], what: str) -> Match:
-    """Choose the video of the truth that some stamps belong to.
+    """Find the video of the truth whose frames have some of these stamps.
 
     Args:
-        truth: may hold several videos; the one whose stamps fit is taken.
-        stamps_ns: of images or results, in any order.
-        what: they are of, for errors, such as 'images on /camera/image_raw'.
+        truth: truth of one or more videos.
+        stamps_ns: stamps of images or results, in any order.
+        what: description of their owners for errors, such as 'images on /camera/image_raw'.
 
     Raises:
-        DatasetError: the stamps fit none of its videos, or more than one.
+        DatasetError: the stamps match none of its videos, or more than one.
     """
     matches = []
     for video in truth.videos:
-        # One annotated frame has no period; then that of the images is all there is.
+        # A single annotated frame has no period; then that of the images is used.
         tolerance_ns = half_period(video.stamps_ns) or half_period(stamps_ns)
         numbers = match_stamps(video.stamps_ns, stamps_ns, tolerance_ns)
         if any(number is not None for number in numbers):
@@ -131,7 +131,7 @@ def match_stamps(
     Args:
         truth_ns: T stamps of the annotated frames, rising.
         stamps_ns: N stamps of images, in any order.
-        tolerance_ns: largest distance, allowed itself.
+        tolerance_ns: largest distance that still matches.
 
     Returns:
         For each annotated frame the number of its image, or None. No image serves two. Where two
@@ -160,7 +160,7 @@ def match_stamps(
 
 
 def half_period(stamps_ns: Sequence[int]) -> int:
-    """Half the median distance of neighbouring stamps, in nanoseconds; 0 for fewer than two.
+    """Return half the median distance of neighbouring stamps in ns; 0 for fewer than two.
 
     >>> half_period([0, 100, 200, 900])
     50

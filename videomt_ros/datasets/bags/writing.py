@@ -1,4 +1,4 @@
-"""Videos of a data set as rosbag2 bags, each with its truth beside it.
+"""Writes the videos of a data set as rosbag2 bags, each with its truth beside it.
 
 For a video NAME, the folder of bags gets
 
@@ -32,17 +32,17 @@ TOPIC = '/camera/image_raw'
 FRAME_ID = 'camera'
 _FIRST_NS = 1_700_000_000_000_000_000
 _APART_NS = 86_400_000_000_000
-"""Videos begin a day apart, so that no two of a data set share a stamp."""
+"""Time between the starts of videos: a day, so that no two of a data set share a stamp."""
 _JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class BagFormat:
-    """How bags are written."""
+    """Storage, encoding and compression of the bags that are written."""
 
     storage: Literal['mcap', 'sqlite3'] = 'mcap'
     image: Literal['raw', 'jpeg', 'png'] = 'raw'
-    """Pixels as they are (rgb8), or a CompressedImage."""
+    """Encoding of the images: raw means Image messages of rgb8, others CompressedImage."""
     zstd: Literal['none', 'file', 'message'] = 'none'
 
 
@@ -52,21 +52,21 @@ def make_bags(
     form: BagFormat | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> list[Path]:
-    """Write every video of a data set.
+    """Write every video of a data set as a bag.
 
-    A bag and its truth appear once both are complete; what is there already is never touched.
+    A bag and its truth appear once both are complete; existing files are never touched.
 
     Args:
-        dataset: whose videos are written; with or without truth.
+        dataset: data set, with or without truth.
         out: folder for the bags.
-        form: how they are written; None: as `BagFormat` has it.
-        progress: called with the name of each video that is written.
+        form: format of the bags; None: the defaults of `BagFormat`.
+        progress: function that is called with the name of each video that was written.
 
     Returns:
-        The bags.
+        Paths of the bags.
 
     Raises:
-        ValueError: a name is taken already, or two videos would take one.
+        ValueError: a bag exists already, or two videos would have bags of one name.
         DatasetError: the data set cannot be read, or an annotated frame has no image.
     """
     truth = TRUTH_FORMATS[dataset.family]
@@ -105,7 +105,7 @@ def make_bags(
 
 
 def _write_bag(video: Video, path: Path, form: BagFormat, start_ns: int) -> list[int]:
-    """Write the images of a video.
+    """Write the images of a video as a bag.
 
     Returns:
         The stamp of each annotated frame.
@@ -156,7 +156,7 @@ def _image_message(
 
 
 def _camera_info(types: Mapping[str, Any], header: Any, size: tuple[int, ...]) -> Any:
-    """That of a camera that is not calibrated: its K is zero."""
+    """Build the CameraInfo of a camera that is not calibrated, whose K is zero."""
     region = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     return types['sensor_msgs/msg/CameraInfo'](
         header=header,

@@ -1,10 +1,9 @@
 """COCO (Lin et al., ECCV 2014; Kirillov et al., CVPR 2019): images as videos of one frame.
 
-So the scorers of videos score images: instances as YouTube-VIS (`load_ytvis` reads their file),
-panoptic segments as VIPSeg.
-The figures of instances are those of YouTube-VIS: size ranges end at 128 x 128 and 256 x 256
-pixels where COCO's end at 32 x 32 and 96 x 96, and a crowd matches by plain IoU. AP over all sizes
-is COCO's wherever no detection meets a crowd.
+The scorers of videos thus score images: instances as YouTube-VIS (`load_ytvis` reads their file),
+panoptic segments as VIPSeg. The figures of instances are those of YouTube-VIS: size ranges end at
+128 x 128 and 256 x 256 pixels where COCO's end at 32 x 32 and 96 x 96, and a crowd matches by
+plain IoU. AP over all sizes equals COCO's if no detection meets a crowd.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from videomt_ros.datasets.rle import MaskTrack
 
 
 def is_coco(content: Any) -> bool:
-    """True for the JSON of COCO rather than of videos: it lists images."""
+    """Tell whether a JSON is one of COCO, which lists images instead of videos."""
     return isinstance(content, dict) and 'images' in content and 'videos' not in content
 
 
@@ -36,9 +35,9 @@ def read_images(
     """Read the images of an instances file, and their objects.
 
     Args:
-        content: of the file.
+        content: content of the JSON.
         categories: ids that annotations may have.
-        checks: note the faults.
+        checks: collects the faults.
 
     Returns:
         Videos of one frame, and the objects in the order of the file; None without annotations.
@@ -77,23 +76,23 @@ def read_images(
 
 
 def load_coco_panoptic(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
-    """Open a panoptic file; its PNGs are read when they are asked for.
+    """Open a panoptic file; its PNGs are read on demand.
 
     Args:
-        path: of the JSON, such as 'annotations/panoptic_val2017.json'.
-        masks_folder: of the PNGs; the folder beside the JSON that has its name if not given.
+        path: JSON file, such as 'annotations/panoptic_val2017.json'.
+        masks_folder: folder of the PNGs; by default the folder beside the JSON that has its name.
 
     Returns:
         The truth; the id of a video is that of its image, as text.
 
     Raises:
-        DatasetError: lists every fault, a PNG that is missing among them.
+        DatasetError: lists every fault, missing PNGs included.
     """
     return read_coco_panoptic(load_json(path), path, masks_folder or path.with_suffix(''))
 
 
 def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTruth:
-    """Do what `load_coco_panoptic` does with the content of its file."""
+    """Read the content of a panoptic file; see `load_coco_panoptic`."""
     checks = Checks()
     categories = read_categories(content, checks, with_things=True)
     known = {category.category_id for category in categories}

@@ -1,4 +1,4 @@
-"""COCO as it is unpacked: where its annotation files and images lie."""
+"""Opens COCO as it is unpacked, and finds its annotation files and images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.datasets.json_files import load_json
 
 _SPLITS = {'val': 'val2017', 'valid': 'val2017', 'train': 'train2017', 'test': 'test2017'}
-"""What users say -> what the files of the usual year are called."""
+"""Split in the names of the files for each split that users name: that of 2017 by default."""
 _INSTANCES = (
     'annotations/instances_{split}.json',
     'instances_{split}.json',
@@ -29,12 +29,12 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
     """Open the instances of COCO, or of a data set in its format; each image is a video.
 
     Args:
-        name: of the data set, as the user says it.
-        root: its folder, with `annotations/` and the images, such as in `val2017/`.
-        split: such as 'val2017'; 'val' and 'train' are those of 2017.
+        name: name that the user gave to the data set.
+        root: folder with `annotations/` and the images, such as in `val2017/`.
+        split: name such as 'val2017'; 'val' and 'train' are those of 2017.
 
     Raises:
-        DatasetError: the annotations are not there or have faults, or images are missing.
+        DatasetError: the annotations or images are missing, or the annotations have faults.
     """
     path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
     truth = load_ytvis(path)
@@ -57,7 +57,7 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
 
 
 def coco_panoptic_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
-    """Open the panoptic segments of COCO; each image is a video. See `coco_dataset`."""
+    """Open the panoptic segments of COCO; each image is a video, as in `coco_dataset`."""
     path = _annotations(root, split, _PANOPTIC, f'the annotations of {name}, split {split}')
     content = load_json(path)
     masks_folder = path.with_suffix('')

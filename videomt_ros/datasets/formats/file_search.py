@@ -1,4 +1,4 @@
-"""Files of a data set, found wherever its makers or users put them, and its lists of videos."""
+"""Finds the files of a data set in the places where they are usual, and reads lists of videos."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from videomt_ros.datasets.image_folder import is_plain_name
 
 
 def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
-    """Those of the files `folder / name` that do not exist, in the order given.
+    """Return the names of files that do not exist in a folder, in the order given.
 
-    Each folder is listed once, which over a network is far quicker than to ask for each file.
+    Each folder is listed once, which over a network is far faster than a look-up of each file.
     """
     listed: dict[str, set[str]] = {}
     missing = []
@@ -30,16 +30,16 @@ def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def find_image_folder(annotations: Path, candidates: Sequence[Path], names: Sequence[str]) -> Path:
-    """Find the folder in which all images lie.
+    """Find the folder that holds all images.
 
     Args:
-        annotations: the file that names the images, for the error.
-        candidates: folders to look in, the likeliest first.
-        names: of all images, from the folder on.
+        annotations: file that names the images, for the error.
+        candidates: folders to search, the likeliest first.
+        names: names of all images, relative to the folder.
 
     Raises:
-        DatasetError: one fault for each missing image, in the folder that has most of them; or
-            none of the folders has any.
+        DatasetError: images are missing in the folder that has most of them, one fault for each;
+            or no folder has any.
     """
     best: tuple[Path, list[str]] | None = None
     for folder in dict.fromkeys(candidates):
@@ -68,11 +68,11 @@ def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
 
     Args:
         root: folder of the data set.
-        candidates: paths from there on.
-        what: is looked for, for the error.
+        candidates: paths relative to it.
+        what: description of the file for the error.
 
     Raises:
-        DatasetError: none exists; lists what was looked for.
+        DatasetError: none exists; lists the candidates.
     """
     if not root.is_dir():
         raise DatasetError(root, ['Expected the folder of a data set, but there is none.'])
@@ -87,11 +87,11 @@ def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
 
 
 def read_video_list(path: Path, faults: list[str]) -> list[str]:
-    """Names in the order of the file; blank lines and a missing newline at the end do no harm.
+    """Read a list of videos, one name per line, as VSPW and VIPSeg ship them.
 
     Args:
-        path: of the list.
-        faults: what is wrong is added to them.
+        path: file with the list; blank lines are ignored.
+        faults: receives a sentence for each fault.
     """
     try:
         lines = path.read_text(encoding='utf-8-sig').splitlines()

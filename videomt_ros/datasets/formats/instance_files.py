@@ -1,4 +1,4 @@
-"""Instances along videos as annotation files have them: YouTube-VIS, OVIS and COCO."""
+"""Instances along videos in the annotation files of YouTube-VIS, OVIS and COCO."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class YtvisVideo:
 
     video_id: int
     name: str
-    """Of its folder, such as '0a49f5265b'; no two videos of a file have the same."""
+    """Name of the video's folder, such as '0a49f5265b', which no other video of the file has."""
     size: tuple[int, int]
-    """(height, width) in pixels."""
+    """Size (height, width) in pixels."""
     frame_names: tuple[str, ...]
-    """As the file has them, such as '0a49f5265b/00005.jpg'."""
+    """Names of the frames in the file, such as '0a49f5265b/00005.jpg'."""
     stamps_ns: tuple[int, ...] | None = None
-    """When each frame was taken, where the file says so (its field `stamps_ns`)."""
+    """Time at which each frame was taken, if the file has a field `stamps_ns`."""
     fps: float | None = None
-    """Frames a second, where the file says so (its field `fps`)."""
+    """Frames per second, if the file has a field `fps`."""
 
 
 class YtvisTruth:
-    """The content of an annotation file, sound as far as it can be told."""
+    """The checked content of an annotation file."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class YtvisTruth:
         videos: Iterable[YtvisVideo],
         tracks: Iterable[MaskTrack] | None,
     ) -> None:
-        """Sort by video; `tracks` is None for a file that holds no annotations."""
+        """Sort the tracks by video; `tracks` is None for a file without annotations."""
         self.path = path
         self.categories = tuple(categories)
         self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
@@ -50,12 +50,12 @@ class YtvisTruth:
             self._tracks[track.video_id].append(track)
 
     def tracks(self, video_id: int | str) -> tuple[MaskTrack, ...]:
-        """Objects of a video in the order of the file; areas are those of the file."""
+        """Return the objects of a video in the order of the file, with the areas of the file."""
         return tuple(self._tracks[video_id])
 
 
 class FileMasks(Sequence[Rle | None]):
-    """Masks of one track as its file has them, checked; each is made an RLE when it is read."""
+    """Checked masks of one track in the form of its file; each becomes an RLE when it is read."""
 
     def __init__(self, segmentations: Sequence[Any], size: tuple[int, int]) -> None:
         self._segmentations = segmentations
@@ -75,9 +75,9 @@ class FileMasks(Sequence[Rle | None]):
 
 
 def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
-    """Give each video a name of its own: of its folder, and with its id where two have the same.
+    """Name each video after its folder, and append its id where two have the same name.
 
-    Names become folders of results, so they hold letters, digits, '_', '-' and '.' alone.
+    Names become folders of results, so they consist of letters, digits, '_', '-' and '.'.
     """
     videos = list(videos)
     names: list[str] = []

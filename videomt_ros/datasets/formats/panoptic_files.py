@@ -15,31 +15,31 @@ from videomt_ros.datasets.formats.record_checks import is_number
 from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
 
 SegmentsInfo = list[dict[str, Any]]
-"""Entries of one frame with `id` and `category_id`; of the truth also `iscrowd` and `area`."""
+"""Entries of one frame with `id` and `category_id`; those of a truth have `iscrowd` and `area`."""
 
 
 @dataclass(frozen=True)
 class VipsegVideo:
-    """One video as the JSON describes it."""
+    """One video in the JSON of a data set."""
 
     video_id: str
     size: tuple[int, int]
-    """(height, width) of its frames, in pixels."""
+    """Size (height, width) of the frames in pixels."""
     frame_names: tuple[str, ...]
-    """T names of PNGs, such as '00000123.png'; of the truth and of results alike."""
+    """T names of PNGs, such as '00000123.png', in truth and results alike."""
     stamps_ns: tuple[int, ...] | None = None
-    """T stamps, where the JSON has a `stamp_ns` in each image."""
+    """T stamps, if the JSON has a `stamp_ns` in each image."""
     fps: float | None = None
-    """Frames a second, where the JSON says so."""
+    """Frames per second, if the JSON has them."""
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """Name of the video's folders, which is its id."""
         return self.video_id
 
 
 class PanopticFrames:
-    """Ids and segments of each frame of some videos; a PNG is read when it is asked for."""
+    """Ids and segments of each frame of some videos; PNGs are read on demand."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class PanopticFrames:
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
     ) -> None:
-        """Keep what is known.
+        """Join the videos with their segments and PNGs.
 
         Args:
             videos: all of them.
@@ -60,11 +60,11 @@ class PanopticFrames:
         self._masks = masks
 
     def segments(self, video_id: str, t: int) -> SegmentsInfo:
-        """Segments of a frame in the order of the JSON; its own dicts, so do not write to them."""
+        """Return the segments of a frame in the order of the JSON; they must not be changed."""
         return self._segments[video_id][t]
 
     def ids(self, video_id: str, t: int) -> NDArray[np.uint32]:
-        """Read the PNG of a frame: (H, W) uint32, 0 is void.
+        """Read the ids of a frame from its PNG, (H, W) uint32; 0 is void.
 
         Raises:
             DatasetError: the PNG cannot be read, has another size or mode, or ids that do not fit
@@ -78,14 +78,14 @@ class PanopticFrames:
         return ids
 
     def _compare(self, present: set[int], listed: set[int]) -> list[str]:
-        """Faults of a frame: its ids in the PNG against those in the JSON."""
+        """Compare the ids in the PNG of a frame with those in the JSON, and list the faults."""
         if unlisted := sorted(present - listed):
             return [f'Expected only ids that the JSON lists for this frame, got also {unlisted}.']
         return []
 
 
 class VipsegTruth(PanopticFrames):
-    """Truth of a data set; see `datasets.formats.vipseg.load_vipseg`."""
+    """True segments of a data set, read by `datasets.formats.vipseg.load_vipseg`."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class VipsegTruth(PanopticFrames):
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
     ) -> None:
-        """As `PanopticFrames`, and the classes in the order of the JSON.
+        """Join the videos with classes, segments and PNGs; see `PanopticFrames`.
 
         A data set without annotations has neither segments nor masks.
         """
@@ -104,7 +104,7 @@ class VipsegTruth(PanopticFrames):
 
 
 class VipsegResults(PanopticFrames):
-    """Predictions for the videos of a truth; see `datasets.formats.vipseg.load_vipseg_results`."""
+    """Predicted segments, read by `datasets.formats.vipseg.load_vipseg_results`."""
 
     def __init__(
         self,
@@ -112,23 +112,23 @@ class VipsegResults(PanopticFrames):
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
     ) -> None:
-        """As `PanopticFrames`; a video without an entry is all void."""
+        """Join the videos with segments and PNGs; a video without an entry is all void."""
         super().__init__(videos, segments, masks)
         self.missing = tuple(v.video_id for v in videos if v.video_id not in segments)
-        """Videos that have no result."""
+        """Ids of the videos that have no result."""
 
     def segments(self, video_id: str, t: int) -> SegmentsInfo:
-        """As of `PanopticFrames`; none in a video without a result."""
+        """Return the segments of a frame; none in a video without a result."""
         return [] if video_id in self.missing else super().segments(video_id, t)
 
     def ids(self, video_id: str, t: int) -> NDArray[np.uint32]:
-        """As of `PanopticFrames`; 0 in a video without a result."""
+        """Read the ids of a frame; all are 0 in a video without a result."""
         if video_id in self.missing:
             return np.zeros(self._by_id[video_id].size, np.uint32)
         return super().ids(video_id, t)
 
     def _compare(self, present: set[int], listed: set[int]) -> list[str]:
-        """A truth may list what has no pixel (it was missed); a prediction may not."""
+        """Compare the ids; a truth may list segments without pixels, a prediction may not."""
         faults = super()._compare(present, listed)
         if absent := sorted(listed - present):
             faults.append(
@@ -141,7 +141,7 @@ class VipsegResults(PanopticFrames):
 def segment_faults(
     segments: object, category_ids: Collection[int], *, is_truth: bool
 ) -> list[str]:
-    """What is wrong with the `segments_info` of one frame, in half sentences: 'expected ...'."""
+    """List the faults of the `segments_info` of one frame, as half sentences: 'expected ...'."""
     if not isinstance(segments, list):
         return [f'expected a list segments_info, got {_short(segments)}']
     faults, seen = [], set()
@@ -174,6 +174,6 @@ def segment_faults(
 
 
 def _short(value: object) -> str:
-    """A value of a JSON as an error shows it."""
+    """Format a value of a JSON for an error."""
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:60]}...'

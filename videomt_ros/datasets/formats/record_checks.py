@@ -1,4 +1,4 @@
-"""Checks of the records of an annotation file, which gather all faults before one error.
+"""Checks of the records of an annotation file, which collect all faults for one error.
 
 Each check returns the value, or None where it noted a fault.
 """
@@ -14,26 +14,26 @@ from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.rle import find_faults
 
 _HIGHEST = 2**63 - 1
-"""Ids are kept in arrays."""
+"""Largest id, since ids are kept in arrays of int64."""
 _MAX_PIXELS = 2**32 - 1
-"""Of an image: pycocotools counts in 32 bits, and loops without end where the count wraps."""
+"""Limit of an image: pycocotools counts in 32 bits, and loops endlessly where the count wraps."""
 
 
 class Checks:
-    """Checks that remember what was wrong."""
+    """Checks records and collects their faults; `where` names a record in these."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
 
     def fault(self, text: str) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.faults.append(text)
 
     def finish(self, path: Path) -> None:
         """End the checks.
 
         Raises:
-            DatasetError: there was any fault.
+            DatasetError: lists the faults, if there are any.
         """
         if self.faults:
             raise DatasetError(path, self.faults)
@@ -42,7 +42,7 @@ class Checks:
         """Check a list of records.
 
         Returns:
-            Each record with the words that name it: by its id where it has one.
+            The name of each record for faults, by its id if it has one, and the record.
         """
         if not isinstance(content, dict):
             self.fault(f'Expected an object with {name}, got {kind(content)}.')
@@ -65,7 +65,7 @@ class Checks:
     def whole(
         self, record: dict[str, Any], field: str, where: str, least: int | None = None
     ) -> int | None:
-        """Check a whole number."""
+        """Check that a value is a whole number."""
         value = record.get(field)
         if type(value) is int and abs(value) > _HIGHEST:
             self._unusable(record, field, where, 'a whole number of 64 bits')
@@ -77,7 +77,7 @@ class Checks:
         return None
 
     def size(self, record: dict[str, Any], where: str) -> tuple[int, int]:
-        """Check the size of an image; (height, width), with a 0 where a fault was noted."""
+        """Check an image's size; returns (height, width), with 0 in place of a faulty value."""
         height = self.whole(record, 'height', where, least=1) or 0
         width = self.whole(record, 'width', where, least=1) or 0
         if height * width > _MAX_PIXELS:
@@ -88,7 +88,7 @@ class Checks:
     def number(
         self, record: dict[str, Any], field: str, where: str, least: float | None = None
     ) -> float | None:
-        """Check a number that is finite."""
+        """Check that a value is a finite number."""
         value = record.get(field)
         if is_number(value) and (least is None or value >= least):
             return float(value)
@@ -107,7 +107,7 @@ class Checks:
         return None
 
     def text(self, record: dict[str, Any], field: str, where: str) -> str | None:
-        """Check a text that is not empty."""
+        """Check that a value is a text that is not empty."""
         value = record.get(field)
         if isinstance(value, str) and value:
             return value
@@ -115,7 +115,7 @@ class Checks:
         return None
 
     def flag(self, record: dict[str, Any], field: str, where: str) -> bool | None:
-        """Check 0 or 1."""
+        """Check that a value is 0 or 1."""
         value = record.get(field)
         if type(value) in (int, bool) and value in (0, 1):
             return bool(value)
@@ -151,7 +151,7 @@ class Checks:
         return None if faults else value
 
     def segmentation(self, record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
-        """Check the mask of an image; None also where there is nothing."""
+        """Check the mask of an image; returns None also for an empty mask."""
         if 'segmentation' not in record:
             self.fault(f'{where}: segmentation is missing.')
             return None
@@ -175,7 +175,7 @@ class Checks:
         return None if wrong else value
 
     def new(self, number: int | None, seen: dict[int, Any], where: str) -> bool:
-        """Check that an id is there, and was not seen before."""
+        """Check that an id exists and is new."""
         if number is not None and number in seen:
             self.fault(f'{where}: the id occurs twice.')
         return number is not None and number not in seen
@@ -201,18 +201,18 @@ def read_categories(content: Any, checks: Checks, with_things: bool = False) -> 
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """True for a number that a float can hold; bool is none here, although it is int."""
+    """Tell whether a value is a number that a float can hold; a bool is none."""
     # NaN fails every comparison, and whole numbers of any length can be compared.
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def kind(value: Any) -> str:
-    """What JSON calls a value."""
+    """Name the kind of a value in the words of JSON."""
     names = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
     return 'null' if value is None else names.get(type(value), 'a number')
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut to a length that can be read."""
+    """Format a value for a message, shortened to a readable length."""
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,4 +1,4 @@
-"""Masks of classes along videos as VSPW's files have them, true and predicted, and the classes.
+"""Class masks of VSPW along videos, true and predicted, and the list of classes.
 
 Category ids are 0..123, one below the values of the true masks.
 
@@ -21,12 +21,12 @@ from videomt_ros.datasets.mask_png import read_mask
 from videomt_ros.labels import load_classes
 
 NUM_CLASSES = 124
-"""Values 1..124 of a true mask are classes; others are not looked at."""
+"""Number of classes, which have the values 1..124 in a true mask; others are ignored."""
 CLASS_FILES = ('classes.json', 'label_num_dic_final.json')
-"""Where classes are looked for in a data set, the first that is there counts."""
+"""Files that may hold the classes of a data set; the first that exists is read."""
 
 VOID = 255
-"""What a prediction may hold where the truth has no class."""
+"""Value that a prediction may hold where the truth has no class."""
 
 _NUMBER = re.compile('[0-9]{1,4}')
 
@@ -37,25 +37,25 @@ class VspwVideo:
 
     video_id: str
     size: tuple[int, int]
-    """(height, width) of its frames, in pixels."""
+    """Size (height, width) of the frames in pixels."""
     frame_names: tuple[str, ...]
-    """T names of PNGs, such as '00000123.png'; of the truth and of results alike."""
+    """T names of PNGs, such as '00000123.png', in truth and results alike."""
     stamps_ns: tuple[int, ...] | None = None
-    """T stamps, where the names are whole numbers of nanoseconds."""
+    """T stamps, if the names are whole numbers of nanoseconds."""
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """Name of the video's folders, which is its id."""
         return self.video_id
 
 
 class VspwTruth:
-    """True masks of the videos of a split; one is read when it is asked for."""
+    """True masks of the videos of a split, read on demand."""
 
     def __init__(
         self, folder: Path, categories: Sequence[Category], videos: Sequence[VspwVideo]
     ) -> None:
-        """Keep what is known; see `load_vspw`."""
+        """Describe the masks of a folder; `load_vspw` checks that they exist."""
         self.categories = tuple(categories)
         self.videos = tuple(videos)
         self._folder = folder
@@ -65,7 +65,7 @@ class VspwTruth:
         self._is_unknown = (values >= 1) & (values <= NUM_CLASSES) & ~np.isin(values, known)
 
     def mask(self, video_id: str, t: int) -> NDArray[np.uint8]:
-        """Read the mask of a frame as it is in the file: (H, W) uint8.
+        """Read the mask of a frame with the values of the file, (H, W) uint8.
 
         0 and 125..255 are pixels without a class, others a category id + 1.
 
@@ -88,27 +88,27 @@ class VspwTruth:
 
 
 class VspwResults:
-    """Predicted masks for the videos of a truth; one is read when it is asked for."""
+    """Predicted masks for the videos of a truth, read on demand."""
 
     def __init__(self, folder: Path, videos: Sequence[VspwVideo]) -> None:
-        """Keep what is known; see `load_vspw_results`."""
+        """Describe the masks of a folder; `load_vspw_results` checks that they exist."""
         self._folder = folder
         self._by_id = {video.video_id: video for video in videos}
         self.missing = tuple(
             video.video_id for video in videos if not (folder / video.video_id).is_dir()
         )
-        """Videos that have no result."""
+        """Ids of the videos that have no result."""
 
     def mask(
         self, video_id: str, t: int, true_mask: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Read the mask of a frame: (H, W) uint8, 0..123.
+        """Read the mask of a frame, (H, W) uint8, 0..123.
 
         Args:
-            video_id: of its video. One without a result is all VOID.
-            t: 0..T-1.
-            true_mask: (H, W), as `VspwTruth.mask` gives it; where it has a class, so must the
-                prediction. Elsewhere the prediction may hold anything.
+            video_id: id of the video; one without a result is all VOID.
+            t: number of the frame, 0..T-1.
+            true_mask: mask of `VspwTruth.mask`, (H, W); where it has a class, the prediction must
+                have one, too. Elsewhere the prediction may hold any value.
 
         Raises:
             DatasetError: the PNG cannot be read, has another size or mode, or a pixel without a
@@ -134,20 +134,20 @@ class VspwResults:
 
 
 def mask_folder(base: Path, video_id: str) -> Path:
-    """Folder of the true masks of a video, in the folder of its data set."""
+    """Return the folder of the true masks of a video."""
     return base / 'data' / video_id / 'mask'
 
 
 def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
-    """Classes of a data set by rising id.
+    """Read the classes of a data set, by rising id.
 
-    They are those of `classes.json`, a file of the user's own; else those of
-    `label_num_dic_final.json`; else the official ones. In both files a value is a number or the
-    text of one, as in the official file, and 0 ("others") is void and no class.
+    They come from `classes.json`, a file of the user's own, or from `label_num_dic_final.json`,
+    or else are the official ones. Both files hold {name: value in the masks}, where a value is a
+    number or its text, as in the official file, and 0 ("others") is void and no class.
 
     Args:
         base: folder of the data set.
-        faults: what is wrong is added to them.
+        faults: receives a sentence for each fault.
     """
     official = load_classes('vspw')
     kinds = dict(zip(official.class_names, official.thing_classes, strict=True))
@@ -179,7 +179,7 @@ def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
             )
         else:
             names[number] = name
-    # Only what the official list knows is told apart into things and stuff.
+    # Classes that the official list does not have count as stuff.
     return [
         Category(number - 1, name, kinds.get(name, False))
         for number, name in sorted(names.items())
@@ -188,5 +188,5 @@ def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
 
 
 def _values(mask: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Distinct values of a mask, rising."""
+    """Return the distinct values of a mask, rising."""
     return np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

@@ -35,28 +35,27 @@ from videomt_ros.files import whole_file
 from videomt_ros.labels import load_classes
 
 FPS = 5.0
-"""Labelled frames a second of the official videos; a video of the JSON may say otherwise in `fps`.
-"""
+"""Labelled frames per second of the official videos; `fps` of a video in the JSON overrides it."""
 SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
-"""What users say -> what the files are called."""
+"""Split in the names of the files for each split that users name."""
 
 
 class PredictedVideo(NamedTuple):
-    """One video of a `pred.json`."""
+    """One video to write to a `pred.json`."""
 
     video_id: str
     frame_names: Sequence[str]
-    """T names, as of the truth."""
+    """T names of the frames in the truth."""
     segments: Sequence[SegmentsInfo]
-    """T entries; see `mask_png.segments_info`."""
+    """T lists of segments; see `mask_png.segments_info`."""
 
 
 def load_vipseg(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
-    """Open a truth: read its JSON, and see that every PNG is there; PNGs are read when asked for.
+    """Open a truth and check that every PNG exists; PNGs are read on demand.
 
     Args:
-        path: of the JSON. Without annotations it still lists the videos.
-        masks_folder: of the true PNGs; `panomasksRGB` beside the JSON if not given.
+        path: JSON file; without annotations it still lists the videos.
+        masks_folder: folder of the true PNGs; by default `panomasksRGB` beside the JSON.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
@@ -71,12 +70,12 @@ def load_vipseg(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
 def load_vipseg_results(
     folder: Path, videos: Sequence[VipsegVideo], categories: Iterable[Category]
 ) -> VipsegResults:
-    """Open results: read `pred.json`, and see that every PNG is there.
+    """Open results: read `pred.json` and check that every PNG exists.
 
-    Videos may come in any order. One without a result is named in `missing` and is all void.
+    Videos may come in any order; `missing` lists those without a result, which are all void.
 
     Args:
-        folder: holds `pred.json` and `pan_pred/`.
+        folder: folder with `pred.json` and `pan_pred/`.
         videos: the videos that may have results, such as those of a `VipsegTruth`.
         categories: the categories that a result may have.
 
@@ -115,13 +114,13 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
     folders, and there is no truth; nor is there with a JSON without annotations.
 
     Args:
-        name: of the data set, as the user says it.
-        root: the folder, or the one above its `VIPSeg_720P`.
+        name: name that the user gave to the data set.
+        root: folder of the data set, or the one above its `VIPSeg_720P`.
         split: train, val (or valid) or test.
 
     Raises:
         ValueError: there is no such split.
-        DatasetError: the files cannot be used; lists every fault, each missing frame among them.
+        DatasetError: the files cannot be used; lists every fault, missing frames included.
     """
     if split not in SPLITS:
         raise ValueError(f'Expected a split out of {", ".join(SPLITS)}, got {split!r}.')
@@ -153,7 +152,7 @@ def _masks_beside(path: Path) -> Path:
 
 
 def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Dataset:
-    """A split without a JSON: the images of the videos of a list."""
+    """Open a split that has no JSON, with the images of the videos of a list."""
     lists = [place / f'{split}.txt' for place in places]
     found = [each for each in lists if each.exists()]
     if not found:
@@ -194,7 +193,7 @@ def _category_id(category: Category) -> int:
 
 
 def _with_images(video: VipsegVideo, base: Path, faults: list[str]) -> ImageFolderVideo:
-    """The video with its image files; missing ones are added to the faults."""
+    """Join a video with its image files; missing ones are added to the faults."""
     folders = [base / images / video.video_id for images in ('images', 'imgs')]
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     files = find_files(folder)

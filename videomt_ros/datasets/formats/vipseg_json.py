@@ -1,4 +1,4 @@
-"""The JSON files of VIPSeg, truth and results: read, with a list of everything wrong in them."""
+"""Reads the JSON files of VIPSeg, truth and results, and lists all of their faults."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
     """Read a truth as far as it can be used.
 
     Args:
-        path: of the JSON.
-        masks_folder: of the true PNGs, which need not exist if the JSON has no annotations.
-        faults: what is wrong is added to them.
+        path: JSON file.
+        masks_folder: folder of the true PNGs, which need not exist without annotations.
+        faults: receives a sentence for each fault.
 
     Raises:
-        DatasetError: the file is not JSON of this form at all.
+        DatasetError: the file is no JSON of this form.
     """
     content = load_json(path)
     if is_coco(content):
-        # COCO keeps them in the folder that is named like the JSON.
+        # COCO keeps its PNGs in the folder that is named like the JSON.
         folder = masks_folder if masks_folder.is_dir() else path.with_suffix('')
         return read_coco_panoptic(content, path, folder)
     _check_lists(content, path, ('videos', 'categories'))
@@ -88,14 +88,14 @@ def read_results(
     """Read results as far as they can be used.
 
     Args:
-        path: of `pred.json`.
-        masks_folder: of the predicted PNGs.
+        path: the `pred.json`.
+        masks_folder: folder of the predicted PNGs.
         videos: the videos that may have results.
         categories: the categories that a result may have.
-        faults: what is wrong is added to them.
+        faults: receives a sentence for each fault.
 
     Raises:
-        DatasetError: the file is not JSON of this form at all.
+        DatasetError: the file is no JSON of this form.
     """
     category_ids = {category.category_id for category in categories}
     by_id = {video.video_id: video for video in videos}
@@ -153,7 +153,7 @@ def _read_categories(entries: list[Any], faults: list[str]) -> list[Category]:
 
 
 def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
-    """One entry of `videos`, or None if it cannot be used."""
+    """Read one entry of `videos`; None if it cannot be used."""
     video_id = entry.get('video_id') if isinstance(entry, dict) else None
     if not is_plain_name(video_id):
         faults.append(
@@ -196,7 +196,7 @@ def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
 
 
 def _read_stamps(where: str, images: list[Any], faults: list[str]) -> tuple[int, ...] | None:
-    """Stamps of all images, or None if there are none."""
+    """Read the stamps of all images; None if there are none."""
     stamps = [image.get('stamp_ns') for image in images]
     if all(stamp is None for stamp in stamps):
         return None
@@ -212,7 +212,7 @@ def _read_stamps(where: str, images: list[Any], faults: list[str]) -> tuple[int,
 
 
 def _annotated(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, list[Any]]]:
-    """Video id and frames of each entry of `annotations` that has them."""
+    """Yield video id and frames of each entry of `annotations` that has them."""
     seen = set()
     for entry in content['annotations']:
         video_id = entry.get('video_id') if isinstance(entry, dict) else None
@@ -237,7 +237,7 @@ def _read_frames(
     *,
     is_truth: bool,
 ) -> list[SegmentsInfo]:
-    """Segments of each frame of a video."""
+    """Read the segments of each frame of a video."""
     where = f'Video {video.video_id}'
     if len(frames) != len(video.frame_names):
         faults.append(
@@ -254,9 +254,9 @@ def _read_frames(
 
 
 def _find_masks(folder: Path, video: VipsegVideo, faults: list[str]) -> list[Path]:
-    """Paths of the PNGs of a video."""
+    """List the paths of the PNGs of a video."""
     home, where = folder / video.video_id, f'Video {video.video_id}'
-    # Names as the JSON has them: the public scorers put no other suffix to them.
+    # The names are those of the JSON, since the public scorers do not change the suffix.
     present = {path.name for path in home.iterdir()} if home.is_dir() else set()
     if not present:
         faults.append(f'{where}: expected {len(video.frame_names)} PNGs in {home}, got none.')
@@ -270,7 +270,7 @@ def _find_masks(folder: Path, video: VipsegVideo, faults: list[str]) -> list[Pat
 
 
 def _order_faults(video: VipsegVideo, images: list[Any], frames: list[Any]) -> list[str]:
-    """Frames of a truth that are not those of the images at their places."""
+    """Report frames of a truth that do not belong to the images at their positions."""
     faults = []
     for t, (image, frame) in enumerate(zip(images, frames, strict=False)):
         wanted, said = image.get('id'), frame.get('image_id') if isinstance(frame, dict) else None
@@ -283,7 +283,7 @@ def _order_faults(video: VipsegVideo, images: list[Any], frames: list[Any]) -> l
 
 
 def _category_changes(video: VipsegVideo, segments: list[SegmentsInfo]) -> list[str]:
-    """Ids of a truth that change their class, while an id is one object along a video."""
+    """Report ids of a truth that change their class; an id is one object along a video."""
     category_of: dict[int, int] = {}
     faults = []
     for t, frame in enumerate(segments):

@@ -35,18 +35,18 @@ from videomt_ros.datasets.image_folder import (
 from videomt_ros.datasets.mask_png import read_size
 
 FPS = 15.0
-"""Labelled frames a second of the official videos."""
+"""Labelled frames per second of the official videos."""
 SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
-"""What users say -> what the lists are called."""
+"""Name of the list of videos for each split that users name."""
 
 
 def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
-    """Open the truth of a split: see that its masks are there; they are read when asked for.
+    """Open the truth of a split and check that its masks exist; they are read on demand.
 
     The frames of a video are the PNGs of its folder of masks, by name.
 
     Args:
-        folder: of the data set, or the one above its `VSPW_480p`.
+        folder: folder of the data set, or the one above its `VSPW_480p`.
         split: train, val (or valid) or test.
 
     Raises:
@@ -63,7 +63,7 @@ def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
 
 
 def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
-    """Open results: see that every PNG is there; they are read when asked for.
+    """Open results and check that every PNG exists; they are read on demand.
 
     A video without a folder is named in `missing`. PNGs of frames that the truth has not are not
     looked at, as in the public scorers.
@@ -114,7 +114,7 @@ def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
     each mask its image.
 
     Args:
-        name: of the data set, as the user says it.
+        name: name that the user gave to the data set.
         root: the folder, or the one above its `VSPW_480p`.
         split: train, val (or valid) or test.
 
@@ -162,14 +162,14 @@ def _find_base(root: Path) -> Path:
 
 
 def _read_list(base: Path, split: str, faults: list[str]) -> list[str]:
-    """Videos of a split."""
+    """Read the list of videos of a split."""
     if split not in SPLITS:
         raise ValueError(f'Expected a split out of {", ".join(SPLITS)}, got {split!r}.')
     return read_video_list(base / f'{SPLITS[split]}.txt', faults)
 
 
 def _read_truth(base: Path, names: list[str], faults: list[str]) -> VspwTruth:
-    """The truth as far as it can be used; what is wrong is added to the faults."""
+    """Read the truth as far as it can be used; faults are added to the list."""
     categories = read_vspw_classes(base, faults)
     found = []
     for video_id in names:
@@ -181,7 +181,7 @@ def _read_truth(base: Path, names: list[str], faults: list[str]) -> VspwTruth:
 def _find_video(
     video_id: str, folder: Path, files: dict[str, Path], faults: list[str]
 ) -> VspwVideo | None:
-    """The video whose frames are these files of a folder, or None if there are none."""
+    """Build the video whose frames are these files of a folder; None if there are none."""
     if not files:
         faults.append(f'Video {video_id}: expected frames in {folder}, got none.')
         return None
@@ -198,7 +198,7 @@ def _find_video(
 
 
 def _unpaired(video: VspwVideo, folder: Path, images: dict[str, Path]) -> list[str]:
-    """Faults of a video: frames without an image, and images that are no frame."""
+    """Report frames of a video without an image, and images without a frame."""
     where = f'Video {video.video_id}'
     if not images:
         return [f'{where}: expected {len(video.frame_names)} images in {folder}, got none.']

@@ -2,7 +2,7 @@
 
 The format is that of the YouTube-VOS challenge (youtubevos/cocoapi): COCO with one segmentation
 per frame. A file is checked as a whole when it is loaded, without decoding a mask, and a fault
-names its record; masks are turned into RLE when they are asked for.
+names its record; masks are converted to RLE on demand.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _BROKEN_ZIP = (
     NotImplementedError,
     RuntimeError,
 )
-"""What `zipfile` raises where an archive is damaged, encrypted or of an unknown kind."""
+"""Errors of `zipfile` for archives that are damaged, encrypted or of an unknown kind."""
 
 
 class YtvisResults(dict[int | str, list[MaskTrack]]):
-    """Predictions of a results file by video, in the order of the file."""
+    """Predictions of a results file by video id, in the order of the file."""
 
     notes: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """Remarks on predictions that were left out."""
 
 
 def load_ytvis(path: Path) -> YtvisTruth:
-    """Read an annotation file; one without annotations, as that of a test split, will do.
+    """Read an annotation file, which may lack annotations, such as that of a test split.
 
-    The instances of COCO will do as well: each image is a video of one frame.
+    The instances of COCO are read as well: each image is a video of one frame.
 
     Raises:
-        DatasetError: lists every fault, with the record that has it.
+        DatasetError: lists every fault with its record.
     """
     content = load_json(path, pack_runs)
     checks = Checks()
@@ -77,17 +77,16 @@ def load_ytvis_results(
     """Read predictions.
 
     Args:
-        path: `results.json`, a .zip that holds it, or a folder that holds one of them.
+        path: `results.json`, a .zip with this file, or a folder with one of the two.
         videos: the videos that may have predictions, such as those of a `YtvisTruth`.
         categories: the categories that count.
 
     Returns:
-        Of each video, the predictions in the order of the file; videos without one are left out.
-        Those of other categories are ignored, as the reference does, and
-        noted.
+        Predictions of each video in the order of the file; videos without one are left out. Those
+        of other categories are ignored, as in the reference scorer, and noted.
 
     Raises:
-        DatasetError: lists every fault, with its place in the file, counted from 0.
+        DatasetError: lists every fault with its position in the file, counted from 0.
     """
     sizes = {video.video_id: (video.size, len(video.frame_names)) for video in videos}
     known = {category.category_id for category in categories}
@@ -131,13 +130,13 @@ def load_ytvis_results(
 
 
 def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
-    """Write predictions, and beside them the same as a .zip, as the CodaLab servers want them.
+    """Write predictions, and the same as a .zip, which the CodaLab servers ask for.
 
-    Tracks are written as they come, and none is kept. The files appear once they are complete.
+    Tracks are written one at a time. The files appear once they are complete.
 
     Args:
-        path: such as 'results.json'; the zip beside it is 'results.zip'.
-        tracks: `video_id`, `category_id`, `score` and `masks` are written.
+        path: file such as 'results.json'; the zip beside it is 'results.zip'.
+        tracks: predictions, of which `video_id`, `category_id`, `score` and `masks` are written.
     """
     with whole_file(path) as file:
         file.write(b'[')
@@ -237,7 +236,7 @@ def _read_tracks(
 
 
 def _load_results(path: Path) -> Any:
-    """Read the JSON, wherever it lies."""
+    """Read the JSON from a file, a zip or a folder."""
     if path.is_dir():
         found = [path / name for name in ('results.json', 'results.zip') if (path / name).exists()]
         if not found:

@@ -1,4 +1,4 @@
-"""YouTube-VIS and OVIS as they are unpacked: where annotation files and images lie."""
+"""Opens YouTube-VIS and OVIS as they are unpacked, and finds annotation files and images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
 
 USUAL_FPS = 6.0
-"""For files that say neither `fps` nor `stamps_ns`: YouTube-VOS labels every fifth frame of 30 a
-second, and the downloads hold those frames alone. OVIS is near to it."""
+"""Frames per second of files that have neither `fps` nor `stamps_ns`: YouTube-VOS labels every
+fifth frame of 30 per second, and the downloads hold those frames alone. OVIS is close to it."""
 
 _FILES = (
     '{split}.json',
@@ -26,8 +26,8 @@ _FILES = (
     '{split}/annotations.json',
     '{split}/{split}.json',
 )
-"""2019 comes with the first, 2021 and 2022 with the second, OVIS with the fifth; tools that train
-on them use the others."""
+"""Places of annotation files: 2019 comes with the first, 2021 and 2022 with the second, OVIS with
+the fifth; training tools use the others."""
 _IMAGES = (
     '{split}/JPEGImages',
     '{split}',
@@ -39,7 +39,7 @@ _IMAGES = (
     '.',
 )
 _LABELLED = ('gt_{length}.json', 'annotations/gt_{length}.json', '{split}/gt_{length}.json')
-"""2022: the labels of its valid split, as its server names them."""
+"""Places of the labels of the valid split of 2022, with the names that its server gives them."""
 _SAME_SPLITS = {'val': 'valid', 'valid': 'val'}
 _LENGTHS = ('short', 'long')
 
@@ -51,7 +51,7 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
     both where they are there, 'valid_short' and 'valid_long' one.
 
     Args:
-        name: such as 'ytvis2019'.
+        name: name that the user gave, such as 'ytvis2019'.
         root: folder of the data set.
         split: 'train', 'valid', 'test', or what the annotation file is called.
 
@@ -79,7 +79,7 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
 
 
 def _image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
-    """A video of an annotation file with its images in a folder."""
+    """Join a video of an annotation file with its images in a folder."""
     names = video.frame_names
     stamps = video.stamps_ns or regular_stamps(len(names), video.fps or USUAL_FPS)
     paths = tuple(folder / name for name in names)
@@ -107,13 +107,13 @@ def _labelled(split: str, length: str) -> list[str]:
 
 
 def _filled(patterns: Sequence[str], split: str) -> list[str]:
-    """Paths for a split, and for what else it is called."""
+    """Fill in the split, and its other names, in some paths."""
     splits = [split, *filter(None, [_SAME_SPLITS.get(split)])]
     return [pattern.replace('{split}', one) for one in splits for pattern in patterns]
 
 
 def _union(truths: Sequence[YtvisTruth]) -> Iterable[YtvisVideo]:
-    """The videos of all files; one that several have must be the same in all."""
+    """Collect the videos of all files; one that several files have must be the same in all."""
     videos: dict[int, YtvisVideo] = {}
     for truth in truths:
         other = [
