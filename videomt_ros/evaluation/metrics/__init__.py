@@ -1,1 +1,1 @@
-"""What the benchmarks and the tracking literature measure: one file per metric, numpy alone."""
+"""Metrics of the benchmarks and of the tracking literature, one file each; none needs torch."""

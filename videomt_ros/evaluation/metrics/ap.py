@@ -25,18 +25,19 @@ from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.evaluation.metrics.volume_iou import measure_overlap
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""Not arange, whose 0.6 is a little above 0.6."""
+"""The 10 IoU thresholds; arange would make 0.6 a little larger than 0.6."""
 RECALL_LEVELS = np.linspace(0, 1, 101)
-"""Not i / 100, which differs from these in the last bit for ten values of i."""
+"""The 101 recall levels; i / 100 would differ from them in the last bit for ten values of i."""
 SIZE_RANGES = {
     'all': (0.0, 1e10),
     'small': (0.0, 128.0**2),
     'medium': (128.0**2, 256.0**2),
     'large': (256.0**2, 1e10),
 }
-"""Of the mean area in pixels; both ends belong to the range."""
+"""Smallest and largest mean area of each size range, in pixels; both belong to the range."""
 LIMITS = (1, 10, 100)
-"""Results per video and category that recall is given for; more than the last are not read."""
+"""Numbers of results per video and category at which recall is measured; results beyond the last
+are ignored."""
 
 _LOWEST, _HIGHEST = np.array(list(SIZE_RANGES.values())).T
 _NEEDED_IOU = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
@@ -47,25 +48,25 @@ class ApScores:
     """Result of `VideoAP`."""
 
     category_ids: tuple[int, ...]
-    """K categories."""
+    """Ids of the K categories."""
     precision: NDArray[np.float64]
-    """(S, R, K) for all sizes and 100 results, 0..1; nan for a category without a true object
-    that counts. `IOU_THRESHOLDS` and `RECALL_LEVELS` name the first two axes."""
+    """Precision (S, R, K) for all sizes and 100 results, 0..1; nan for a category without a true
+    object that counts. `IOU_THRESHOLDS` and `RECALL_LEVELS` name the first two axes."""
     size_precision: NDArray[np.float64]
-    """(A, K), precision over thresholds and recall levels in each of `SIZE_RANGES`, or nan."""
+    """Precision (A, K) for each of `SIZE_RANGES`, mean over thresholds and recalls, or nan."""
     recall: NDArray[np.float64]
-    """(limits, K), highest recall over the thresholds for each of `LIMITS`, or nan."""
+    """Highest recall (limits, K) for each of `LIMITS`, mean over the thresholds, or nan."""
 
     def figures(self) -> dict[str, float | None]:
-        """AP, AP50, AP75, APs, APm, APl, AR1, AR10 and AR100, 0..1.
+        """Compute AP, AP50, AP75, APs, APm, APl, AR1, AR10 and AR100, 0..1.
 
-        None where no category has a true object that counts (in that size range).
+        A figure is None where no category has a true object that counts (in that size range).
         """
         return self._figures(list(range(len(self.category_ids))))
 
     @property
     def per_class(self) -> dict[int, dict[str, float | None]]:
-        """The same figures of each category alone."""
+        """The same figures for each category alone, by category id."""
         return {
             category: self._figures([place]) for place, category in enumerate(self.category_ids)
         }
@@ -101,10 +102,10 @@ class VideoAP:
     """
 
     def __init__(self, category_ids: Iterable[int]) -> None:
-        """Start without videos.
+        """Set the categories that are scored.
 
         Args:
-            category_ids: those of the data set, in the order in which results list them.
+            category_ids: ids of the data set, in the order in which scores list them.
         """
         self._category_ids = tuple(category_ids)
         if len(set(self._category_ids)) < len(self._category_ids):
@@ -121,13 +122,13 @@ class VideoAP:
             video_id: decides between equal scores of different videos: lower ids come first.
             truth: true objects in the order of the annotation file, with `is_crowd` and `areas`;
                 where `areas` is None, those of the masks count.
-            results: in the order of their file, which decides between equal scores; those of
-                other categories than the data set's have no effect.
+            results: predictions in the order of their file, which decides between equal scores;
+                those of categories that the data set lacks have no effect.
 
         Raises:
             ValueError: the video was added before, a track belongs to another video, has masks
-                of another size or number than the rest, or a true object has a category that is
-                none of the data set's.
+                of another size or number than the rest, or a true object has a category that the
+                data set lacks.
         """
         if video_id in self._video_ids:
             raise ValueError(f'Expected each video once, got video {video_id} again.')
@@ -173,7 +174,7 @@ class VideoAP:
             )
 
     def result(self) -> ApScores:
-        """Scores of all videos so far."""
+        """Compute the scores of all videos so far."""
         num_categories = len(self._category_ids)
         precision = np.full((len(IOU_THRESHOLDS), len(RECALL_LEVELS), num_categories), np.nan)
         size_precision = np.full((len(SIZE_RANGES), num_categories), np.nan)
@@ -204,20 +205,21 @@ class VideoAP:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of the results of one category in one video."""
+    """How the results of one category in one video compare with its objects."""
 
     scores: NDArray[np.float64]
-    """(D,), falling."""
+    """Scores (D,), falling."""
     right: NDArray[np.bool_]
-    """(A, S, D), matched to an object that counts."""
+    """Whether each result matches an object that counts, (A, S, D)."""
     wrong: NDArray[np.bool_]
-    """(A, S, D); neither right nor wrong are those that are dropped."""
+    """Whether each result is a false positive, (A, S, D); one that is neither right nor wrong is
+    ignored."""
     num_counting: NDArray[np.int64]
-    """(A,), true objects that count in each size range."""
+    """Number of true objects that count in each size range, (A,)."""
 
 
 def _best_by_category(results: Sequence[MaskTrack], category_ids: Iterable[int]) -> list[int]:
-    """Indices of the results that are read, by falling score, equal scores as they came."""
+    """List the indices of the results that are scored, by falling score, then in their order."""
     order = np.argsort([-track.score for track in results], kind='stable').tolist()
     room = dict.fromkeys(category_ids, LIMITS[-1])
     kept = []
@@ -230,7 +232,7 @@ def _best_by_category(results: Sequence[MaskTrack], category_ids: Iterable[int])
 
 
 def _mean_area(areas: Iterable[float | None]) -> float:
-    """Over the frames in which the object has an area; 0 if it has none at all."""
+    """Average the area over the frames in which an object has one; 0 if it has none at all."""
     present = [float(area) for area in areas if area]
     return sum(present) / len(present) if present else 0.0
 
@@ -242,14 +244,14 @@ def _match(
     truth_sizes: NDArray[np.float64],
     is_crowd: NDArray[np.bool_],
 ) -> _Outcome:
-    """Give each result in turn the best object that is free, for all thresholds and sizes at once.
+    """Match each result in turn with the best free object, for all thresholds and sizes at once.
 
     Args:
-        iou: (D, G).
-        scores: (D,), falling.
-        result_sizes: (D,), mean areas.
-        truth_sizes: (G,), mean areas.
-        is_crowd: (G,).
+        iou: IoU of results and objects, (D, G).
+        scores: scores of the results, (D,), falling.
+        result_sizes: mean areas of the results, (D,).
+        truth_sizes: mean areas of the objects, (G,).
+        is_crowd: whether an object is a crowd, (G,).
     """
     num_results, num_truth = iou.shape
     counts = _in_range(truth_sizes) & ~is_crowd  # (A, G)
@@ -277,26 +279,26 @@ def _match(
 
 
 def _in_range(sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which mean areas lie in which range, (A, len(sizes))."""
+    """Tell which mean areas lie in which size range, (A, len(sizes))."""
     return (sizes >= _LOWEST[:, None]) & (sizes <= _HIGHEST[:, None])
 
 
 def _precision_curves(
     outcomes: Sequence[_Outcome], size_range: int, num_counting: int
 ) -> NDArray[np.float64]:
-    """Precision at each recall level, (S, R), of a category in one size range.
+    """Compute precision at each recall level, (S, R), for a category in one size range.
 
     Args:
-        outcomes: of the videos, by rising id.
+        outcomes: outcomes of the videos, by rising video id.
         size_range: index into `SIZE_RANGES`.
-        num_counting: true objects in it, at least 1.
+        num_counting: number of true objects in the size range, at least 1.
     """
     order = np.argsort(-np.concatenate([o.scores for o in outcomes]), kind='stable')
     right = np.concatenate([o.right[size_range] for o in outcomes], 1)[:, order].cumsum(1)
     wrong = np.concatenate([o.wrong[size_range] for o in outcomes], 1)[:, order].cumsum(1)
     recall = right / num_counting
     precision = right / np.maximum(right + wrong, 1)  # (S, D)
-    # The best that is reached at this recall or later; 0 for recalls that are never reached.
+    # Best precision at this recall or a higher one; 0 for recalls that are never reached.
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     envelope = np.pad(envelope, ((0, 0), (0, 1)))
     curves = [

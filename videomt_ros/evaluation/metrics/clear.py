@@ -19,14 +19,14 @@ from scipy.optimize import linear_sum_assignment
 from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 THRESHOLD = 0.5
-"""IoU from which a match is allowed."""
+"""Lowest IoU of a match."""
 MOSTLY_TRACKED, MOSTLY_LOST = 0.8, 0.2
 """An object is mostly tracked in more, mostly lost in less than this share of its frames."""
 _GOES_ON = 1000.0
-"""Worth of a pair that goes on, far above any sum of IoU."""
+"""Weight of a pair that goes on from the frame before, far above any sum of IoU."""
 _EPSILON = np.finfo(np.float64).eps
 _NONE = -1
-"""Place of no track."""
+"""Stands for no track where the place of a track is expected."""
 
 
 class Switch(NamedTuple):
@@ -35,7 +35,7 @@ class Switch(NamedTuple):
     video_id: int | str
     category_id: int
     frame: int
-    """From 0."""
+    """Number of the frame, from 0."""
     truth_id: int
     old_track_id: int
     new_track_id: int
@@ -46,18 +46,18 @@ class ClearScores:
     """Counts; those of two sets of sequences add up."""
 
     num_matches: int = 0
-    """TP: pairs, summed over the frames."""
+    """TP: number of matched pairs, summed over the frames."""
     num_missed: int = 0
-    """FN: true objects without a match, summed over the frames."""
+    """FN: number of true objects without a match, summed over the frames."""
     num_false: int = 0
-    """FP: tracks without a match, summed over the frames."""
+    """FP: number of tracks without a match, summed over the frames."""
     num_fragments: int = 0
     """How often an object is found again after frames in which it was not; being out of view is
     no excuse, frames in which its class has no object or no track at all are."""
     num_mostly_tracked: int = 0
     num_mostly_lost: int = 0
     switches: tuple[Switch, ...] = ()
-    """Sequence by sequence, frame by frame."""
+    """All identity switches, sequence by sequence and frame by frame."""
 
     def __add__(self, other: ClearScores) -> ClearScores:
         return ClearScores(
@@ -71,7 +71,7 @@ class ClearScores:
         )
 
     def figures(self) -> dict[str, float | None]:
-        """IDSW, Frag, MT and ML, whole numbers."""
+        """Return the whole numbers IDSW, Frag, MT and ML."""
         return {
             'IDSW': len(self.switches),
             'Frag': self.num_fragments,
@@ -81,7 +81,7 @@ class ClearScores:
 
 
 def clear(sequences: Iterable[TrackSequence]) -> ClearScores:
-    """Score sequences, their counts pooled.
+    """Score sequences; their counts are added up.
 
     >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> one, overlap = np.array([1]), np.array([[0.9]])
@@ -99,11 +99,10 @@ def _score(sequence: TrackSequence) -> ClearScores:
     found_frames = np.zeros_like(sequence.truth_frames)
     starts = np.zeros_like(found_frames)
     last = np.full(len(found_frames), _NONE)
-    """Track of each object when it was last found."""
+    # `last` is the track of each object when it was found last, `before` in the frame before.
     before = last.copy()
-    """Track of each object in the frame before."""
     switches = []
-    # As in the reference, a frame without pairs does not end what goes on.
+    # As in TrackEval, pairs go on across a frame in which nothing can match.
     for t, rows, columns, iou in sequence.pairs:
         places, partners = _match(iou, before[rows][:, None] == columns)
         objects, tracks = rows[places], columns[partners]
@@ -140,7 +139,7 @@ def _score(sequence: TrackSequence) -> ClearScores:
 def _match(
     iou: NDArray[np.float64], goes_on: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of objects and of their tracks in a frame."""
+    """Match the objects and tracks of a frame; returns the places of both for each pair."""
     allowed = iou >= THRESHOLD - _EPSILON
     weight = np.where(allowed, _GOES_ON * goes_on + iou, 0)
     places, partners = linear_sum_assignment(-weight)

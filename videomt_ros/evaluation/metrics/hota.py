@@ -1,4 +1,4 @@
-"""HOTA: how well objects are found and how long they keep one track, in even parts.
+"""HOTA: how well objects are found and how long they keep one track, equally weighted.
 
 Luiten et al., HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking, IJCV 2021, in the
 reading of TrackEval. For an IoU threshold alpha, with the matches of all frames as TP:
@@ -27,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)
-"""(A,), 0.05 .. 0.95; the reference's own last bits."""
+"""IoU thresholds (A,), 0.05 .. 0.95, computed as in TrackEval down to the last bit."""
 _EPSILON = np.finfo(np.float64).eps
 
 
@@ -37,14 +37,14 @@ def _no_counts() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class HotaScores:
-    """Sums per threshold; those of two sets of sequences add up."""
+    """Sums per threshold; the sums of two sets of sequences add up."""
 
     num_matches: NDArray[np.float64] = field(default_factory=_no_counts)
-    """TP, (A,)."""
+    """TP: number of matches, summed over the frames, (A,)."""
     num_missed: NDArray[np.float64] = field(default_factory=_no_counts)
-    """FN, (A,): true objects without a match, summed over the frames."""
+    """FN: number of true objects without a match, summed over the frames, (A,)."""
     num_false: NDArray[np.float64] = field(default_factory=_no_counts)
-    """FP, (A,): tracks without a match, summed over the frames."""
+    """FP: number of tracks without a match, summed over the frames, (A,)."""
     association: NDArray[np.float64] = field(default_factory=_no_counts)
     """Sum over the matches of A(object, track), (A,)."""
 
@@ -57,7 +57,7 @@ class HotaScores:
         )
 
     def figures(self) -> dict[str, float | None]:
-        """HOTA, DetA and AssA, 0..1; None where there is neither object nor track."""
+        """Compute HOTA, DetA and AssA, 0..1; None where there is neither object nor track."""
         count = self.num_matches + self.num_missed + self.num_false
         if not count.any():
             return {'HOTA': None, 'DetA': None, 'AssA': None}
@@ -72,7 +72,7 @@ class HotaScores:
 
 
 def hota(sequences: Iterable[TrackSequence]) -> HotaScores:
-    """Score sequences, their counts pooled: of many classes, the detection average.
+    """Score sequences; their counts are added up, so each detection weighs the same in any class.
 
     >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> found = FrameOverlap(np.array([1]), np.array([7]), np.array([[1.0]]))
@@ -103,7 +103,7 @@ def _score(sequence: TrackSequence) -> HotaScores:
 
 
 def _alignment(sequence: TrackSequence, frames_of_both: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How well object and track fit over the whole video, before any matching, (N, M)."""
+    """Measure how well each object fits each track over the video, before matching, (N, M)."""
     potential = np.zeros(frames_of_both.shape)
     for _, rows, columns, iou in sequence.pairs:
         rivals = iou.sum(axis=0) + iou.sum(axis=1)[:, None] - iou

@@ -1,4 +1,4 @@
-"""Which ids lie on which: the one look at the pixels of a frame that the pixel metrics need.
+"""Pairs of true and predicted ids in an image: all that pixel metrics need to know of a frame.
 
 Letters: H W image size in pixels, P pairs of ids, N segments of a frame.
 """
@@ -16,11 +16,11 @@ class IdPairs(NamedTuple):
     """Every pair (true id, predicted id) that some pixel of a frame has, rising."""
 
     true_ids: NDArray[np.int64]
-    """(P,)"""
+    """True id of each pair, (P,)."""
     pred_ids: NDArray[np.int64]
-    """(P,)"""
+    """Predicted id of each pair, (P,)."""
     areas: NDArray[np.int64]
-    """(P,), pixels of each pair, above 0."""
+    """Number of pixels of each pair, (P,), above 0."""
 
 
 def count_pairs(true_ids: NDArray[Any], pred_ids: NDArray[Any]) -> IdPairs:
@@ -33,11 +33,11 @@ def count_pairs(true_ids: NDArray[Any], pred_ids: NDArray[Any]) -> IdPairs:
     IdPairs(true_ids=array([0, 7]), pred_ids=array([2, 2]), areas=array([1, 2]))
 
     Args:
-        true_ids: (H, W), unsigned of at most 32 bits.
-        pred_ids: (H, W), likewise.
+        true_ids: true id of each pixel, (H, W), unsigned of at most 32 bits.
+        pred_ids: predicted id of each pixel, (H, W), unsigned of at most 32 bits.
 
     Raises:
-        ValueError: the two are no images, empty, of different size or of another type.
+        ValueError: the arrays are no images, empty, of different size or of another type.
     """
     if true_ids.shape != pred_ids.shape or true_ids.ndim != 2 or not true_ids.size:
         raise ValueError(
@@ -67,10 +67,10 @@ def count_pairs(true_ids: NDArray[Any], pred_ids: NDArray[Any]) -> IdPairs:
 def read_segments(
     segments: Sequence[Mapping[str, Any]], class_ids: Mapping[int, int], side: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and classes of the segments that a file lists for one frame.
+    """Read ids and classes of the segments that a file lists for one frame.
 
     Args:
-        segments: each with `id` and `category_id`.
+        segments: segments with `id` and `category_id`.
         class_ids: class 0..K-1 of each category id.
         side: 'true' or 'predicted', for the errors.
 

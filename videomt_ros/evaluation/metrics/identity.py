@@ -1,4 +1,4 @@
-"""IDF1: the share of detections that keep the one identity that fits their object best.
+"""IDF1: share of the detections that carry the one track id that fits their object best.
 
 Ristani et al., Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking, ECCV
 workshops 2016. Each object of a video gets at most one track and each track at most one object, so
@@ -18,19 +18,19 @@ from scipy.optimize import linear_sum_assignment
 from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 THRESHOLD = 0.5
-"""IoU from which object and track agree in a frame."""
+"""Lowest IoU with which object and track agree in a frame."""
 
 
 @dataclass(frozen=True)
 class IdentityScores:
-    """Detections, summed over the frames; the counts of two sets of sequences add up."""
+    """Counts of detections, summed over the frames; those of two sets of sequences add up."""
 
     num_agreed: int = 0
-    """IDTP."""
+    """IDTP: number of frames in which an object agrees with its own track."""
     num_missed: int = 0
-    """IDFN: true objects whose own track is not there."""
+    """IDFN: number of true objects whose own track is not there."""
     num_false: int = 0
-    """IDFP: tracks whose own object is not there."""
+    """IDFP: number of tracks whose own object is not there."""
 
     def __add__(self, other: IdentityScores) -> IdentityScores:
         return IdentityScores(
@@ -40,13 +40,13 @@ class IdentityScores:
         )
 
     def figures(self) -> dict[str, float | None]:
-        """IDF1, 0..1; None where there is neither object nor track."""
+        """Compute IDF1, 0..1; None where there is neither object nor track."""
         count = self.num_agreed + self.num_missed / 2 + self.num_false / 2
         return {'IDF1': self.num_agreed / count if count else None}
 
 
 def identity(sequences: Iterable[TrackSequence]) -> IdentityScores:
-    """Score sequences, their counts pooled.
+    """Score sequences; their counts are added up.
 
     >>> from videomt_ros.evaluation.metrics.overlap import FrameOverlap
     >>> found = FrameOverlap(np.array([1]), np.array([7]), np.array([[0.5]]))

@@ -1,4 +1,4 @@
-"""How much true objects and tracks overlap, frame by frame: all that tracking metrics look at.
+"""IoU of true objects and tracks, frame by frame: all that tracking metrics need to know.
 
 One sequence is one class of one video, so tracks of another class can never match. A sequence
 holds a small matrix per frame and no pixels.
@@ -29,11 +29,11 @@ class FrameOverlap:
     """The true objects and the tracks of one frame."""
 
     truth_ids: NDArray[np.int64]
-    """(n,), each once."""
+    """Ids of the true objects, (n,), each once."""
     track_ids: NDArray[np.int64]
-    """(m,), each once."""
+    """Ids of the tracks, (m,), each once."""
     iou: NDArray[np.float64]
-    """(n, m), 0..1."""
+    """IoU of each true object with each track, (n, m), 0..1."""
 
     def __post_init__(self) -> None:
         expected = len(self.truth_ids), len(self.track_ids)
@@ -45,50 +45,50 @@ class FrameOverlap:
 
 
 class IndexedFrame(NamedTuple):
-    """A frame by places in the id lists of its sequence instead of by ids."""
+    """A frame whose ids are replaced by their places in the id lists of the sequence."""
 
     number: int
-    """Of the frame, from 0."""
+    """Number of the frame, from 0."""
     rows: NDArray[np.int64]
-    """(n,), into `TrackSequence.truth_ids`."""
+    """Places of the true objects in `TrackSequence.truth_ids`, (n,)."""
     columns: NDArray[np.int64]
-    """(m,), into `TrackSequence.track_ids`."""
+    """Places of the tracks in `TrackSequence.track_ids`, (m,)."""
     iou: NDArray[np.float64]
-    """(n, m)."""
+    """IoU of each true object with each track, (n, m), 0..1."""
 
 
 @dataclass(frozen=True)
 class TrackSequence:
-    """One class of one video."""
+    """Objects and tracks of one class in one video."""
 
     video_id: int | str
     category_id: int
     frames: Sequence[FrameOverlap]
-    """T of them, also those in which nothing is."""
+    """All T frames, including those without objects and tracks."""
 
     @property
     def truth_ids(self) -> NDArray[np.int64]:
-        """(N,), every true object that is in some frame, rising."""
+        """Ids of all true objects of the sequence, (N,), rising."""
         return self._truth[0]
 
     @property
     def track_ids(self) -> NDArray[np.int64]:
-        """(M,), every track that is in some frame, rising."""
+        """Ids of all tracks of the sequence, (M,), rising."""
         return self._tracks[0]
 
     @property
     def truth_frames(self) -> NDArray[np.int64]:
-        """(N,), in how many frames each of them is."""
+        """Number of frames in which each true object is, (N,)."""
         return self._truth[1]
 
     @property
     def track_frames(self) -> NDArray[np.int64]:
-        """(M,), likewise."""
+        """Number of frames in which each track is, (M,)."""
         return self._tracks[1]
 
     @cached_property
     def pairs(self) -> tuple[IndexedFrame, ...]:
-        """The frames with both objects and tracks: all in which something can match."""
+        """Frames with both objects and tracks; nothing can match in the others."""
         return tuple(
             IndexedFrame(
                 number,
@@ -112,12 +112,12 @@ class TrackSequence:
 def overlap_tracks(
     video_id: int | str, truth: Sequence[MaskTrack], results: Sequence[MaskTrack]
 ) -> list[TrackSequence]:
-    """Compare the masks of one video, those of equal class with each other.
+    """Compare the masks of one video within each class.
 
     Args:
-        video_id: of the sequences that come.
-        truth: the true objects; `track_id` tells them apart.
-        results: the predicted ones, which may lie over each other; likewise.
+        video_id: id of the video.
+        truth: true objects; `track_id` tells them apart.
+        results: predicted objects, whose masks may overlap; `track_id` tells them apart.
 
     Returns:
         One sequence for each class that occurs, by rising category id.
@@ -147,9 +147,8 @@ def overlap_tracks(
 class ImageOverlaps:
     """Collects the overlaps of things in the id images of one video.
 
-    Pixels whose truth is void or a crowd say nothing, so they are cut off the predicted segments;
-    what is left of them is compared. A predicted segment that changes its class goes on as
-    another track.
+    Pixels whose truth is void or a crowd are removed from the predicted segments before these are
+    compared. A predicted segment that changes its class continues as another track.
 
     >>> overlaps = ImageOverlaps({0: False, 5: True})
     >>> true_ids = np.array([[1, 1, 1, 0]], np.uint32)
@@ -162,10 +161,10 @@ class ImageOverlaps:
     """
 
     def __init__(self, is_thing: Mapping[int, bool]) -> None:
-        """Start with no frames.
+        """Set the categories that are compared.
 
         Args:
-            is_thing: for every category id, whether it is a thing; others are left out.
+            is_thing: whether each category id is a thing; stuff is left out.
         """
         self._things = sorted(category for category, thing in is_thing.items() if thing)
         self._frames: dict[int, list[FrameOverlap]] = {}
@@ -181,10 +180,10 @@ class ImageOverlaps:
         """Add the next frame.
 
         Args:
-            true_ids: (H, W), id of each pixel's segment, 0 void.
-            true_segments: with `id`, `category_id` and `iscrowd`.
-            pred_ids: (H, W), likewise.
-            pred_segments: with `id` and `category_id`.
+            true_ids: id of the true segment of each pixel, (H, W), 0 is void.
+            true_segments: true segments with `id`, `category_id` and `iscrowd`.
+            pred_ids: id of the predicted segment of each pixel, (H, W), 0 is void.
+            pred_segments: predicted segments with `id` and `category_id`.
 
         Raises:
             ValueError: the images differ in size or are of another type, or a segment is listed
@@ -210,14 +209,14 @@ class ImageOverlaps:
         self._num_frames += 1
 
     def sequences(self, video_id: int | str) -> list[TrackSequence]:
-        """One sequence for each class of things that has occurred, by rising category id."""
+        """Build one sequence for each class of things that has occurred, by rising category id."""
         return [
             TrackSequence(video_id, category, self._pad(category))
             for category in sorted(self._frames)
         ]
 
     def _pad(self, category: int) -> list[FrameOverlap]:
-        """The frames of a class, those without it filled in."""
+        """Return the frames of a class, after adding empty ones for frames without the class."""
         frames = self._frames.setdefault(category, [])
         frames += [NOTHING] * (self._num_frames - len(frames))
         return frames
@@ -240,7 +239,7 @@ def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
 
 
 def _masks_by_class(tracks: Sequence[MaskTrack], t: int) -> dict[int, list[tuple[int, Rle]]]:
-    """Track id and mask of all that is seen in frame t, by category id."""
+    """Collect track id and mask of everything that is visible in frame t, by category id."""
     seen = [(track, mask) for track in tracks if (mask := track.masks[t]) is not None]
     by_class: dict[int, list[tuple[int, Rle]]] = {}
     for track, mask in seen:

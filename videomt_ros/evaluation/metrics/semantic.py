@@ -1,4 +1,4 @@
-"""Semantic segmentation of videos: how right (mIoU) and how steady (mVC).
+"""Semantic segmentation of videos: accuracy (mIoU) and consistency over time (mVC).
 
 Miao et al., VSPW: A Large-scale Dataset for Video Scene Parsing in the Wild, CVPR 2021, section 5,
 in the reading of the scorers that VSPW publishes:
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from videomt_ros.evaluation.metrics.id_pairs import count_pairs
 
 WINDOWS = (8, 16)
-"""n: frames over which pixels are to stay the same."""
+"""Numbers n of frames over which pixels are compared."""
 MAX_CLASSES = 254
-"""What one byte holds beside void (0) and ignored (255)."""
+"""Largest number of classes that a byte can hold beside void (0) and ignored (255)."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class SemanticScores:
     """Result of `SemanticQuality`."""
 
     confusion: NDArray[np.int64]
-    """Pixels by true class and predicted class, (K, K + 1); the last column is of frames without a
-    prediction."""
+    """Number of pixels by true and predicted class, (K, K + 1); the last column counts pixels of
+    frames without a prediction."""
     consistency: dict[int, tuple[float, int]]
-    """Sum and number of the defined VC_n, by n."""
+    """Sum and number of the defined values of VC_n, by n."""
 
     def __add__(self, other: SemanticScores) -> SemanticScores:
-        """Scores of the videos of both, which must be different ones."""
+        """Add up the scores of two sets of videos, which must have no video in common."""
         sums = {
             n: (total + other.consistency[n][0], count + other.consistency[n][1])
             for n, (total, count) in self.consistency.items()
@@ -48,10 +48,10 @@ class SemanticScores:
         return SemanticScores(self.confusion + other.confusion, sums)
 
     def figures(self) -> dict[str, float | None]:
-        """mIoU, FWIoU, accuracy, mVC8, mVC16, mVC16_as_printed; None where undefined.
+        """Compute mIoU, FWIoU, accuracy, mVC8, mVC16, mVC16_as_printed; None where undefined.
 
-        The scripts of DVIS++ and VidEoMT go on with the list of windows of 8 frames when they
-        come to 16: mVC16_as_printed is the mean over both.
+        The scripts of DVIS++ and VidEoMT do not clear the list of windows of 8 frames before those
+        of 16: mVC16_as_printed is the mean over both.
         """
         sums = np.array([self.consistency[n] for n in WINDOWS])
         iou = self._iou()
@@ -67,14 +67,14 @@ class SemanticScores:
 
     @property
     def per_class(self) -> dict[int, dict[str, float | None]]:
-        """IoU of each class 0..K-1; None where it is true nowhere."""
+        """IoU of each class 0..K-1; None for a class that never occurs in the truth."""
         return {
             class_id: {'IoU': None if np.isnan(iou) else float(iou)}
             for class_id, iou in enumerate(self._iou())
         }
 
     def _iou(self) -> NDArray[np.float64]:
-        """(K,), nan where a class is true nowhere."""
+        """Compute the IoU of each class, (K,), nan for a class that never occurs in the truth."""
         right, truth = np.diag(self.confusion), self.confusion.sum(axis=1)
         union = truth + self.confusion.sum(axis=0)[:-1] - right
         return np.divide(right, union, out=np.full(len(right), np.nan), where=truth > 0)
@@ -83,10 +83,11 @@ class SemanticScores:
 class SemanticQuality:
     """Compares masks of classes with the truth, frame by frame.
 
-    True masks hold 0 void, 1..K the classes 0..K-1; what is above is ignored. Predictions hold
-    0..K-1, and anything where the truth is void or ignored. For VC both are compared as they are,
-    void and ignored included, and the prediction need not be right. As in the published scorers
-    the last window of each video is left out, and so are windows in which no pixel's truth stays.
+    True masks hold 0 for void and 1..K for the classes 0..K-1; larger values are ignored.
+    Predictions hold 0..K-1, and any value where the truth is void or ignored. For VC both are
+    compared as they are, void and ignored included, and the prediction need not be right. As in
+    the scorers of VSPW, the last window of each video is left out, and so are windows in which
+    the truth of no pixel stays the same.
 
     >>> quality = SemanticQuality(num_classes=2)
     >>> true_mask, pred_mask = np.array([[1, 1, 2, 0]]), np.array([[0, 1, 1, 1]])
@@ -97,10 +98,10 @@ class SemanticQuality:
     """
 
     def __init__(self, num_classes: int) -> None:
-        """Start with no frames.
+        """Set the number of classes.
 
         Raises:
-            ValueError: more classes than a mask can hold, or none.
+            ValueError: there are more classes than a mask can hold, or none.
         """
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(f'Expected 1..{MAX_CLASSES} classes, got {num_classes}.')
@@ -111,19 +112,19 @@ class SemanticQuality:
         self._pred_runs: _Runs | None = None
 
     def start_video(self) -> None:
-        """Say that the next frame belongs to another video."""
+        """Prepare for the first frame of another video."""
         self._true_runs = self._pred_runs = None
 
     def update(self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8] | None) -> None:
         """Add the next frame of the video.
 
         Args:
-            true_mask: (H, W), 0 void, then one above the class.
-            pred_mask: (H, W), class; None: there is no prediction, so all its pixels are missed,
-                and none is steady.
+            true_mask: true class + 1 of each pixel, (H, W), 0 for void.
+            pred_mask: predicted class of each pixel, (H, W); None if there is no prediction: then
+                all pixels are missed, and none is consistent.
 
         Raises:
-            ValueError: masks are not of one size or type, or a prediction is no class.
+            ValueError: masks differ in size or type, or a predicted value is no class.
         """
         for side, mask in (('true', true_mask), ('predicted', pred_mask)):
             if mask is not None and mask.dtype != np.uint8:
@@ -137,7 +138,7 @@ class SemanticQuality:
         if self._true_runs is None:
             self._true_runs = _Runs(true_mask)
         else:
-            # The frame before turns out not to be the last: the windows that end with it count.
+            # Windows that end with the frame before count now that it is not the last one.
             self._count_steady(self._true_runs, self._pred_runs)
             self._true_runs.add(true_mask)
         if pred_mask is None:
@@ -150,7 +151,7 @@ class SemanticQuality:
     def _count_pixels(
         self, true_mask: NDArray[np.uint8], pred_mask: NDArray[np.uint8] | None
     ) -> None:
-        """Add a frame to the confusion."""
+        """Add the pixels of a frame to the confusion matrix."""
         true_values, pred_classes, areas = count_pairs(
             true_mask, np.zeros_like(true_mask) if pred_mask is None else pred_mask
         )
@@ -167,7 +168,7 @@ class SemanticQuality:
         self._confusion[true_values[valid] - 1, pred_classes[valid]] += areas[valid]
 
     def _count_steady(self, true_runs: _Runs, pred_runs: _Runs | None) -> None:
-        """Add the windows that end with the last frame of these runs."""
+        """Add the windows that end with the latest frame of these runs."""
         for n in WINDOWS:
             steady = true_runs.lengths >= n
             if num_steady := np.count_nonzero(steady):
@@ -178,12 +179,12 @@ class SemanticQuality:
                 self._consistency[n] = total + both / num_steady, count + 1
 
     def result(self) -> SemanticScores:
-        """Scores over all frames so far."""
+        """Compute the scores over all frames so far."""
         return SemanticScores(self._confusion.copy(), dict(self._consistency))
 
 
 class _Runs:
-    """For how many frames each pixel of a video has been the same, up to the longest n."""
+    """Number of frames for which each pixel has kept its value, up to the longest window."""
 
     def __init__(self, mask: NDArray[np.uint8]) -> None:
         self.mask = mask.copy()

@@ -3,7 +3,7 @@
 Weber et al., STEP: Segmenting and Tracking Every Pixel, NeurIPS Datasets and Benchmarks 2021, in
 the reading of the scorer that VIPSeg publishes:
 
-    SQ  = sum of IoU over the classes and void, of pixels of all videos / those with a union
+    SQ  = mean of IoU over the classes (and void) that have a union, in pixels of all videos
     AQ  = mean over true tracks g of  1 / |g| * sum over predicted tracks p of
           TPA * TPA / (|g| + |p| - TPA),  TPA = pixels of both
     STQ = sqrt(AQ * SQ)
@@ -25,35 +25,36 @@ from numpy.typing import NDArray
 from videomt_ros.evaluation.metrics.id_pairs import count_pairs, read_segments
 
 Track = tuple[int, int]
-"""Class 0..K-1 and number of an id within its video: another class is another track."""
+"""Class 0..K-1 and number of an id within its video; an id with another class is another track."""
 
 
 @dataclass(frozen=True)
 class StqScores:
-    """Result of `SegmentationTrackingQuality`; what is undefined is None."""
+    """Result of `SegmentationTrackingQuality`; a score that is undefined is None."""
 
     stq: float | None
     aq: float | None
-    """None without a true track."""
+    """Association quality; None if there is no true track."""
     sq: float | None
-    """None without a labelled pixel."""
+    """Segmentation quality; None if there is no labelled pixel."""
     iou: Mapping[int, float | None]
-    """By category id; None where a class neither occurs nor is predicted on labelled pixels."""
+    """IoU by category id; None for a class that neither occurs nor is predicted on labelled
+    pixels."""
 
     def figures(self) -> dict[str, float | None]:
-        """STQ, AQ and SQ."""
+        """Return STQ, AQ and SQ."""
         return {'STQ': self.stq, 'AQ': self.aq, 'SQ': self.sq}
 
     @property
     def per_class(self) -> dict[int, dict[str, float | None]]:
-        """IoU of each category id."""
+        """IoU of each category, by category id."""
         return {category: {'IoU': iou} for category, iou in self.iou.items()}
 
 
 class SegmentationTrackingQuality:
     """Compares id images and their lists of segments with the truth, frame by frame.
 
-    Pixels whose id no list names are void. In keeping with the published scorer
+    Pixels whose id no list names are void. As in the scorer of VIPSeg:
 
     - the segment that a video lists first is a crowd if it is a thing: it is no true track, and
       predicted pixels on it belong to no predicted track;
@@ -71,21 +72,21 @@ class SegmentationTrackingQuality:
     """
 
     def __init__(self, is_thing: Mapping[int, bool]) -> None:
-        """Start with no frames.
+        """Set the categories that are scored.
 
         Args:
-            is_thing: for every category id of the truth, whether it is a thing.
+            is_thing: whether each category id of the truth is a thing.
         """
         self._class_ids = {category: number for number, category in enumerate(is_thing)}
         self._void = len(is_thing)
         self._is_thing = [*is_thing.values(), False]
-        # Rows are true classes, columns predicted ones, void last.
+        # Rows are true classes, columns are predicted ones; void comes last.
         self._confusion = np.zeros((self._void + 1, self._void + 1), np.int64)
         self._video = _VideoTracks()
         self._sum_quality, self._num_tracks = 0.0, 0
 
     def start_video(self) -> None:
-        """Say that the next frame belongs to another video."""
+        """Prepare for the first frame of another video."""
         sum_quality, num_tracks = self._video.score()
         self._sum_quality += sum_quality
         self._num_tracks += num_tracks
@@ -101,10 +102,10 @@ class SegmentationTrackingQuality:
         """Add the next frame of the video.
 
         Args:
-            true_ids: (H, W), id of each pixel's segment, 0 void.
-            true_segments: the segments with `id` and `category_id`; their order counts.
-            pred_ids: (H, W), likewise.
-            pred_segments: likewise.
+            true_ids: id of the true segment of each pixel, (H, W), 0 is void.
+            true_segments: true segments with `id` and `category_id`; their order counts.
+            pred_ids: id of the predicted segment of each pixel, (H, W), 0 is void.
+            pred_segments: predicted segments with `id` and `category_id`; their order counts.
 
         Raises:
             ValueError: images differ in size, a segment is listed twice, or a category is unknown.
@@ -131,7 +132,7 @@ class SegmentationTrackingQuality:
                 video.shared[true_track, pred_track] += area
 
     def result(self) -> StqScores:
-        """Scores over all frames so far."""
+        """Compute the scores over all frames so far."""
         confusion = self._confusion.copy()
         confusion[self._void] = 0
         right = np.diag(confusion)
@@ -157,14 +158,14 @@ class _VideoTracks:
 
     def __init__(self) -> None:
         self.true_numbers: dict[int, int] = {}
-        """Of each id, in the order in which the lists of segments name them first, from 0."""
+        """Number of each true id, from 0 in the order in which the lists first name the ids."""
         self.pred_numbers: dict[int, int] = {}
         self.true_areas: Counter[Track] = Counter()
         self.pred_areas: Counter[Track] = Counter()
         self.shared: Counter[tuple[Track, Track]] = Counter()
 
     def score(self) -> tuple[float, int]:
-        """Association quality summed over the true tracks, and their number."""
+        """Sum up association quality over the true tracks; returns the sum and their number."""
         total = 0.0
         for (true_track, pred_track), shared in self.shared.items():
             true_area = self.true_areas[true_track]
@@ -176,7 +177,7 @@ class _VideoTracks:
 def _number(
     listed: tuple[NDArray[np.int64], NDArray[np.int64]], numbers: dict[int, int]
 ) -> dict[int, Track]:
-    """The track of each id of a frame; new ids are numbered."""
+    """Find the track of each id of a frame; ids that are new in the video get a number."""
     ids, classes = (part.tolist() for part in listed)
     return {
         number: (class_id, numbers.setdefault(number, len(numbers)))

@@ -1,4 +1,4 @@
-"""HOTA, IDF1 and the counts of CLEAR MOT: of a data set, of its classes and of its videos."""
+"""HOTA, IDF1 and the counts of CLEAR MOT for a data set, its classes and its videos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 @dataclass(frozen=True)
 class TrackingScores:
-    """HOTA, IDF1 and CLEAR of some sequences; those of two sets of sequences add up."""
+    """HOTA, IDF1 and CLEAR MOT of some sequences; the scores of two sets of sequences add up."""
 
     hota: HotaScores = field(default_factory=HotaScores)
     identity: IdentityScores = field(default_factory=IdentityScores)
@@ -23,7 +23,7 @@ class TrackingScores:
 
     @classmethod
     def of(cls, sequences: Sequence[TrackSequence]) -> TrackingScores:
-        """Score sequences, their counts pooled."""
+        """Score sequences; their counts are added up."""
         return cls(hota(sequences), identity(sequences), clear(sequences))
 
     def __add__(self, other: TrackingScores) -> TrackingScores:
@@ -32,22 +32,27 @@ class TrackingScores:
         )
 
     def figures(self) -> Figures:
-        """`TRACKING`."""
+        """Compute the figures that `TRACKING` lists."""
         found = self.identity.figures() | self.hota.figures() | self.clear.figures()
         return {name: found[name] for name in TRACKING}
 
 
 class TrackingTally:
-    """Takes videos one by one, and keeps the scores of all, of each class and of each video."""
+    """Scores videos one by one, and sums up over all videos and for each class."""
 
     def __init__(self) -> None:
         self.total = TrackingScores()
         self.per_video: dict[str, dict[str, Any]] = {}
-        """As in `ScoreReport`."""
+        """Content of `ScoreReport.per_video`."""
         self._per_class: dict[int, TrackingScores] = {}
 
     def add_video(self, video: Any, sequences: Iterable[TrackSequence]) -> None:
-        """Score a video, which has a `video_id` and a `name`."""
+        """Score a video.
+
+        Args:
+            video: has a `video_id` and a `name`.
+            sequences: one for each class of the video.
+        """
         in_video = TrackingScores()
         for sequence in sequences:
             scores = TrackingScores.of([sequence])
@@ -62,11 +67,11 @@ class TrackingTally:
         }
 
     def of_class(self, category_id: int) -> TrackingScores:
-        """Scores of one class over all videos."""
+        """Return the scores of one class over all videos."""
         return self._per_class.get(category_id, TrackingScores())
 
     def switches(self) -> list[dict[str, Any]]:
-        """As in `ScoreReport`."""
+        """Build the content of `ScoreReport.switches`."""
         return [
             {
                 'video_id': switch.video_id,

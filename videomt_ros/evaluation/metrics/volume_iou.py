@@ -3,7 +3,7 @@
     IoU(d, g) = sum over frames of |d and g| / sum over frames of |d or g|
 
 as in Yang et al., Video Instance Segmentation, ICCV 2019 (arXiv 1905.04804), section 3. A frame
-with only one of the two adds to the union; it is no mean over frames.
+with only one of the two adds to the union. This is not the mean of the IoU of the frames.
 
 pycocotools compares all masks of a frame in one call and skips pairs whose boxes are apart. It
 gives each pair's IoU as a float, and the pixels they share follow from it exactly: with areas a
@@ -25,27 +25,28 @@ from pycocotools import mask as coco_mask
 from videomt_ros.datasets.rle import MaskTrack, Rle
 
 _NUM_PARTS = 6
-"""Of a video; before each, pairs that have too little in common are given up. Two objects of one
-size that never meet cannot reach an IoU of 0.5 any more after a third of the frames."""
+"""Number of parts of a video; before each, pairs that can no longer reach the wanted IoU are
+dropped. Two objects of one size that never meet are dropped after a third of the frames."""
 
 _MOST_AREAS = 255
-"""Masks that `area` of pycocotools 2.0.11 takes at once: with numpy 2 it counts them in a byte."""
+"""Largest number of masks in a call of `area` of pycocotools 2.0.11, which counts them in a byte
+with numpy 2."""
 
 
 @dataclass(frozen=True)
 class VolumeOverlap:
-    """What is measured of the results and true objects of one video."""
+    """Areas and IoU of the results and true objects of one video."""
 
     iou: NDArray[np.float64]
-    """(N, M), 0..1; 0 for pairs that were not compared."""
+    """IoU of each result with each true object, (N, M), 0..1; 0 for pairs not compared."""
     result_areas: NDArray[np.int64]
-    """(N, T), pixels in each frame, 0 where absent."""
+    """Area of each result in each frame, (N, T), in pixels; 0 where it is absent."""
     truth_areas: NDArray[np.int64]
-    """(M, T), likewise."""
+    """Area of each true object in each frame, (M, T), in pixels; 0 where it is absent."""
 
 
 def volume_iou(results: Sequence[MaskTrack], truth: Sequence[MaskTrack]) -> NDArray[np.float64]:
-    """IoU of every result with every true object of one video, whatever their categories.
+    """Compute the IoU of every result with every true object of one video, in any category.
 
     >>> left, right = ({'size': [1, 4], 'counts': c} for c in (b'022', b'112'))  # oo.., .o..
     >>> track = MaskTrack(1, 1, [left, left])
@@ -72,16 +73,16 @@ def measure_overlap(
     groups: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
     least: float = 0.0,
 ) -> VolumeOverlap:
-    """Areas of all tracks of one video, and the IoU of some pairs.
+    """Measure the areas of all tracks of one video and the IoU of some pairs.
 
-    Each mask is read once. The codes of the video are held meanwhile, but no pixels.
+    Each mask is read once. All run-length codes of the video are in memory, but no pixels.
 
     Args:
         results: N tracks.
         truth: M tracks.
         groups: indices of results and of true objects; within each group every result is compared
             with every true object. No pair may be in two groups.
-        least: an IoU below it may come out as any other that is below it, which saves time.
+        least: an IoU below it may be returned as any other value below it, which saves time.
 
     Raises:
         ValueError: two tracks differ in their number of frames or the size of their masks.
@@ -106,7 +107,7 @@ def measure_overlap(
 def _read(
     tracks: Sequence[MaskTrack], names: Sequence[str]
 ) -> tuple[list[list[Rle]], NDArray[np.int64]]:
-    """Masks of each track, empty ones for None, and their areas (tracks, T)."""
+    """Read the masks of each track, with empty masks for None, and their areas (tracks, T)."""
     num_frames = len(tracks[0].masks) if tracks else 0
     areas = np.zeros((len(tracks), num_frames), np.int64)
     size: tuple[int, ...] | None = None
@@ -145,9 +146,9 @@ def _iou(
     truth_areas: NDArray[np.int64],
     least: float,
 ) -> NDArray[np.float64]:
-    """(N, M); see `measure_overlap`."""
+    """Compute IoU (N, M); see `measure_overlap`."""
     num_frames = result_areas.shape[1]
-    # The most that each pair can share, (N, M), lowered part by part to what it does share.
+    # Upper bound of the pixels that each pair shares, (N, M), lowered to their number part by part.
     shared = np.array([np.minimum(areas, truth_areas).sum(1) for areas in result_areas])
     shared = shared.reshape(len(results), len(truth))
     total = result_areas.sum(1)[:, None] + truth_areas.sum(1)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from videomt_ros.evaluation.metrics.id_pairs import IdPairs, count_pairs, read_segments
 
 WINDOWS = (1, 2, 4, 6, 8)
-"""k: frames of a window."""
+"""Numbers k of frames in a window."""
 PAPER_WINDOWS = (1, 2, 4, 6)
-"""Those whose mean is VPQ; that over all of `WINDOWS` is VPQ_five."""
+"""Windows over which VPQ is the mean; VPQ_five is the mean over all of `WINDOWS`."""
 VOID = 0
 """Id of pixels without a segment."""
 
@@ -36,15 +36,16 @@ class VpqScores:
     """Result of `VideoPanopticQuality`."""
 
     is_thing: Mapping[int, bool]
-    """By category id."""
+    """Whether each category is a thing, by category id."""
     quality: NDArray[np.float64]
-    """PQ_k per class, (len(WINDOWS), K), classes in the order of `is_thing`; nan where a class
-    neither occurs nor is predicted."""
+    """PQ_k of each class, (len(WINDOWS), K), classes in the order of `is_thing`; nan for a class
+    that neither occurs nor is predicted."""
 
     def figures(self) -> dict[str, float | None]:
-        """VPQ, VPQ_five and VPQ1 .. VPQ8, each over all classes, _th things and _st stuff.
+        """Compute VPQ, VPQ_five and VPQ1 .. VPQ8, each over all classes, _th things and _st stuff.
 
-        None where no such class is in any window; a mean over windows needs all of them.
+        A figure is None where no such class is in any window; a mean over windows needs all of
+        them.
         """
         is_thing = np.array(list(self.is_thing.values()), bool)
         sets = {'': is_thing | True, '_th': is_thing, '_st': ~is_thing}
@@ -69,13 +70,13 @@ class VpqScores:
 class VideoPanopticQuality:
     """Compares id images and their lists of segments with the truth, frame by frame.
 
-    In a window a segment is all pixels with its id, its class that of the first frame that lists
-    it. A true and a predicted segment of one class match where their IoU is above 1/2; pixels of
-    the prediction on void do not enlarge the union. True segments without a match are FN, but for
-    crowds. Predicted ones are FP, unless more than half of them lies on void and the crowd of
-    their class (of several crowds, the one that the window lists last).
+    In a window a segment consists of all pixels with its id, and has the class that the first
+    frame that lists it says. A true and a predicted segment of one class match if their IoU is
+    above 1/2; pixels of the prediction on void do not enlarge the union. True segments without a
+    match are FN, except crowds. Predicted ones are FP, unless more than half of them lies on void and the crowd of
+    their class (if there are several crowds, the one that the window lists last).
 
-    Windows advance by one frame, and a video shorter than k has none. Each frame is looked at
+    Windows advance by one frame, and a video shorter than k has none. Each frame is read
     once and leaves a small table of areas; a window is the sum of its frames' tables.
 
     >>> quality = VideoPanopticQuality({0: False, 5: True})
@@ -92,19 +93,19 @@ class VideoPanopticQuality:
     """
 
     def __init__(self, is_thing: Mapping[int, bool]) -> None:
-        """Start with no frames.
+        """Set the categories that are scored.
 
         Args:
-            is_thing: for every category id of the truth, whether it is a thing.
+            is_thing: whether each category id of the truth is a thing.
         """
         self._is_thing = dict(is_thing)
         self._class_ids = {category: number for number, category in enumerate(is_thing)}
         self._frames: deque[_FrameTable] = deque(maxlen=max(WINDOWS))
-        # Sum of IoU, TP, FP, FN.
+        # Each is (4, K): sum of IoU, TP, FP, FN.
         self._sums = {k: np.zeros((4, len(is_thing))) for k in WINDOWS}
 
     def start_video(self) -> None:
-        """Say that the next frame belongs to another video."""
+        """Prepare for the first frame of another video."""
         self._frames.clear()
 
     def update(
@@ -117,11 +118,11 @@ class VideoPanopticQuality:
         """Add the next frame of the video.
 
         Args:
-            true_ids: (H, W), id of each pixel's segment, 0 void.
-            true_segments: the segments with `id`, `category_id`, `iscrowd` and `area`; the area
+            true_ids: id of the true segment of each pixel, (H, W), 0 is void.
+            true_segments: true segments with `id`, `category_id`, `iscrowd` and `area`; the area
                 counts, not the pixels.
-            pred_ids: (H, W), likewise.
-            pred_segments: exactly those in the image, with `id` and `category_id`.
+            pred_ids: id of the predicted segment of each pixel, (H, W), 0 is void.
+            pred_segments: exactly the segments in `pred_ids`, with `id` and `category_id`.
 
         Raises:
             ValueError: images and lists do not fit each other, or a category is unknown.
@@ -149,7 +150,7 @@ class VideoPanopticQuality:
                 self._sums[k] += window.score(len(self._is_thing))
 
     def result(self) -> VpqScores:
-        """Scores over all frames so far."""
+        """Compute the scores over all frames so far."""
         quality = np.full((len(WINDOWS), len(self._is_thing)), np.nan)
         for row, (iou, tp, fp, fn) in zip(quality, self._sums.values(), strict=True):
             count = tp + fp / 2 + fn / 2
@@ -159,7 +160,7 @@ class VideoPanopticQuality:
 
 @dataclass(frozen=True)
 class _FrameTable:
-    """What the windows need to know of a frame."""
+    """Areas and segments of a frame, from which windows are summed up."""
 
     pairs: IdPairs
     true_ids: NDArray[np.int64]
@@ -174,12 +175,12 @@ class _FrameTable:
 class _Window:
     """A window that grows backwards in time; row 0 is void, segments not yet in it have class -1.
 
-    Growing backwards lets an earlier frame overwrite class and crowd flag, which are to be those
-    of the first frame that lists a segment.
+    Class and crowd flag are those of the first frame that lists a segment: as the window grows
+    backwards, an earlier frame overwrites them.
     """
 
     def __init__(self, frames: Iterable[_FrameTable]) -> None:
-        """Make room for all segments of some frames."""
+        """Allocate tables for all segments of some frames."""
         frames = list(frames)
         self._true_ids = np.unique(np.concatenate([[VOID], *(f.true_ids for f in frames)]))
         self._pred_ids = np.unique(np.concatenate([f.pred_ids for f in frames]))
@@ -191,11 +192,12 @@ class _Window:
         self._pred_classes = np.full(num_pred, -1)
         self._is_crowd = np.zeros(num_true, bool)
         self._places = np.zeros((num_true, 2), np.int64)
-        """Where a true segment is listed first: minus the frames added, place in the list."""
+        """First list that names each true segment, as minus the number of frames added then, and the
+        place in that list."""
         self._num_frames = 0
 
     def add_earlier(self, frame: _FrameTable) -> None:
-        """Add the frame before those added so far."""
+        """Add the frame that comes before those added so far."""
         self._num_frames += 1
         rows = np.searchsorted(self._true_ids, frame.true_ids)
         self._true_areas[rows] += frame.true_areas
@@ -214,7 +216,7 @@ class _Window:
         self._shared[rows, columns] += areas[counts]
 
     def score(self, num_classes: int) -> NDArray[np.float64]:
-        """Sum of IoU, TP, FP and FN of the window per class, (4, K)."""
+        """Sum up IoU, TP, FP and FN of the window per class, (4, K)."""
         same_class = self._true_classes[:, None] == self._pred_classes
         rows, columns = np.nonzero(same_class & ~self._is_crowd[:, None] & (self._shared > 0))
         shared, on_void = self._shared[rows, columns], self._shared[0]
@@ -247,9 +249,9 @@ class _Window:
         )
 
     def _on_crowd(self) -> NDArray[np.int64]:
-        """Pixels of each predicted segment on the crowd of its class, (M,)."""
+        """Count the pixels of each predicted segment on the crowd of its class, (M,)."""
         crowds = np.flatnonzero(self._is_crowd)
-        # The reference keeps one crowd per class, the last that it meets.
+        # The scorer of VIPSeg keeps one crowd per class, the last that it finds.
         crowds = crowds[np.lexsort(self._places[crowds].T[::-1])]
         crowd_of = dict(zip(self._true_classes[crowds].tolist(), crowds.tolist(), strict=True))
         on_crowd = np.zeros(len(self._pred_ids), np.int64)
@@ -260,7 +262,7 @@ class _Window:
 
 
 def _areas_of(pred_ids: NDArray[np.int64], pairs: IdPairs) -> NDArray[np.int64]:
-    """Pixels of each predicted segment; ValueError where list and image differ."""
+    """Count the pixels of each predicted segment; raises ValueError if list and image differ."""
     drawn, place = np.unique(pairs.pred_ids, return_inverse=True)
     areas = dict(zip(drawn.tolist(), np.bincount(place, pairs.areas).tolist(), strict=True))
     areas.pop(VOID, None)
@@ -280,7 +282,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _means(per_window: Sequence[float | None]) -> dict[str, float | None]:
-    """Means over windows, then each window, under the names of the figures."""
+    """Name the figures of all windows, preceded by their means."""
     by_window = dict(zip(WINDOWS, per_window, strict=True))
     figures: dict[str, float | None] = {}
     for name, windows in (('VPQ', PAPER_WINDOWS), ('VPQ_five', WINDOWS)):
