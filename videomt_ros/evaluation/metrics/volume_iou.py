@@ -148,7 +148,7 @@ def _iou(
 ) -> NDArray[np.float64]:
     """Compute IoU (N, M); see `measure_overlap`."""
     num_frames = result_areas.shape[1]
-    # Upper bound of the pixels that each pair shares, (N, M), lowered to their number part by part.
+    # Upper bound of the pixels that each pair shares, (N, M); each part lowers it.
     shared = np.array([np.minimum(areas, truth_areas).sum(1) for areas in result_areas])
     shared = shared.reshape(len(results), len(truth))
     total = result_areas.sum(1)[:, None] + truth_areas.sum(1)

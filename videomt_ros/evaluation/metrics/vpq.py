@@ -73,11 +73,12 @@ class VideoPanopticQuality:
     In a window a segment consists of all pixels with its id, and has the class that the first
     frame that lists it says. A true and a predicted segment of one class match if their IoU is
     above 1/2; pixels of the prediction on void do not enlarge the union. True segments without a
-    match are FN, except crowds. Predicted ones are FP, unless more than half of them lies on void and the crowd of
-    their class (if there are several crowds, the one that the window lists last).
+    match are FN, except crowds. Predicted ones are FP, unless more than half of them
+    lies on void and the crowd of their class (if there are several crowds, the one that the
+    window lists last).
 
-    Windows advance by one frame, and a video shorter than k has none. Each frame is read
-    once and leaves a small table of areas; a window is the sum of its frames' tables.
+    Windows advance by one frame, and a video shorter than k has none. Each frame is read once and
+    leaves a small table of areas; a window is the sum of its frames' tables.
 
     >>> quality = VideoPanopticQuality({0: False, 5: True})
     >>> true_ids = np.array([[1, 1, 1, 2]], np.uint32)
@@ -192,8 +193,8 @@ class _Window:
         self._pred_classes = np.full(num_pred, -1)
         self._is_crowd = np.zeros(num_true, bool)
         self._places = np.zeros((num_true, 2), np.int64)
-        """First list that names each true segment, as minus the number of frames added then, and the
-        place in that list."""
+        """First list that names each true segment, as minus the number of frames added then, and
+        the place in that list."""
         self._num_frames = 0
 
     def add_earlier(self, frame: _FrameTable) -> None:
