@@ -251,42 +251,55 @@ def fit_tensors(
     """
     layout, tensors = checkpoint.layout, checkpoint.tensors
     shapes = layout.file_shapes(targets)
-    unused = {layout.query_blocks: (num_query_blocks,)} if layout.query_blocks in tensors else {}
-    misshapen = [
-        f'{key} (expected {_size(shape)}, got {_size(tensors[key].shape)})'
-        for key, shape in (shapes | unused).items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    used = {key: tensors[key] for key in shapes if key in tensors}
+    lengths = {layout.query_blocks: (num_query_blocks,)} if layout.query_blocks in tensors else {}
     faults = {
         'missing': [key for key in shapes if key not in tensors],
         'unknown': [key for key in tensors if key not in shapes and key not in layout.unused],
-        'misshapen': misshapen,
-        'of a type that is no floating-point number': [
-            f'{key} ({str(value.dtype).removeprefix("torch.")})'
-            for key, value in used.items()
-            if not value.is_floating_point()
+        'misshapen': [
+            f'{key} (expected {_size(shape)}, got {_size(tensors[key].shape)})'
+            for key, shape in (shapes | lengths).items()
+            if key in tensors and tensors[key].shape != shape
         ],
-        'not finite numbers': [
-            key
-            for key, value in used.items()
-            if value.is_floating_point() and not _is_finite(value)
-        ],
+        **_find_bad_values({key: tensors[key] for key in shapes if key in tensors}),
     }
-    if any(faults.values()):
-        listed = (
-            f'{what} ({len(keys)}): {", ".join(keys)}' for what, keys in faults.items() if keys
-        )
+    listed = [f'{what} ({len(keys)}): {", ".join(keys)}' for what, keys in faults.items() if keys]
+    if listed:
         raise CheckpointError(
             f'{checkpoint.origin}: the weights ({layout.name} layout) do not fit the network: '
             f'{"; ".join(listed)}.'
         )
     return {
-        key: torch.cat([tensors.pop(part).float() for part in layout.file_keys(key)]).reshape(
+        key: torch.cat([tensors.pop(part).float() for part in layout.file_keys(key)]).view(
             target.shape
         )
         for key, target in targets.items()
     }
+
+
+def _find_bad_values(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Find the tensors that are not floating-point or not finite."""
+    wrong_type = {key: value for key, value in tensors.items() if not value.is_floating_point()}
+    names = {key: str(value.dtype).removeprefix('torch.') for key, value in wrong_type.items()}
+    return {
+        'of a type that is no floating-point number': [f'{k} ({v})' for k, v in names.items()],
+        'not finite numbers': [
+            key
+            for key, value in tensors.items()
+            if key not in wrong_type and not _is_finite(value)
+        ],
+    }
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Tell whether no value is NaN or infinite; the sum shows both, and is quick."""
+    if values.element_size() == 1:  # 8-bit floats have no arithmetic of their own
+        values = values.float()
+    total = values.sum(dtype=torch.float32)
+    return bool(total.isfinite()) or bool(values.isfinite().all())
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return ' x '.join(map(str, shape)) or 'a single number'
 
 
 def _convert_vit(
@@ -312,15 +325,3 @@ def _convert_vit(
         if key.endswith(('.q_bias', '.v_bias'))
     }
     return zeros | found
-
-
-def _is_finite(values: Tensor) -> bool:
-    """Tell whether no value is NaN or infinite; the sum shows both, and is quick."""
-    if values.element_size() == 1:  # 8-bit floats have no arithmetic of their own
-        values = values.float()
-    total = values.sum(dtype=torch.float32)
-    return bool(total.isfinite()) or bool(values.isfinite().all())
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return ' x '.join(map(str, shape)) or 'a single number'
