@@ -1,1 +1,1 @@
-"""Everything that measures how long something takes."""
+"""Measurements of speed: of a frame, of scoring and of a training step."""

@@ -1,8 +1,8 @@
-"""The figures of `ap.py` worked out pair by pair and result by result, in the most obvious way.
+"""The figures of `ap.py` computed pair by pair and result by result, in the most obvious way.
 
-This is how the public YouTube-VIS scorer proceeds: every result is compared with every true
-object of its category, frame by frame, by merging their run-length codes. `videomt benchmark
-score` times it beside `ap.py`, and the tests compare the two; so nothing is shared with `ap.py`.
+The public YouTube-VIS scorer proceeds like this: it compares every result with every true object
+of its category, frame by frame, by merging their run-length codes. `videomt benchmark score`
+times this beside `ap.py`, and the tests compare the two; so nothing is shared with `ap.py`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _LEVELS = np.linspace(0, 1, 101).tolist()
 _RANGES = {'': (0, 1e10), 's': (0, 128**2), 'm': (128**2, 256**2), 'l': (256**2, 1e10)}
 
 VideoTracks = tuple['int | str', Sequence[MaskTrack], Sequence[MaskTrack]]
-"""Id of a video, its true objects and its results."""
+"""Id, true objects and results of a video."""
 
 
 @dataclass
 class _Group:
-    """One category in one video."""
+    """Objects and results of one category in one video."""
 
     truth: list[MaskTrack]
     truth_areas: list[float]
     results: list[MaskTrack]
-    """The first 100 by falling score."""
+    """Results with the 100 highest scores, by falling score."""
     result_areas: list[float]
     iou: list[list[float]]
-    """Of each result with each true object."""
+    """IoU of each result with each true object."""
 
 
 def plain_figures(
     category_ids: Iterable[int], videos: Iterable[VideoTracks]
 ) -> dict[str, float | None]:
-    """AP, AP50, AP75, APs, APm, APl, AR1, AR10 and AR100, as `ap.VideoAP` gives them.
+    """Compute AP, AP50, AP75, APs, APm, APl, AR1, AR10 and AR100, as `ap.VideoAP` does.
 
     Args:
-        category_ids: those that are scored.
-        videos: each of them once; tracks of other categories have no effect.
+        category_ids: categories that are scored.
+        videos: videos, each once; tracks of other categories have no effect.
     """
     ordered = sorted(videos, key=lambda video: video[0])
     groups = {
@@ -81,7 +81,7 @@ def plain_figures(
 
 
 def plain_iou(result: MaskTrack, truth: MaskTrack) -> float:
-    """Volume IoU of one pair."""
+    """Compute the volume IoU of one pair."""
     shared = union = 0
     for first, second in zip(result.masks, truth.masks, strict=True):
         if first is not None and second is not None:
@@ -123,7 +123,7 @@ def _outcomes(
     """Match the results of one video one after the other.
 
     Returns:
-        The score of each result, and whether it is right; None: it is dropped.
+        The score of each result, and whether it is right; None: it does not count.
     """
     counts = _counting(group, sizes)
     taken: set[int] = set()
@@ -147,7 +147,7 @@ def _outcomes(
 
 
 def _counting(group: _Group, sizes: tuple[float, float]) -> list[bool]:
-    """Which true objects count."""
+    """Tell which true objects count."""
     return [
         not track.is_crowd and sizes[0] <= area <= sizes[1]
         for track, area in zip(group.truth, group.truth_areas, strict=True)
@@ -157,7 +157,7 @@ def _counting(group: _Group, sizes: tuple[float, float]) -> list[bool]:
 def _curve(
     videos_outcomes: Iterable[Iterable[tuple[float, bool | None]]], num_objects: int
 ) -> list[float]:
-    """Precision at the recall levels."""
+    """Compute the precision at the recall levels."""
     pooled = [outcome for video in videos_outcomes for outcome in video if outcome[1] is not None]
     pooled.sort(key=lambda outcome: -outcome[0])
     num_right = 0

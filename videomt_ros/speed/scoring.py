@@ -1,6 +1,6 @@
-"""How fast `ap.py` scores beside the plain loop of `plain_scoring.py`, on a case made up for it.
+"""Time of scoring by `ap.py`, beside the plain loop of `plain_scoring.py`, on random videos.
 
-The case is made of crowded videos, each with objects of one kind, like a flock: masks of
+The videos are crowded, each with objects of one category, like a flock: masks of
 1280 x 720 pixels with outlines that move and change, as run-length codes alone. The plain loop
 spends its time on pairs of one category, `ap.py` on reading masks; so the ratio grows with the
 number of objects in a video. It needs no torch.
@@ -25,47 +25,47 @@ from videomt_ros.evaluation.metrics.ap import VideoAP
 from videomt_ros.speed.plain_scoring import VideoTracks, plain_figures
 
 SIZE = (720, 1280)
-"""(height, width) of the masks."""
+"""Size (height, width) of the masks."""
 NUM_FRAMES = 36
 CATEGORIES = tuple(range(1, 41))
-"""Ids, as many as YouTube-VIS has."""
+"""Category ids, as many as YouTube-VIS has."""
 TOLERANCE = 1e-9
-"""By which the figures of both ways may differ."""
+"""Largest allowed difference between the figures of both ways."""
 
 _FOUND_SHARE = 0.7
-"""Results that follow a true object, more or less closely; the others follow nothing."""
+"""Share of results that follow a true object more or less closely; the others are random."""
 
 
 @dataclass(frozen=True)
 class ScoreComparison:
-    """Both ways on one case."""
+    """Times and figures of both ways on one case."""
 
     ours_s: float
-    """CPU seconds, median over the repeats, from tracks in memory to figures."""
+    """CPU seconds of ours from tracks in memory to figures, median over the repeats."""
     plain_s: float
     figures: dict[str, float | None]
     difference: float
-    """Largest of a figure."""
+    """Largest difference of a figure between both ways."""
     peak_bytes: int
-    """Highest memory in use by Python and numpy while ours scores, over that of the case."""
+    """Highest memory that Python and numpy use while ours scores, beyond that of the case."""
 
     @property
     def ratio(self) -> float:
-        """How many times as long the plain loop takes."""
+        """Time of the plain loop as a multiple of ours."""
         return self.plain_s / self.ours_s
 
 
 def make_case(
     num_videos: int, num_results: int, num_objects: int, seed: int, num_frames: int = NUM_FRAMES
 ) -> list[VideoTracks]:
-    """Make true objects and results up.
+    """Draw random true objects and results.
 
     Args:
-        num_videos: at least 1.
-        num_results: of all videos together, spread evenly.
-        num_objects: true ones in each video.
-        seed: of the random numbers; the same seed gives the same case.
-        num_frames: T of each video.
+        num_videos: number of videos, at least 1.
+        num_results: number of results in all videos, spread evenly.
+        num_objects: number of true objects in each video.
+        seed: seed of the random numbers; the same seed gives the same case.
+        num_frames: length T of each video.
 
     Raises:
         ValueError: the seed is below 0.
@@ -96,7 +96,7 @@ def make_case(
 
 
 def count_pairs(case: list[VideoTracks]) -> int:
-    """Pairs of a result and a true object of one video and category."""
+    """Count the pairs of a result and a true object of one video and category."""
     return sum(
         result.category_id == true.category_id
         for _, truth, results in case
@@ -106,11 +106,11 @@ def count_pairs(case: list[VideoTracks]) -> int:
 
 
 def compare_scoring(case: list[VideoTracks], repeats: int = 1) -> ScoreComparison:
-    """Score the case in both ways, in turns.
+    """Score a case in both ways, in turns.
 
     Args:
-        case: see `make_case`.
-        repeats: times that each way is measured.
+        case: case that `make_case` has drawn.
+        repeats: number of times that each way is measured.
     """
 
     def ours() -> dict[str, float | None]:
@@ -128,7 +128,7 @@ def compare_scoring(case: list[VideoTracks], repeats: int = 1) -> ScoreCompariso
         ours_s.append(seconds)
         seconds, expected = _timed(plain)
         plain_s.append(seconds)
-    # Apart from the timed runs, since watching memory slows them down.
+    # Separate from the timed runs, since tracing memory slows them down.
     tracemalloc.start()
     ours()
     peak = tracemalloc.get_traced_memory()[1]
@@ -139,7 +139,7 @@ def compare_scoring(case: list[VideoTracks], repeats: int = 1) -> ScoreCompariso
 
 
 def largest_difference(first: dict[str, float | None], second: dict[str, float | None]) -> float:
-    """Between figures of the same names; infinite where only one of the two is undefined."""
+    """Compare figures of the same names; infinite where only one of two is undefined."""
     return max(
         (0.0 if a is b else np.inf) if a is None or b is None else abs(a - b)
         for a, b in ((value, second[name]) for name, value in first.items())
@@ -156,18 +156,18 @@ def _timed(
 
 @dataclass(frozen=True)
 class _Shape:
-    """An outline that moves: one run of pixels in each column."""
+    """A moving outline with one run of pixels in each column."""
 
     centres: NDArray[np.float64]
-    """(T, 2), x and y."""
+    """Centres (x, y) in each frame, (T, 2)."""
     tops: NDArray[np.float64]
-    """(T, L), pixels above the centre."""
+    """Pixels above the centre in each column, (T, L)."""
     bottoms: NDArray[np.float64]
-    """(T, L), pixels below it."""
+    """Pixels below the centre in each column, (T, L)."""
 
     @classmethod
     def random(cls, rng: np.random.Generator, num_frames: int) -> _Shape:
-        """Somewhere in the image, on a straight way, with an uneven edge that changes."""
+        """Draw a shape in the image that moves straight and has an uneven, changing edge."""
         height, width = SIZE
         half_width = int(rng.integers(40, 180))
         half_height = half_width * rng.uniform(0.6, 1.6)
@@ -180,7 +180,7 @@ class _Shape:
         return cls(start + speed * np.arange(num_frames)[:, None], *edges)
 
     def disturbed(self, rng: np.random.Generator) -> _Shape:
-        """As a network might see it: moved, scaled and rough."""
+        """Return the shape as a network might predict it: moved, scaled and rough."""
         size = self.tops.shape[1]
         error = rng.uniform(0, 0.3)
         centres = self.centres + rng.normal(scale=error * size / 4, size=2)
@@ -189,7 +189,7 @@ class _Shape:
         return _Shape(centres, *(edges + rng.normal(size=edges.shape)))
 
     def masks(self) -> list[Rle | None]:
-        """T codes; None where the shape is outside of the image."""
+        """Encode the T masks; None where the shape is outside of the image."""
         return [
             _encode(*frame) for frame in zip(self.centres, self.tops, self.bottoms, strict=True)
         ]
@@ -206,7 +206,7 @@ def _encode(
     inside = (columns >= 0) & (columns < width) & (bottom > top)
     if not inside.any():
         return None
-    # Codes run down the columns.
+    # Run-length codes follow the columns.
     edges = (columns[:, None] * height + np.stack([top, bottom], 1))[inside].reshape(-1)
     counts = np.diff(edges, prepend=0, append=height * width)
     return coco_mask.frPyObjects({'size': [height, width], 'counts': counts}, height, width)

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes.
+"""Time of a training step and of its parts.
 
 The run's own module, clips and optimiser pass through Lightning's loop, as in training, with a
-profiler that charges every moment to one part. The device is synchronised at each change of
-part, so that a part holds the work that it started; what the device would have done beside the
-host's next part is waited for, which makes a step on a GPU a little longer than in training.
+profiler that assigns every moment to one part. The device is synchronised at each change of
+part, so that a part includes the work that it started. Without the overlap of host and device a
+step on a GPU takes a little longer than in training.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from videomt_ros.training.trainer import build_trainer, quieten_lightning
 
 REST = 'rest'
 PARTS = ('data', 'forward', 'matching', 'losses', 'backward', 'optimiser', REST)
-"""data: waiting for the loader; matching: costs, their way to the host and the assignment;
-optimiser: with the clipping of gradients; rest: copies to the device, the mean of the weights, the
-loop."""
+"""Parts of a step. data: waiting for the loader; matching: costs, their copy to the host and the
+assignment; optimiser: with gradient clipping; rest: copies to the device, the running mean of the
+weights, the loop."""
 
 _ACTIONS = {'train_dataloader_next': 'data', 'optimizer_step': 'optimiser'}
-"""Ends of the names that Lightning gives to what it does, and the parts they are."""
+"""Part of a step for the last word of the action names of Lightning's profiler."""
 _STEP = 'run_training_batch'
 
 logger = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Steps in which torch.compile and cuDNN choose their kernels."""
+"""Number of steps in which torch.compile and cuDNN choose their kernels."""
 AHEAD = 2
-"""Batches that each worker has ready (torch's default). Those of the start are used up before the
-clock counts, or a loader that is too slow would look fast enough."""
+"""Number of batches that each worker prefetches (torch's default). The first ones are consumed
+before the clock counts, or a loader that is too slow would look fast enough."""
 CAMERA = (720, 1280)
-"""(height, width) of the images that drawn clips stand in for."""
+"""Size (height, width) of the camera images that synthetic clips replace."""
 
 
 class StepProfiler(Profiler):
-    """Seconds of each part, from the end of the last warm-up step to the end of the last step.
+    """Measures the seconds of each part between the ends of the last warm-up and the last step.
 
-    A part within another one counts for itself alone, so that the parts make up the whole.
+    A part within another one counts for itself alone, so that the parts add up to the whole.
     """
 
     def __init__(self, device: torch.device, warm_up: int, steps: int) -> None:
-        """Count `steps` steps after `warm_up` others."""
+        """Measure `steps` steps after `warm_up` others."""
         super().__init__()
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._counted = range(warm_up, warm_up + steps)
@@ -67,12 +67,12 @@ class StepProfiler(Profiler):
         self._since = 0.0
 
     def start(self, action_name: str) -> None:
-        """Lightning begins an action."""
+        """Begin an action of Lightning."""
         if part := _part_of(action_name):
             self.enter(part)
 
     def stop(self, action_name: str) -> None:
-        """Lightning ends an action."""
+        """End an action of Lightning."""
         if _part_of(action_name):
             self.leave()
         elif action_name == _STEP:
@@ -80,7 +80,7 @@ class StepProfiler(Profiler):
             self._step += 1
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, charged to a part."""
+        """Wrap a function so that its time counts for a part."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             self.enter(part)
@@ -92,17 +92,17 @@ class StepProfiler(Profiler):
         return run
 
     def enter(self, part: str) -> None:
-        """A part begins, within the one that is going on."""
+        """Begin a part within the current one."""
         self._charge()
         self._open.append(part)
 
     def leave(self) -> None:
-        """The innermost part ends."""
+        """End the innermost part."""
         self._charge()
         self._open.pop()
 
     def _charge(self) -> None:
-        """What passed since the last change belongs to the innermost part."""
+        """Add the time since the last change to the innermost part."""
         if self._device.type == 'cuda':
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
@@ -112,42 +112,42 @@ class StepProfiler(Profiler):
 
 
 def _part_of(action_name: str) -> str | None:
-    """The part that an action such as '[_TrainingEpochLoop].train_dataloader_next' is."""
+    """Return the part of an action such as '[_TrainingEpochLoop].train_dataloader_next'."""
     return _ACTIONS.get(action_name.rpartition('.')[2])
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What was measured, and of what."""
+    """Times of a training step, with the settings that they belong to."""
 
     seconds: dict[str, float]
-    """Of a step, by part, in the order of PARTS: the mean of all timed steps."""
+    """Mean seconds of each part of the timed steps, in the order of PARTS."""
     peak_bytes: int
-    """On a GPU the most that torch held at a time; on a CPU the most of the process's memory."""
+    """Peak memory in bytes: that of torch on a GPU, that of the process on a CPU."""
     sizes: list[tuple[int, int]]
-    """(height, width) of the network's inputs in the timed steps."""
+    """Sizes (height, width) of the network's inputs in the timed steps."""
     precision: str
-    """fp32, bf16 or fp16."""
+    """Precision of the run: fp32, bf16 or fp16."""
     device: torch.device
     settings: TrainSettings
-    """Of the process that was measured: its phase, and its share of the batch."""
+    """Settings of the measured process: its phase and its share of the batch."""
 
     @property
     def total(self) -> float:
-        """Seconds of a step."""
+        """Total seconds of a step."""
         return sum(self.seconds.values())
 
 
 def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> StepTimes:
-    """Run some steps of a training run, and keep nothing of what they learn.
+    """Run some steps of a training run without keeping the weights.
 
     Args:
-        settings: of the run; see `one_process` for the part of it that is measured.
-        steps: timed, after the warm-up; at least 1.
-        synthetic: see `drawn`.
+        settings: settings of the run; see `one_process` for the part of it that is measured.
+        steps: number of timed steps after the warm-up, at least 1.
+        synthetic: whether to train on synthetic clips; see `drawn`.
 
     Raises:
-        ValueError: memory is too small for a step; says what to lower.
+        ValueError: memory is too small for a step; says what to reduce.
         ValueError, DatasetError, CheckpointError: as training itself does.
     """
     quieten_lightning()
@@ -211,10 +211,10 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
 
 
 def one_process(settings: TrainSettings, steps: int) -> TrainSettings:
-    """The run of one process of several, with its share of each batch: `steps` of its last phase.
+    """Return the settings of one process of a run, for `steps` steps of its last phase.
 
     Raises:
-        ValueError: see `check_shares`.
+        ValueError: the batch cannot be shared among the processes; see `check_shares`.
     """
     phase, processes = settings.phases[-1], settings.devices * settings.nodes
     check_shares(settings, processes)
@@ -223,9 +223,10 @@ def one_process(settings: TrainSettings, steps: int) -> TrainSettings:
 
 
 def drawn(settings: TrainSettings) -> TrainSettings:
-    """The same run on drawn clips and from random weights: no files are needed.
+    """Return the settings of the same run on synthetic clips and from random weights.
 
-    The clips have the sizes that the run's augmentation gives to a camera's images, without crops.
+    No files are needed. The clips have the sizes that the run's augmentation gives to a camera's
+    images, without crops.
     """
     if settings.data:
         names = settings.network.class_names
@@ -237,7 +238,7 @@ def drawn(settings: TrainSettings) -> TrainSettings:
 
 
 def camera_sizes(augmentation: Augmentation, divisor: int) -> tuple[tuple[int, int], ...]:
-    """(height, width) of padded frames of a camera, one for each short side."""
+    """Return the sizes (height, width) of padded camera frames, one for each short side."""
     sizes = []
     for short_side in augmentation.short_sides:
         scale = min(short_side / min(CAMERA), augmentation.max_long_side / max(CAMERA))

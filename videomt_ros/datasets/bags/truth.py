@@ -43,7 +43,7 @@ class BagTruth:
     categories: tuple[Category, ...]
     videos: tuple[TimedVideo, ...]
     masks: Path | None = None
-    """Folder of the true PNGs, for VIPSeg."""
+    """Folder of the true PNGs of VIPSeg."""
     split: str = ''
     """Name of the list of videos, for VSPW."""
 

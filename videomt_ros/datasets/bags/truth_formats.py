@@ -30,7 +30,7 @@ class StampedVideo(AnnotatedVideo, Protocol):
 
 
 class LoadedTruth(NamedTuple):
-    """What an annotation file says."""
+    """Content of an annotation file."""
 
     categories: tuple[Category, ...]
     videos: Sequence[StampedVideo]

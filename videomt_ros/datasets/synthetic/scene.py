@@ -1,9 +1,9 @@
-"""Endless videos of drawn shapes with exact truth: the demo's camera, and data to train and test.
+"""Videos of drawn shapes with exact truth, for the demo, for training and for tests.
 
 Six classes of shapes, each with its own texture and in any colour, move over a textured background
 under a moving camera, or before sky, ground and walls that have classes of their own. They
 overlap, leave the view and return, or are born late; light, noise and blur vary. A scene is
-decided by its seed and its size alone, any frame of it can be drawn on its own, and lengths are
+determined by its seed and its size alone, any frame of it can be drawn on its own, and lengths are
 fractions of the image's short side, so that a scene looks alike at every size.
 """
 
@@ -22,43 +22,43 @@ from videomt_ros.datasets.synthetic.wall import RADII, Wall, check_hidden_frames
 
 CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
 ALL_NAMES = CLASS_NAMES + STUFF_NAMES
-"""Of scenes with stuff: first the things, then the stuff."""
+"""Classes of scenes with stuff: first the things, then the stuff."""
 
 _SHIFT = 4  # cv2 draws polygons on a grid of 1 / 2**_SHIFT pixel
 
 
 @dataclass(frozen=True)
 class _Object:
-    """One shape. Lengths are fractions of the short side, times are frames, angles radians."""
+    """One shape; lengths are in short sides of the image, times in frames, angles in radians."""
 
     class_id: int
     radius: float
     centre: NDArray[np.float64]
-    """(2,) x, y of the middle of its path, from the middle of the image."""
+    """Middle of the path (x, y), relative to the middle of the image."""
     sway: NDArray[np.float64]
-    """(2, 2) amplitude of two oscillations in x and y."""
+    """Amplitudes (2, 2) of two oscillations in x and y."""
     frequency: NDArray[np.float64]
-    """(2, 2) radians per frame."""
+    """Frequencies (2, 2) of the oscillations in radians per frame."""
     phase: NDArray[np.float64]
-    """(2, 2)."""
+    """Phases (2, 2) of the oscillations."""
     spin: tuple[float, float]
     """Angle at frame 0 and turn per frame."""
     birth: int
-    """First frame in which it exists; it grows to its size within `GROWTH` frames."""
+    """First frame in which the shape exists; it grows to its size within `GROWTH` frames."""
     colours: NDArray[np.float64]
-    """(2, 3) RGB, 0..255: two tones of its texture."""
+    """Two tones of the texture, (2, 3) RGB, 0..255."""
     pitch: float
     """Length of one period of the texture, in radii."""
 
     GROWTH = 3
 
     def position(self, t: float) -> NDArray[np.float64]:
-        """x, y at frame t."""
+        """Return the position (x, y) at frame t."""
         return self.centre + (self.sway * np.sin(self.frequency * t + self.phase)).sum(axis=0)
 
 
 def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
-    """Contours (n, 2) of a shape within the unit circle; even-odd filling makes holes."""
+    """Return contours (n, 2) of a shape within the unit circle; even-odd filling makes holes."""
 
     def polygon(angles: Any, radii: Any) -> NDArray[np.float64]:
         return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
@@ -84,7 +84,7 @@ def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
 def _texture(
     class_id: int, u: NDArray[np.float64], v: NDArray[np.float64], pitch: float
 ) -> NDArray[np.float64]:
-    """Share of the second tone, 0 or 1, at places in the unit shape; one pattern per class."""
+    """Return the share of the second tone, 0 or 1, at places in the unit shape."""
     name = CLASS_NAMES[class_id]
     if name == 'circle':  # rings around the middle
         second = np.sin(2 * np.pi * np.hypot(u, v) / pitch) > 0
@@ -102,16 +102,16 @@ def _texture(
 
 
 class Scene:
-    """One synthetic video, decided by its seed and size.
+    """One synthetic video, which its seed and size determine.
 
     Args:
         seed: any non-negative integer; equal seeds and sizes give equal pixels.
         height: image height in pixels, at least 8.
         width: image width in pixels, at least 8.
         num_frames: length; objects are born within the first half of it.
-        num_objects: how many shapes the scene holds, None: 3 to 6.
-        hidden_frames: fewest and most frames, for a wall behind which all shapes vanish for so
-            long, again and again; None: no wall. Without one, scenes are the same as ever.
+        num_objects: number of shapes in the scene; None: 3 to 6.
+        hidden_frames: fewest and most frames for which all shapes vanish behind a wall, again and
+            again; None: no wall, which leaves the scene of a seed as it was before there were any.
         stuff: fill the background with sky, ground and walls, which have classes: then every
             pixel has one. The shapes and their paths stay the same.
 
@@ -164,7 +164,7 @@ class Scene:
             self._stuff: Stuff | None = draw_stuff(self._rng, tones)
         else:
             self._stuff, self._background = None, self._draw_background()
-        # Drawn after all else, so that what has no wall stays as it was.
+        # Drawn last, so that scenes without a wall do not depend on it.
         self._wall: Wall | None = None
         if hidden_frames is not None:
             self._objects = [self._send_behind(item, hidden_frames) for item in self._objects]
@@ -175,18 +175,18 @@ class Scene:
 
     @property
     def has_stuff(self) -> bool:
-        """Whether sky, ground and walls have classes here."""
+        """Whether sky, ground and walls have classes in this scene."""
         return self._stuff is not None
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16]]]:
-        """All frames in order, as `frame` gives them."""
+        """Draw all frames in order; see `frame`."""
         return (self.frame(t) for t in range(self.num_frames))
 
     def frame(self, t: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Draw one frame.
 
         Args:
-            t: frame number; beyond `num_frames` the objects go on along their paths.
+            t: frame number; beyond `num_frames` the shapes continue along their paths.
 
         Returns:
             The image (H, W, 3), uint8 RGB, and the identity of each pixel (H, W), uint16:
@@ -211,7 +211,7 @@ class Scene:
     def _draw_colours(
         self, saturation: tuple[int, int], value: tuple[int, int]
     ) -> NDArray[np.float64]:
-        """Two RGB tones of one random hue, (2, 3), 0..255."""
+        """Draw two RGB tones of one random hue, (2, 3), 0..255."""
         hue = self._rng.integers(0, 180)
         tones = [
             [
@@ -239,10 +239,10 @@ class Scene:
             axis = int(rng.integers(2))
             sway[0, axis] = self._half_view[axis] * rng.uniform(1.1, 1.5)
             frequency[0, axis] = rng.uniform(0.04, 0.09)
-        # A frame later, a shape is never farther than this; faster ones are slowed down.
+        # Limits the distance that a shape moves in one frame.
         speed = np.abs(sway * frequency).sum()
         frequency *= min(1.0, 0.05 / speed)
-        away = 0.0  # from the background, that the shape can be seen
+        away = 0.0  # distance from the background's tones, so that the shape stands out
         while away < 110:
             bright = self._draw_colours(saturation=(110, 255), value=(190, 255))[:1]
             colours = np.concatenate([bright, bright * rng.uniform(0.3, 0.55)])
@@ -261,7 +261,7 @@ class Scene:
         )
 
     def _send_behind(self, item: _Object, hidden_frames: tuple[int, int]) -> _Object:
-        """The same shape, smaller and upright, on a path behind the wall."""
+        """Return the same shape, smaller and upright, on a path behind the wall."""
         radius, angle = self._rng.uniform(*RADII), item.spin[0]
         x = np.concatenate(_unit_outlines(item.class_id)) @ [np.cos(angle), -np.sin(angle)]
         reach = radius * x.min(), radius * x.max()
@@ -269,7 +269,7 @@ class Scene:
         sway, frequency, phase = item.sway.copy(), item.frequency.copy(), item.phase.copy()
         sway[:, 0] = walk.sway, 0
         frequency[0, 0], phase[0, 0] = walk.frequency, walk.phase
-        # A shape that leaves the view is hidden by that: these stay.
+        # These shapes stay in view, so that only the wall hides them.
         sway[:, 1] = self._rng.uniform(0.03, 0.12, 2)
         centre = np.array([walk.centre, np.clip(item.centre[1], -0.3, 0.3)])
         return replace(
@@ -278,7 +278,7 @@ class Scene:
         )  # fmt: skip
 
     def _draw_background(self) -> NDArray[np.uint8]:
-        """A texture larger than the view by half on each side, (2H, 2W, 3) uint8."""
+        """Draw a texture that exceeds the view by half on each side, (2H, 2W, 3) uint8."""
         height, width = 2 * self.height, 2 * self.width
         blend = np.zeros((height, width), np.float32)
         for cells in (3, 8, 20):  # smooth noise at three scales
@@ -297,7 +297,7 @@ class Scene:
         return mixed.astype(np.uint8)
 
     def _camera(self, t: float) -> NDArray[np.float64]:
-        """World to image: (2, 3) affine matrix from short sides to pixels."""
+        """Return the affine matrix (2, 3) from the world, in short sides, to image pixels."""
         x, y, turn, zoom = (self._camera_sway * np.sin(self._camera_frequency * t)).sum(axis=0)
         scale = self._short * (1 + zoom)
         cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
@@ -352,7 +352,7 @@ class Scene:
         ]
         cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
         cv2.fillPoly(cover, contours, 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-        # Truth and paint agree: a pixel belongs to the shape that covers more than half of it.
+        # Truth and image agree: a pixel belongs to the shape that covers more than half of it.
         ids[y0:y1, x0:x1][cover > 127] = identity
         grid = np.mgrid[y0:y1, x0:x1].astype(np.float64)[::-1] - middle[:, None, None]
         u, v = np.tensordot(np.linalg.inv(to_image), grid, axes=1)
@@ -364,7 +364,7 @@ class Scene:
         region[:] = (region * (1 - alpha) + colour * alpha).astype(np.uint8)
 
     def _expose(self, canvas: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
-        """Blur, light and sensor noise of one frame."""
+        """Apply blur, light and sensor noise to one frame."""
         rng = np.random.default_rng((self.seed, t))
         if self._blur:
             canvas = cv2.GaussianBlur(canvas, (0, 0), max(self._blur * self._short, 0.1))

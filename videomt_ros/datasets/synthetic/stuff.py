@@ -19,49 +19,49 @@ from numpy.typing import NDArray
 STUFF_NAMES = ('sky', 'ground', 'wall')
 
 _TONES = {
-    # Hue 0..180, saturation and value 0..255, as OpenCV has them: lowest and highest.
+    # Lowest and highest hue (0..180), saturation and value (0..255) in OpenCV's ranges.
     'sky': ((95, 125), (20, 110), (130, 240)),
     'ground': ((8, 75), (20, 130), (45, 150)),
     'wall': ((0, 180), (10, 110), (60, 200)),
 }
 _ANY_HUE = 0.35
-"""Share of skies and grounds of any hue: of an evening, of a desert, of nowhere."""
+"""Share of skies and grounds that have any hue instead of a natural one."""
 _DRAWS = 12
-"""Tones to choose from; the farthest from those of the shapes are taken."""
+"""Number of tones to choose from; those farthest from the tones of the shapes are taken."""
 _NOISE_CELLS = 192
 _NOISE_SPAN = 3.2
-"""Side of the world that the noise covers, more than the camera can see."""
+"""Side of the part of the world that the noise covers, which is more than the camera sees."""
 _TEXTURES = 3
-"""Kinds per class."""
+"""Number of kinds of texture per class."""
 
 
 class _Outline(NamedTuple):
-    """A wall: x between left and right, from its foot up to a top that may slope."""
+    """Outline of a wall between left and right, from its foot up to a top that may slope."""
 
     left: float
     right: float
     foot: float
     top: float
     slope: float
-    """Rise of the top per length to the right."""
+    """Rise of the top per unit of length to the right."""
 
 
 @dataclass(frozen=True)
 class Stuff:
-    """What fills the image behind the shapes of one scene."""
+    """Sky, ground and walls behind the shapes of one scene."""
 
     horizon: tuple[float, float, float, float, float]
-    """Height, slope, and a wave's amplitude, radians per length and phase."""
+    """Height and slope of the horizon, and amplitude, radians per length and phase of its wave."""
     walls: tuple[_Outline, ...]
-    """The later hide the earlier."""
+    """Walls from back to front."""
     tones: NDArray[np.float64]
-    """(3, 2, 3): two RGB tones, 0..255, of each of `STUFF_NAMES`."""
+    """Two RGB tones, 0..255, of each of `STUFF_NAMES`, (3, 2, 3)."""
     kinds: tuple[int, int, int]
-    """Texture of each."""
+    """Kind of texture of each of `STUFF_NAMES`."""
     pitch: float
-    """Length of a period of the textures."""
+    """Length of one period of the textures."""
     noise: NDArray[np.float32]
-    """(S, S), 0..1, over the world about its middle."""
+    """Noise (S, S), 0..1, over the world around its middle."""
 
     def paint(
         self,
@@ -74,10 +74,10 @@ class Stuff:
         Args:
             camera: world to image, (2, 3).
             size: (H, W) in pixels.
-            first: identity of the sky; ground and wall count on.
+            first: identity of the sky; ground and walls have the next two.
 
         Returns:
-            (H, W, 3) RGB and (H, W) identities.
+            Image (H, W, 3) RGB, and identities (H, W).
         """
         height, width = size
         to_world = cv2.invertAffineTransform(camera).astype(np.float32)
@@ -94,7 +94,7 @@ class Stuff:
             bricks = self._wall(x - wall.left, wall.foot - y, camera, size)
             layers.append((2, _inside(wall, x, y), bricks))
         for number, inside, blend in layers:
-            # Truth and paint agree: the class that covers more than half of a pixel has it.
+            # Truth and image agree: a pixel belongs to the class that covers more than half of it.
             cover = np.clip(0.5 + inside * pixels, 0, 1)
             ids[cover > 0.5] = first + number
             canvas += cover[..., None] * (self._mix(number, blend) - canvas)
@@ -108,7 +108,7 @@ class Stuff:
         return line
 
     def _mix(self, number: int, blend: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Colours (H, W, 3) between the two tones of a class."""
+        """Mix the two tones of a class, (H, W, 3)."""
         one, other = self.tones[number].astype(np.float32)
         mixed: NDArray[np.float32] = one + np.clip(blend, 0, 1)[..., None] * (other - one)
         return mixed
@@ -116,7 +116,7 @@ class Stuff:
     def _clouds(
         self, camera: NDArray[np.float64], size: tuple[int, int], scale: tuple[float, float]
     ) -> NDArray[np.float32]:
-        """The noise as the camera sees it, stretched by `scale` in x and y."""
+        """Return the noise that the camera sees, stretched by `scale` in x and y."""
         half = _NOISE_SPAN / 2
         step_x, step_y = (factor * _NOISE_SPAN / _NOISE_CELLS for factor in scale)
         to_world = np.array(
@@ -134,7 +134,7 @@ class Stuff:
     def _sky(
         self, depth: NDArray[np.float32], camera: NDArray[np.float64], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Share of the second tone: paler towards the horizon, with clouds or without."""
+        """Return the share of the second tone: paler towards the horizon, maybe with clouds."""
         gradient = 1 + depth / 0.9
         if self.kinds[0] == 0:
             return gradient
@@ -150,11 +150,11 @@ class Stuff:
         camera: NDArray[np.float64],
         size: tuple[int, int],
     ) -> NDArray[np.float32]:
-        """Share of the second tone: grain, furrows along the horizon or tiles, in perspective."""
+        """Return the share of the second tone: grain, furrows or tiles, in perspective."""
         grain = self._clouds(camera, size, (0.7, 0.2))
         if self.kinds[1] == 0:
             return grain
-        # A plane seen from above: far from the camera, rows and columns draw together.
+        # A plane in perspective: far from the camera, rows and columns are closer together.
         near = np.maximum(depth, 0) + 0.12
         number: NDArray[np.float32] = np.floor(0.35 / (self.pitch * near))
         if self.kinds[1] == 2:
@@ -169,7 +169,7 @@ class Stuff:
         camera: NDArray[np.float64],
         size: tuple[int, int],
     ) -> NDArray[np.float32]:
-        """Share of the second tone: bricks, boards or windows, from the foot upwards."""
+        """Return the share of the second tone: bricks, boards or windows, from the foot up."""
         length = self.pitch
         if self.kinds[2] == 0:
             row = np.floor(2 * y / length)
@@ -185,7 +185,7 @@ class Stuff:
 
 
 def _inside(wall: _Outline, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distance to the nearest side of a wall, (H, W); above 0 inside of it."""
+    """Return the distance to the nearest side of a wall, (H, W), above 0 inside of it."""
     top = (y - wall.top + wall.slope * (x - wall.left)) / math.hypot(1, wall.slope)
     sides = np.minimum(x - wall.left, wall.right - x)
     distance: NDArray[np.float32] = np.minimum(np.minimum(top, wall.foot - y), sides)
@@ -193,11 +193,11 @@ def _inside(wall: _Outline, x: NDArray[np.float32], y: NDArray[np.float32]) -> N
 
 
 def draw_stuff(rng: np.random.Generator, shapes: NDArray[np.float64]) -> Stuff:
-    """Draw what a scene has behind its shapes.
+    """Draw sky, ground and walls of a scene.
 
     Args:
-        rng: decides.
-        shapes: (N, 3) RGB tones of the shapes, which must stand out.
+        rng: source of all random numbers.
+        shapes: tones of the shapes, (N, 3) RGB, which must stand out.
     """
     wave = rng.uniform(0.015, 0.05) if rng.random() < 0.5 else 0.0
     horizon = (
@@ -210,7 +210,7 @@ def draw_stuff(rng: np.random.Generator, shapes: NDArray[np.float64]) -> Stuff:
     walls = []
     for _ in range(rng.choice(3, p=[0.2, 0.45, 0.35])):
         left, width = rng.uniform(-0.7, 0.35), rng.uniform(0.25, 0.75)
-        # It stands on the ground: at its lower end, or some steps before it.
+        # The foot stands on the ground, at or below the horizon.
         foot = horizon[0] + horizon[1] * (left + width / 2) + wave + rng.uniform(0.02, 0.12)
         top = foot - rng.uniform(0.22, 0.6)
         walls.append(_Outline(left, left + width, foot, top, rng.uniform(-0.2, 0.2)))
@@ -233,7 +233,7 @@ def draw_stuff(rng: np.random.Generator, shapes: NDArray[np.float64]) -> Stuff:
 def _draw_tones(
     rng: np.random.Generator, name: str, shapes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Two RGB tones of a class, (2, 3) 0..255, as far from the shapes' as a few draws find."""
+    """Draw two RGB tones of a class, (2, 3) 0..255, that differ from those of the shapes."""
     hues, saturations, values = _TONES[name]
     if rng.random() < _ANY_HUE:
         hues = (0, 180)

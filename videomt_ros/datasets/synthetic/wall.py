@@ -19,13 +19,13 @@ _WIDTH = 0.42
 _HEIGHT = 4.0  # beyond the view, however the camera turns
 _PLANK = 0.09
 RADII = (0.07, 0.11)
-"""Of shapes that fit behind the wall."""
+"""Smallest and largest radius of shapes that fit behind the wall."""
 _SWAYS = (0.36, 0.44)
-"""Far enough to show a whole shape, and within a view whose short side is 1."""
+"""Amplitudes that show a whole shape and stay in a view whose short side is 1."""
 
 
 def check_hidden_frames(hidden_frames: tuple[int, int] | None) -> None:
-    """Raise ValueError unless these are the fewest and most frames of a passage, or None."""
+    """Raise ValueError unless these are None or the fewest and most frames behind the wall."""
     if hidden_frames is not None and not 2 <= hidden_frames[0] <= hidden_frames[1]:
         raise ValueError(
             'Expected hidden_frames as fewest and most, 2 or more, in this order, '
@@ -34,7 +34,7 @@ def check_hidden_frames(hidden_frames: tuple[int, int] | None) -> None:
 
 
 class Walk(NamedTuple):
-    """A swing to and fro behind the wall: x = centre + sway * sin(frequency * t + phase)."""
+    """Path behind the wall and back: x = centre + sway * sin(frequency * t + phase)."""
 
     centre: float
     sway: float
@@ -52,19 +52,19 @@ def draw_walk(
     """Draw a path that is hidden by the wall for a number of frames at a time.
 
     Args:
-        rng: decides.
+        rng: source of all random numbers.
         left: reach of the shape from its middle to the left, 0 or less.
-        right: the same to the right, 0 or more.
+        right: reach of the shape from its middle to the right, 0 or more.
         hidden_frames: fewest and most frames of a passage.
         num_frames: length of the scene; the first passage is near its start, if it has the time.
     """
     shortest, longest = hidden_frames
-    # L in time holds L - 1 to L + 1 whole frames.
+    # A time of L frames contains L - 1 to L + 1 whole frames.
     duration = rng.uniform(shortest, max(shortest, longest - 1))
     half = (_WIDTH - (right - left)) / 2  # of the way on which nothing shows
     sway = rng.uniform(*_SWAYS)
     frequency = 2 * np.arcsin(half / sway) / duration
-    # Half a swing after the middle of one passage comes that of the next.
+    # The middles of two passages are half a period apart.
     soonest, latest = duration / 2 + 3, min(np.pi / frequency, num_frames - duration / 2 - 3)
     middle = rng.uniform(soonest, max(soonest, latest))
     turned = np.pi * rng.integers(2)
@@ -76,7 +76,7 @@ class Wall:
     """An upright wall in the middle of the world."""
 
     colours: NDArray[np.float64]
-    """(2, 3) RGB, 0..255: planks take turns."""
+    """Colours of the planks in turns, (2, 3) RGB, 0..255."""
 
     def paint(
         self,
@@ -88,10 +88,10 @@ class Wall:
         """Draw the wall over image (H, W, 3) and truth (H, W), in place.
 
         Args:
-            canvas: RGB.
-            ids: identity per pixel; those behind the wall become its own.
-            camera: world to image, (2, 3).
-            identity: of the wall; 0: background.
+            canvas: RGB image.
+            ids: identity per pixel; those behind the wall become the wall's.
+            camera: affine matrix from world to image, (2, 3).
+            identity: identity of the wall; 0: background.
         """
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [_WIDTH / 2, _HEIGHT / 2]
         corners = corners @ camera[:, :2].T + camera[:, 2]

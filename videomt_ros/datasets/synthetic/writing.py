@@ -1,4 +1,4 @@
-"""Synthetic scenes as data sets in the formats of YouTube-VIS, VIPSeg and VSPW.
+"""Writes synthetic scenes as data sets in the formats of YouTube-VIS, VIPSeg and VSPW.
 
 Their truth is exact: a pixel belongs to the shape that covers it. The background has no label, so
 VIPSeg and VSPW see it as void, unless it is of stuff: sky, ground and wall. Scenes are those of
@@ -23,7 +23,7 @@ from videomt_ros.datasets.rle import encode, rle_to_json
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 
 FPS = 10.0
-"""Rate that the videos are said to have, as that of the demo's camera."""
+"""Frame rate in the annotations, which is that of the demo's camera."""
 JPEG_QUALITY = 95
 START_NS = 1_700_000_000_000_000_000
 """Stamp of the first frame of a VSPW video, whose frames are named by their stamps."""
@@ -44,13 +44,13 @@ def write_dataset(
 
     Args:
         family: name of the family whose format is written, one of `FORMATS`.
-        out: new or empty folder. It appears once all is written.
-        num_videos: at least 1.
-        num_frames: of each video, at least 1.
-        seed: of the first scene.
-        progress: called with the number of videos written so far.
+        out: new or empty folder, which appears once everything is written.
+        num_videos: number of videos, at least 1.
+        num_frames: length of each video, at least 1.
+        seed: seed of the first scene.
+        progress: function that is called with the number of videos written so far.
         size: (height, width) of the images in pixels.
-        stuff: with sky, ground and walls, for VIPSeg and VSPW.
+        stuff: whether scenes have sky, ground and walls, for VIPSeg and VSPW.
         hidden_frames: fewest and most frames for which shapes vanish behind a wall; see `Scene`.
 
     Raises:
@@ -71,7 +71,7 @@ def write_dataset(
         Scene(seed + i, *size, num_frames, hidden_frames=hidden_frames, stuff=stuff)
         for i in range(num_videos)
     ]
-    # Beside the target, so that an end halfway leaves no data set that looks whole.
+    # Written beside the target, so that an interrupted run leaves no data set that looks whole.
     partial = out.with_name(f'.{out.name}.partial')
     if partial.exists():
         shutil.rmtree(partial)
@@ -184,7 +184,7 @@ def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None])
 
 
 def _names(scenes: list[Scene]) -> tuple[str, ...]:
-    """Of the classes that the scenes may hold."""
+    """Names of the classes that the scenes may have."""
     return ALL_NAMES if scenes[0].has_stuff else CLASS_NAMES
 
 
