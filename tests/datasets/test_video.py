@@ -93,7 +93,7 @@ def test_webcam_that_is_unplugged(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, 'VideoCapture', lambda index: open_file({0: path}[index]))
     source = open_source('0')
     assert isinstance(source, Webcam)
-    assert source.is_live and source.num_frames is None and source.fps == pytest.approx(12.5)
+    assert source.is_endless and source.num_frames is None and source.fps == pytest.approx(12.5)
     times = [frame.time_ns for frame in source.frames()]
     assert len(times) == 5 and times == sorted(times)
     assert source.notes == ['Webcam 0 stopped giving images.']

@@ -25,7 +25,7 @@ EXTRAS = {
     'jinja2': 'eval',
     'transformers': 'eval',
 }
-"""Modules that not every verb needs, and the extra of pip that brings each."""
+"""Extra of pip that installs each module which only some verbs need."""
 
 
 def find_verbs(folder: Path = Path(__file__).parent) -> dict[str, str]:
@@ -49,11 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; only its module is imported.
 
     Args:
-        argv: the verb and its arguments; those of the process if None.
+        argv: verb and arguments; None: those of the process.
 
     Returns:
-        The exit code: the verb's own, 1 after an error that the user can mend, which ends in one
-        line on stderr, 2 for wrong arguments, 130 after Ctrl-C.
+        Exit code: that of the verb, 1 after an error that the user can fix, which prints one line
+        on stderr, 2 for wrong arguments, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser('videomt', description='Live video segmentation with ids.')
@@ -73,14 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has what it wanted. Python would complain once
-        # more when it flushes stdout at its end.
+        # The reader of our output, such as `head`, has ended. Without this, Python would report
+        # the broken pipe once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
         if (error.name or '').startswith('videomt_ros') and error.name != 'videomt_ros.msg':
             raise
-        # Lightning names no module where TensorBoard is missing.
+        # Lightning's error names no module if TensorBoard is missing.
         what = f'needs the Python module {error.name}, which is not installed.'
         extra = EXTRAS.get((error.name or '').partition('.')[0])
         how = 'See "Install" in the README: extras of pip, or a sourced ROS workspace.'

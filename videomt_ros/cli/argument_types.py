@@ -1,4 +1,4 @@
-"""Numbers of the command line, checked where they are read."""
+"""Types of numbers for the options of the command line."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 
 
 def whole_number(text: str) -> int:
-    """A whole number of 0 or more."""
+    """Parse a whole number of 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f'expected a whole number of 0 or more, got {text!r}')
     return int(text)
 
 
 def count(text: str) -> int:
-    """A whole number of 1 or more."""
+    """Parse a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected a whole number of 1 or more, got {text!r}')
     return int(text)
 
 
 def number_from_zero(text: str) -> float:
-    """A number of 0 or more."""
+    """Parse a number of 0 or more."""
     value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f'expected a number of 0 or more, got {text!r}')
@@ -29,7 +29,7 @@ def number_from_zero(text: str) -> float:
 
 
 def positive_number(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')

@@ -1,4 +1,4 @@
-"""`videomt bag make` and `replay`: bags of a data set, and bags through the running node."""
+"""`videomt bag make` and `replay`: make bags of a data set, and play bags through the node."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ HELP = 'make bags of a data set with their truth, or play a bag through the runn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this verb."""
+    """Declare the subcommands and their options."""
     parts = parser.add_subparsers(metavar='make | replay', required=True)
 
     text = 'write each video of a data set as a rosbag2, with its truth beside it'
     make = parts.add_parser('make', help=text, description=text)
-    make.add_argument('--dataset', required=True, help='as for `videomt evaluate`')
+    make.add_argument(
+        '--dataset', required=True, help='name of the data set, as for `videomt evaluate`'
+    )
     make.add_argument('--root', type=Path, required=True, help='folder of the data set')
-    make.add_argument('--split', default='', help="default the data set's own")
+    make.add_argument('--split', default='', help="default: the data set's validation split")
     make.add_argument('--out', type=Path, required=True, help='folder for the bags')
     make.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
     make.add_argument(
@@ -32,42 +34,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='write sensor_msgs/CompressedImage on /camera/image_raw/compressed',
     )
     make.add_argument('--zstd', choices=('none', 'file', 'message'), default='none')
-    make.add_argument('--limit', type=count, help='the first so many videos')
+    make.add_argument(
+        '--limit', type=count, help='number of videos, from the first on; default: all'
+    )
     make.set_defaults(run=_make)
 
     text = 'play a bag through the real node, over ROS 2, and record what it publishes'
     replay = parts.add_parser('replay', help=text, description=text)
     replay.add_argument('bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag')
     replay.add_argument('--topic', default='', help='image topic of a bag that has several')
-    replay.add_argument('--model', required=True, help='whatever load_model takes')
-    replay.add_argument('--out', type=Path, required=True, help='new bag (mcap) of TrackArray')
+    replay.add_argument('--model', required=True, help='model name, checkpoint or hub repository')
+    replay.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='new bag (mcap) for the recorded TrackArray messages',
+    )
     pace = replay.add_mutually_exclusive_group()
     pace.add_argument(
-        '--rate', type=positive_number, default=1.0, help='times as fast as recorded; default 1'
+        '--rate',
+        type=positive_number,
+        default=1.0,
+        help='speed relative to the recording; default: 1',
     )
     pace.add_argument(
         '--every-frame',
         action='store_true',
-        help='as fast as it goes with no frame dropped: send each when the result of the one '
-        'before has come',
+        help='as fast as possible without dropping frames: each image is sent when the result of '
+        'the one before has arrived',
     )
     replay.add_argument(
         '--task',
         choices=('auto', 'instance', 'panoptic', 'semantic'),
         default='auto',
-        help='what to make of the model; auto is what it was trained for',
+        help='task to run the model for; auto is the one that it was trained for',
     )
     replay.add_argument('--params', type=Path, help='parameter file of the node')
     replay.set_defaults(run=_replay)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the part that was asked for.
+    """Run the subcommand that was chosen.
 
     Returns:
         0 once the bags are written.
     """
-    # A process that is told to end takes its children along, as after Ctrl-C.
+    # SIGTERM ends the child processes as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return args.run(args)
 
@@ -97,7 +109,7 @@ def _replay(args: argparse.Namespace) -> int:
         raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')
     if args.params is not None and not args.params.is_file():
         raise ValueError(f'Expected a parameter file, but there is no {args.params}.')
-    # A parameter file may have a say where the user has none.
+    # Without --task, a task in the parameter file stays in force.
     task = {} if args.task == 'auto' else {'task': args.task}
     source = BagImages(args.bag, args.topic)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +117,7 @@ def _replay(args: argparse.Namespace) -> int:
         # The file in a bag's folder is named after the folder.
         bag = Path(scratch, 'bag', args.out.name)
         bag.parent.mkdir()
-        # Its images come as fast as the node takes them, if none may be dropped.
+        # With --every-frame images are sent as fast as the node takes them.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
         run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, is_endless=False)
         run.execute(

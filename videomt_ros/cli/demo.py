@@ -1,4 +1,4 @@
-"""`videomt demo`: camera, segmenter and recorder as three processes that talk over ROS 2."""
+"""`videomt demo`: run camera, segmenter and recorder as three processes over ROS 2."""
 
 from __future__ import annotations
 
@@ -19,44 +19,49 @@ if TYPE_CHECKING:
 HELP = 'segment and track a scene, video, webcam or bag, live over ROS 2'
 
 _SCENE_FRAMES = 300
-_FILE_SECONDS, _LIVE_SECONDS = 60.0, 20.0
+_FILE_SECONDS, _WEBCAM_SECONDS = 60.0, 20.0
 _RESULTS = ('overlay.mp4', 'contact_sheet.png', 'tracks.jsonl')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this verb."""
+    """Declare the options of this verb."""
     parser.add_argument(
         '--source',
         default='synthetic',
         help="'synthetic', a video file, the index of a webcam, or a bag (rosbag2 folder, .mcap, "
-        '.db3); default synthetic',
+        '.db3); default: synthetic',
     )
     parser.add_argument('--topic', default='', help='image topic of a bag that has several')
     parser.add_argument(
         '--model',
         default='demo',
-        help='whatever load_model takes; default the demo model. The synthetic scene has sky, '
-        'ground and walls if the model knows any of these, as demo_panoptic does',
+        help='model name, checkpoint or hub repository; default: demo. The synthetic scene has '
+        'sky, ground and walls if the model knows any of these, as demo_panoptic does',
     )
     parser.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for the results'
     )
-    # Six objects of five classes, of which some are born late, and some leave and return.
-    parser.add_argument('--seed', type=whole_number, default=29, help='of the synthetic scene')
+    # Scene 29 has six shapes of five classes; some appear late, and some leave and return.
     parser.add_argument(
-        '--frames', type=whole_number, default=0, help='end after so many; default: no limit'
+        '--seed', type=whole_number, default=29, help='seed of the synthetic scene'
+    )
+    parser.add_argument(
+        '--frames',
+        type=whole_number,
+        default=0,
+        help='number of frames to play; default: no limit',
     )
     parser.add_argument(
         '--seconds',
         type=positive_number,
-        help=f'end after so much of the source; default {_FILE_SECONDS:.0f}, '
-        f'of a webcam {_LIVE_SECONDS:.0f}',
+        help=f'seconds of the source to play; default: {_FILE_SECONDS:.0f}, '
+        f'for a webcam {_WEBCAM_SECONDS:.0f}',
     )
     parser.add_argument(
         '--rate',
         type=positive_number,
         default=0.0,
-        help="frames in a second; default the source's own",
+        help='frames per second; default: those of the source',
     )
 
 
@@ -71,16 +76,16 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.evaluation.report.demo import build_report
     from videomt_ros.rig.run import RigRun
 
-    # A process that is told to end takes its children along, as after Ctrl-C.
+    # SIGTERM ends the child processes as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stuff = args.source == 'synthetic' and _knows_stuff(args.model)
     source = open_source(args.source, args.topic, args.seed, args.frames or _SCENE_FRAMES, stuff)
     args.out.mkdir(parents=True, exist_ok=True)
-    # In the folder itself, so that complete results are moved into place at once.
+    # Within the output folder, so that complete results are renamed instead of copied.
     with tempfile.TemporaryDirectory(prefix='.run-', dir=args.out) as scratch:
         recording = Recording(Path(scratch, 'recording'))
         played = _Played(args, source, stuff)
-        run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_live)
+        run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_endless)
         run.execute(
             {'model': args.model},
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],
@@ -100,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _knows_stuff(model: str) -> bool:
-    """Whether a synthetic scene has sky, ground and walls: if the model knows any of these."""
+    """Tell whether the model has classes of stuff, which the synthetic scene then shows."""
     from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
     from videomt_ros.model import CheckpointError
     from videomt_ros.model.checkpoint import load_config
@@ -108,24 +113,24 @@ def _knows_stuff(model: str) -> bool:
     try:
         known = load_config(model).class_names
     except CheckpointError:
-        return False  # the segmenter will say what is wrong
+        return False  # the segmenter will report the error
     return not set(known).isdisjoint(STUFF_NAMES)
 
 
 class _Played:
-    """The source, and how much of it is played, at which rate."""
+    """The source with the part of it that is played, and its rate."""
 
     def __init__(self, args: argparse.Namespace, source: Source, stuff: bool) -> None:
         self._args, self._source, self._stuff = args, source, stuff
         self.fps = args.rate or source.fps
         self._seconds = args.seconds or 0.0
         if not self._seconds and args.source != 'synthetic':
-            self._seconds = _LIVE_SECONDS if source.is_live else _FILE_SECONDS
+            self._seconds = _WEBCAM_SECONDS if source.is_endless else _FILE_SECONDS
 
     def camera_args(self) -> list[str]:
-        """Arguments of `rig.camera`."""
+        """Build the arguments of `rig.camera`."""
         args = self._args
-        # The topic that was chosen here, lest the camera choose again.
+        # Names the topic that was chosen here, so that the camera takes the same one.
         return [
             *('--source', args.source, '--topic', self._source.topic),
             *('--seed', str(args.seed), '--scene-frames', str(args.frames or _SCENE_FRAMES)),
@@ -135,7 +140,7 @@ class _Played:
         ]
 
     def num_expected(self) -> int | None:
-        """Frames that the camera will send, as far as it is known."""
+        """Return the number of frames that the camera will send; None if it is not known."""
         args, source = self._args, self._source
         limits = [n for n in (source.num_frames, args.frames) if n]
         if self._seconds:
@@ -143,10 +148,10 @@ class _Played:
         return min(limits, default=None)
 
     def in_words(self) -> str:
-        """The source, and how much of it."""
+        """Describe the source and the part of it that is played."""
         source, expected = self._source, self.num_expected()
         at_rate = f', here {self._args.rate:.4g}' if self._args.rate else ''
-        if source.is_live:
+        if source.is_endless:
             return f'{source.description}, for {self._seconds:.4g} s (Ctrl-C ends it earlier)'
         if expected and source.num_frames and expected < source.num_frames:
             return f'the first {expected / source.fps:.4g} s of {source.description}{at_rate}'
@@ -154,7 +159,7 @@ class _Played:
 
 
 def _write_results(out: Path, recording: Recording, run: RigRun, title: str) -> None:
-    """Complete the files beside the recording, then move all of them into place."""
+    """Write the remaining files beside the recording, then move all into place."""
     from videomt_ros.evaluation.report.contact_sheet import write_contact_sheet
     from videomt_ros.evaluation.report.demo import write_tracks
 

@@ -1,4 +1,4 @@
-"""`videomt evaluate`: a model on a data set, by the published protocol and as a robot sees it."""
+"""`videomt evaluate`: score a model on a data set, in the modes published and live."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELP = 'score a model on a data set, and write the result files of its benchmark
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument('--model', help='whatever load_model takes')
+    parser.add_argument('--model', help='model name, checkpoint or hub repository')
     parser.add_argument(
         '--dataset',
         help='ytvis2019, ytvis2021, ytvis2022, ovis, vipseg, vspw, coco or coco_panoptic',
@@ -43,14 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="published: the paper's protocol, which sees the whole video; live: frame by frame, "
         "with the ids of the node's tracker; default: both, in one pass",
     )
-    parser.add_argument('--limit', type=count, help='only the first so many videos')
+    parser.add_argument(
+        '--limit', type=count, help='number of videos, from the first on; default: all'
+    )
     parser.add_argument(
         '--out',
         type=Path,
         help='folder for results, figures and report; default: out/evaluate/MODEL-DATASET',
     )
     parser.add_argument(
-        '--resume', action='store_true', help='go on with the finished videos of the folder'
+        '--resume', action='store_true', help='keep the videos that are finished in the folder'
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
     parser.add_argument(
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Argument type: name and value of a stream setting; lists are separated by commas."""
+    """Parse the name and value of a stream setting; lists are separated by commas."""
     name, separator, value = text.partition('=')
     if not name or not separator:
         raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
@@ -112,10 +114,10 @@ def main(args: argparse.Namespace) -> int:
     net = load_model(args.model).to(device, choose_precision(args.precision, device))
     modes = MODES if args.mode == 'both' else (args.mode,)
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
-    # A file, or a repository of the hub, is known by its name too.
+    # A file or a hub repository may have the name of a preset, too.
     preset = find_preset(net.config.name)
     paper_score = preset.paper_score if preset else {}
-    with joined_group() as shard, told_to_resume(out):
+    with joined_group() as shard, resume_hint(out):
         metrics = evaluate(
             dataset,
             net,
@@ -140,8 +142,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def told_to_resume(out: Path) -> Iterator[None]:
-    """Where a full disk or Ctrl-C ends a run that has begun, say how to go on."""
+def resume_hint(out: Path) -> Iterator[None]:
+    """Tell how to resume a run that a full disk or Ctrl-C ends."""
     hint = f'What is finished is in {out}; --resume goes on from there.'
     try:
         yield
@@ -155,14 +157,14 @@ def told_to_resume(out: Path) -> Iterator[None]:
 
 
 def find_preset(name: str) -> Preset | None:
-    """The preset of this name, if there is one."""
+    """Load the preset of this name; None if there is none."""
     from videomt_ros.model.presets import load_preset, preset_names
 
     return load_preset(name) if name in preset_names() else None
 
 
 def about(device: Any) -> dict[str, str]:
-    """Hardware and libraries that the figures come from."""
+    """Describe the hardware and the libraries that the figures come from."""
     from videomt_ros.speed.machine import hardware, versions
 
     return {'hardware': hardware(device), 'versions': versions('torch', 'timm')}
@@ -171,7 +173,7 @@ def about(device: Any) -> dict[str, str]:
 def print_result(
     metrics: Mapping[str, Any], modes: Sequence[str], paper_score: Mapping[str, Any], out: Path
 ) -> int:
-    """Print what came of it, the path of the report last."""
+    """Print figures and failures, and the path of the report last."""
     run, failures = metrics['run'], metrics['failures']
     if run['num_resumed']:
         print(f'{run["num_resumed"]} of {run["num_videos"]} videos were finished before')
@@ -202,7 +204,7 @@ def print_result(
 def table(
     metrics: Mapping[str, Any], modes: Sequence[str], paper_score: Mapping[str, Any]
 ) -> list[str]:
-    """Rows of figures: each mode, in percent, beside what the model's authors report."""
+    """Build the rows of figures: each mode, in percent, beside the paper's scores."""
     from videomt_ros.evaluation.families import family_of
 
     columns = [mode for mode in modes if mode in metrics]
@@ -227,7 +229,7 @@ def table(
 
 
 def shown(name: str, value: float | None) -> str:
-    """A figure for a person: counts as they are, fractions in percent."""
+    """Format a figure: counts as they are, fractions in percent."""
     from videomt_ros.evaluation.figures import as_text
 
     return as_text(name, value)

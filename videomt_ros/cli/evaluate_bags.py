@@ -1,4 +1,4 @@
-"""The part of `videomt evaluate` that is about bags, and about time."""
+"""Bags and real time in `videomt evaluate`: their options, checks and lines of output."""
 
 from __future__ import annotations
 
@@ -15,40 +15,43 @@ if TYPE_CHECKING:
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Declare the options for bags and for real time."""
     bags = parser.add_argument_group('bags, in place of --dataset and --root')
     bags.add_argument('--bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag with images')
     bags.add_argument(
         '--results-bag',
         type=Path,
-        help='bag of the lists of tracks that a node sent; needs no --model. With --bag beside '
-        'it, labels may have other stamps than images, and the report has pictures',
+        help='bag of the lists of tracks that a node published; needs no --model. With --bag as '
+        'well, labels may have other stamps than images, and the report has pictures',
     )
-    bags.add_argument('--topic', default='', help='of a bag that has several that fit')
+    bags.add_argument('--topic', default='', help='topic to read, if a bag has several that fit')
     bags.add_argument(
-        '--truth', type=Path, help='with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder'
+        '--truth',
+        type=Path,
+        help='labels with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder',
     )
-    clock = parser.add_argument_group('score on the clock, beside the others')
+    clock = parser.add_argument_group('score in real time, beside the others')
     clock.add_argument(
         '--real-time',
         type=positive_number,
         metavar='FACTOR',
-        help='score each frame against the newest result there is at its moment, if the video '
-        'runs so many times as fast as it was recorded',
+        help='score each frame against the newest result at its time, with the video played '
+        'FACTOR times as fast as it was recorded',
     )
     clock.add_argument(
         '--latency-ms',
         type=number_from_zero,
         metavar='L',
-        help='processing time of a frame for --real-time (1 if not given); default: as measured',
+        help='processing time of a frame in ms for --real-time (1 if not given); '
+        'default: as measured',
     )
 
 
 def check_sources(args: argparse.Namespace) -> None:
-    """See that one source was named, with all that belongs to it.
+    """Check that exactly one source was named, with the options that it needs.
 
     Raises:
-        ValueError: says what is missing, or too much.
+        ValueError: options are missing or contradict each other.
     """
     is_bag = args.bag is not None or args.results_bag is not None
     if is_bag and (args.dataset is not None or args.root is not None):
@@ -73,10 +76,10 @@ def check_sources(args: argparse.Namespace) -> None:
 
 
 def open_bag(args: argparse.Namespace) -> Dataset:
-    """The bag of --bag as a data set."""
+    """Open the bag of --bag as a data set."""
     from videomt_ros.datasets.bags.dataset import bag_dataset
 
-    # Of two bags the topic is that of the results.
+    # With two bags, --topic names the topic of the results.
     topic = '' if args.results_bag is not None else args.topic
     return bag_dataset(args.bag, topic, args.truth)
 
@@ -85,7 +88,7 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """Score --results-bag.
 
     Returns:
-        What metrics.json holds, and its folder.
+        Content of metrics.json, and its folder.
     """
     from videomt_ros.datasets.bags.dataset import BagVideo
     from videomt_ros.evaluation.results_bag import evaluate_results_bag
@@ -100,7 +103,7 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 
 def real_time_of(args: argparse.Namespace) -> RealTime | None:
-    """What was asked for of the clock."""
+    """Build the settings of the score in real time; None if it was not asked for."""
     from videomt_ros.evaluation.real_time import RealTime
 
     if args.real_time is None and args.latency_ms is None:
@@ -109,14 +112,14 @@ def real_time_of(args: argparse.Namespace) -> RealTime | None:
 
 
 def note_lines(metrics: Mapping[str, Any], modes: tuple[str, ...]) -> Iterator[str]:
-    """Each note once."""
+    """Yield each note once."""
     notes = [note for mode in modes for note in metrics.get(mode, {}).get('notes', ())]
     for note in dict.fromkeys([*metrics['run']['notes'], *notes]):
         yield f'Note: {note}'
 
 
 def real_time_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """The score on the clock, and how it falls with the latency."""
+    """Yield the score in real time, and those at other latencies."""
     from videomt_ros.evaluation.figures import as_text
 
     if (clocked := metrics.get('real_time')) is None:

@@ -1,4 +1,4 @@
-"""`videomt score`: score result files that anyone produced, without network and torch."""
+"""`videomt score`: score result files of any origin, without a network and torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def finite(text: str) -> float:
-    """Argument type: a number, but neither infinite nor NaN, which nothing would reach."""
+    """Parse a finite number; no score would reach an infinite one or NaN."""
     with suppress(ValueError):
         if math.isfinite(value := float(text)):
             return value
@@ -66,7 +66,7 @@ def finite(text: str) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Score, print a table, and write the file; the last line is the figure that ranks models."""
+    """Score, print a table, and write the file; the last line is the main figure."""
     from tqdm import tqdm
 
     from videomt_ros.datasets.json_files import write_json
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     for note in report.notes:
         print(f'note: {note}')
     if args.json:
-        # The figures stand at the top as well, under their own names.
+        # The figures are at the top level, too, under their own names.
         write_json(args.json, report.figures | report.to_json(), indent=1)
     main_figure = FAMILIES[report.family].main_figure
     print(f'{main_figure} {as_text(main_figure, report.figures[main_figure])}')
@@ -112,7 +112,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _table(report: ScoreReport) -> str:
-    """Figures in groups, hundredfold but for counts; with what they mean, where there is room."""
+    """Format the figures in groups, in percent but for counts, with their meanings."""
     from videomt_ros.evaluation.families import figure_groups
     from videomt_ros.evaluation.figures import as_text
 
@@ -138,7 +138,7 @@ def _table(report: ScoreReport) -> str:
 
 
 def _columns(report: ScoreReport) -> Mapping[str, Figures]:
-    """Figures by the title of their column."""
+    """Return the figures by the title of their column."""
     if report.parts:
         return {'mean': report.figures, **report.parts}
     sides: dict[str, Figures] = {'all': {}, 'things': {}, 'stuff': {}}

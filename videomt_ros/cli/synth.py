@@ -12,40 +12,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
     from videomt_ros.datasets.synthetic.writing import FORMATS
 
-    parser.add_argument('--format', choices=tuple(FORMATS), required=True, help='of the files')
-    parser.add_argument('--videos', type=int, required=True, help='how many')
+    parser.add_argument(
+        '--format', choices=tuple(FORMATS), required=True, help='format of the files'
+    )
+    parser.add_argument('--videos', type=int, required=True, help='number of videos')
     parser.add_argument('--out', type=Path, required=True, help='new or empty folder')
-    parser.add_argument('--frames', type=int, default=40, help='of each video; default: 40')
+    parser.add_argument('--frames', type=int, default=40, help='frames of each video; default: 40')
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         default=(384, 480),
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the images in pixels; default: 384 480',
+        help='size of the images in pixels; default: 384 480',
     )
     parser.add_argument(
         '--seed',
         type=int,
         default=0,
-        help='of the first scene; the next ones count up; default: 0',
+        help='seed of the first scene; the next ones count up; default: 0',
     )
     parser.add_argument(
         '--stuff',
         action='store_true',
-        help='with sky, ground and walls, which have labels; for vipseg and vspw',
+        help='draw sky, ground and walls, which have labels; for vipseg and vspw',
     )
     parser.add_argument(
         '--hidden-frames',
         type=int,
         nargs=2,
         metavar=('FEWEST', 'MOST'),
-        help='shapes vanish behind a wall for so many frames, again and again; default: no wall',
+        help='let shapes vanish behind a wall for FEWEST to MOST frames; default: no wall',
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the data set, and say how it is evaluated."""
+    """Write the data set, and print the command that evaluates a model on it."""
     from tqdm import tqdm
 
     from videomt_ros.datasets.synthetic.writing import FORMATS, write_dataset

@@ -14,7 +14,7 @@ from videomt_ros.datasets.video import VideoFile, Webcam
 class SyntheticSource:
     """A `Scene` played as a camera of 480 x 384 pixels."""
 
-    is_live = False
+    is_endless = False
     topic = ''
 
     def __init__(self, seed: int, num_frames: int, fps: float = 10.0, stuff: bool = False) -> None:

@@ -27,8 +27,8 @@ class Source(Protocol):
 
     fps: float
     """Usual number of images per second."""
-    is_live: bool
-    """Whether images come from a camera in real time, so that they cannot be read faster."""
+    is_endless: bool
+    """Whether the source is a camera, which has no end and gives images in real time."""
     topic: str
     """Image topic of a bag; empty for other sources."""
     notes: list[str]

@@ -29,7 +29,7 @@ class VideoError(ValueError):
 class VideoFile:
     """A video file, played by its own time stamps; see `datasets.source.Source`."""
 
-    is_live = False
+    is_endless = False
     topic = ''
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class VideoFile:
 class Webcam:
     """A camera of this machine; see `datasets.source.Source`."""
 
-    is_live = True
+    is_endless = True
     topic = ''
     num_frames = None
 

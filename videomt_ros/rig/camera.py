@@ -143,7 +143,7 @@ def _paced(source: Source, playback: Playback) -> Iterator[SourceFrame]:
         is_late = bool(playback.seconds and elapsed_s >= playback.seconds)
         if is_late or (playback.frames and number >= playback.frames):
             return
-        if not source.is_live:
+        if not source.is_endless:
             after_s = number / playback.rate if playback.rate else elapsed_s / playback.speed
             time.sleep(max(0.0, start_s + after_s - time.monotonic()))
         yield frame

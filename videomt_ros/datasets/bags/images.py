@@ -43,7 +43,7 @@ class BagImages:
     the images' own stamps are given beside. See `datasets.source.Source`.
     """
 
-    is_live = False
+    is_endless = False
 
     def __init__(self, path: Path, topic: str = '') -> None:
         """Open the bag, choose the topic, and read its first images.

@@ -58,35 +58,35 @@ class ThingScores:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The result of a live run."""
+    """Counts, latencies and scores of a demo run."""
 
     sent: int
-    """Frames that the camera published."""
+    """Number of frames that the camera published."""
     received: int
-    """Of these, frames that the segmenter took from the middleware."""
+    """Number of these frames that the segmenter received from the middleware."""
     processed: int
-    """Of these, frames whose results it published."""
+    """Number of these frames whose results it published."""
     dropped: int
-    """Frames that it left out because a newer one had come."""
+    """Number of frames that it left out because a newer one had arrived."""
     rejected: int
-    """Frames that it could not use, or on which inference failed."""
+    """Number of frames that it could not use, or on which inference failed."""
     kept: int
-    """Frames whose list of tracks arrived at the recorder."""
+    """Number of frames whose list of tracks arrived at the recorder."""
     unknown: int
-    """Lists of tracks of images that the camera did not report as sent; in no other figure."""
+    """Number of track lists for images that the camera did not report as sent."""
     latency_p50_ms: float
     """Median time from the image's stamp to the arrival of its tracks at the recorder."""
     latency_p95_ms: float
     track_ids: tuple[int, ...]
-    """Every id that was seen with pixels."""
+    """Ids of all tracks that had pixels."""
     scores: ThingScores | None
     """Agreement of the things with the truth, over the frames kept; None where there is none."""
     stuff_iou: float | None
-    """IoU of sky, ground and walls over all pixels of these frames, mean over those that ever
-    are in view; None where the truth has no stuff."""
+    """Mean IoU of sky, ground and walls over all pixels of these frames, of those that are ever in
+    view; None if the truth has no stuff."""
 
     def table(self) -> str:
-        """The report for a person, one figure a line."""
+        """Format the report, one figure per line."""
         lost = self.sent - self.received
         rows = [
             ('frames sent', f'{self.sent}', ''),
@@ -167,13 +167,13 @@ def build_report(
 
 
 class _Agreement:
-    """Agreement of tracks with a scene: of things one by one, of stuff class by class."""
+    """Compares tracks with a scene: things one by one, stuff class by class."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._overlaps: list[FrameOverlap] = []
         self._same_class: list[FrameOverlap] = []
-        """As _overlaps, with an IoU of 0 for pairs whose classes differ."""
+        """Overlaps with an IoU of 0 for pairs whose classes differ."""
         self._semantic = SemanticQuality(len(ALL_NAMES) + 1)
 
     def update(
@@ -198,7 +198,7 @@ class _Agreement:
             self._semantic.update(_semantic(true_ids, true_classes) + 1, _semantic(ids, classes))
 
     def thing_scores(self) -> ThingScores:
-        """Scores of the things over all frames so far."""
+        """Compute the scores of the things over all frames so far."""
         # One sequence for all classes: a track of another class still finds a thing.
         any_class, same_class = (
             clear([TrackSequence('scene', 0, frames)])
@@ -215,7 +215,7 @@ class _Agreement:
         )
 
     def stuff_iou(self) -> float | None:
-        """See `DemoReport`."""
+        """Mean IoU of the stuff that is ever in view; None if the truth has none."""
         per_class = self._semantic.result().per_class
         found = [per_class[k]['IoU'] for k in range(len(CLASS_NAMES), len(ALL_NAMES))]
         seen = [iou for iou in found if iou is not None]
@@ -252,7 +252,7 @@ def _overlap(
 
 
 def _matched_iou(overlap: FrameOverlap) -> float:
-    """Sum of IoU over the pairs of a one-to-one matching of things and tracks.
+    """Sum the IoU over the pairs of a one-to-one matching of things and tracks.
 
     As many things as possible are matched with an IoU of 1/2; the others go to the track that
     makes the sum largest.
@@ -268,7 +268,7 @@ def _share(part: float, whole: int) -> float:
 
 
 def _semantic(ids: NDArray[np.uint16], classes: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Class of each pixel (H, W)."""
+    """Return the class of each pixel, (H, W)."""
     table = np.full(2**16, _UNKNOWN, np.uint8)
     for identity, class_id in classes.items():
         table[identity] = class_id
