@@ -25,7 +25,7 @@ def clip():
 
 @pytest.fixture(scope='session')
 def port():
-    """The network of transformers, tiny, with random weights."""
+    """Build a tiny network of transformers with random weights."""
     from transformers import VideomtConfig, VideomtForUniversalSegmentation
 
     config = VideomtConfig(
@@ -54,7 +54,7 @@ def folder(port, tmp_path):
 
 @pytest.fixture(params=['original DINOv2', 'original DINOv3', 'transformers', 'own'])
 def breakable(request, tmp_path, tiny_config):
-    """A file of each layout: its tensors, and a function that saves them again and loads."""
+    """Write a file of each layout; return its tensors and a function to save and load them."""
     layout = request.param
     if layout == 'transformers':
         folder = request.getfixturevalue('folder')

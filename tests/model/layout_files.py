@@ -12,7 +12,7 @@ ENCODER = 'backbone.encoder.backbone.'
 
 
 def build(config):
-    """A network with random weights that are large enough to matter everywhere."""
+    """Build a network with random weights that are large enough to matter everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = VidEoMT(config).eval()
@@ -28,7 +28,7 @@ def outputs(net, clip):
 
 
 def dinov2_names(net):
-    """State of a DINOv2 network as the original saves it."""
+    """Name the tensors of a DINOv2 network as the original saves them."""
     state = {
         f'backbone.{key}'.replace('backbone.backbone.vit.', ENCODER): value
         for key, value in net.state_dict().items()
@@ -39,7 +39,7 @@ def dinov2_names(net):
 
 
 def dinov3_names(net):
-    """State of a DINOv3 network as the original saves it; q, k and v are apart."""
+    """Name the tensors of a DINOv3 network as the original saves them, with q, k and v apart."""
     renamed = {}
     for key, value in dinov2_names(net).items():
         for ours, theirs in (
@@ -65,7 +65,7 @@ def dinov3_names(net):
 
 
 def edit(name, change):
-    """A change of a JSON file in a folder."""
+    """Make a function that changes a JSON file in a folder."""
 
     def apply(folder):
         values = json.loads((folder / name).read_text())

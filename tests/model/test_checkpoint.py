@@ -43,7 +43,7 @@ def test_a_source_that_is_not_there(source, fault, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
 def test_a_loaded_network_is_a_built_one(tmp_path, tiny_config, clip, family):
-    """Loading skips the random start; what no file holds must be there all the same."""
+    """Loading skips the random weights, but what no file holds must be computed all the same."""
     config = replace(tiny_config, family=family)
     net = build(config)
     save_model(net, tmp_path / 'mine.safetensors')

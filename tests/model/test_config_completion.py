@@ -102,7 +102,7 @@ def test_class_names_that_nobody_gave(tmp_path, tiny_config, caplog):
 
 
 def test_what_may_hold_stuff_is_asked_for_its_task_and_size(tmp_path, tiny_config):
-    """VIPSeg and VSPW, or what was trained further from them, would load as instances at 448."""
+    """VIPSeg and VSPW models, and those trained from them, would load as instances at 448."""
     path = tmp_path / 'mine.pth'
     for changes in (
         {'num_classes': 124, 'class_names': (), 'thing_classes': ()},

@@ -1,4 +1,4 @@
-"""Downloads with the real huggingface_hub, from a server here that speaks like the hub."""
+"""Downloads with the real huggingface_hub, from a local server that answers like the hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Hub(BaseHTTPRequestHandler):
 
     root = None
     busy_for = 2
-    """Requests for a file of tue-mps; the client warns from the second on."""
+    """Number of requests for a file of tue-mps to refuse; the client warns of the second."""
 
     def log_message(self, *_):
         pass
@@ -144,7 +144,7 @@ def test_downloads_are_real_cached_and_refused_in_one_line(root, tmp_path):
     whole, shards, ovis, gone, gated, bare, vspw = load(root, tmp_path / 'home', *sources, *closed)
     assert whole == ['whole', ['circle', 'square']]
     assert shards == ['shards', ['circle', 'square']]
-    assert 'expected weights of VidEoMT' in ovis[1]  # it came, and is what the server has
+    assert 'expected weights of VidEoMT' in ovis[1]  # the file was downloaded
     assert 'the hub has no such repository, or it is private' in gone[1]
     assert 'its owner gives access on request' in gated[1]
     assert 'has no config.json. Its files load by name: videomt-dinov2-base' in bare[1]

@@ -38,7 +38,7 @@ def test_original_dinov2_file(tmp_path, net, clip, wrapped, zipped):
 
 
 def test_original_dinov3_file_equals_transformers_layers(tmp_path, tiny_config, clip):
-    """The original runs DINOv3 with transformers' layers; so does this reference."""
+    """The original runs DINOv3 with layers of transformers, and so does this reference."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
     config = replace(tiny_config, family='dinov3', norm_queries=True)
@@ -145,7 +145,7 @@ def test_every_missing_unknown_and_misshapen_key_is_named_at_once(breakable):
 
 
 def test_any_one_missing_tensor_is_named(breakable):
-    """Above all those that sizes are read from."""
+    """The missing tensors are those that sizes are read from, above all."""
     tensors, load = breakable
     read = re.compile(
         r'cls_token|proj(ection)?\.weight|pos|\.0\.mlp\.(fc1|up_proj)|q\.weight|query|class_'

@@ -1,4 +1,4 @@
-"""The shipped presets, and weights that load by their names out of a cache laid out here."""
+"""The shipped presets, and weights that load by name from a cache that the test writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMMIT = '0' * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The hub's cache, empty, and the hub out of reach; gives the folder of a repository."""
+    """Empty the hub's cache and cut off the hub; return what makes the folder of a repository."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
@@ -55,7 +55,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def write_original(path: Path, config: VidEoMTConfig) -> None:
-    """A file of the original's layout, zeros in every tensor, small whatever the sizes."""
+    """Write a small file of the original's layout with zeros in tensors of any size."""
     layout = DINOV2 if config.family == 'dinov2' else DINOV3
     with torch.device('meta'):
         targets = VidEoMT(config).state_dict()
@@ -64,7 +64,7 @@ def write_original(path: Path, config: VidEoMTConfig) -> None:
         names = layout.file_keys(key)
         first, *rest = value.shape
         for name in names:
-            # One number seen as a whole tensor: only that one is written.
+            # One number, expanded to the shape of the tensor: only that one is written.
             state[name] = torch.zeros(1).expand(first // len(names), *rest)
     state['backbone.attn_mask_probs'] = torch.ones(config.num_query_blocks)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def test_a_published_checkpoint_loads_by_name(cache, name):
     preset = load_preset(name)
     told = preset.config()
     assert told.num_query_blocks == (4 if 'large' in name else 3)
-    # Two blocks stand for all, which the file then tells.
+    # Two blocks are enough, since the file tells how many it has.
     config = replace(told, depth=2, num_query_blocks=1)
     write_original(cache(preset.source) / preset.file, config)
     checkpoint = read_checkpoint(name)
@@ -147,7 +147,7 @@ def test_a_converted_repository_loads_by_its_hub_name(cache):
 
 
 def test_the_classes_of_converted_vipseg_weights_come_from_the_preset():
-    """Their config.json lists the names by data set id, the head has things first."""
+    """Their config.json lists the names by data set id, but the head has things first."""
     preset = load_preset('videomt-dinov2-large-vipseg')
     settings = {**preset.settings, 'class_names': load_preset_classes('vspw')}
     del settings['thing_classes']
@@ -202,7 +202,7 @@ def test_the_demo_model_is_a_shipped_file(tmp_path, monkeypatch, tiny_net):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """A copy of `models/` to spoil."""
+    """Copy `models/`, so that a test can damage files in it."""
     shutil.copytree(resource('models'), tmp_path / 'shipped' / 'models')
     monkeypatch.setattr(presets, 'resource', (tmp_path / 'shipped').joinpath)
     return tmp_path / 'shipped' / 'models'

@@ -1,4 +1,4 @@
-"""ViT weights of timm in our backbone, against timm's own models on the same files."""
+"""Pretrained ViTs of timm in our backbone, compared with timm's own models on the same files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPENAI = {
 
 
 def random_vit(name, **arguments):
-    """A model of timm at a tiny size, with random weights in every tensor."""
+    """Build a model of timm at a tiny size, with random weights in every tensor."""
     torch.manual_seed(0)
     vit = timm.create_model(name, num_classes=0, dynamic_img_size=True, **SIZES, **arguments)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_features_are_those_of_timm_on_the_same_file(tmp_path, family, patch_siz
 def test_a_file_of_the_authors_of_dinov2_is_read_as_well(tmp_path):
     vit = random_vit('vit_small_patch14_reg4_dinov2', img_size=64, patch_size=16, global_pool='')
     tensors = dict(vit.state_dict())
-    # Theirs has one table for the class token and the patches, and a token for masked ones.
+    # The authors have one table for class token and patches, and a token for masked patches.
     of_class = torch.randn(1, 1, 32)
     tensors['cls_token'] = tensors['cls_token'] - of_class
     tensors['pos_embed'] = torch.cat([of_class, tensors['pos_embed']], dim=1)

@@ -1,4 +1,4 @@
-"""Published weights, where VIDEOMT_WEIGHTS names a folder that holds some of them."""
+"""Published weights, in case VIDEOMT_WEIGHTS names a folder that holds some of them."""
 
 from __future__ import annotations
 

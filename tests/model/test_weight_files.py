@@ -1,4 +1,4 @@
-"""Files of other kinds, cut short, damaged or with code inside: each says what it is."""
+"""Errors for files of other kinds, cut short, damaged or with code inside."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_truncated_file_says_so(tmp_path, net, folder, kind, keep):
 
 
 class Payload:
-    """Runs a command when an ordinary unpickler reads it."""
+    """An object that runs a command when an ordinary unpickler reads it."""
 
     def __init__(self, path):
         self.path = path
