@@ -1,1 +1,1 @@
-"""Pages, charts and pictures that tell what was found."""
+"""Reports for people: the page of an evaluation, its charts and pictures, and demo tables."""

@@ -1,8 +1,8 @@
-"""Charts of the report as SVG in the page itself: a curve, and what happens along a video.
+"""Charts of the report as inline SVG: line charts, and timelines of a video.
 
 The strings are whole elements with all text escaped. Colours and fonts come from page.css by
-class name, so that a chart follows the page into the dark and onto paper; nothing in a chart has
-an id, so that any number of them share a page.
+class name, so that a chart follows the page into dark mode and onto paper. No element has an
+id, so that any number of charts can share a page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 
 _WIDTH, _HEIGHT = 380, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 44
-"""Of a line chart and its margins, in units of its view box."""
+"""Size of a line chart and its margins, in units of its view box."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Line:
 
     name: str
     points: Sequence[tuple[float, float]]
-    """(x, y) in the units of the axes."""
+    """Points (x, y) in the units of the axes."""
     style: str
-    """Class name in page.css, for its colour and its dashes."""
+    """Class name in page.css, which sets colour and dashes."""
     marked: bool = False
-    """True where points were measured, each of which gets a dot."""
+    """Whether each point gets a dot, as measured points do."""
 
 
 def line_chart(
@@ -41,12 +41,12 @@ def line_chart(
     """Draw curves over axes that begin at 0.
 
     Args:
-        lines: in the order of drawing; the page names them in a legend of its own.
-        alt: what the chart shows, for those who do not see it.
-        x_label: of the axis, with its unit.
-        y_label: as above.
+        lines: curves in the order of drawing; the legend is up to the page.
+        alt: description of the chart for people who cannot see it.
+        x_label: label of the x axis, with its unit.
+        y_label: label of the y axis, with its unit.
         x_max: largest x, more than 0.
-        y_max: as above.
+        y_max: largest y, more than 0.
 
     Returns:
         An svg element.
@@ -86,15 +86,15 @@ def line_chart(
 def timeline(
     num_frames: int, events: Iterable[tuple[int, str]], shown: Iterable[int], alt: str
 ) -> str:
-    """Draw what happens along a video: a bar for each event, a square for each frame shown.
+    """Draw the timeline of a video: a bar for each event, a square for each frame shown.
 
-    It is as wide as its place on the page, and its letters keep their size on a phone.
+    The drawing fills the width of the page, and its text keeps its size on a phone.
 
     Args:
         num_frames: length of the video, at least 1.
-        events: frame, counted from 0, and a line on what happens there.
-        shown: frames of which the page has pictures.
-        alt: what the chart shows, for those who do not see it.
+        events: number of the frame, from 0, and a line that says what happens there.
+        shown: numbers of the frames that have pictures on the page.
+        alt: description of the chart for people who cannot see it.
 
     Returns:
         An svg element.
@@ -122,14 +122,14 @@ def timeline(
 
 
 def round_up(value: float) -> float:
-    """The end of an axis that holds this value: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of 10."""
+    """Round up to an end of an axis: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of 10."""
     power = 10.0 ** math.floor(math.log10(value))
     steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
     return next(step * power for step in steps if step * power >= value * (1 - 1e-9))
 
 
 def _ticks(end: float) -> list[float]:
-    """From 0 to the end in 4, 5 or 6 steps, of 1, 2 or 5 times a power of 10 if that can be."""
+    """Divide an axis into 4, 5 or 6 steps, if possible of 1, 2 or 5 times a power of 10."""
     digits = {n: f'{end / n:.10g}'.replace('.', '').strip('0') for n in (5, 4, 6)}
     count = min(digits, key=lambda n: (digits[n] not in ('1', '2', '5'), len(digits[n])))
     return [end * i / count for i in range(count + 1)]

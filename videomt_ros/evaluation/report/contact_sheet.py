@@ -1,4 +1,4 @@
-"""A few frames of a recording on one page."""
+"""A page of labelled pictures side by side, such as a few frames of a recording."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MARGIN = 12
 def write_contact_sheet(
     recording: Recording, start_ns: int, title: str, path: Path, num_images: int = 8
 ) -> None:
-    """Write the page of a recording: overlay images, evenly chosen, with time and objects.
+    """Write a page of overlay images of a recording, with time and number of tracks.
 
     Args:
-        recording: has at least one still.
+        recording: a recording with at least one still.
         start_ns: stamp from which time is counted.
-        title: one line above all.
-        path: a PNG file.
-        num_images: fewer if the recording has fewer.
+        title: title of the page, one line.
+        path: path of the PNG file to write.
+        num_images: number of images, chosen evenly in time; fewer if the recording has fewer.
     """
     stamps = _evenly_in_time(recording.stills(), num_images)
     num_seen = {
@@ -44,7 +44,7 @@ def write_contact_sheet(
 
 
 def _evenly_in_time(stamps: Sequence[int], count: int) -> list[int]:
-    """So many of the stamps, each nearest to the middle of one of as many equal parts of time."""
+    """Divide time into `count` equal parts, and choose the stamp nearest to the middle of each."""
     count = min(count, len(stamps))
     left = list(stamps)
     chosen = []
@@ -66,12 +66,12 @@ def contact_sheet(
     """Lay images out row by row, each with its caption below.
 
     Args:
-        images: (H, W, 3) uint8 RGB; at least one.
-        captions: one line for each.
-        title: one line above all.
-        columns: images in a row.
+        images: at least one image, (H, W, 3) uint8 RGB.
+        captions: caption of each image, one line.
+        title: title of the page, one line.
+        columns: number of images in a row.
         tile_width: width of an image on the page in pixels; larger ones shrink, smaller ones grow
-            by whole steps, so that their pixels stay sharp.
+            by a whole factor, so that their pixels stay sharp.
 
     Returns:
         The page, (H, W, 3) uint8 RGB.
@@ -117,6 +117,6 @@ def _write(
     scale: float,
     colour: tuple[int, int, int],
 ) -> None:
-    # OpenCV's font has ASCII alone.
+    # OpenCV's font has only ASCII.
     text = text.encode('ascii', 'replace').decode()
     cv2.putText(page, text, place, _FONT, scale, colour, 1, cv2.LINE_AA)

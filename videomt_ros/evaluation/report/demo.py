@@ -77,10 +77,11 @@ class DemoReport:
     latency_p50_ms: float
     """Median time from the image's stamp to the arrival of its tracks at the recorder."""
     latency_p95_ms: float
+    """95th percentile of the same time."""
     track_ids: tuple[int, ...]
     """Ids of all tracks that had pixels."""
     scores: ThingScores | None
-    """Agreement of the things with the truth, over the frames kept; None where there is none."""
+    """Agreement of tracks with the true things in the frames kept; None without a truth."""
     stuff_iou: float | None
     """Mean IoU of sky, ground and walls over all pixels of these frames, of those that are ever in
     view; None if the truth has no stuff."""
@@ -126,13 +127,13 @@ def build_report(
     health: Mapping[str, str],
     scene: Scene | None,
 ) -> DemoReport:
-    """Put together what camera, segmenter and recorder know.
+    """Sum up what camera, segmenter and recorder report.
 
     Args:
-        recording: what arrived.
-        sent: frame number in the source by stamp, of every frame published.
+        recording: what has arrived at the recorder.
+        sent: frame number in the source of every frame that was sent, by stamp.
         health: the segmenter's last report on /diagnostics.
-        scene: where the source was one, for the truth.
+        scene: the drawn scene that was the source, for its truth; None for other sources.
     """
     latencies_ms: list[float] = []
     track_ids: set[int] = set()
@@ -179,7 +180,13 @@ class _Agreement:
     def update(
         self, number: int, ids: NDArray[np.uint16], tracks: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Add a frame: its number in the scene, its image of ids, and the tracks that it shows."""
+        """Add a frame.
+
+        Args:
+            number: number of the frame in the scene.
+            ids: (H, W), track of each pixel, 0 none.
+            tracks: the tracks in `ids`, as the recorder stores them.
+        """
         true_ids = self._scene.frame(number)[1]
         true_classes = self._scene.class_of
         # By name: a model that was trained on other data too has another order.
@@ -254,8 +261,8 @@ def _overlap(
 def _matched_iou(overlap: FrameOverlap) -> float:
     """Sum the IoU over the pairs of a one-to-one matching of things and tracks.
 
-    As many things as possible are matched with an IoU of 1/2; the others go to the track that
-    makes the sum largest.
+    As many things as possible are matched with an IoU of 1/2 or more, and among such matchings
+    the one with the largest sum is taken.
     """
     iou = overlap.iou
     # The plain sum of IoU may prefer two poor pairs to a good one.
@@ -276,7 +283,7 @@ def _semantic(ids: NDArray[np.uint16], classes: Mapping[int, int]) -> NDArray[np
 
 
 def write_tracks(recording: Recording, sent: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write the lists of tracks as JSON lines, each beside where its image came from.
+    """Write the lists of tracks as JSON lines, each with the origin of its image.
 
     A line holds `frame` (its number in the source), `stamp_ns` (when it was published),
     `source_ns` (its stamp or time in the source), `received_ns` (when the tracks arrived),

@@ -1,4 +1,4 @@
-"""Pictures of a report: some frames of a video with their truth and with what was predicted.
+"""Pictures of a report: some frames of a video with their truth and with the prediction.
 
 A track has the number and the colour of the true object that it overlaps most along the video, and
 so the same colour on both sides means the same object; a track without an object has a number of
@@ -25,11 +25,12 @@ from videomt_ros.inference.draw import draw
 from videomt_ros.structures import Segment, Segments, TrackState
 
 _WIDTH = 480
-"""Of a picture in pixels; smaller images stay as they are."""
+"""Largest width of a picture in pixels; smaller images keep their size."""
 _QUALITY = 78
-"""Of the JPEGs."""
+"""Quality of the JPEGs, 0..100."""
 _SAMPLES = 12
-"""Frames by which tracks and objects are paired: reading all of a long video takes too long."""
+"""Number of frames by which tracks and objects are paired; reading all frames of a long video
+would take too long."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,24 @@ class Picture:
     """One frame of the report."""
 
     index: int
-    """Frame of the video, from 0."""
+    """Number of the frame in the video, from 0."""
     predicted: bytes | None = None
-    """JPEG; None if there is a problem."""
+    """JPEG with the predicted tracks; None if there is a problem."""
     truth: bytes | None = None
-    """JPEG; None where the truth is unknown."""
+    """JPEG with the true objects; None if the truth is unknown."""
     problem: str = ''
-    """Why there is no picture."""
+    """Reason why there is no picture; empty if there is one."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of a video, and the numbers that stand in them."""
+    """Pictures of a video, and the numbers of objects and tracks in them."""
 
     pictures: list[Picture]
     objects: dict[int, int] = field(default_factory=dict)
-    """Key of a true object -> its number in the pictures."""
+    """Number of each true object in the pictures, by its key."""
     tracks: dict[int, int] = field(default_factory=dict)
-    """As above, for tracks."""
+    """Number of each track in the pictures, by its key."""
 
 
 def make_pictures(
@@ -67,15 +68,15 @@ def make_pictures(
     """Draw frames of a video.
 
     Args:
-        video: its images are read up to the last frame asked for.
+        video: a video, whose images are read up to the last of the frames.
         frames: indices of annotated frames.
-        truth: None where it is unknown.
-        predicted: what was predicted.
-        marked: frame -> keys of true objects, whose places in the prediction are outlined.
+        truth: labels of the true objects; None if they are unknown.
+        predicted: labels of the predicted tracks.
+        marked: keys of true objects by frame; their places in the prediction are outlined.
 
     Returns:
-        A picture for each frame, in rising order. A frame that cannot be read costs its own
-        picture alone, and those of the frames behind it where the video cannot go on.
+        A picture for each frame, in rising order. A frame that cannot be read has none; nor have
+        the frames after it, if the video cannot be read on.
     """
     wanted = sorted(set(frames))
     try:
@@ -105,19 +106,19 @@ def make_pictures(
 def _numbers(
     video: Video, wanted: Sequence[int], truth: Labels | None, predicted: Labels
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Number of each object and of each track in the frames that are looked at.
+    """Number the objects and the tracks by key.
 
-    Tracks and objects are paired so that the sum of their IoUs is the highest.
+    They are paired so that the sum of their IoU is largest; a pair has one number.
     """
     num_frames = len(video.frame_names)
     even = np.linspace(0, num_frames - 1, min(_SAMPLES, num_frames)).round().astype(int)
-    shared: Counter[tuple[int, int]] = Counter()  # pixels of each (object, track), 0 for none
+    shared: Counter[tuple[int, int]] = Counter()  # pixels of each (object, track); 0 is none
     for index in sorted({*even.tolist(), *wanted}):
         tracks, _ = predicted.frame(video, index)
         objects = np.zeros_like(tracks)
         if truth is not None:
             objects, _ = truth.frame(video, index)
-        step = max(1, tracks.shape[1] // _WIDTH)  # a count of some pixels does
+        step = max(1, tracks.shape[1] // _WIDTH)  # not all pixels are needed
         both = objects[::step, ::step] << 32 | tracks[::step, ::step]
         pairs, counts = np.unique(both, return_counts=True)
         for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
@@ -146,14 +147,19 @@ def _numbers(
 
 
 def _images(video: Video, wanted: Sequence[int]) -> tuple[dict[int, NDArray[np.uint8]], str]:
-    """Images of these frames at their size on the page, and why others are missing."""
+    """Read frames at their size on the page.
+
+    Returns:
+        Images by frame, and the reason why the others are missing.
+    """
     images: dict[int, NDArray[np.uint8]] = {}
     try:
         for frame in video.frames():
-            if frame.index is not None and frame.index in wanted:
-                images[frame.index] = _shrink(frame.image)
-                if len(images) == len(wanted):
-                    break
+            if frame.index is None or frame.index not in wanted:
+                continue
+            images[frame.index] = _shrink(frame.image)
+            if len(images) == len(wanted):
+                break
     except (OSError, ValueError) as error:
         return images, _one_line(error)
     return images, 'This frame has no image.'
@@ -168,7 +174,7 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _resized(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A mask at the size of a picture, 0 or 1."""
+    """Resize a mask to the size of a picture; values are 0 or 1."""
     size = (image.shape[1], image.shape[0])
     return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
 
@@ -179,7 +185,7 @@ def _overlay(
     labels: Sequence[Label],
     numbers: Mapping[int, int],
 ) -> NDArray[np.uint8]:
-    """An image with its objects or tracks under their numbers."""
+    """Draw objects or tracks with their numbers over an image."""
     ids = np.zeros(image.shape[:2], np.uint16)
     segments = []
     for label in labels:
@@ -210,7 +216,7 @@ def _overlay(
 
 
 def _outline(view: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-    """Put a frame of white on black around a place, in a picture."""
+    """Draw a white box with a black edge around a mask."""
     x, y, width, height = cv2.boundingRect(mask)
     corners = (x - 4, y - 4), (x + width + 4, y + height + 4)
     cv2.rectangle(view, *corners, (0, 0, 0), 5)

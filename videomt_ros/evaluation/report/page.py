@@ -1,7 +1,7 @@
-"""report.html: what an evaluation found, on one page that needs no network.
+"""report.html: the results of an evaluation on one page that needs no other file.
 
-page.html beside this file is the template; here it is decided what stands on the page. Whatever
-is missing in the metrics is missing on the page, and the rest of it stands.
+page.html beside this file is the template; this file computes its content. A part of the page is
+left out if the metrics lack what it shows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STAGES = {
     'published': 'published protocol: keep the masks',
     'total': 'a live frame in all, once it is read',
 }
-"""What the stages of `timing_ms` are."""
+"""Descriptions of the stages in `timing_ms`."""
 _RUN_NAMES = {
     'videos': 'digest of the videos',
     'weights': 'digest of the weights',
@@ -47,7 +47,7 @@ _RUN_NAMES = {
     'peak_memory_mb': 'most memory, MB',
     'live_parameters': 'live:',
 }
-"""Better names for fields of a run."""
+"""Names on the page for fields of a run that do not explain themselves."""
 
 
 def write_report(
@@ -60,12 +60,12 @@ def write_report(
     """Write the page.
 
     Args:
-        path: of the HTML file; it is there as a whole or not at all.
-        metrics: what metrics.json holds.
-        dataset: its images, and its truth where it has one, are read again for the pictures.
-        out: folder of the result files, in a folder for each mode.
+        path: path of the HTML file, which is written as a whole or not at all.
+        metrics: content of metrics.json.
+        dataset: data set whose images and truth, if any, are read again for the pictures.
+        out: folder of the evaluation, with the result files in a folder for each mode.
         paper_score: scores that the authors of the model report, in percent, and `benchmark`,
-            the data they were measured on; empty if there are none.
+            the data that they were measured on; empty if there are none.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
@@ -90,7 +90,7 @@ def build_page(
     out: Path,
     paper_score: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the template asks for; the arguments are those of `write_report`."""
+    """Build the values for the template; arguments are those of `write_report`."""
     run = metrics.get('run', {})
     columns = score_columns(metrics)
     truth, problem = None, ''
@@ -152,7 +152,7 @@ def _lead(metrics: Mapping[str, Any], dataset: Dataset, run: Mapping[str, Any]) 
 
 
 def _curves(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """A chart of precision over recall for each column that has curves."""
+    """Draw precision over recall for each column that has curves."""
     charts = []
     for column in columns:
         curves = column.score.get('curves')
@@ -196,7 +196,7 @@ def _speed(timing_ms: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | Non
 
 
 def _real_time(clocked: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """How the score falls with the processing time."""
+    """Show how the score depends on the processing time."""
     if not clocked:
         return None
     figure = clocked['sweep_figure']
@@ -241,7 +241,7 @@ def _real_time(clocked: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _notes(columns: Iterable[Column]) -> list[str]:
-    """Notes of all columns, each once, with the column where it is not that of all."""
+    """Collect the notes of all columns, each once; one that not all have names its columns."""
     notes: dict[str, list[str]] = {}
     columns = list(columns)
     for column in columns:
@@ -254,7 +254,7 @@ def _notes(columns: Iterable[Column]) -> list[str]:
 
 
 def _run(run: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-    """Settings as pairs of name and value, those within settings under both names."""
+    """Yield the settings as pairs of name and value; nested ones have both names."""
     for key, value in run.items():
         name = _RUN_NAMES.get(key, key)
         if key == 'notes':

@@ -1,4 +1,4 @@
-"""The part of the report that compares: the score table, the paper, the classes."""
+"""Parts of the report that compare scores: headline, score table, paper, classes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ BENCHMARKS = {
     'vipseg': 'VIPSeg val',
     'vspw': 'VSPW val',
 }
-"""What presets call the data that a published score was measured on, by name of the data set."""
+"""What presets call the data that a paper's score was measured on, by name of the data set."""
 _OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
-"""Figures of one annotation file out of several."""
+"""Figures that are shown for each annotation file, where there are several."""
 _ONE_TABLE = 16
-"""Classes that fit below each other; more stand in two tables side by side."""
+"""Largest number of classes in one table; more are split over two tables side by side."""
 
 
 class Column(NamedTuple):
-    """Scores of one way of predicting."""
+    """A column of the score table: the scores of one mode, or those in real time."""
 
     style: str
-    """Class name in page.css, for its colour."""
+    """Class name in page.css, which sets the colour."""
     title: str
     score: Mapping[str, Any]
-    """As `ScoreReport.to_json` gives it."""
+    """The scores in the form of `ScoreReport.to_json`."""
 
 
 def score_columns(metrics: Mapping[str, Any]) -> list[Column]:
-    """Every way of predicting that was scored."""
+    """Build a column for each mode that was scored, and for the score in real time."""
     columns = [Column(mode, mode, metrics[mode]) for mode in MODES if metrics.get(mode)]
     clocked = metrics.get('real_time') or {}
     if clocked.get('scores'):
@@ -51,7 +51,7 @@ def headline_tiles(
     dataset: Dataset,
     paper_score: Mapping[str, Any],
 ) -> list[dict[str, str]]:
-    """The few figures that stand above all."""
+    """Build the tiles with the main figures at the top of the page."""
     main = family_of(dataset.family).main_figure
     tiles = [
         _tile(column.style, f'{main}, {column.title}', as_text(main, value))
@@ -61,12 +61,13 @@ def headline_tiles(
     if columns and main in paper_score:
         where = paper_score['benchmark']
         tiles.append(_tile('', f'{main} in the paper, {where}', f'{paper_score[main]:.1f}'))
-    for column in columns:
-        if column.style == 'live':
-            for name in ('HOTA', 'IDSW'):
-                value = column.score['figures'].get(name)
-                if value is not None:
-                    tiles.append(_tile('live', f'{name}, live', as_text(name, value)))
+    tiles += [
+        _tile('live', f'{name}, live', as_text(name, value))
+        for column in columns
+        if column.style == 'live'
+        for name in ('HOTA', 'IDSW')
+        if (value := column.score['figures'].get(name)) is not None
+    ]
     total = metrics.get('timing_ms', {}).get('total')
     if total:
         tiles.append(_tile('', 'per frame, median', f'{total["p50"]:.1f}', 'ms'))
@@ -78,7 +79,7 @@ def _tile(style: str, name: str, value: str, unit: str = '') -> dict[str, str]:
 
 
 def table_heads(columns: Sequence[Column], paper_score: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Heads of the score table, that of the figures left out."""
+    """Build the heads of the score table, except that of the column of names."""
     heads = [{'style': column.style, 'title': column.title} for column in columns]
     if paper_score:
         heads.append({'style': '', 'title': 'paper'})
@@ -88,7 +89,7 @@ def table_heads(columns: Sequence[Column], paper_score: Mapping[str, Any]) -> li
 def table_groups(
     columns: Sequence[Column], dataset: Dataset, paper_score: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The score table: figures in groups, a cell for each column, and one for the paper."""
+    """Build the score table: figures in groups, a cell per column, and one for the paper."""
     family = family_of(dataset.family)
     paper = family.renamed(paper_score)
     groups = []
@@ -117,7 +118,7 @@ def table_groups(
 def comparison(
     run: Mapping[str, Any], dataset: Dataset, paper_score: Mapping[str, Any]
 ) -> list[str]:
-    """What may be compared with what."""
+    """Explain which figures may be compared with which, in sentences."""
     family, sentences = family_of(dataset.family), []
     if 'published' in run.get('modes', ()):
         sentences.append(
@@ -151,7 +152,7 @@ def comparison(
 
 
 def parts_table(columns: Sequence[Column]) -> dict[str, Any] | None:
-    """The score of each annotation file, where there are several."""
+    """Build the table of scores of each annotation file; None if there are not several."""
     rows = []
     for column in columns:
         for name, figures in column.score.get('parts', {}).items():
@@ -163,7 +164,7 @@ def parts_table(columns: Sequence[Column]) -> dict[str, Any] | None:
 def class_bars(
     columns: Sequence[Column], dataset: Dataset, truth: TruthLabels | None
 ) -> dict[str, Any] | None:
-    """Bars for each class, the best by the first column first."""
+    """Build the tables of classes, those with the best figure in the first column first."""
     figure = family_of(dataset.family).class_figure
     columns = [column for column in columns if column.score.get('per_class')]
     if not columns:

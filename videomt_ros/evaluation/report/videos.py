@@ -1,9 +1,10 @@
-"""The part of the report that looks at single videos: the worst, the best, and a list of all."""
+"""Part of the report on single videos: the worst and the best with pictures, and a list of all."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from videomt_ros.evaluation.report.charts import timeline
 from videomt_ros.evaluation.report.overlays import Picture, Pictures, make_pictures
 
 NUM_WORST, NUM_BEST = 3, 2
-"""Videos with pictures."""
+"""Numbers of videos with pictures."""
 _NUM_PICTURES = 3
-"""Of each of them."""
+"""Number of pictures of each of them."""
 _RANKING = ('HOTA', 'IDF1', 'mIoU')
-"""What videos are ranked by, the first of these that they have."""
+"""Figures by which videos are ranked; the first that any video has is taken."""
 
 
 def videos_section(
@@ -29,57 +30,35 @@ def videos_section(
     truth: TruthLabels | None,
     problem: str,
 ) -> dict[str, Any] | None:
-    """What the template shows of single videos.
+    """Build what the template shows of single videos.
 
     Args:
-        metrics: what metrics.json holds.
-        dataset: its images are read.
-        out: folder of the result files, in a folder for each mode.
-        truth: None where there is none, or a problem.
-        problem: why the truth cannot be used.
+        metrics: content of metrics.json.
+        dataset: data set whose images are read.
+        out: folder of the evaluation, with the result files in a folder for each mode.
+        truth: labels of the true objects; None if there are none, or a problem.
+        problem: reason why the truth cannot be used; empty if it can.
 
     Returns:
-        None where nothing was predicted.
+        None if nothing was predicted.
     """
     run = metrics.get('run', {})
     mode = next((name for name in ('live', 'published') if name in run.get('modes', ())), None)
     if mode is None or not dataset.videos:
         return None
-    # A test split has no score.
-    score = metrics.get(mode, {})
-    videos = dataset.videos[: run.get('num_videos')]
-    per_video: Mapping[str, Mapping[str, Any]] = score.get('per_video') or {}
+    score = metrics.get(mode, {})  # a test split has no score
+    ranking = _rank(dataset.videos[: run.get('num_videos')], score)
     failed = {failure['video'] for failure in metrics.get('failures', [])}
-    figure = next(
-        (
-            name
-            for name in _RANKING
-            if any(scores.get(name) is not None for scores in per_video.values())
-        ),
-        '',
-    )
-
-    def value(video: Video) -> float | None:
-        return per_video.get(str(video.video_id), {}).get(figure)
-
-    ranked = sorted(
-        (video for video in videos if value(video) is not None),
-        key=lambda video: value(video) or 0.0,
-    )
-    others = [video for video in videos if video.name not in failed]
-    if len(ranked) > NUM_WORST + NUM_BEST:
-        chosen = [*ranked[:NUM_WORST], *ranked[: -NUM_BEST - 1 : -1]]
-    else:
-        chosen = ranked or others[: NUM_WORST + NUM_BEST]
-    family, sentences = family_of(dataset.family), []
-    is_choice = len(chosen) < len(ranked)
-    if is_choice:
+    chosen = ranking.chosen(failed)
+    sentences = []
+    if ranking.is_choice:
         sentences.append(
-            f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranked)} videos by {figure}, '
-            f'{mode}; the pictures are of that result.'
+            f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranking.ranked)} videos by '
+            f'{ranking.figure}, {mode}; the pictures are of that result.'
         )
     if problem:
         sentences.append(f'The truth cannot be shown: {problem}')
+    family = family_of(dataset.family)
     try:
         predicted = family.load_results(out / mode, dataset)
     except (OSError, ValueError) as error:
@@ -91,22 +70,77 @@ def videos_section(
     switches: dict[str, list[Mapping[str, Any]]] = {}
     for switch in score.get('switches', []):
         switches.setdefault(str(switch['video_id']), []).append(switch)
-    shown = []
-    for place, video in enumerate(chosen):
-        events = switches.get(str(video.video_id), [])
-        shown.append(
-            {
-                'title': video.name,
-                'rank': ('worst' if place < NUM_WORST else 'best') if is_choice else '',
-                'facts': _facts(per_video.get(str(video.video_id), {}), len(video.frame_names)),
-                **_pictures(video, labels, predicted, events, mode),
-            }
-        )
+    shown = [
+        {
+            'title': video.name,
+            'rank': ('worst' if place < NUM_WORST else 'best') if ranking.is_choice else '',
+            'facts': _facts(ranking.scores(video), len(video.frame_names)),
+            **_pictures(video, labels, predicted, switches.get(str(video.video_id), []), mode),
+        }
+        for place, video in enumerate(chosen)
+    ]
     return {
         'sentences': sentences,
         'shown': shown,
-        'table': _table(ranked, per_video, figure, mode) if len(ranked) > 1 else None,
+        'table': _table(ranking, mode) if len(ranking.ranked) > 1 else None,
     }
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The videos of a data set in the order of their scores."""
+
+    videos: Sequence[Video]
+    """All videos, in the order of the data set."""
+    ranked: Sequence[Video]
+    """Videos with a score, the worst first."""
+    figure: str
+    """Figure by which they are ranked; empty if no video has a score."""
+    per_video: Mapping[str, Mapping[str, Any]]
+    """The content of `ScoreReport.per_video`."""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether only the worst and the best videos have pictures."""
+        return len(self.ranked) > NUM_WORST + NUM_BEST
+
+    def chosen(self, failed: Collection[str]) -> Sequence[Video]:
+        """Choose the videos with pictures.
+
+        Args:
+            failed: names of videos that have no result.
+        """
+        if self.is_choice:
+            return [*self.ranked[:NUM_WORST], *self.ranked[: -NUM_BEST - 1 : -1]]
+        others = [video for video in self.videos if video.name not in failed]
+        return self.ranked or others[: NUM_WORST + NUM_BEST]
+
+    def scores(self, video: Video) -> Mapping[str, Any]:
+        """Return name and figures of a video; empty if it has none."""
+        return self.per_video.get(str(video.video_id), {})
+
+
+def _rank(videos: Sequence[Video], score: Mapping[str, Any]) -> _Ranking:
+    """Rank videos by the first figure of `_RANKING` that any of them has."""
+    per_video: Mapping[str, Mapping[str, Any]] = score.get('per_video') or {}
+    figure = next(
+        (
+            name
+            for name in _RANKING
+            if any(scores.get(name) is not None for scores in per_video.values())
+        ),
+        '',
+    )
+    values = {
+        video.video_id: value
+        for video in videos
+        if (value := per_video.get(str(video.video_id), {}).get(figure)) is not None
+    }
+    ranked = sorted(
+        (video for video in videos if video.video_id in values),
+        key=lambda video: values[video.video_id],
+    )
+    return _Ranking(videos, ranked, figure, per_video)
 
 
 def _pictures(
@@ -116,7 +150,7 @@ def _pictures(
     switches: Sequence[Mapping[str, Any]],
     side: str,
 ) -> dict[str, Any]:
-    """Timeline and pictures of a video."""
+    """Draw timeline and pictures of a video."""
     marked: dict[int, list[int]] = {}
     for switch in switches:
         marked.setdefault(switch['frame'], []).append(switch['truth_id'])
@@ -153,7 +187,7 @@ def _pair(picture: Picture, video: Video, events: Sequence[str], side: str) -> d
 
 
 def choose_frames(num_frames: int, switches: Sequence[int]) -> list[int]:
-    """Frames of which there will be pictures: evenly in time, or around the first switch.
+    """Choose the frames with pictures: evenly in time, or around the first switch.
 
     >>> choose_frames(60, []), choose_frames(60, [12, 40]), choose_frames(1, [])
     ([10, 30, 50], [11, 12, 50], [0])
@@ -167,7 +201,7 @@ def choose_frames(num_frames: int, switches: Sequence[int]) -> list[int]:
 
 
 def _describe(switch: Mapping[str, Any], found: Pictures) -> str:
-    """What happens at a switch, in the numbers of the pictures."""
+    """Describe a switch by the numbers in the pictures."""
     number = found.objects.get(switch['truth_id'])
     old = found.tracks.get(switch['from'])
     new = found.tracks.get(switch['to'])
@@ -181,19 +215,17 @@ def _facts(scores: Mapping[str, Any], num_frames: int) -> str:
     return ' · '.join([*parts, f'{num_frames} frame{"s" * (num_frames != 1)}'])
 
 
-def _table(
-    videos: Sequence[Video], per_video: Mapping[str, Mapping[str, Any]], figure: str, style: str
-) -> dict[str, Any]:
-    """All videos with a bar for the figure that ranks them."""
-    names = [name for name in per_video[str(videos[0].video_id)] if name != 'name']
+def _table(ranking: _Ranking, style: str) -> dict[str, Any]:
+    """List all videos with a score, with a bar for the figure that ranks them."""
+    names = [name for name in ranking.scores(ranking.ranked[0]) if name != 'name']
     rows = []
-    for video in videos:
-        scores = per_video[str(video.video_id)]
+    for video in ranking.ranked:
+        scores = ranking.scores(video)
         rows.append(
             {
                 'name': video.name,
                 'cells': [as_text(name, scores.get(name)) for name in names],
-                'bars': [(style, 100 * scores[figure])],
+                'bars': [(style, 100 * scores[ranking.figure])],
             }
         )
     return {'heads': [('', name) for name in ('video', *names)], 'rows': rows}
