@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from videomt_ros.cli import main
-from videomt_ros.cli.evaluate import print_result, table, told_to_resume
+from videomt_ros.cli.evaluate import print_result, resume_hint, table
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.scoring import score_files
@@ -231,15 +231,15 @@ def test_a_file_of_a_published_model_has_the_published_score(roots, tmp_path, ca
     assert (rows[1][0], rows[1][2]) == ('AP', '52.8')
 
 
-def test_who_is_interrupted_is_told_how_to_go_on(tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt), told_to_resume(tmp_path):
+def test_an_interruption_prints_how_to_resume(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), resume_hint(tmp_path):
         raise KeyboardInterrupt
     assert f'Interrupted. What is finished is in {tmp_path}; --resume' in capsys.readouterr().err
-    with pytest.raises(OSError, match='^disk full$'), told_to_resume(tmp_path):
+    with pytest.raises(OSError, match='^disk full$'), resume_hint(tmp_path):
         raise OSError('disk full')
     (tmp_path / 'run.json').touch()
     full = pytest.raises(OSError, match='^disk full. What is finished is in .* --resume goes on')
-    with full, told_to_resume(tmp_path):
+    with full, resume_hint(tmp_path):
         raise OSError('disk full')
 
 

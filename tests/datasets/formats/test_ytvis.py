@@ -307,7 +307,7 @@ def test_a_fault_of_a_truth_names_its_record(tmp_path, change, fault):
     assert fault in faults(lambda: load_ytvis(path))
 
 
-def test_all_faults_of_a_truth_are_told_at_once(tmp_path):
+def test_all_faults_of_a_truth_are_listed_at_once(tmp_path):
     content = truth()
     del content['annotations'][0]['iscrowd']
     content['annotations'][1]['segmentations'] = [5, 5]
