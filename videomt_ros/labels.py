@@ -1,7 +1,7 @@
 """Class names and the thing/stuff split of each benchmark, in the order of the class heads.
 
-The lists lie in `models/classes/`, one file per benchmark. A line holds the id that the data set's
-own annotations use, which differs from the position in the head (`class_id`).
+The lists are in `models/classes/`, one file per benchmark. Each line holds the id that the data
+set's own annotations use, which differs from the position in the head (`class_id`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import yaml
 from videomt_ros.resources import resource
 
 SAME_CLASSES = {'ytvis2022': 'ytvis2021'}
-"""Benchmarks that use the list of another one."""
+"""Benchmarks that use the class list of another one, and which one."""
 
 
 class LabelsError(ValueError):
-    """A class list that can't be used; the message names the file and the line at fault."""
+    """A class list cannot be used; the message names the file and the faulty line."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class ClassList:
     name: str
     """Name of the benchmark, as in `models/classes/`."""
     class_names: tuple[str, ...]
+    """Name of each class."""
     thing_classes: tuple[bool, ...]
-    """True for things (countable objects), False for stuff."""
+    """Whether each class is a thing (countable objects); False for stuff."""
     category_ids: tuple[int, ...]
-    """Ids in the data set's annotation files."""
+    """Id of each class in the data set's annotation files."""
 
     def class_id(self, category_id: int) -> int:
-        """Position in the head of the class that annotations call `category_id`.
+        """Look up the position in the head of the class that annotations call `category_id`.
 
         Raises:
             ValueError: the data set has no such category.
@@ -52,7 +53,7 @@ class ClassList:
 
 
 def benchmarks() -> tuple[str, ...]:
-    """Names that `load_classes` takes, sorted."""
+    """List the names that `load_classes` takes, sorted."""
     files = resource('models', 'classes').glob('*.yaml')
     return tuple(sorted({path.stem for path in files} | set(SAME_CLASSES)))
 
@@ -108,11 +109,12 @@ def read_classes(path: Path, name: str) -> ClassList:
 
 
 def _is_class(entry: Any) -> bool:
-    """True for a complete line of a class list; bool is not a number here, although it is int."""
+    """Whether a value is a complete line of a class list."""
     types = {'id': int, 'name': str, 'isthing': bool}
     return (
         isinstance(entry, dict)
         and set(entry) == set(types)
+        # isinstance would take true for an id.
         and all(type(entry[field]) is kind for field, kind in types.items())
         and bool(entry['name'])
     )

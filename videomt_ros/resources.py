@@ -1,7 +1,7 @@
-"""Where the shipped files lie: `models/`, `config/` and `launch/`.
+"""Find the files that are shipped with the package: `models/`, `config/` and `launch/`.
 
-They are beside the package in a source checkout, and in `share/videomt_ros` of the prefix that the
-package was installed into, by colcon and by pip alike.
+They are beside the package in a source checkout, and in `share/videomt_ros` of the prefix into
+which colcon or pip installed the package.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).absolute().parent
-"""Not resolved: a symbolic link leads out of the prefix it was installed into."""
+"""Folder of the package. Symbolic links are kept, since they may lead out of its prefix."""
 
 
 def resource(*parts: str) -> Path:
@@ -19,7 +19,7 @@ def resource(*parts: str) -> Path:
         Its path, which exists.
 
     Raises:
-        FileNotFoundError: it was not shipped; the message says where it was looked for.
+        FileNotFoundError: it is missing; the message names the folders that were searched.
     """
     homes = _homes(PACKAGE)
     for home in homes:
@@ -33,9 +33,9 @@ def resource(*parts: str) -> Path:
 
 
 def _homes(package: Path) -> list[Path]:
-    """Folders that may hold the shipped files, the source checkout first."""
+    """List the folders that may hold the shipped files, the source checkout first."""
     homes = [package.parent] if (package.parent / 'package.xml').is_file() else []
     shares = (prefix / 'share' / package.name for prefix in package.parents)
     homes += [share for share in shares if share.is_dir()]
-    # Nothing there: name the place where an installation would have put them.
+    # If there is none, the error names the place where they should be.
     return homes or [package.parent]

@@ -1,4 +1,4 @@
-"""Values that cross folders. numpy only; checked when they are built.
+"""Segments and tracks: the values that all folders exchange, checked when they are built.
 
 Letters: H W image size in pixels, N segments, K classes.
 """
@@ -13,42 +13,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_TRACK_ID = 65535
-"""Largest track id: the pixel of a `mono16` image holds it."""
+"""Largest track id that a pixel of a `mono16` image can hold."""
 
 
 class TrackState(IntEnum):
-    """Life of a track. The numbers are those of `videomt_ros/msg/Track`."""
+    """State of a track in one frame. The numbers are those of `videomt_ros/msg/Track`."""
 
     TENTATIVE = 1
-    """Seen, but in fewer frames than a track needs to be confirmed."""
+    """The track is seen, but not yet in enough frames to be confirmed."""
     CONFIRMED = 2
-    """Seen in this frame, and in enough frames before it."""
+    """The track is seen, and was seen in enough frames to be confirmed."""
     LOST = 3
-    """Confirmed earlier, not in this frame, and within the gap after which it ends."""
+    """The track was confirmed earlier, is not seen in this frame, and has not ended yet."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What is known of one track in one frame."""
+    """One track in one frame."""
 
     track_id: int
-    """1..65535; the value of its pixels in `Segments.ids`."""
+    """Id of the track, 1..65535, which is the value of its pixels in `Segments.ids`."""
     class_id: int
-    """0..K-1, in the order of the model's class head."""
+    """Index of the class, 0..K-1, in the order of the model's class head."""
     class_name: str
+    """Name of the class."""
     is_thing: bool
     """True for countable objects, False for stuff such as sky or road."""
     score: float
     """Probability of the class, 0..1, averaged over the track's past."""
     state: TrackState
+    """State of the track in this frame."""
     age: int
-    """Frames since the track began, this one included; 1 in its first frame."""
+    """Number of frames since the track began, this one included; 1 in its first frame."""
     last_seen_ns: int
-    """Stamp of the newest frame in which the track had pixels."""
+    """Stamp of the newest frame in which the track had pixels, in nanoseconds."""
     box: tuple[int, int, int, int]
-    """(x0, y0, x1, y1) in image pixels, x1 and y1 exclusive; of the last sight if LOST."""
+    """(x0, y0, x1, y1) in image pixels, x1 and y1 exclusive; the last one seen if LOST."""
     area: int
-    """Pixels in this frame; 0 if LOST."""
+    """Number of pixels in this frame; 0 if LOST."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.track_id <= MAX_TRACK_ID:
@@ -60,11 +62,13 @@ class Segments:
     """The result of one frame: an image of track ids and one entry per segment."""
 
     stamp_ns: int
+    """Stamp of the frame, in nanoseconds."""
     ids: NDArray[np.uint16]
-    """(H, W); the pixel is a track id, 0 is nothing."""
+    """Track id of each pixel, (H, W); 0 is nothing."""
     segments: tuple[Segment, ...]
-    """By falling score. Each id in `ids` has exactly one entry; a LOST entry has no pixels."""
+    """Segments by falling score. Each id in `ids` has exactly one; a LOST one has no pixels."""
     num_classes: int
+    """Number of classes of the model, K."""
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.dtype != np.uint16:
@@ -74,14 +78,15 @@ class Segments:
             )
 
     def mask(self, track_id: int) -> NDArray[np.bool_]:
-        """Pixels of one track, (H, W) bool."""
+        """Get the pixels of one track, (H, W)."""
         return self.ids == track_id
 
     def semantic(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """Class id per pixel, (H, W).
+        """Build the image of class ids.
 
         Returns:
-            uint8 with 255 for unlabelled pixels; with more than 254 classes uint16 with 65535.
+            (H, W), uint8 with 255 for pixels without a segment; uint16 with 65535 for these if
+            there are more than 254 classes.
         """
         dtype = np.uint8 if self.num_classes <= 254 else np.uint16
         table: NDArray[Any] = np.full(MAX_TRACK_ID + 1, np.iinfo(dtype).max, dtype)

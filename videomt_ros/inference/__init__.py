@@ -1,4 +1,4 @@
-"""Live inference: images in, segments with lasting track ids out."""
+"""Inference on video streams: images in, segments with lasting track ids out."""
 
 from videomt_ros.inference.draw import draw
 from videomt_ros.inference.stream import VideoStream

@@ -1,7 +1,7 @@
-"""Which query of this frame shows which track: geometry and assignment on the mask grid.
+"""Detections of one frame: their scores, overlaps, duplicates and assignment to tracks.
 
 Letters: N detections, M tracks, K classes, h w mask grid. Lengths are in cells of the grid,
-points are (row, column), times in seconds.
+points are (row, column).
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from scipy.optimize import linear_sum_assignment
 from videomt_ros.model.config import Task
 
 DUPLICATE_IOU = 0.4
-"""Two masks that overlap this much show one object. Visible masks of two objects do not."""
+"""Least IoU of two masks that show one object. Visible masks of two objects overlap less."""
 PART_SHARE = 0.9
-"""A mask that lies inside a larger one of its class by this share is a part of it ..."""
+"""Least share of a mask inside a larger one of its class with which it is a part of that one."""
 PART_AREA = 0.25
-"""... unless it is smaller than this share of the larger: then it may be another object."""
+"""Least area of a part over that of the larger mask; a smaller mask may be another object."""
 SAME_PLACE_IOU = 0.3
-"""Overlap with the expected mask that speaks for the same object by itself."""
+"""Least IoU with the expected mask of a track that suffices to be the same object."""
 _NEVER = 1e6
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Queries of one frame that may show an object, in an order that is free of query order."""
+    """Queries of one frame that may show an object, in an order independent of their slots."""
 
     queries: NDArray[np.intp]
-    """(N,), index of the query."""
+    """Query indices, (N,)."""
     class_logits: NDArray[np.float64]
-    """(N, K + 1)."""
+    """Class logits of the frame, (N, K + 1)."""
     scores: NDArray[np.float64]
-    """(N,), largest class probability in this frame; 0 if no object is what the head says."""
+    """Scores in this frame, (N,); see `class_scores`."""
     masks: NDArray[np.bool_]
-    """(N, h, w), none of them empty."""
+    """Masks, (N, h, w), none of them empty."""
     centres: NDArray[np.float64]
-    """(N, 2), of the masks."""
+    """Centres of the masks, (N, 2)."""
     sizes: NDArray[np.float64]
-    """(N,), square roots of the areas."""
+    """Square roots of the masks' areas, (N,)."""
     cell_area: float
     """Number of image pixels that one cell of the grid stands for."""
 
@@ -56,7 +56,15 @@ def build_detections(
     masks: NDArray[np.bool_],
     cell_area: float = 1.0,
 ) -> Detections:
-    """Measure the masks and sort by falling score, then area, then place."""
+    """Measure the masks, and sort the detections by falling score, then area, then place.
+
+    Args:
+        queries: (N,).
+        class_logits: (N, K + 1).
+        scores: (N,), 0..1.
+        masks: (N, h, w), none of them empty.
+        cell_area: number of image pixels that one cell of the grid stands for.
+    """
     areas = masks.sum((1, 2)).astype(np.float64)
     rows = masks.sum(2) @ np.arange(masks.shape[1])
     columns = masks.sum(1) @ np.arange(masks.shape[2])
@@ -76,7 +84,7 @@ def build_detections(
 def overlaps(
     masks: NDArray[np.bool_], others: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Intersections (N, M) and areas (N,), (M,) of two sets of masks, in cells."""
+    """Measure two sets of masks: their intersections, (N, M), and areas, (N,) and (M,)."""
     cells = int(np.prod(masks.shape[1:]))
     a = masks.reshape(-1, cells).astype(np.float32)
     b = others.reshape(-1, cells).astype(np.float32)
@@ -84,7 +92,7 @@ def overlaps(
 
 
 def ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Intersection over union, (N, M); 0 where both are empty."""
+    """Compute the intersections over unions, (N, M); 0 where both masks are empty."""
     inside, areas, other_areas = overlaps(masks, others)
     unions = areas[:, None] + other_areas[None] - inside
     return inside / np.maximum(unions, 1.0)
@@ -93,16 +101,17 @@ def ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.floa
 def suppress_duplicates(
     detections: Detections, order: NDArray[np.intp], established: NDArray[np.bool_]
 ) -> list[int]:
-    """Leave one detection per object.
+    """Keep one detection per object.
 
     Args:
         detections: N of them.
-        order: detections that count, best first; of two that show one object the first stays.
-        established: (N,), detections that continue a confirmed track. A part inside a larger
-            mask goes, whichever comes first, unless both are established.
+        order: indices of the detections to choose from, best first; of two that show one object
+            the first is kept.
+        established: whether a detection continues a confirmed track, (N,). A part of a larger
+            mask is dropped, whichever comes first, unless both are established.
 
     Returns:
-        The detections that stay, in the same order.
+        Indices of the detections that are kept, in the same order.
     """
     inside, areas, _ = overlaps(detections.masks, detections.masks)
     unions = areas[:, None] + areas[None] - inside
@@ -124,7 +133,7 @@ def suppress_duplicates(
 
 
 def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pairs (row, column) of least total cost, as many as there can be; inf: never."""
+    """Find the pairs (row, column) of least total cost, as many as possible; inf: no pair."""
     if not costs.size:
         return []
     finite = np.where(np.isfinite(costs), costs, _NEVER)
@@ -137,18 +146,18 @@ def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Probabilities over the last axis."""
+    """Compute the softmax over the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def class_scores(class_probs: NDArray[np.floating], task: Task) -> NDArray[np.floating]:
-    """Score queries or tracks: the probability of the likeliest class that is an object.
+    """Score queries or tracks by the probability of their likeliest class.
 
     Args:
-        class_probs: (N, K + 1), the last one is that of no object.
-        task: in panoptic results, the score is 0 where no object is the likeliest of all; the
-            published rule drops such queries.
+        class_probs: (N, K + 1); the last column is the probability of no object.
+        task: in panoptic results the score is 0 where no object is likelier than every class, as
+            the rule of the paper drops such queries.
 
     Returns:
         (N,), 0..1.

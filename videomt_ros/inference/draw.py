@@ -1,4 +1,4 @@
-"""Segments over an image: masks, outlines, boxes and labels in colours fixed by track id."""
+"""Draw segments over an image: masks, outlines, boxes and labels, coloured by track id."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _GOLDEN_RATIO = 0.618033988749895
 
 
 def track_color(track_id: int) -> tuple[int, int, int]:
-    """RGB of a track, 0..255. Steps of the golden ratio keep the hues of neighbours far apart."""
+    """Choose the colour of a track, RGB 0..255."""
+    # Steps of the golden ratio keep the hues of neighbouring ids far apart.
     hue = track_id * _GOLDEN_RATIO % 1.0
-    # Value and saturation change too, since a dozen hues are all that eyes tell apart.
+    # Value and saturation vary too, since people distinguish only about a dozen hues.
     red, green, blue = colorsys.hsv_to_rgb(
         hue, (0.85, 0.6, 1.0)[track_id % 3], (1.0, 0.95, 0.8)[track_id // 3 % 3]
     )
@@ -38,8 +39,8 @@ def draw(
         segments: result of the same size.
         alpha: weight of a mask's colour, 0..1.
         labels: write id, class name and score at each segment.
-        boxes: draw the boxes of things; stuff never has one.
-        scores: False leaves them out of the labels, as for a truth.
+        boxes: draw the boxes of things; stuff has none.
+        scores: write scores in the labels; ground truth has none.
 
     Returns:
         A new image, RGB, (H, W, 3) uint8.
@@ -55,7 +56,7 @@ def draw(
     canvas = np.array(image, order='C')
     shown = [segment for segment in segments.segments if segment.area]
     if shown:
-        # One table from id to colour paints all masks in one pass.
+        # A table from id to colour, so that all masks are painted in one pass.
         table = np.zeros((max(s.track_id for s in shown) + 1, 3), np.uint8)
         for segment in shown:
             table[segment.track_id] = track_color(segment.track_id)
@@ -73,15 +74,15 @@ def draw(
             cv2.rectangle(canvas, *corners, track_color(segment.track_id), unit)
     if labels:
         plates: list[tuple[int, int, int, int]] = []
-        for segment in shown:  # by falling score, so that the surest has the first choice
-            # The middle of a wide box may lie on what stands before the stuff.
+        for segment in shown:  # by falling score, so that the best segment chooses first
+            # The centre of a wide box may be on a thing in front of the stuff.
             box = segment.box if segment.is_thing else _widest_run(segments.mask(segment.track_id))
             plates.append(_write_label(canvas, segment, box, plates, scores))
     return canvas
 
 
 def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Pixels of a segment that touch another id, (H, W)."""
+    """Find the pixels of segments that touch another id, (H, W)."""
     edges = np.zeros(ids.shape, bool)
     vertical = ids[1:] != ids[:-1]
     horizontal = ids[:, 1:] != ids[:, :-1]
@@ -93,7 +94,7 @@ def _edges(ids: NDArray[np.uint16]) -> NDArray[np.bool_]:
 
 
 def _widest_run(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Box of the widest run of pixels in the row that has half of the mask (H, W) above it."""
+    """Box the widest run of pixels in the row that has half of the mask (H, W) above it."""
     areas = np.cumsum(np.count_nonzero(mask, axis=1))
     y = int(np.searchsorted(areas, areas[-1] / 2))
     ends = np.flatnonzero(np.diff(mask[y], prepend=False, append=False)).reshape(-1, 2)
@@ -112,13 +113,14 @@ def _write_label(
 
     Args:
         canvas: image to write on.
-        segment: what to name.
-        box: where: above it for things, in its middle for stuff, if there is room.
-        plates: boxes of the labels written so far, which are kept free if there is room.
+        segment: the segment to label.
+        box: box next to which to write: above it for things, in its centre for stuff, if there is
+            room.
+        plates: boxes of the labels written so far, which are avoided if there is room.
         scores: write the score, too.
 
     Returns:
-        Box of the plate, (x0, y0, x1, y1), exclusive.
+        Box of the plate, (x0, y0, x1, y1), x1 and y1 exclusive.
     """
     height, width = canvas.shape[:2]
     text = f'{segment.track_id} {segment.class_name}'
@@ -126,7 +128,7 @@ def _write_label(
         text += f' {segment.score:.2f}'
     if segment.state is TrackState.TENTATIVE:
         text += ' ?'
-    # 0.35 is the smallest scale at which this font can be read.
+    # 0.35 is the smallest legible scale of this font.
     scale = max(0.35, min(height, width) / 1000)
     thickness = max(1, round(scale * 1.5))
     font = cv2.FONT_HERSHEY_SIMPLEX
@@ -151,6 +153,6 @@ def _write_label(
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
-    """Pixels that two boxes share."""
+    """Count the pixels that two boxes share."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     return max(0, width) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -1,4 +1,4 @@
-"""What users see of a track: an id with a life, and the rules of that life.
+"""Identities: what users see of a track, and when it is confirmed, lost, ended and published.
 
 Tracks (`tracker.py`) and the classes of semantic segmentation (`semantic.py`) share these rules.
 """
@@ -21,7 +21,7 @@ _INTERVALS = 9
 
 @dataclass(eq=False)
 class Identity:
-    """An id and its life, as users see them."""
+    """The id and the state of a track, as users see them."""
 
     first_frame: int
     """Number of the frame in which the identity began."""
@@ -30,7 +30,7 @@ class Identity:
     frames_seen: int = 0
     """Number of frames in which the identity was seen; consecutive ones while it is tentative."""
     confirmed: bool = False
-    """Whether the identity was ever seen in enough consecutive frames."""
+    """Whether the identity has been seen in enough consecutive frames at least once."""
     seen: bool = False
     """Whether the identity was seen in the newest frame."""
     last_seen_ns: int = 0
@@ -46,28 +46,30 @@ class Identity:
 
     @property
     def state(self) -> TrackState:
-        """State in the newest frame, once `settle` has closed it."""
+        """State in the newest frame; valid after `Lifecycle.settle`."""
         if not self.confirmed:
             return TrackState.TENTATIVE
         return TrackState.CONFIRMED if self.seen else TrackState.LOST
 
     @property
     def pixel_value(self) -> int:
-        """Value of the identity's pixels in the newest `Segments.ids`; 0 if it has none."""
+        """Value of the identity's pixels in the image of ids; 0 if it has no pixels."""
         if not self.area:
             return 0
-        assert self.track_id is not None, 'settle() gives an id to all that is drawn'
+        assert self.track_id is not None, 'every identity that is drawn has an id'
         return self.track_id
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What one frame shows of an identity."""
+    """One identity in one frame."""
 
     class_id: int
+    """Class, 0..K-1."""
     score: float
+    """Class probability, 0..1."""
     area: int = 0
-    """Number of image pixels; 0 if it was seen on the mask grid alone and not drawn."""
+    """Number of image pixels; 0 if it was seen on the mask grid only and not drawn."""
     box: tuple[int, int, int, int] | None = None
     """(x0, y0, x1, y1) in image pixels; None if it was not drawn."""
 
@@ -86,8 +88,8 @@ class Sight:
         )
 
 
-class _Mortal(Protocol):
-    """Something that ends when it was not seen for too long: an identity or a track."""
+class _Seen(Protocol):
+    """An identity or a track, which ends when it was not seen for too long."""
 
     seen: bool
     last_seen_ns: int
@@ -96,18 +98,19 @@ class _Mortal(Protocol):
 class Lifecycle:
     """Decides when identities are confirmed, lost and ended, and which of them are published.
 
-    It counts the frames of one stream and holds the settings; the identities lie with its owner.
-    Each frame: `begin`, drop what is no longer alive, `settle`, list the `segments`.
+    The identities belong to the caller. In each frame it calls `begin`, drops those that are not
+    `is_alive`, calls `settle`, and gets the `segments`.
     """
 
     def __init__(self, config: VidEoMTConfig, settings: StreamSettings) -> None:
         """Start before the first frame.
 
         Args:
-            config: knows the names and kinds of the classes.
-            settings: those of the stream; another value may be assigned between frames.
+            config: configuration of the network, with the names and kinds of the classes.
+            settings: settings of the stream.
         """
         self.settings = settings
+        """Settings of the stream; others may be assigned between two frames."""
         self.frame = 0
         """Number of the newest frame; the first one is 1."""
         self.stamp_ns = 0
@@ -132,12 +135,12 @@ class Lifecycle:
         self.stamp_ns = stamp_ns
         self.frame += 1
 
-    def is_alive(self, item: _Mortal) -> bool:
-        """Decide at the beginning of a frame whether an identity or a track lives on.
+    def is_alive(self, item: _Seen) -> bool:
+        """Decide after `begin` whether an identity or a track is kept.
 
-        It ends when it was not seen for longer than `gap_s`. One that was seen in the frame before
-        ends only if the stream itself paused for that long and for three of its usual intervals: a
-        stream slower than `gap_s` still keeps its tracks.
+        It ends when it has not been seen for longer than `gap_s`. One that was seen in the frame
+        before is kept even so if the pause is at most three usual intervals of the stream, so
+        that a stream slower than `gap_s` keeps its tracks.
         """
         limit_s = self._pause_s if item.seen else self.settings.gap_s
         return (self.stamp_ns - item.last_seen_ns) * 1e-9 <= limit_s
@@ -148,7 +151,12 @@ class Lifecycle:
         return self._is_wanted(class_id) and state in self.settings.track_states
 
     def settle(self, identities: Iterable[Identity], sights: Mapping[Identity, Sight]) -> None:
-        """Close the frame: note of each identity whether and how it was seen."""
+        """Finish the frame: update each identity, whether it was seen or not.
+
+        Args:
+            identities: those that are alive.
+            sights: the identities that were seen in this frame.
+        """
         for identity in identities:
             sight = sights.get(identity)
             identity.seen = sight is not None
@@ -163,7 +171,7 @@ class Lifecycle:
                 identity.area, identity.box = sight.area, sight.box
 
     def segments(self, identities: Iterable[Identity]) -> tuple[Segment, ...]:
-        """List what is published of the identities after `settle`, by falling score."""
+        """List the segments to publish after `settle`, by falling score."""
         names, are_things = self._config.class_names, self._config.thing_classes
         segments = [
             Segment(

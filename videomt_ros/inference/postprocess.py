@@ -1,7 +1,7 @@
-"""Logits of one frame -> which pixel belongs to which query or class.
+"""Turn the logits of one frame into the query or class of each pixel.
 
-Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Everything
-stays on the network's device until one array per function is copied to the host.
+Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Tensors
+stay on the network's device, and each function copies one array to the host at its end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from videomt_ros.inference.preprocess import Geometry
 
 CHUNK = 8
-"""Masks resized at once: bounds the memory, and costs nothing measurable."""
+"""Number of masks resized at once. It bounds the memory and costs no measurable time."""
 
 
 def logit(probability: float) -> float:
-    """Inverse of the sigmoid, 0..1 -> -inf..inf; mask logits are compared with it as they are."""
+    """Compute the inverse of the sigmoid, 0..1 -> -inf..inf, to compare mask logits with."""
     if probability <= 0.0:
         return -math.inf
     return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
@@ -36,7 +36,7 @@ def read_queries(
     Args:
         class_logits: (Q, K + 1).
         mask_logits: (Q, h, w), the part of the grid that can reach the image.
-        mask_threshold: probability from which a cell counts.
+        mask_threshold: least probability of a cell that is in a mask.
 
     Returns:
         The class logits, (Q, K + 1), and for each query whether any cell is in its mask, (Q,).
@@ -50,7 +50,13 @@ def read_queries(
 def read_masks(
     mask_logits: Tensor, queries: NDArray[np.intp], mask_threshold: float
 ) -> NDArray[np.bool_]:
-    """Copy the masks of some queries to the host, (N, h, w) at the resolution of the grid."""
+    """Copy the masks of some queries to the host, (N, h, w) at the resolution of the grid.
+
+    Args:
+        mask_logits: (Q, h, w).
+        queries: indices of the queries, (N,).
+        mask_threshold: least probability of a cell that is in a mask.
+    """
     chosen = mask_logits[torch.from_numpy(queries).to(mask_logits.device)]
     return (chosen >= logit(mask_threshold)).cpu().numpy()
 
@@ -58,10 +64,10 @@ def read_masks(
 def instance_pixels(
     mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
 ) -> NDArray[np.int16]:
-    """Give each pixel to the segment with the largest score x mask probability.
+    """Assign each pixel to the segment with the largest score x mask probability.
 
-    Only segments whose mask probability exceeds the threshold at that pixel take part; both
-    resizes work on logits, as published. Equal products go to the earlier segment.
+    Segments compete for pixels where their mask probability exceeds the threshold. Both resizes
+    work on logits, as in the original code. Of equal products the earlier segment wins.
 
     Args:
         mask_logits: (N, h, w).
@@ -93,12 +99,12 @@ def panoptic_pixels(
     mask_threshold: float,
     overlap_threshold: float,
 ) -> NDArray[np.int16]:
-    """Give each pixel to a segment by the published rule for video panoptic segmentation.
+    """Assign each pixel to a segment by the paper's rule for video panoptic segmentation.
 
-    The segment with the largest score x mask probability wins the pixel, the sigmoid being taken
-    between the two resizes. A segment stays if it wins at least `overlap_threshold` times the
-    area of its own mask, and it keeps those of its pixels that lie in that mask; what a dropped
-    segment had won stays empty.
+    The segment with the largest score x mask probability wins the pixel; the sigmoid is taken
+    between the two resizes. A segment is kept if it wins at least `overlap_threshold` times the
+    area of its own mask, and then gets those of its pixels that are in that mask. The pixels of a
+    dropped segment stay empty.
 
     Args:
         mask_logits: (N, h, w).
@@ -119,7 +125,7 @@ def panoptic_pixels(
 def panoptic_contest(
     mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
 ) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
-    """Give each pixel to the largest score x mask probability, before segments are dropped.
+    """Assign each pixel to the largest score x mask probability, before segments are dropped.
 
     Args:
         mask_logits: (N, h, w).
@@ -128,8 +134,9 @@ def panoptic_contest(
         mask_threshold: lowest mask probability of a pixel.
 
     Returns:
-        (H, W), k + 1 where segment k wins within its own mask, 0 elsewhere; per segment, (N,),
-        the pixels that it wins, in its mask or not; and the area of its mask.
+        Three arrays: (H, W), k + 1 where segment k wins inside its own mask, else 0; the number
+        of pixels that each segment wins, inside its mask or not, (N,); the area of each mask in
+        pixels, (N,).
     """
     device = mask_logits.device
     best = torch.zeros(geometry.image_size, device=device)
@@ -149,7 +156,7 @@ def panoptic_contest(
     if not mask_areas:
         return winner.cpu().numpy(), np.zeros(0, np.int64), np.zeros(0, np.int64)
     areas = torch.cat(mask_areas).cpu().numpy()
-    # One copy carries both: the winner, and in the sign whether the pixel lies in its mask.
+    # The sign tells whether the pixel is in the winner's mask, so that one copy carries both.
     code = torch.where(inside, winner, -winner).cpu().numpy()
     won = np.bincount(np.abs(code).ravel(), minlength=len(scores) + 1)[1:]
     return np.maximum(code, 0), won, areas
@@ -158,7 +165,7 @@ def panoptic_contest(
 def semantic_pixels(
     class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-    """Label each pixel by the published rule for video semantic segmentation.
+    """Label each pixel by the paper's rule for video semantic segmentation.
 
     The class with the largest sum over the queries of class probability x mask probability wins;
     the sigmoid is taken between the two resizes.
@@ -169,7 +176,7 @@ def semantic_pixels(
         geometry: sizes of the frame.
 
     Returns:
-        (H, W) class ids 0..K-1, and per pixel the winner's share of the sum of all classes, 0..1.
+        Class ids 0..K-1, (H, W), and the winner's share of the sum over all classes, 0..1, (H, W).
     """
     class_probs = class_logits.float().softmax(-1)[:, :-1]  # Q, K
     num_classes = class_probs.shape[1]
@@ -212,10 +219,13 @@ def regions(
 
 
 def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:
-    """Where `value` is larger than `best`, take it and note `number`; in place, all (H, W).
+    """Write `value` and `number` where `value` is larger than `best`; in place, all (H, W).
 
-    Numbers must rise from call to call: then the newest one is the largest, and a maximum does
-    what a masked write does in a tenth of the time on a CPU.
+    Numbers must rise from call to call. The newest one is then the largest, so a maximum can
+    replace a masked write, which takes ten times as long on a CPU.
+
+    Returns:
+        Where `value` was larger, bool.
     """
     larger = value > best
     torch.maximum(best, value, out=best)

@@ -1,8 +1,9 @@
-"""Image -> network input, and the way back from the network's masks to the image's pixels.
+"""Turn an image into the network's input, and masks of the network into masks of the image.
 
-The published pipeline: resize with the aspect kept until the short side has the model's test
-size, normalise, then pad right and bottom with zeros to a multiple of the divisor. Masks return
-by two bilinear resizes: to the padded input, whose padding is cut off, and to the image.
+As in the original code, an image is resized, with its aspect ratio kept, until its short side has
+the model's test size, normalised, and padded with zeros at the right and bottom to a multiple of
+the divisor. Masks are resized twice, bilinearly: to the padded input, whose padding is then cut
+off, and to the image.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ from torch import Tensor
 from videomt_ros.model.config import VidEoMTConfig
 
 MAX_ASPECT = 4
-"""Long side of the input over the test size. A panorama or a line of pixels beyond it is made
-smaller than the test size instead, so that no image can ask for unbounded memory."""
+"""Largest long side of the input over the test size. Longer images are made smaller than the test
+size instead, so that no image can require unbounded memory."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The three sizes of a frame on its way, each (height, width) in pixels."""
+    """The three sizes of a frame, each (height, width) in pixels."""
 
     image_size: tuple[int, int]
+    """Size of the image as it came."""
     resized_size: tuple[int, int]
-    """The image within the input, at its top left."""
+    """Size of the resized image, which is at the top left of the network's input."""
     padded_size: tuple[int, int]
-    """The network's input."""
+    """Size of the network's input."""
 
     @classmethod
     def of(cls, image_size: tuple[int, int], config: VidEoMTConfig) -> Geometry:
-        """Sizes for an image of (height, width) under the model's test settings."""
+        """Compute the sizes for an image of (height, width) under the model's test settings."""
         scale = min(
             config.test_size / min(image_size), MAX_ASPECT * config.test_size / max(image_size)
         )
@@ -44,10 +46,10 @@ class Geometry:
         return cls(image_size, (height, width), padded)
 
     def grid_inside(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a mask grid (h, w) that can reach a pixel of the image.
+        """Count the rows and columns of a mask grid (h, w) that can reach a pixel of the image.
 
-        The cell beyond the last one that has its centre in the image is part of them, since the
-        bilinear resize reads it; what lies further right or below is padding.
+        They include the one beyond the last cell whose centre is in the image, since the bilinear
+        resize reads it; all cells further right or below are padding.
         """
         rows, columns = (
             min(cells, int(np.ceil((inside - 0.5) * cells / padded - 0.5)) + 1)
@@ -58,7 +60,7 @@ class Geometry:
         return rows, columns
 
     def pixels_per_cell(self, grid: tuple[int, int]) -> float:
-        """Image pixels that one cell of a mask grid (h, w) stands for."""
+        """Compute the number of image pixels that one cell of a mask grid (h, w) stands for."""
         pixels = 1.0
         for axis in range(2):
             pixels *= self.padded_size[axis] / grid[axis]
@@ -66,14 +68,14 @@ class Geometry:
         return pixels
 
     def to_padded(self, masks: Tensor) -> Tensor:
-        """First resize, (N, h, w) -> (N, height, width) of the resized image, padding cut."""
+        """Resize masks (N, h, w) to the input and cut the padding, (N, height, width)."""
         masks = F.interpolate(
             masks[None], size=self.padded_size, mode='bilinear', align_corners=False
         )
         return masks[0, :, : self.resized_size[0], : self.resized_size[1]]
 
     def to_image(self, masks: Tensor) -> Tensor:
-        """Second resize, (N, height, width) of the resized image -> (N, H, W) of the image."""
+        """Resize masks of the resized image, (N, height, width), to the image, (N, H, W)."""
         if self.resized_size == self.image_size:
             return masks
         return F.interpolate(
@@ -82,7 +84,7 @@ class Geometry:
 
 
 class Preprocessor:
-    """Makes the network's input on the network's device."""
+    """Turns images into the network's input, on the network's device."""
 
     def __init__(self, config: VidEoMTConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config = config
@@ -94,15 +96,14 @@ class Preprocessor:
     def __call__(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
         """Resize, normalise and pad one image.
 
-        The resize is bilinear with antialiasing, as PIL's is, whatever the network's type: on a
-        CPU in whole grey levels, which takes a quarter of the time, elsewhere in float32. The
-        image may be a view with any strides, writeable or not.
+        The resize is bilinear with antialiasing, as PIL's is. On a CPU it rounds to whole grey
+        levels, which takes a quarter of the time; elsewhere it computes in float32.
 
         Args:
-            image: RGB, (H, W, 3) uint8.
+            image: RGB, (H, W, 3) uint8; any strides, need not be writeable.
 
         Returns:
-            The input, (1, 3, Hp, Wp) of the network's device and type, and the sizes.
+            The input, (1, 3, Hp, Wp) on the network's device and in its dtype, and the sizes.
 
         Raises:
             ValueError: the image has another shape or type, or no pixels.
@@ -110,11 +111,11 @@ class Preprocessor:
         check_image(image)
         geometry = Geometry.of((image.shape[0], image.shape[1]), self.config)
         if not image.flags.writeable:
-            image = image.copy()  # torch warns of a view that it could write to
+            image = image.copy()  # torch warns of tensors that share read-only memory
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
         frame = pixels.permute(2, 0, 1)[None]  # 1, 3, H, W
         if frame.device.type != 'cpu':
-            frame = frame.float()  # GPUs resize no bytes
+            frame = frame.float()  # torch cannot resize uint8 on a GPU
         if geometry.resized_size != geometry.image_size:
             frame = F.interpolate(
                 frame,
@@ -130,10 +131,10 @@ class Preprocessor:
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Refuse what is not an RGB image of bytes.
+    """Check that an array is an RGB image of bytes.
 
     Raises:
-        ValueError: not a uint8 array of shape (H, W, 3) with H and W at least 1.
+        ValueError: it is not a uint8 array of shape (H, W, 3) with H and W at least 1.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(

@@ -18,18 +18,17 @@ from videomt_ros.structures import Segment
 
 
 class ClassSegments:
-    """The classes that one stream shows. Each frame: `begin`, then `label`.
+    """The classes that one stream shows. In each frame, call `begin` and then `label`.
 
     A class is confirmed in the first frame that shows it, and its id is its class id + 1.
     """
 
     def __init__(self, config: VidEoMTConfig, settings: StreamSettings) -> None:
-        """Start without classes in view.
+        """Start with no class in view.
 
         Args:
-            config: that of the network.
-            settings: those of the stream; score_threshold, mask_threshold, overlap_threshold and
-                confirm_frames have no effect.
+            config: configuration of the network.
+            settings: settings of the stream. The thresholds and confirm_frames have no effect.
         """
         self._num_classes = config.num_classes
         self._identities: dict[int, Identity] = {}
@@ -53,7 +52,7 @@ class ClassSegments:
     def label(
         self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
     ) -> tuple[NDArray[np.uint16], tuple[Segment, ...]]:
-        """Label every pixel, and close the frame.
+        """Label every pixel, and finish the frame.
 
         Args:
             class_logits: (Q, K + 1).
@@ -61,7 +60,8 @@ class ClassSegments:
             geometry: sizes of the frame.
 
         Returns:
-            Id of each pixel, (H, W), 0 where its class is not published; and the segments.
+            Id of each pixel, (H, W), 0 where its class is not published; and the segments, by
+            falling score.
         """
         life = self._life
         classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)

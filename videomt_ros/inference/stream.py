@@ -1,10 +1,10 @@
-"""VideoStream: one camera, one state; images go in, segments with lasting ids come out.
+"""VideoStream: segments and tracks the video of one camera.
 
     stream = VideoStream(load_model('demo'))
     for image, stamp_ns in camera:
         segments = stream.push(image, stamp_ns)
 
-Any number of streams share one network: what a stream remembers lies in the stream.
+The network keeps no state between calls, so any number of streams can share one.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ from videomt_ros.model.network import Outputs, VidEoMT
 from videomt_ros.structures import Segment, Segments
 
 STEP_BACK_S = 0.2
-"""Largest step back of the stamps, in seconds, that is no other video: jitter, frames out of
-order, two publishers on one topic."""
+"""Largest step back of the stamps, in seconds, within one video. Jitter, frames out of order and
+two publishers on one topic cause such steps."""
 STALE_STATE_S = 5.0
-"""Least pause between two frames, in seconds, after which the network's state is of a view that
-is gone."""
+"""Longest pause between two frames, in seconds, over which the network's state is kept."""
 
 _logger = logging.getLogger(__name__)
 
 
 class VideoStream:
-    """Segments and tracks one video, frame by frame; each result depends on the past alone.
+    """Segments and tracks one video, frame by frame; results depend on past frames only.
 
-    - instance: objects, none of them twice; other pixels are 0.
+    The task decides what the segments are:
+
+    - instance: objects, each of them once; all other pixels are 0.
     - panoptic: objects, and stuff with one segment and one id per class.
     - semantic: one segment per class in view, confirmed at once, with track id = class id + 1.
-      The class probabilities are those of the frame; every pixel is labelled (before min_area
-      and class_filter).
+      The scores are those of the frame; every pixel is labelled (before min_area and
+      class_filter).
     """
 
     def __init__(self, net: VidEoMT, task: Task | None = None, **settings: Any) -> None:
         """Start a stream.
 
         Args:
-            net: in evaluation mode; its device and number type are those of the stream. Call
+            net: network in evaluation mode; the stream runs on its device and in its dtype. Call
                 `reset` after moving it.
-            task: what to make of the network's outputs; None: what it was trained for.
+            task: kind of results; None: the task that the network was trained for.
             settings: fields of StreamSettings that differ from the defaults.
 
         Raises:
-            ValueError: an unknown task, or a setting that is unknown or out of range.
+            ValueError: the task is unknown, or a setting is unknown or out of range.
         """
         self.net = net
         self.task = net.config.task if task is None else task
@@ -83,10 +84,11 @@ class VideoStream:
         self._memory.update(self.settings)
 
     def reset(self) -> None:
-        """Forget the video: the stream is as new, and ids start at 1 again."""
+        """Forget the video; ids start at 1 again."""
         config = self.net.config
         weight = next(self.net.parameters())
         self._prepare = Preprocessor(config, weight.device, weight.dtype)
+        # What is remembered of earlier frames, besides the network's state.
         self._memory: Tracker | ClassSegments
         if self.task == 'semantic':
             self._memory = ClassSegments(config, self.settings)
@@ -99,33 +101,33 @@ class VideoStream:
         self.outputs: Outputs | None = None
         """Raw outputs of the newest frame, (1, Q, ...) on the network's device."""
         self.next_state: Tensor | None = None
-        """What the newest frame left for the next one, (1, Q, C), finite or not."""
+        """State after the newest frame, (1, Q, C), even if it is not finite and was dropped."""
         self.started_anew = True
-        """Whether the network took the newest frame as the first of a video."""
+        """Whether the network processed the newest frame as the first of a video."""
         self.times: StageTimes | None = None
-        """How long the newest frame took."""
+        """Durations of the stages of the newest frame."""
 
     @torch.inference_mode()
     def push(self, image: NDArray[np.uint8], stamp_ns: int) -> Segments:
-        """Take the next frame.
+        """Process the next frame.
 
         A stamp more than STEP_BACK_S earlier than the latest, or another image size, means
-        another video: the stream resets itself and says so in the log. A smaller step back counts
-        as an equal stamp, and equal stamps are frames at one time.
+        another video: the stream resets itself and logs a warning. A smaller step back counts as
+        no step, and frames of equal stamps as taken at the same time.
 
-        The network starts anew from its first state, without a reset of the ids, after a pause
-        longer than both gap_s and STALE_STATE_S that ended all tracks, and after a frame that
-        left numbers in the state that are not finite.
+        The network starts again from its initial state, while ids stay, after a pause longer than
+        both gap_s and STALE_STATE_S that ended all tracks, and after a frame that left infinite
+        values or NaNs in the state.
 
         Args:
             image: RGB, (H, W, 3) uint8; any strides, need not be writeable.
-            stamp_ns: when the image was taken, in nanoseconds of any clock.
+            stamp_ns: time at which the image was taken, in nanoseconds of any clock.
 
         Returns:
-            What is seen, in pixels of the image, with the stamp as given.
+            The segments, in pixels of the image, with the stamp as given.
 
         Raises:
-            ValueError: not such an image; the stream goes on as if it had not been pushed.
+            ValueError: the image has another shape or type; the stream is as it was before.
         """
         clock = StageClock(self._prepare.device)
         frame, geometry = self._prepare(image)
@@ -137,9 +139,9 @@ class VideoStream:
         self._memory.begin(now_ns)
         pause_s = (now_ns - before_ns) * 1e-9
         is_stale = pause_s > max(STALE_STATE_S, self.settings.gap_s)
-        is_lost = is_stale and self._memory.is_empty
-        self.started_anew = self._state is None or is_lost
-        if self._state is None or is_lost:
+        is_forgotten = is_stale and self._memory.is_empty
+        self.started_anew = self._state is None or is_forgotten
+        if self._state is None or is_forgotten:
             self._state = self.net.initial_state(1)
         self.outputs, self._state = self.net.step(frame, self._state)
         self.next_state = self._state
@@ -156,6 +158,7 @@ class VideoStream:
         return Segments(stamp_ns, ids, segments, self.net.config.num_classes)
 
     def _reset_for_new_video(self, geometry: Geometry, stamp_ns: int) -> None:
+        """Reset the stream if a frame of this size and stamp cannot belong to the same video."""
         if self._stamp_ns is None:
             return
         if (self._stamp_ns - stamp_ns) * 1e-9 > STEP_BACK_S:
@@ -175,10 +178,10 @@ class VideoStream:
             self.reset()
 
     def _check_state(self, is_finite: bool) -> None:
-        """Drop a state that would carry its infinities and NaNs into all frames to come."""
+        """Drop a state whose infinities and NaNs would spread to all later frames."""
         if not is_finite:
             self._state = None
-            if self._state_was_finite:  # not in each frame of a network that always overflows
+            if self._state_was_finite:  # a network that always overflows warns once
                 _logger.warning(
                     'The state of the network is not finite: it starts anew, and the tracks stay. '
                     'If this comes again, use another precision.'
@@ -191,7 +194,7 @@ class VideoStream:
         """Turn the outputs of one frame into instance or panoptic results.
 
         Args:
-            tracker: the tracks so far; a frame was begun.
+            tracker: the tracks so far; its `begin` was called for this frame.
             class_logits: (Q, K + 1).
             mask_logits: (Q, h, w).
             geometry: sizes of the frame.
@@ -205,11 +208,11 @@ class VideoStream:
         inside = mask_logits[:, :rows, :columns]
         logits, present = postprocess.read_queries(class_logits, inside, settings.mask_threshold)
         scores = class_scores(softmax(logits), self.task)
-        able = scores >= settings.score_threshold
-        able[tracker.owned_queries()] = True
-        # Logits that are no numbers, as half precision may give, are no candidates either.
-        able &= present & np.isfinite(logits).all(1)
-        queries = np.flatnonzero(able)
+        is_candidate = scores >= settings.score_threshold
+        is_candidate[tracker.owned_queries()] = True
+        # Half precision may overflow to NaN.
+        is_candidate &= present & np.isfinite(logits).all(1)
+        queries = np.flatnonzero(is_candidate)
         masks = postprocess.read_masks(inside, queries, settings.mask_threshold)
         detections = build_detections(
             queries, logits[queries], scores[queries], masks, geometry.pixels_per_cell(grid)
@@ -230,10 +233,10 @@ class VideoStream:
     def _winners(
         self, mask_logits: Tensor, matches: list[Match], geometry: Geometry
     ) -> NDArray[np.int16]:
-        """Give each pixel to one of the matches.
+        """Assign each pixel to the match that wins it.
 
         Returns:
-            (H, W); k + 1 where match k wins, 0 for none.
+            (H, W); k + 1 for match k, 0 for none.
         """
         if not matches:
             return np.zeros(geometry.image_size, np.int16)

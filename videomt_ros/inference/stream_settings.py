@@ -1,4 +1,4 @@
-"""What a user may set on a stream: one record that says each value's meaning and range once."""
+"""The settings of a stream, each with its meaning and range."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 TRACK_STATES = ('tentative', 'confirmed', 'lost')
-"""Names of `videomt_ros.structures.TrackState`, in lower case."""
+"""Names of the members of `videomt_ros.structures.TrackState`, in lower case."""
 
 
 def _setting(default: Any, meaning: str, **limits: Any) -> Any:
-    """Describe a field for programs, such as the ROS parameters."""
+    """Build a field with a description that programs can read, such as the node's parameters."""
     return field(default=default, metadata={'meaning': meaning, **limits})
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """Settings of a VideoStream; all may change while it runs. Checked when the record is built.
+    """Settings of a VideoStream, which may change while it runs; they are checked when built.
 
-    The metadata of each field holds `meaning` (one sentence with the unit) and either `range`
-    (lowest and highest value, both allowed) or, for tuples of names, `choices` where they are
-    fixed.
+    The metadata of each field holds its `meaning` (one sentence with the unit) and its `range`
+    (lowest and highest value, both allowed). For a tuple of names it holds the `choices` instead,
+    if these are fixed.
     """
 
     score_threshold: float = _setting(
@@ -75,7 +75,7 @@ class StreamSettings:
 
         Args:
             changes: new values by the names of the fields; the others stay.
-            class_names: classes of the network, which class_filter may name.
+            class_names: names of the network's classes, from which class_filter may choose.
 
         Raises:
             ValueError: a name is unknown, or a value is out of range.
@@ -96,10 +96,10 @@ class StreamSettings:
 
 
 def _checked(item: Field[Any], value: Any) -> Any:
-    """The value in the field's own type.
+    """Convert a value to the field's own type.
 
     Raises:
-        ValueError: it has another type or lies outside the range.
+        ValueError: the value has another type or is out of range.
     """
     limits = item.metadata
     if isinstance(item.default, tuple):

@@ -1,4 +1,4 @@
-"""One track: an object in a query slot, the class it has shown so far, and how it moves.
+"""One track: its query slot, its class so far, and its motion.
 
 Letters: N detections, K classes, h w mask grid. Lengths are in cells of the grid, points are
 (row, column), times in seconds.
@@ -46,7 +46,7 @@ MIN_INTERVAL_S = 1e-3
 
 @dataclass
 class Motion:
-    """Where an object was seen last, and how it moves."""
+    """Last known place and velocity of an object."""
 
     mask: NDArray[np.bool_]
     """Mask when the object was last seen, (h, w)."""
@@ -168,7 +168,7 @@ class Track:
         return int(self.logit_sum[:-1].argmax())
 
     def changed_class(self, class_logits: NDArray[np.floating]) -> int | None:
-        """The other class for which the logits (K + 1,) decide, or None if they do not."""
+        """Get the class of the logits (K + 1,) if it is certain and not the track's own."""
         probs = softmax(class_logits)
         own, other = self.class_id, int(probs[:-1].argmax())
         if other == own or probs[own] > CLASS_GONE or probs[other] < CLASS_NEW:
@@ -178,12 +178,12 @@ class Track:
     def goes_on_in(
         self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
     ) -> bool:
-        """Whether a detection in the track's slot can be the track's object.
+        """Whether a detection in the track's slot can show the track's object.
 
         Args:
             detections: N of them.
-            n: the one in the slot.
-            ious: overlaps of all detections with the mask expected of the track, (N,).
+            n: index of the one in the slot.
+            ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
         """
         in_place = bool(ious[n] >= SAME_PLACE_IOU)
@@ -195,18 +195,18 @@ class Track:
     def costs(
         self, detections: Detections, ious: NDArray[np.float32], stamp_ns: int
     ) -> NDArray[np.float64]:
-        """Cost of explaining each detection in another slot by this track.
+        """Compute the costs of assigning each detection to this track.
 
-        It is 1 - IoU where a detection overlaps the expected mask, unless its class changed for
-        certain; elsewhere 1 + reach for detections of the same class.
+        The cost is 1 - IoU for a detection that overlaps the expected mask, unless its class is
+        certain to have changed; else 1 + reach for a detection of the same class.
 
         Args:
             detections: N of them.
-            ious: their overlaps with the mask expected of the track, (N,).
+            ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
 
         Returns:
-            (N,), 0..2; inf where the track cannot explain a detection.
+            (N,), 0..2; inf for a detection that cannot show the track's object.
         """
         same_class = detections.class_logits[:, :-1].argmax(1) == self.class_id
         reaches = self.motion.reaches(detections, stamp_ns)
@@ -233,10 +233,10 @@ class Track:
         self.num_logits += 1
 
     def successor(self, frame: int) -> Track:
-        """Build the track of the object of another class that has taken the slot over.
+        """Build the track of the object of `new_class` that has taken the slot over.
 
         Args:
-            frame: number of the newest frame, which that object has been in view up to.
+            frame: number of the newest frame.
         """
         frames = self.new_class_frames
         return Track(

@@ -1,24 +1,24 @@
-"""Query slots -> track ids.
+"""Turn query slots into track ids.
 
-A query slot is not a track: the network gives a slot that lost its object to another one. The
-promise kept here:
+A query slot is not a track: when a slot has lost its object, the network reuses it for another
+one. The tracker guarantees:
 
-- An id names one object for as long as the stream lives. It stays over a gap of at most
-  `gap_s` seconds, if the object returns where it can have moved to, in the same slot or another.
-- A slot taken over by another object gets a new id: one that appears where the old object cannot
-  be, or that has another class and another mask. A noisy class alone does not change an id; a
-  class that changed for certain and stays so does, after `CLASS_CHANGE_FRAMES` frames.
-- Ids are 1..65535 and are given in that order, starting again at 1 after the last; an id in use
-  is passed over. An id is therefore given again only after all others were.
-- A track gets its id when it is first published, so flickers use none up.
-- A track is tentative until it was seen in `confirm_frames` frames in a row, and is dropped if
-  it is missed before. Later it is confirmed when seen and lost when not.
+- An id names one object until the stream is reset. It survives a gap of at most `gap_s` seconds
+  if the object returns, in the same slot or another, where it can have moved to.
+- A slot that is taken over by another object gets a new id. Another object is one that appears
+  where the old one cannot be, or that has another class and another mask. A noisy class does not
+  change an id; a class that is certain to have changed does, after `CLASS_CHANGE_FRAMES` frames.
+- Ids are 1..65535 and are given in that order, starting again at 1 after the last; ids in use
+  are skipped. An id is therefore reused only after all others.
+- A track gets its id when it is first published, so flickers use up no ids.
+- A track is tentative until it was seen in `confirm_frames` consecutive frames, and is dropped if
+  it is missed before. From then on it is confirmed in frames in which it is seen, else lost.
 - Memory is bounded by the number of queries and classes.
 - In panoptic results all stuff of one class is one segment with one id.
 
-A track is seen in a frame if the result has at least `min_area` pixels of it and its class,
-averaged over its past, has at least `score_threshold`. Class scores say nothing of presence:
-they stay high for a hidden object.
+A track is seen in a frame if the result has at least `min_area` pixels of it and the probability
+of its class, averaged over its past, is at least `score_threshold`. The class probability does
+not tell whether an object is visible: it stays high for a hidden object.
 """
 
 from __future__ import annotations
@@ -38,29 +38,33 @@ from videomt_ros.model.config import Task, VidEoMTConfig
 from videomt_ros.structures import MAX_TRACK_ID, Segment
 
 _TRACKS_PER_QUERY = 4
-"""Tracks kept at once, lost ones included, over the number of queries."""
+"""Largest number of tracks, lost ones included, over the number of queries."""
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A track that a detection of this frame shows, and that is sure enough of its class."""
+    """A track that a detection of this frame shows, and whose score reaches the threshold."""
 
     track: Track
     identity: Identity
     """Identity to which the track's pixels belong."""
     class_id: int
+    """Class of the track, 0..K-1."""
     score: float
-    """Class probability averaged over the track, 0..1."""
+    """Class probability averaged over the track's past, 0..1."""
 
     @property
     def query(self) -> int:
-        """Slot of the detection."""
+        """Query index of the detection."""
         assert self.track.query is not None
         return self.track.query
 
 
 class Tracker:
-    """The tracks of one stream. Each frame: `begin`, `match`, draw what matched, `settle`."""
+    """The tracks of one stream.
+
+    In each frame, call `begin`, `match` and `settle`, the last with the pixels of the matches.
+    """
 
     def __init__(
         self,
@@ -72,10 +76,10 @@ class Tracker:
         """Start without tracks.
 
         Args:
-            config: that of the network.
-            task: instance or panoptic. In panoptic results all stuff of one class is one segment.
-            settings: those of the stream.
-            max_id: ids are 1..max_id; it must exceed the number of queries and classes.
+            config: configuration of the network.
+            task: instance or panoptic.
+            settings: settings of the stream.
+            max_id: largest id; it must exceed the number of queries and classes.
         """
         self.tracks: list[Track] = []
         """The tracks that are alive."""
@@ -86,7 +90,7 @@ class Tracker:
             k for k, is_thing in enumerate(config.thing_classes) if is_panoptic and not is_thing
         }
         self._merged: dict[int, Identity] = {}
-        """One identity per merged class that is alive."""
+        """Identities of the stuff classes that are alive in panoptic results, by class."""
         self._max_id = max_id
         self._max_tracks = max(
             config.num_queries,
@@ -94,9 +98,9 @@ class Tracker:
         )
         self._next_id = 1
         self._drawn: list[Match] = []
-        """The matches of this frame that compete for pixels."""
+        """Matches of this frame that are to be drawn."""
         self._undrawn: dict[Match, Sight] = {}
-        """The matches of this frame that are seen but not published."""
+        """Matches of this frame that are seen but not published."""
 
     @property
     def is_empty(self) -> bool:
@@ -114,17 +118,17 @@ class Tracker:
         self._merged = {k: i for k, i in self._merged.items() if self._life.is_alive(i)}
 
     def owned_queries(self) -> NDArray[np.intp]:
-        """Slots that a live track holds."""
+        """Query indices that the tracks hold."""
         return np.array([t.query for t in self.tracks if t.query is not None], np.intp)
 
     def match(self, detections: Detections) -> list[Match]:
-        """Decide which track each detection shows; new tracks begin for what none explains.
+        """Decide which track each detection shows, and begin tracks for new objects.
 
-        Detections that show an object a second time, and weak ones without a track, show none.
+        Duplicates, and detections below the score threshold that no track explains, are ignored.
 
         Returns:
-            The tracks that are to be drawn, in the detections' order. Tracks that are seen but
-            not published take no pixels from others; `settle` knows of them.
+            The tracks to be drawn, in the order of the detections. Tracks that are not published
+            are kept for `settle` instead, so that they take no pixels from the others.
         """
         life = self._life
         self._drawn, self._undrawn = [], {}
@@ -141,15 +145,14 @@ class Tracker:
         return self._drawn
 
     def settle(self, sights: Mapping[Match, Sight]) -> tuple[Segment, ...]:
-        """Close the frame with what was drawn in it.
+        """Finish the frame: update the tracks, and give ids to those that are drawn first.
 
         Args:
-            sights: the pixels of the matches, where they have any. Those of one identity count
-                together, and fewer than min_area are not seen.
+            sights: what the matches won in the image; those without pixels are left out. The
+                matches of one identity count together; it is seen if it has min_area pixels.
 
         Returns:
-            What is published of this frame, by falling score. Identities that were drawn have
-            their ids from here on.
+            The segments of the frame, by falling score.
         """
         life = self._life
         drawn: dict[Identity, Sight] = {}
@@ -173,19 +176,19 @@ class Tracker:
         return life.segments(self.identities())
 
     def identities(self) -> list[Identity]:
-        """All identities that are alive, each once."""
+        """List the identities that are alive, each once."""
         own = [t.identity for t in self.tracks if t.class_id not in self._merged_classes]
         return own + list(self._merged.values())
 
     def _identity(self, track: Track) -> Identity:
-        """The identity of the track's pixels: its own, or the one of its merged class."""
+        """Get the identity of the track's pixels: its own, or the one that its class shares."""
         class_id = track.class_id
         if class_id not in self._merged_classes:
             return track.identity
         return self._merged.setdefault(class_id, Identity(self._life.frame))
 
     def _assign(self, detections: Detections) -> list[tuple[Track, int]]:
-        """Pairs of a track and the detection that shows it, in the detections' order."""
+        """Find the pairs of a track and the detection that shows it, by rising detection."""
         if not len(detections):
             return []
         tracks = self.tracks
@@ -221,9 +224,9 @@ class Tracker:
         return sorted((p for p in matched if p[0] in alive), key=lambda pair: pair[1])
 
     def _own_tracks(self, detections: Detections, ious: NDArray[np.float32]) -> dict[int, int]:
-        """Detection -> track that holds its slot and can be what it shows."""
+        """Map detections to the tracks that hold their slots and that they can show."""
         holders = {t.query: m for m, t in enumerate(self.tracks) if t.query is not None}
-        own = {}
+        own: dict[int, int] = {}
         for n, query in enumerate(detections.queries):
             m = holders.get(int(query))
             if m is None:
@@ -238,10 +241,11 @@ class Tracker:
         own: Mapping[int, int],
         ious: NDArray[np.float32],
     ) -> list[int]:
-        """One detection per object, of several the one that keeps ids most stable.
+        """Keep one detection per object: of several, the one that keeps ids most stable.
 
-        In this order: continues a confirmed track in view, a lost one, a tentative one, has no
-        track, is weak in this frame but continues a track; then by overlap with its own track.
+        The order of preference is: continues a confirmed track in view, a lost track, a tentative
+        track; has no track; continues a track but is below the threshold in this frame. Among
+        equals, the larger overlap with its own track decides.
         """
         ranks = np.full(len(detections), 5)
         fits = np.zeros(len(detections))
@@ -262,7 +266,11 @@ class Tracker:
         )
 
     def _observe(self, track: Track, detections: Detections, n: int) -> Track:
-        """Add a detection to its track; returns the track that takes over if the class changed."""
+        """Add a detection to its track.
+
+        Returns:
+            The track, or the one that replaces it because its class has changed.
+        """
         life = self._life
         track.observe(detections, n, life.stamp_ns)
         if track.new_class_frames < max(CLASS_CHANGE_FRAMES, life.settings.confirm_frames):
@@ -279,20 +287,20 @@ class Tracker:
         return track
 
     def _free(self, query: int, keep: Track | None) -> None:
-        """Take a slot from the track that holds it, if that is not `keep`."""
+        """Take a slot from the track that holds it, unless that is `keep`."""
         for track in self.tracks:
             if track.query == query and track is not keep:
                 track.query = None
 
     def _limit(self) -> None:
-        """End the tracks that were seen longest ago when there are too many."""
+        """If there are too many tracks, end those that were seen longest ago."""
         if len(self.tracks) > self._max_tracks:
             newest = sorted(self.tracks, key=lambda t: -t.motion.stamp_ns)
             alive = set(newest[: self._max_tracks])
             self.tracks = [track for track in self.tracks if track in alive]
 
     def _new_id(self) -> int:
-        """The next id in turn that no live track has."""
+        """Get the next id in turn that is not in use."""
         used = {identity.track_id for identity in self.identities()}
         while self._next_id in used:
             self._next_id = self._next_id % self._max_id + 1
