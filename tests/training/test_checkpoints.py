@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 import torch
 
 from tests.training.runs import at_step, checkpoint_of, differences, log_lines, tiny_settings
-from videomt_ros.model import load_model
+from videomt_ros.model import load_model, save_model
+from videomt_ros.training.callbacks import cut_log
 from videomt_ros.training.checkpoints import AtomicIO, find_checkpoints, newest_checkpoint
 from videomt_ros.training.module import TrainModule
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.trainer import train
 
 SHORT = 'phases=[{steps: 2, clip_frames: 1, batch_size: 1}]'
@@ -109,12 +112,19 @@ def test_a_checkpoint_loads_as_a_model(tmp_path):
     assert not torch.equal(net.q.weight, last)
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory) -> Path:
+    """Folder of a run that has reached its end."""
+    out = tmp_path_factory.mktemp('trained') / 'out'
+    train(tiny_settings(out, SHORT, 'checkpoint_every=1'))
+    return out
+
+
 @pytest.fixture
-def finished(tmp_path):
-    """A run that has reached its end."""
-    settings = tiny_settings(tmp_path / 'out', SHORT, 'checkpoint_every=1')
-    train(settings)
-    return settings
+def finished(trained, tmp_path) -> TrainSettings:
+    """A copy of this run."""
+    shutil.copytree(trained, tmp_path / 'out')
+    return tiny_settings(tmp_path / 'out', SHORT, 'checkpoint_every=1')
 
 
 def again(settings, *overrides: str):
@@ -239,27 +249,21 @@ def test_nothing_but_damaged_checkpoints_is_an_error(finished):
 def test_what_a_killed_run_was_writing_is_gone_when_it_goes_on(finished):
     """SIGKILL right before each file would get its name."""
     out = Path(finished.out)
-    code = (
-        'import os, pathlib, signal, sys, torch\n'
-        'from videomt_ros.model import load_model, save_model\n'
-        'from videomt_ros.training.checkpoints import AtomicIO\n'
-        'from videomt_ros.training.callbacks import cut_log\n'
-        'out = pathlib.Path(sys.argv[1])\n'
-        'net = load_model(out / "model.safetensors")\n'
-        'kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n'
-        'os.replace = os.rename = pathlib.Path.replace = kill\n'
-        'for act in (\n'
-        '    lambda: save_model(net, out / "best.safetensors"),\n'
-        '    lambda: AtomicIO().save_checkpoint({}, out / "checkpoints/step=9.ckpt"),\n'
-        '    lambda: cut_log(out / "log.jsonl", 1),\n'
-        '):\n'
-        '    if os.fork():\n'
-        '        assert os.wait()[1] == signal.SIGKILL\n'
-        '    else:\n'
-        '        act()\n'
-    )
+    net = load_model(out / 'model.safetensors')
     before = {path for path in out.rglob('*') if path.is_file()}
-    subprocess.run([sys.executable, '-c', code, str(out)], check=True)
+    for write in (
+        lambda: save_model(net, out / 'best.safetensors'),
+        lambda: AtomicIO().save_checkpoint({}, out / 'checkpoints/step=9.ckpt'),
+        lambda: cut_log(out / 'log.jsonl', 1),
+    ):
+        if child := os.fork():
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL
+            continue
+        try:
+            os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            write()
+        finally:
+            os._exit(1)
     left = {path for path in out.rglob('*') if path.is_file()} - before
     assert len(left) == 3 and all(path.name.startswith('.') for path in left), left
     (out / 'validation/step-1.partial/parts').mkdir(parents=True)

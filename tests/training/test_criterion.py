@@ -62,14 +62,6 @@ def test_perfect_outputs_cost_nothing_but_blurred_borders(targets):
     assert losses_of(POINTS, lost, targets)['dice'] > losses['dice'] + 1.0
 
 
-def test_matching_follows_the_first_sight(targets):
-    outputs = perfect(targets, [2, 0])
-    assert Criterion(POINTS).match((outputs,), targets).tolist() == [[2, 0]]
-    # What a query does after the first frame of its object does not change the match.
-    outputs.mask_logits[0, 2] = outputs.mask_logits[0, 2].flip(0)
-    assert Criterion(POINTS).match((outputs,), targets).tolist() == [[2, 0]]
-
-
 def test_each_layer_has_its_own_match(targets):
     layers = (perfect(targets, [1, 3]), perfect(targets, [2, 0]))
     matches = Criterion(POINTS).match(layers, targets)
@@ -97,33 +89,6 @@ def test_class_loss_is_the_weighted_mean_of_the_labels(targets, expected_from, f
             total -= weight * log_likelihood[t, q, labels[t, q]]
             count += weight
     torch.testing.assert_close(losses['class'], 2.0 * total / count)
-
-
-def test_auxiliary_outputs_count_as_much_as_the_last(targets):
-    torch.manual_seed(0)
-    outputs = perfect(targets, [2, 0])
-    wrong = Outputs(torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, SIZE, SIZE))
-    sums = []
-    for layers in (wrong, outputs._replace(auxiliary=(wrong,))):
-        torch.manual_seed(1)  # what is wrong is matched on the same points
-        sums.append(losses_of(POINTS, layers, targets)['class'])
-    torch.testing.assert_close(sums[1], sums[0], atol=1e-3, rtol=0)
-
-
-def test_clips_without_objects_teach_no_object():
-    nothing = build_targets(
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0, 2, SIZE, SIZE, dtype=torch.bool),
-        1,
-    )
-    class_logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
-    mask_logits = torch.zeros(1, 2, 4, SIZE, SIZE, requires_grad=True)
-    losses = losses_of(POINTS, Outputs(class_logits, mask_logits), nothing)
-    sum(losses.values()).backward()
-    assert losses['mask'] == losses['dice'] == 0
-    assert (class_logits.grad[..., 3] < 0).all()  # up with no object
-    assert mask_logits.grad is not None
 
 
 def test_a_hidden_object_is_taught_an_empty_mask(targets):

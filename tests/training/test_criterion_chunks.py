@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate
 
 import pytest
 import torch
@@ -75,8 +74,7 @@ def learn(
     return grads, sums
 
 
-@pytest.mark.parametrize('chunk_frames', [1, 2, 3, 5, 7, 9])
-@pytest.mark.parametrize('num_queries', [6, 1])
+@pytest.mark.parametrize(('chunk_frames', 'num_queries'), [(1, 6), (3, 6), (3, 1), (9, 6)])
 def test_chunks_of_frames_on_their_own_teach_what_the_clip_does(
     tiny_config, fixed_points, chunk_frames, num_queries
 ):
@@ -190,7 +188,7 @@ def test_chunks_are_divided_by_the_totals_of_the_step(tiny_config, fixed_points)
     torch.testing.assert_close(4 * sums[1], sums[0])
 
 
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('seed', range(3))
 def test_pairs_are_counted_before_they_are_matched(seed):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(9, 4, 2, 2, generator=generator) < 0.12
@@ -229,31 +227,3 @@ def test_frames_in_which_an_object_is_expected(expected_from, chunk_frames, taug
         rising = logits.grad[0, :, :, 1].amin(dim=1) < 0  # of the object's class, by frame
         frames += (start + rising.nonzero()[:, 0]).tolist()
     assert frames == taught
-
-
-def allocated_at_most(net: VidEoMT, num_frames: int, chunk_frames: int) -> int:
-    """Most bytes that torch holds on the CPU at a time, beyond those held before."""
-    frames = clip_of(num_frames, size=64)  # large enough that weights take little beside them
-    masks = torch.zeros(4, num_frames, 64, 64, dtype=torch.bool)
-    masks[:, :, 10:30, 10:40] = True  # as many objects in each chunk
-    clips = torch.tensor([0, 0, 1, 1])
-    targets = build_targets(clips, torch.tensor([0, 1, 2, 0]), masks, BATCH)
-    learn(net, frames[:, :1], targets, 1)  # what torch sets up once
-    net.zero_grad()
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        learn(net, frames, targets, chunk_frames)
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
-    assert events
-    levels = accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
-    return max(levels)
-
-
-def test_memory_is_that_of_one_chunk(tiny_config):
-    """15 frames in chunks of 5 take what 5 frames take, and 15 at once almost three times."""
-    torch.set_num_threads(1)
-    net = network(tiny_config, 'gru')
-    five = allocated_at_most(net, 5, 5)
-    chunks = allocated_at_most(net, 15, 5)
-    assert chunks <= 1.15 * five
-    assert allocated_at_most(net, 15, 15) > 2 * five

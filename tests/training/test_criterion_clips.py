@@ -193,8 +193,7 @@ def test_a_part_without_objects_of_a_step_with_some():
     assert all(leaf.grad is not None for leaf in leaves)
 
 
-@pytest.mark.parametrize('autocast', [False, True])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(('autocast', 'dtype'), [(True, torch.bfloat16), (False, torch.float16)])
 def test_costs_and_losses_are_float32_under_autocast(monkeypatch, autocast, dtype):
     costs: list[Tensor] = []
     pair_costs = criterion.pair_costs

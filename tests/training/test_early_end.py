@@ -21,6 +21,7 @@ from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.model.weight_files import read_metadata
+from videomt_ros.training import early_end
 from videomt_ros.training.checkpoints import find_checkpoints
 from videomt_ros.training.early_end import (
     EndedEarly,
@@ -219,43 +220,15 @@ def test_two_processes_validate_together_and_end_together(tmp_path):
     assert all('by rank: step=6.ckpt, no checkpoint. Let out=' in line for line in apart), apart
 
 
-FAILS_ALONE = """
-import os, sys, time
-from pathlib import Path
-import pytest
-from tests.training.runs import at_step, tiny_settings
-from videomt_ros.training import early_end
-from videomt_ros.training.trainer import train
-
-def act(module, batch):
-    if module.global_rank == 0:
+def test_a_process_that_fails_ends_those_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(early_end, '_PATIENCE_S', 0.0)
+    trainer = pl.Trainer(accelerator='cpu', devices=2, strategy='ddp', logger=False)
+    child = subprocess.Popen(['sleep', '1000'])
+    trainer.strategy.launcher.procs.append(child)
+    settings = tiny_settings(tmp_path / 'run')
+    with pytest.raises(EndedEarly, match='no more'), explain_early_end(settings, trainer):
         raise MemoryError('no more')
-    Path(sys.argv[1], 'child').write_text(str(os.getpid()))
-    time.sleep(60)
-
-with pytest.MonkeyPatch.context() as patch:
-    at_step(patch, 1, act)
-    patch.setattr(early_end, '_PATIENCE_S', 0.1)
-    train(tiny_settings(Path(sys.argv[1], 'run'), 'devices=2'))
-"""
-
-
-def test_a_process_that_fails_ends_those_it_started(tmp_path):
-    """Two processes; this takes some ten seconds, most of them to start."""
-    script = tmp_path / 'script.py'
-    script.write_text(FAILS_ALONE)
-    root = str(Path(__file__).parents[2])
-    with (tmp_path / 'log').open('w') as log:  # no pipe: it would be open for as long as they are
-        done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path)], stdout=log, stderr=log, cwd=root,
-            env=os.environ | {'PYTHONPATH': f'{root}:{os.environ.get("PYTHONPATH", "")}'},
-        )  # fmt: skip
-    text = (tmp_path / 'log').read_text()
-    assert done.returncode == 1, text
-    assert 'Out of memory at step 1: no more' in text
-    child = int((tmp_path / 'child').read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
 
 
 def test_data_without_a_valid_clip_end_in_one_line(tmp_path, capsys):

@@ -18,15 +18,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.labelled_data import write_labelled
-from tests.training.runs import checkpoint_of, differences, log_lines, tiny_settings
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.training import validation
-from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_settings import Phase, TrainSettings, Validation
-from videomt_ros.training.trainer import train
 from videomt_ros.training.validation import ScoreCallback
 
 CONFIG = VidEoMTConfig(
@@ -217,31 +214,6 @@ def test_a_run_whose_figure_is_undefined_says_so(tmp_path, caplog):
     run(settings, [ScoreCallback(settings)])
     assert 'VPQ is not defined for these videos' in caplog.text
     assert not (tmp_path / 'out/best.safetensors').exists()
-
-
-def test_a_resumed_run_knows_its_best(root, tmp_path, monkeypatch):
-    names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
-    scored = f'validation={{dataset: ytvis2019, root: {root / "ytvis2019"}, every: 2}}'
-    unbroken = tiny_settings(tmp_path / 'a', names, scored)
-    train(unbroken)
-    broken = tiny_settings(tmp_path / 'b', names, scored)
-    original = TrainModule.training_step
-
-    def stop(self, batch, batch_idx):
-        if self.global_step == 5:
-            raise RuntimeError('killed')
-        return original(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainModule, 'training_step', stop)
-        with pytest.raises(RuntimeError, match='killed'):
-            train(broken)
-    train(broken, resume=True)
-    assert log_lines(broken) == log_lines(unbroken)
-    states = [checkpoint_of(each, 6)['callbacks']['ScoreCallback'] for each in (unbroken, broken)]
-    assert states[0] == states[1] and states[0]['best_step'] is not None
-    best = [load_model(tmp_path / name / 'best.safetensors') for name in 'ab']
-    assert not differences(best[0].state_dict(), best[1].state_dict())
 
 
 def resumed_with(before: ScoreCallback, settings: TrainSettings) -> ScoreCallback:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,35 +54,27 @@ def score(patch: pytest.MonkeyPatch, values: dict[int, float | None]) -> None:
     patch.setattr(ScoreCallback, '_summary', summary)
 
 
-def train_and_be_killed(root: Path, out: Path) -> None:
+def train_and_stop(root: Path, out: Path) -> None:
     """End right after the best weights are written, before the checkpoint of their step is."""
     save = AtomicIO.save_checkpoint
 
     def save_or_die(self, checkpoint, path, storage_options=None) -> None:
         if Path(path).name == 'step=3.ckpt':
-            os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError('as if it was killed')
         save(self, checkpoint, path, storage_options)
 
-    patch = pytest.MonkeyPatch()
-    score(patch, SCORES)
-    patch.setattr(AtomicIO, 'save_checkpoint', save_or_die)
-    train(scored_settings(root, out))
+    with pytest.MonkeyPatch.context() as patch:
+        score(patch, SCORES)
+        patch.setattr(AtomicIO, 'save_checkpoint', save_or_die)
+        with pytest.raises(RuntimeError, match='as if it was killed'):
+            train(scored_settings(root, out))
 
 
 @pytest.fixture(scope='module')
 def left(root, tmp_path_factory) -> Path:
     """What a killed run has left."""
     out = tmp_path_factory.mktemp('left') / 'out'
-    code = (
-        'import sys; from pathlib import Path; '
-        'from tests.training.test_validation_best import train_and_be_killed; '
-        'train_and_be_killed(Path(sys.argv[1]), Path(sys.argv[2]))'
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', code, str(root), str(out)], cwd=Path(__file__).parents[2],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    train_and_stop(root, out)
     assert list(find_checkpoints(out / 'checkpoints')) == [2]
     assert best_of(out)['best_step'] == 3
     return out

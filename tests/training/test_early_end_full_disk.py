@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
         pytest.skip(f'no file system can be mounted here: {error}')
     code = (
         'import sys; from pathlib import Path; '
-        'from tests.training.test_full_disk import fill_and_train; '
+        'from tests.training.test_early_end_full_disk import fill_and_train; '
         'fill_and_train(Path(sys.argv[1]))'
     )
     done = subprocess.run(
