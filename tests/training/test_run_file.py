@@ -203,6 +203,19 @@ WRONG = [
     ('losses.num_points=0', 'Expected num_points of 1 or more'),
     ('losses.oversample_ratio=0.5', 'Expected oversample_ratio of 1 or more, got 0.5'),
     ('losses.importance_ratio=1.5', 'Expected importance_ratio from 0 to 1, got 1.5'),
+    # Data.
+    ('data=ovis', 'data to be a list'),
+    ('data=[{root: a}]', r'Missing settings: data\.0\.dataset'),
+    ('data=[{dataset: ovis, root: a, wait: 1}]', r'Unknown settings: data\.0\.wait'),
+    ('data=[{dataset: kitti, root: a}]', r'^data\.0: Expected dataset out of ytvis2019, .*kitti'),
+    ('data=[{dataset: ovis}]', r'^data\.0: Expected a root, the folder .* ovis'),
+    ('data=[{dataset: synthetic, root: a}]', r"^data\.0: .* no root for .* synthetic, got 'a'"),
+    ('data=[{dataset: ovis, root: a, weight: 0}]', r'^data\.0: Expected weight above 0, got 0'),
+    ('data=[{dataset: ovis, root: a, renamed: [[a]]}]', r'data\.0\.renamed\.0 .* list of 2'),
+    ('augmentation.short_sides=[]', '^augmentation: Expected short_sides, one or more'),
+    ('augmentation.max_long_side=631', 'max_long_side of the largest .* 640, got 631'),
+    ('augmentation.crop_probability=2', 'crop_probability from 0 to 1, got 2'),
+    ('augmentation.max_rotation_deg=-1', 'max_rotation_deg from 0 to 180, got -1'),
 ]
 
 
