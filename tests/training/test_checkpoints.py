@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,38 +27,44 @@ def steps_of(settings) -> list[int]:
     return list(find_checkpoints(Path(settings.out) / 'checkpoints'))
 
 
+LONG = (
+    'phases=[{steps: 4, clip_frames: 1, batch_size: 2},'
+    ' {steps: 8, clip_frames: 5, batch_size: 2, chunk_frames: 2}]',
+    'network.propagation=gru', 'layer_decay=0.6', 'vit_warmup_steps=3', 'workers=1',
+    'checkpoint_every=4',
+)  # fmt: skip
+
+
+def train_and_be_killed(out: Path) -> None:
+    """A run that is killed with its loader's worker, two steps after a checkpoint."""
+    patch = pytest.MonkeyPatch()
+    at_step(patch, 10, lambda *_: os.killpg(0, signal.SIGKILL))
+    train(tiny_settings(out, *LONG))
+
+
 def test_a_run_that_was_killed_goes_on_as_if_nothing_had_been(tmp_path):
     """SIGKILL leaves no time to do anything; all of the last checkpoint is equal, bit by bit."""
-    overrides = (
-        'phases=[{steps: 4, clip_frames: 1, batch_size: 2},'
-        ' {steps: 20, clip_frames: 5, batch_size: 2, chunk_frames: 2}]',
-        'network.propagation=gru', 'layer_decay=0.6', 'vit_warmup_steps=3', 'workers=1',
-        'checkpoint_every=4',
-    )  # fmt: skip
-    killed = tiny_settings(tmp_path / 'killed', *overrides)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'videomt_ros', 'train', '--config', f'{tmp_path / "killed"}.yaml',
-         f'out={killed.out}', *overrides],
+    killed = tiny_settings(tmp_path / 'killed', *LONG)
+    code = (
+        'import sys; from pathlib import Path; '
+        'from tests.training.test_checkpoints import train_and_be_killed; '
+        'train_and_be_killed(Path(sys.argv[1]))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, killed.out], cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    try:
-        while not any(step >= 8 for step in steps_of(killed)):
-            assert process.poll() is None, 'the run ended before it could be killed'
-            time.sleep(0.01)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its loader's worker too
-    assert process.wait() == -signal.SIGKILL
-    last = steps_of(killed)[0]
-    assert last < 24
-    unbroken = tiny_settings(tmp_path / 'unbroken', *overrides)
+    assert done.returncode == -signal.SIGKILL
+    assert steps_of(killed) == [8, 4]
+    unbroken = tiny_settings(tmp_path / 'unbroken', *LONG)
     for settings, resume in ((killed, True), (unbroken, False)):
         train(settings, resume=resume)
-    assert steps_of(killed) == steps_of(unbroken) == [24, 20]
-    ours, theirs = checkpoint_of(killed, 24), checkpoint_of(unbroken, 24)
+    assert steps_of(killed) == steps_of(unbroken) == [12, 8]
+    ours, theirs = checkpoint_of(killed, 12), checkpoint_of(unbroken, 12)
     for name in ('state_dict', 'current_model_state', 'averaging_state', 'optimizer_states'):
         assert ours[name]
     assert differences(ours, theirs) == []
-    assert [line['step'] for line in log_lines(killed)] == list(range(1, 25))
+    assert [line['step'] for line in log_lines(killed)] == list(range(1, 13))
     assert log_lines(killed) == log_lines(unbroken)
     weights = [load_model(Path(each.out) / 'model.safetensors') for each in (killed, unbroken)]
     assert not differences(*(net.state_dict() for net in weights))
