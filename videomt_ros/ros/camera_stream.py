@@ -1,4 +1,4 @@
-"""One image topic: subscription -> mailbox -> VideoStream -> publishers."""
+"""One camera of the node: subscription -> mailbox -> VideoStream -> publishers."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from videomt_ros.ros.worker import Worker
 
 @dataclass(frozen=True)
 class _Received:
-    """An image, and when it came."""
+    """An image message and the time at which it was received."""
 
     msg: Image
     clock_ns: int
-    """By the node's clock, which is the simulation's under use_sim_time."""
+    """Time of the node's clock, which is the simulation's under use_sim_time."""
     monotonic_s: float
+    """Time of the monotonic clock."""
     resets: int
-    """How often a reset had been asked for by then."""
+    """Number of resets requested before."""
 
 
 class CameraStream:
-    """One camera of the node.
+    """Segments the images of one camera and publishes the results.
 
-    The network steps with or without subscribers, since its state must follow the video: whoever
-    subscribes late finds ids that last. Outputs alone are left out while nobody listens.
+    The network processes every image even without subscribers, since its state must follow the
+    video: a late subscriber then gets lasting ids at once. Only messages without subscribers are
+    not built.
 
-    The stream belongs to the worker's thread. The executor's thread never touches it: it leaves
-    new parameters and requests to reset, which the worker obeys before its next image.
+    Only the worker's thread uses the VideoStream. The executor's thread leaves new parameters and
+    requests to reset, which the worker applies before its next image.
     """
 
     def __init__(
@@ -48,10 +50,10 @@ class CameraStream:
         """Create the stream and its publishers.
 
         Args:
-            node: whose clock, logger and life cycle it follows.
-            net: may be shared with other channels.
-            parameters: as they are now; see `update`.
-            health: hears what became of each image.
+            node: provides the clock, the logger and the life cycle.
+            net: network, which cameras may share.
+            parameters: the node's parameters; see `update`.
+            health: counts what becomes of the images.
         """
         self._node = node
         self._logger = node.get_logger()
@@ -65,7 +67,7 @@ class CameraStream:
             node, self._receive, parameters.input_reliability, parameters.input_depth
         )
         self._worker: Worker[_Received] | None = None
-        # Results go out under this lock, so that none of the old stream follows a reset's reply.
+        # Held while publishing, so that no earlier result is published after the reply to a reset.
         self._publishing = threading.Lock()
         self._resets = 0
         self._resets_done = 0
@@ -76,12 +78,16 @@ class CameraStream:
         return self._input.is_open
 
     def activate(self) -> None:
-        """Subscribe, and process what comes."""
+        """Subscribe, and process the images from now on."""
         self._worker = Worker(self._process, self._failed, name='inference')
         self._input.open()
 
     def deactivate(self, timeout_s: float | None = None) -> None:
-        """Unsubscribe, and wait for the image that is being processed, at most so long."""
+        """Unsubscribe, and wait until the image that is being processed is finished.
+
+        Args:
+            timeout_s: longest time to wait; None: no limit.
+        """
         self._input.close()
         if self._worker is not None:
             if self._worker.stop(timeout_s) is not None:
@@ -92,8 +98,8 @@ class CameraStream:
         """Deactivate, and remove the publishers from the node.
 
         Args:
-            timeout_s: wait so long for the image that is being processed; what comes out of it
-                later is not published.
+            timeout_s: longest time to wait for the image that is being processed, None: no limit.
+                Its results are not published after that.
         """
         self.deactivate(timeout_s)
         with self._publishing:
@@ -101,18 +107,18 @@ class CameraStream:
         self._outputs.destroy()
 
     def update(self, parameters: NodeParameters) -> None:
-        """Use these parameters from the next image on; tracks go on."""
+        """Use other parameters from the next image on; tracks and ids stay."""
         self._parameters = parameters
 
     def reset(self) -> None:
-        """Start afresh with the next image; nothing of the stream before is published any more."""
+        """Reset the stream before the next image; no earlier result is published from now on."""
         with self._publishing:
             self._resets += 1
         if self._worker is not None and self._worker.clear() is not None:
             self._health.count_dropped()
 
     def follow_cameras(self) -> None:
-        """Adopt the cameras' QoS, and log where the node listens if no image came for a while."""
+        """Adopt the QoS of the publishers, and warn if no image came for a while."""
         self._input.follow_cameras()
 
     def _receive(self, msg: Image) -> None:
@@ -123,7 +129,7 @@ class CameraStream:
             self._health.count_dropped()
 
     def _process(self, received: _Received) -> None:
-        """One image, in the worker's thread."""
+        """Process and publish one image; runs in the worker's thread."""
         if received.resets != self._resets_done:
             self._stream.reset()
             self._resets_done = received.resets
@@ -133,7 +139,7 @@ class CameraStream:
             self._applied = parameters
 
         image = image_from_msg(received.msg)
-        # The header that goes out is untouched.
+        # For the stream only: the results carry the header of the image unchanged.
         stamp_ns = self._clock.time_of(
             stamp_from_msg(received.msg.header.stamp), received.clock_ns, received.monotonic_s
         )
@@ -148,9 +154,9 @@ class CameraStream:
         self._health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
 
     def _failed(self, received: _Received, error: Exception) -> None:
-        """An image that could not be processed, in the worker's thread."""
+        """Count and log an image that could not be processed; runs in the worker's thread."""
         if not self._node.context.ok():
-            return  # the process is being ended, and publishing with it
+            return  # publishing failed because the process is ending
         if isinstance(error, FrameError):
             self._health.count_rejected(str(error))
             self._logger.warning(f'Image rejected: {error}', throttle_duration_sec=5.0)

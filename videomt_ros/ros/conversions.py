@@ -1,9 +1,9 @@
-"""Image message <-> array, and Segments -> TrackArray.
+"""Convert image messages to arrays and back, and Segments to TrackArray messages.
 
-The path that every frame takes copies nothing it need not: `rgb8` is a view of the message, the
-other common encodings are one OpenCV pass, and what is published is handed to rclpy as an
-`array.array`, the one type that it takes without looking at every element. Encodings beyond these
-go through `cv_bridge`, where it is installed.
+Every frame passes here, so copies are avoided: an `rgb8` image is a view of its message, the
+other common encodings take one pass of OpenCV, and data to publish is an `array.array`, the only
+type that rclpy accepts without checking every element. Other encodings are converted by
+`cv_bridge`, if it is installed.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def image_from_msg(msg: Image) -> NDArray[np.uint8]:
     """Read an image message.
 
     Args:
-        msg: an image that `datasets.images.decode_image` reads, or that `cv_bridge` turns into
+        msg: an image that `datasets.images.decode_image` reads, or that `cv_bridge` converts to
             `rgb8`.
 
     Returns:
-        RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
+        RGB, (H, W, 3) uint8; not to be written to, since for `rgb8` it is a view of the message.
 
     Raises:
         FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
-            encoding is not known.
+            encoding is unknown.
     """
     try:
         return decode_image(msg)
@@ -65,8 +65,8 @@ def image_to_msg(
 
     Args:
         image: (H, W, 3) uint8 for `rgb8`, (H, W) uint8 for `mono8`, (H, W) uint16 for `mono16`.
-        encoding: one of these three.
-        header: used as it is.
+        encoding: `rgb8`, `mono8` or `mono16`.
+        header: header of the message.
     """
     expected = {'rgb8': (3, np.uint8), 'mono8': (2, np.uint8), 'mono16': (2, np.uint16)}[encoding]
     assert (image.ndim, image.dtype.type) == expected, (encoding, image.shape, image.dtype)
@@ -85,7 +85,7 @@ def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArra
 
     Args:
         segments: the result of the frame.
-        header: that of the image, used as it is.
+        header: header of the image.
         model: name of the checkpoint.
     """
     height, width = segments.ids.shape
@@ -105,17 +105,17 @@ def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArra
 def encode_masks(ids: NDArray[np.uint16]) -> dict[int, str]:
     """Encode every track of an image in one pass over its pixels.
 
-    The result is byte by byte that of `pycocotools.mask.encode` on each mask alone, which would
+    The result equals that of `pycocotools.mask.encode` on each mask, byte by byte, which would
     read the whole image once per track.
 
     Args:
-        ids: (H, W), the pixel is a track id, 0 is nothing.
+        ids: track id of each pixel, (H, W); 0 is nothing.
 
     Returns:
-        COCO compressed run-length code of each id in the image.
+        COCO's compressed run-length encoding of each id in the image.
     """
     height, width = ids.shape
-    # COCO counts pixels column by column; OpenCV transposes several times faster than numpy.
+    # COCO counts along columns; OpenCV transposes several times faster than numpy.
     column_major = cv2.transpose(ids).reshape(-1)
     starts = np.flatnonzero(column_major[1:] != column_major[:-1]) + 1
     starts = np.concatenate(([0], starts))
@@ -131,8 +131,9 @@ def encode_masks(ids: NDArray[np.uint16]) -> dict[int, str]:
     for track_id, first, last in zip(track_ids.tolist(), firsts, lasts, strict=True):
         if track_id == 0:
             continue
-        # Borders background|track|background|...; their differences are COCO's counts, which
-        # open with background (0 pixels if the track covers the first) and leave out a last 0.
+        # The borders alternate: background|track|background|... Their differences are COCO's
+        # counts, which begin with background (0 if the track has the first pixel) and omit a
+        # final 0.
         borders = np.stack((starts[first:last], ends[first:last]), axis=1).reshape(-1)
         if borders[-1] != column_major.size:
             borders = np.append(borders, column_major.size)
@@ -165,19 +166,19 @@ def _track_to_msg(segment: Segment, height: int, width: int, counts: str | None)
 
 
 def stamp_from_msg(stamp: Time) -> int:
-    """Nanoseconds of a stamp."""
+    """Convert a stamp to nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def stamp_to_msg(stamp_ns: int) -> Time:
-    """The stamp of so many nanoseconds."""
+    """Convert nanoseconds to a stamp."""
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return Time(sec=sec, nanosec=nanosec)
 
 
 @lru_cache(maxsize=1)
 def _cv_bridge() -> Any | None:
-    """The bridge, or None where it is not installed or was built for another numpy."""
+    """Create the bridge; None if it is not installed or was built for another numpy."""
     try:
         from cv_bridge import CvBridge
     except (ImportError, AttributeError):

@@ -1,4 +1,4 @@
-"""What became of the frames, and how long they took, for `/diagnostics`.
+"""Count the images of the node and measure their latencies, for `/diagnostics`.
 
 The keys of the message are part of the package's interface; `Health.to_msg` lists them.
 """
@@ -13,69 +13,71 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 LATENCY_WINDOW = 200
-"""Frames over which percentiles are taken."""
+"""Number of newest images over which the percentiles of the latency are computed."""
 
 
 class Health:
-    """Counts and latencies of one image topic; any thread may report to it.
+    """Counts and latencies of one image topic; all methods are safe to call from any thread.
 
-    Every image received ends in exactly one of the other counts, apart from the one or two that
-    wait or are being processed: received = processed + dropped + rejected + failed + those.
+    Every image received is counted in exactly one of the other counts, once it is finished. At
+    most two are not: one that waits and one that is being processed.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.received = 0
+        """Number of images received."""
         self.processed = 0
-        """Images whose results were published."""
+        """Number of images whose results were published."""
         self.dropped = 0
-        """Images left out: a newer one came first, or the stream was reset or stopped."""
+        """Number of images skipped: a newer one came first, or the stream was reset or stopped."""
         self.rejected = 0
-        """Images that cannot be used: see `datasets.images.FrameError`."""
+        """Number of images that cannot be read; see `datasets.images.FrameError`."""
         self.failed = 0
-        """Images on which inference raised an error."""
+        """Number of images on which inference raised an error."""
         self.last_error = ''
+        """Why the newest rejected or failed image was so; empty if there is none."""
         self._faults_reported = 0
         self._last_image_s: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def count_received(self) -> None:
-        """An image came in."""
+        """Count an image that was received."""
         with self._lock:
             self.received += 1
             self._last_image_s = time.monotonic()
 
     def count_processed(self, latency_ms: float) -> None:
-        """An image's results went out, so long after it came in."""
+        """Count an image whose results were published this long after it was received."""
         with self._lock:
             self.processed += 1
             self._latencies_ms.append(latency_ms)
 
     def count_dropped(self) -> None:
-        """An image was left out."""
+        """Count an image that was skipped."""
         with self._lock:
             self.dropped += 1
 
     def count_rejected(self, reason: str) -> None:
-        """An image cannot be used."""
+        """Count an image that cannot be read."""
         with self._lock:
             self.rejected += 1
             self.last_error = reason
 
     def count_failed(self, reason: str) -> None:
-        """Inference raised an error."""
+        """Count an image on which inference raised an error."""
         with self._lock:
             self.failed += 1
             self.last_error = reason
 
     def seconds_since_image(self) -> float | None:
-        """Seconds since the last image came in; None before the first."""
+        """Measure the seconds since the newest image was received; None before the first."""
         with self._lock:
             last = self._last_image_s
         return None if last is None else time.monotonic() - last
 
     def summary(self) -> str:
-        """The counts in one line."""
+        """Write the counts in one line."""
         with self._lock:
             return (
                 f'{self.received} images received, {self.processed} processed, '
@@ -83,18 +85,18 @@ class Health:
             )
 
     def to_msg(self, name: str, device: str, state: str) -> DiagnosticStatus:
-        """Report.
+        """Build the diagnostic status.
 
         Args:
-            name: of the component, as `node: task`.
-            device: on which the network runs; empty without a network.
-            state: of the node's life cycle.
+            name: name of the component, as `node: task`.
+            device: device of the network; empty without a network.
+            state: state of the node's life cycle.
 
         Returns:
-            OK, or WARN if images were rejected or failed since the report before. Values: `state`,
-            the counts, `last_error`, and once there are any, `latency_p50_ms`, `latency_p95_ms`
-            (from the arrival of an image to its results, the last 200 images) and
-            `seconds_since_image`.
+            OK, or WARN if images were rejected or failed since the previous status. The values
+            are `state`, the counts, `last_error` and, once there are images, `latency_p50_ms`,
+            `latency_p95_ms` (from the arrival of an image to its results, over the last 200
+            images) and `seconds_since_image`.
         """
         message = self.summary()
         since_image = self.seconds_since_image()

@@ -1,4 +1,4 @@
-"""The network as the node's parameters ask for it, loaded and tried; and its memory back."""
+"""Load the network that the node's parameters name, and free its memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from videomt_ros.ros.parameters import NodeParameters
 
 
 def load_network(parameters: NodeParameters) -> VidEoMT:
-    """Load the model and put one blank image through it.
+    """Load the model and run it on one blank image.
 
-    The blank image finds a device without memory, and a precision that the device can't compute,
-    before the camera's first image does, and takes a GPU's start-up time out of that image.
+    The blank image reveals a lack of memory and a precision that the device does not support
+    before the first image of the camera, which is then not delayed by a GPU's start-up.
 
     Raises:
-        ValueError: the model, device or precision is not to be had; says which and what to do.
+        ValueError: the model, device or precision is not available; says which and what to do.
         OSError: a file of the model cannot be read.
     """
     if not parameters.model:
@@ -36,7 +36,7 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
     try:
         stream = VideoStream(net, parameters.stream_task())
         stream.push(np.zeros((480, 640, 3), np.uint8), 0)
-    except RuntimeError as error:  # torch's own, out of memory among them
+    except RuntimeError as error:  # torch's errors, such as out of memory
         reason = str(error).splitlines()[0]
         raise ValueError(
             f'The model does not run on {device} in {dtype}: {reason} '
@@ -46,12 +46,12 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
 
 
 def return_memory() -> None:
-    """Give the memory of a network that nothing refers to any more back to device and system."""
+    """Return the memory of a network without references to the device and the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if sys.platform == 'linux':
-        # glibc keeps what was freed for itself: without this, all of the weights.
+        # glibc would keep the memory of all weights for later allocations.
         trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
         if trim is not None:
             trim(0)

@@ -1,4 +1,4 @@
-"""What the package says through `logging`, said again through the node's logger."""
+"""Forward the package's `logging` records to the node's logger."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 
 class RosHandler(logging.Handler):
-    """Passes records on to a ROS logger, and so to the console and `/rosout`."""
+    """Forwards records to a ROS logger, and so to the console and `/rosout`."""
 
     def __init__(self, logger: RcutilsLogger) -> None:
-        """Pass on to this logger, which drops what is below its own level."""
+        """Forward all records to a logger, which filters them by its own level."""
         super().__init__()
         self._ros_logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it at its own level; rclpy wants one line of code for each."""
+        """Log the record at its level."""
+        # rclpy allows one level only for each line of code that logs.
         message = self.format(record)
         if record.levelno >= logging.ERROR:
             self._ros_logger.error(message)

@@ -3,7 +3,7 @@
     unconfigured -- configure: load the model -- inactive -- activate: subscribe -- active
     unconfigured <- cleanup: free the model --- inactive <- deactivate: unsubscribe - active
 
-The node holds wiring alone. Its callbacks are short, and inference runs in the thread of each
+The node only connects its parts. Its callbacks are short, and inference runs in the thread of each
 `CameraStream`, so that services, parameters and transitions answer while the network computes.
 """
 
@@ -36,36 +36,38 @@ from videomt_ros.ros.logs import RosHandler
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
 
 REPORT_PERIOD_S = 1.0
+"""Period of the diagnostics, in seconds."""
 CLOSE_TIMEOUT_S = 3.0
-"""For the image in work when the process ends; a launch file kills what takes five."""
+"""Longest time, in seconds, that the end of the process waits for the image that is being
+processed. A launch file kills a process that takes five."""
 
 
 class SegmenterNode(LifecycleNode):
     """Segments and tracks what one camera sees."""
 
     def __init__(self) -> None:
-        """Declare the parameters; with `autostart`, come up as soon as the node spins.
+        """Declare the parameters; with `autostart`, the node activates itself when it spins.
 
         Raises:
             ValueError: a parameter's initial value is wrong.
-            rclpy.exceptions.ParameterException: as above, found by rclpy.
+            rclpy.exceptions.ParameterException: rclpy found such a value.
         """
         super().__init__('segmenter')
         self._log_handler = RosHandler(self.get_logger())
         logging.getLogger('videomt_ros').addHandler(self._log_handler)
-        logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # ROS decides what is shown
+        logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # the ROS logger filters
         self.failure: Future = Future()
-        """Done if the node could not come up by itself."""
+        """Done if `autostart` failed."""
         self._settings = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
-        """While the model loads, in Python code that an interrupt may end at any place."""
+        """Whether the model is being loaded, by code that an interrupt may end anywhere."""
         self._net: VidEoMT | None = None
         self._camera: CameraStream | None = None
         self._health = Health()
         self._reset_service: Service | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # On the steady clock a node reports even while a simulation is paused.
+        # With the steady clock, the node reports even while a simulation is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
         if self._settings.autostart:
@@ -79,11 +81,11 @@ class SegmenterNode(LifecycleNode):
         try:
             self._net = load_network(self._settings)
             self.is_loading = False
-            # The class filter could not be checked before the model told its classes.
+            # The classes are known only now.
             self._settings.check_classes(self._net.config.class_names)
             self._camera = CameraStream(self, self._net, self._settings, self._health)
             self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
-        except Exception as error:  # rclpy would swallow it without a word
+        except Exception as error:  # rclpy would not report it
             self.is_loading = False
             self.get_logger().error(f'Not configured: {error}')
             self._release()
@@ -102,7 +104,7 @@ class SegmenterNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, let the image in work end; leads to inactive."""
+        """Unsubscribe, and finish the image that is being processed; leads to inactive."""
         assert self._camera is not None
         self._camera.deactivate()
         return super().on_deactivate(state)
@@ -126,7 +128,7 @@ class SegmenterNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """End the worker and free everything, without a transition: the process is ending."""
+        """End the worker and free everything without a transition, as the process is ending."""
         self._release(CLOSE_TIMEOUT_S)
         logging.getLogger('videomt_ros').removeHandler(self._log_handler)
         self.destroy_node()
@@ -173,7 +175,7 @@ class SegmenterNode(LifecycleNode):
             self._camera.follow_cameras()
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
-        # The full name: cameras in namespaces of their own have segmenters of the same name.
+        # The full name, since segmenters in several namespaces have the same short name.
         name = f'{self.get_fully_qualified_name()}: frames'
         array = DiagnosticArray(status=[self._health.to_msg(name, device, state)])
         array.header.stamp = self.get_clock().now().to_msg()
@@ -188,22 +190,23 @@ def _ignore_signals() -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to end.
+    """Run the node until a signal or a shutdown ends it.
 
     Returns:
-        0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not come up by itself, which
-        its log explains.
+        0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not start by itself, which its
+        log explains.
     """
-    # SIGTERM then interrupts a long load as SIGINT does, and SIGINT is heard where a shell started
-    # the node in the background with that signal ignored. rclpy calls these before its own.
+    # With handlers, SIGTERM interrupts a long load as SIGINT does, and SIGINT works even if a
+    # shell started the node in the background, where it is ignored. rclpy calls them before its
+    # own handlers.
     signals: list[int] = []
     node: SegmenterNode | None = None
 
     def interrupt_once(number: int, frame: FrameType | None) -> None:
         del frame
-        _ignore_signals()  # under a launch file Ctrl-C comes twice: the end is not cut off
+        _ignore_signals()  # under a launch file, Ctrl-C arrives twice
         signals.append(number)
-        # rclpy ends a spin by itself; an interrupt inside its C++ may abort the process instead.
+        # rclpy ends a spin by itself; an exception inside its C++ code may abort the process.
         if node is None or node.is_loading:
             raise KeyboardInterrupt
 
@@ -223,7 +226,7 @@ def main(args: list[str] | None = None) -> int:
     except RuntimeError:
         if not signals:
             raise
-        return 0  # what a signal inside rclpy's C++ comes out as
+        return 0  # a signal inside rclpy's C++ code is raised as RuntimeError
     finally:
         _ignore_signals()
         if node is not None:
@@ -235,6 +238,6 @@ if __name__ == '__main__':
     exit_code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # All is closed by now. Python would take seconds more to take torch apart, and a launch file
-    # loses patience after five.
+    # Everything is closed. Python would take seconds to unload torch, and a launch file kills the
+    # process after five.
     os._exit(exit_code)

@@ -17,18 +17,22 @@ from videomt_ros.ros.conversions import image_to_msg, segments_to_msg
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.structures import Segments
 
-# Reliable serves subscribers that ask for either; a few messages bridge a subscriber's hiccup.
+# A reliable publisher is matched with subscribers of both kinds. A few messages of history cover
+# a subscriber's short delay.
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class OutputTopics:
-    """Publishers of tracks, instances, semantic and overlay; only what is wanted is computed."""
+    """Publishers of tracks, instances, semantic and overlay.
+
+    A message is built only if its output is switched on and has a subscriber.
+    """
 
     def __init__(self, node: LifecycleNode, model: str) -> None:
         """Create the publishers under `segmentation/`.
 
         Args:
-            node: silences them while it is inactive.
+            node: lifecycle node, which publishes nothing while it is inactive.
             model: name of the checkpoint, for `TrackArray.model`.
         """
         self._node = node
@@ -54,12 +58,12 @@ class OutputTopics:
 
         Args:
             image: RGB, (H, W, 3) uint8.
-            header: of the image, which every output carries.
+            header: header of the image, which every message gets.
             segments: the result of the image.
-            parameters: hold the switches.
+            parameters: the node's parameters, with the switches of the outputs.
 
         Returns:
-            Publishers, each with its message.
+            Pairs of a publisher and its message.
         """
         wanted = {
             name: publisher

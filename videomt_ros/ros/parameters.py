@@ -1,7 +1,7 @@
-"""The node's parameters: each one's name, type, default, range and meaning, once.
+"""The node's parameters: their names, types, defaults, ranges and meanings.
 
-`config/segmenter.yaml` and the arguments of `launch/segmenter.launch.py` are checked against this
-table by a test. What belongs to the stream is taken from `inference.StreamSettings`.
+A test checks `config/segmenter.yaml` and the arguments of `launch/segmenter.launch.py` against
+this table. The settings of the stream are taken from `inference.StreamSettings`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def _parameter(
     dynamic: bool = False,
     read_only: bool = False,
 ) -> Any:
-    """One entry of the table.
+    """Build one entry of the table.
 
     Args:
-        default: its type is the parameter's; a tuple stands for an array of strings.
-        meaning: shown by `ros2 param describe`.
+        default: default value, whose type is the parameter's; a tuple is an array of strings.
+        meaning: description, which `ros2 param describe` shows.
         range: least and largest value, both allowed.
-        choices: the words allowed, in a string or in each entry of an array.
-        pattern: what a string must match.
-        dynamic: may change while a model is loaded, and acts from the next image on.
-        read_only: is what it was when the node started.
+        choices: allowed values of a string, or of each string of an array.
+        pattern: regular expression that a string must match.
+        dynamic: whether it may change while a model is loaded; the next image uses it.
+        read_only: whether it is fixed once the node has started.
     """
     metadata = {
         'meaning': meaning,
@@ -54,14 +54,14 @@ def _parameter(
 
 
 def _setting(name: str) -> Any:
-    """The entry of a setting of the stream, which has its own record of all this."""
+    """Build the entry of a setting of the stream from its field in StreamSettings."""
     (setting,) = (entry for entry in fields(StreamSettings) if entry.name == name)
     return _parameter(setting.default, dynamic=True, **setting.metadata)
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """The values of all parameters; building one checks each."""
+    """The values of all parameters, which are checked when it is built."""
 
     model: str = _parameter(
         '',
@@ -126,18 +126,18 @@ class NodeParameters:
             _check(entry, getattr(self, entry.name))
 
     def stream_task(self) -> Task | None:
-        """The task as VideoStream takes it."""
+        """Get the task as VideoStream takes it; None is the model's own."""
         return None if self.task == 'auto' else cast(Task, self.task)
 
     def stream_settings(self) -> dict[str, Any]:
-        """The settings of the stream among them, by name."""
+        """Get the values of the stream's settings, by name."""
         return {setting.name: getattr(self, setting.name) for setting in fields(StreamSettings)}
 
     def check_classes(self, class_names: Sequence[str]) -> None:
         """Check the class filter against the model's classes.
 
         Raises:
-            ValueError: names the classes that the model does not know, and the nearest it does.
+            ValueError: the model does not know a class; names it and the most similar known one.
         """
         for name in self.class_filter:
             if name not in class_names:
@@ -149,7 +149,7 @@ class NodeParameters:
 
 
 def constraint(entry: Field[Any]) -> str:
-    """In words, the values that an entry of the table takes, and when; may be empty."""
+    """Say which values an entry of the table takes, and when it may change; may be empty."""
     limits = entry.metadata
     words = []
     if limits['range']:
@@ -164,7 +164,7 @@ def constraint(entry: Field[Any]) -> str:
 
 
 def declare_parameters(node: Node) -> NodeParameters:
-    """Declare every parameter of the table, and read what the user set.
+    """Declare every parameter of the table on a node, and read the values that the user set.
 
     Raises:
         ValueError: a value is of the wrong type or out of range.
@@ -172,8 +172,8 @@ def declare_parameters(node: Node) -> NodeParameters:
     values = {}
     for entry in fields(NodeParameters):
         default = _to_ros(entry.default)
-        # rclpy takes an empty list for an array of bytes, and `[]` of a YAML file for no value,
-        # so an array's type is checked here instead of there.
+        # rclpy reads an empty list as an array of bytes, and `[]` in a YAML file as no value, so
+        # the types of arrays are checked here.
         is_array = isinstance(default, list)
         try:
             declared = node.declare_parameter(
@@ -196,12 +196,12 @@ def changed_parameters(
     """Apply changes that a user asks for while the node runs.
 
     Args:
-        current: the values before.
-        changes: those of other names (such as use_sim_time) are let through.
-        class_names: of the model if the node is configured, else None.
+        current: the present values.
+        changes: the changes; those of other names (such as use_sim_time) are ignored.
+        class_names: names of the model's classes; None if the node is not configured.
 
     Raises:
-        ValueError: a value is wrong, or cannot change now; says why.
+        ValueError: a value is wrong or cannot change now; says why.
     """
     entries = {entry.name: entry for entry in fields(NodeParameters)}
     values = {}
@@ -225,10 +225,14 @@ def changed_parameters(
 
 
 def _check(entry: Field[Any], value: Any) -> None:
-    """Raise a ValueError unless the value is of the entry's type and in its range."""
+    """Check a value.
+
+    Raises:
+        ValueError: the value is not of the entry's type or not in its range.
+    """
     limits = entry.metadata
     wanted: type = type(entry.default)
-    # bool is an int to Python, but not to a user.
+    # isinstance would accept True for an int.
     fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     if wanted is tuple:
         fits = fits and all(isinstance(word, str) for word in value)
@@ -272,7 +276,7 @@ def _to_ros(value: Any) -> Any:
 
 
 def _from_ros(entry: Field[Any], value: Any) -> Any:
-    """A parameter's value as the table holds it; empty words in arrays are left out."""
+    """Convert a parameter's value to that of the table, without empty strings in arrays."""
     if not isinstance(entry.default, tuple):
         return value
     if not isinstance(value, Sequence) or isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The subscription to a camera's images: its QoS follows what the cameras offer."""
+"""The subscription to the images, whose QoS follows what the cameras offer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
 SILENCE_S = 5.0
-"""Time without an image after which the log says where the node listens."""
+"""Time without an image, in seconds, after which the log lists the publishers on the topic."""
 
 
 def best_reliability(
@@ -20,34 +20,34 @@ def best_reliability(
 ) -> ReliabilityPolicy:
     """Choose the reliability to request from the cameras.
 
-    A reliable subscription hears reliable cameras alone, and loses no image of theirs; a best
-    effort one hears all cameras. Each change loses images, so a subscription that hears at least
-    one camera is kept.
+    A reliable subscription is matched with reliable publishers only, and loses none of their
+    images; a best-effort one is matched with all publishers. Each change loses images, so a
+    subscription that is matched with at least one publisher is kept.
 
     Args:
-        present: what is requested now.
-        offers: what the cameras on the topic offer; empty where there are none yet.
-        may_rise: whether best effort may become reliable where all cameras are.
+        present: the reliability requested now.
+        offers: reliabilities that the publishers on the topic offer; empty if there are none yet.
+        may_rise: whether best effort may become reliable if all publishers are.
     """
     if present == ReliabilityPolicy.RELIABLE:
-        hears_somebody = not offers or ReliabilityPolicy.RELIABLE in offers
-        return present if hears_somebody else ReliabilityPolicy.BEST_EFFORT
+        is_matched = not offers or ReliabilityPolicy.RELIABLE in offers
+        return present if is_matched else ReliabilityPolicy.BEST_EFFORT
     all_reliable = offers == {ReliabilityPolicy.RELIABLE}
     return ReliabilityPolicy.RELIABLE if all_reliable and may_rise else present
 
 
 class ImageSubscription:
-    """Subscription to `image_raw` that hears every camera and loses no image where it can."""
+    """The subscription to `image_raw`, which is reliable if all cameras are."""
 
     def __init__(
         self, node: LifecycleNode, receive: Callable[[Image], None], reliability: str, depth: int
     ) -> None:
-        """Prepare a subscription that is closed at first.
+        """Describe the subscription; `open` creates it.
 
         Args:
-            node: on which it is made.
+            node: node on which it is created.
             receive: called with each image.
-            reliability: the node's parameter `input_reliability`: auto, best_effort or reliable.
+            reliability: value of the parameter `input_reliability`: auto, best_effort or reliable.
             depth: number of images that may wait in the middleware.
         """
         self._node = node
@@ -67,7 +67,7 @@ class ImageSubscription:
         return self._subscription is not None
 
     def open(self) -> None:
-        """Subscribe, with a reliability that the cameras of this moment offer."""
+        """Subscribe, with the reliability that suits the present publishers."""
         self._silent_since_s = time.monotonic()
         self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._subscribe(self._wanted_reliability(is_silent=True))
@@ -79,7 +79,7 @@ class ImageSubscription:
             self._subscription = None
 
     def follow_cameras(self) -> None:
-        """Adopt the cameras' QoS, and log where the node listens if no image came for a while."""
+        """Adopt the QoS of the publishers, and warn if no image came for a while."""
         if self._subscription is None:
             return
         silent_s = time.monotonic() - self._silent_since_s
@@ -108,7 +108,7 @@ class ImageSubscription:
         if self._setting != 'auto':
             return ReliabilityPolicy[self._setting.upper()]
         offers = {info.qos_profile.reliability for info in self._publishers()}
-        # Once lowered, it rises again only in silence: each change loses images.
+        # Once lowered, it rises again only if no image comes, since each change loses images.
         return best_reliability(self._reliability, offers, is_silent or not self._was_lowered)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:

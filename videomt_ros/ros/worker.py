@@ -1,7 +1,7 @@
-"""A one-slot mailbox and its thread: the newest item wins, and what it replaces is reported.
+"""A worker thread with a mailbox for one item, in which a new item replaces the one that waits.
 
-A camera is faster than a network. A queue would turn that into growing lag; one slot turns it into
-frames that are left out, which the owner of the worker counts.
+A camera is faster than a network. A queue would cause a growing delay; a mailbox for one item
+causes skipped images instead, which the caller counts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Item = TypeVar('Item')
 
 
 class Worker(Generic[Item]):
-    """Runs `process` on the newest item, in a thread of its own.
+    """Calls `process` with the newest item, in a thread of its own.
 
-    `put` never waits for `process`. An exception ends neither the thread nor the stream: this is
-    the one place where it is caught, and `failed` hears of it.
+    `put` never waits for `process`. An exception in `process` does not end the thread, but is
+    passed to `failed`.
     """
 
     def __init__(
@@ -29,25 +29,25 @@ class Worker(Generic[Item]):
         """Start the thread.
 
         Args:
-            process: called in the thread, one item at a time.
-            failed: called in the thread with the item and what `process` raised.
-            name: of the thread, as a debugger shows it.
+            process: called in the thread, with one item at a time.
+            failed: called in the thread with the item and the exception that `process` raised.
+            name: name of the thread, as a debugger shows it.
         """
         self._process = process
         self._failed = failed
         self._changed = threading.Condition()
         self._item: Item | None = None
         self._stopping = False
-        # A daemon, so that a `process` that hangs can't keep the interpreter from ending.
+        # A daemon, so that the interpreter can exit even if `process` hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, item: Item) -> Item | None:
-        """Leave an item for the thread.
+        """Put an item into the mailbox.
 
         Returns:
-            The item that will not be processed because of it: the one that waited, or this one
-            if the worker was stopped.
+            The item that will not be processed: the one that was replaced, or this one if the
+            worker was stopped; None if there is none.
         """
         with self._changed:
             if self._stopping:
@@ -57,19 +57,19 @@ class Worker(Generic[Item]):
             return replaced
 
     def clear(self) -> Item | None:
-        """Take back the item that waits, if any."""
+        """Remove and return the item that waits, if any."""
         with self._changed:
             item, self._item = self._item, None
             return item
 
     def stop(self, timeout_s: float | None = None) -> Item | None:
-        """Let `process` end, then end the thread.
+        """Let `process` finish its item, then end the thread.
 
         Args:
-            timeout_s: wait no longer, and leave the thread to end by itself.
+            timeout_s: longest time to wait, after which the thread ends by itself; None: no limit.
 
         Returns:
-            The item that waited and will not be processed.
+            The item that waited and will not be processed, if any.
         """
         with self._changed:
             self._stopping = True
