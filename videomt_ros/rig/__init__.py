@@ -1,1 +1,1 @@
-"""Processes that play, record and replay around the running node."""
+"""Processes that play images to the running node and record its results."""

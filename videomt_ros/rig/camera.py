@@ -2,9 +2,9 @@
 
     python -m videomt_ros.rig.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
 
-It waits for a subscriber, keeps the time of the source, and stamps each image with the time at
-which it is published, as a driver does, or with the source's own (--keep-stamps); `sent` events
-tell both. With --every-frame it sends an image once the result of the one before has come.
+It waits for a subscriber and plays the source at its own speed. As a driver does, it stamps each
+image with the time of publication, or with the stamp of the source (--keep-stamps); `sent` events
+hold both. With --every-frame, it waits for the result of each image before it sends the next.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from videomt_ros.rig.processes import emit
 from videomt_ros.ros.conversions import image_to_msg, stamp_to_msg
 
 SUBSCRIBER_TIMEOUT_S = 60.0
+"""Longest time to wait for a subscriber, in seconds."""
 RESULT_TIMEOUT_S = 120.0
-"""For --every-frame; a large network on a small processor takes its time."""
+"""Longest time to wait for a result, in seconds; a large network is slow on a small processor."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,32 @@ class Playback:
     """How a source is played."""
 
     seconds: float = 0.0
-    """End after so much of the source's time; 0: never."""
+    """Length in seconds of the source's time after which to end; 0: no limit."""
     frames: int = 0
-    """End after so many images; 0: never."""
+    """Number of images after which to end; 0: no limit."""
     rate: float = 0.0
-    """Images in a second; 0: in the source's own time."""
+    """Images per second; 0: the times of the source, divided by `speed`."""
     speed: float = 1.0
-    """The source's own time goes so many times as fast."""
+    """Speed of the playback over that of the source."""
     keeps_stamps: bool = False
-    """Images keep the stamps of the source; where it has none, its times are taken."""
+    """Whether images keep the stamps of the source, or its times if it has no stamps."""
     every_frame: bool = False
-    """An image is sent once the result of the one before has come, and not before its time."""
+    """Whether to wait for the result of each image before sending the next."""
 
 
 def play(source: Source, node: Node, playback: Playback) -> None:
-    """Publish a source from its first image to its last, or until it is interrupted.
+    """Publish a source from its first image to its last, or until Ctrl-C.
 
     Args:
         source: the images.
-        node: publishes them on `image_raw`.
-        playback: how.
+        node: node that publishes them on `image_raw`.
+        playback: speed, length and stamps.
 
     Raises:
-        TimeoutError: nobody subscribes, or no result comes.
+        TimeoutError: there is no subscriber, or no result comes.
     """
-    # Reliable, so that what is counted as dropped was dropped by the segmenter and not by the
-    # transport. Real drivers are often best effort; the segmenter takes either.
+    # Reliable, so that dropped images were dropped by the segmenter and not by the transport. Real
+    # drivers are often best effort; the segmenter takes either.
     quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(Image, 'image_raw', quality)
     results = _Results(node) if playback.every_frame else None
@@ -83,7 +84,7 @@ def play(source: Source, node: Node, playback: Playback) -> None:
             publisher.publish(image_to_msg(frame.image, 'rgb8', header))
             emit('sent', number=number, stamp_ns=stamp_ns, source_ns=source_ns)
     except KeyboardInterrupt:
-        pass  # a webcam's usual end
+        pass  # the usual end of a webcam
     publisher.wait_for_all_acked(Duration(seconds=10))
     emit('end', notes=source.notes)
 
@@ -92,17 +93,18 @@ class _Results:
     """Counts the lists of tracks that the segmenter publishes."""
 
     def __init__(self, node: Node) -> None:
-        """Subscribe, and wait until the segmenter has certainly seen it."""
+        """Subscribe, and wait until the segmenter is matched with the subscription."""
         self._node = node
         self._num_results = self._num_reports = 0
         quality = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(TrackArray, 'segmentation/tracks', self._take_result, quality)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._take_report, 10)
-        # The publisher may see us a moment after we see it; its second report is a second later.
+        # The publisher may discover us a moment after we discover it; by its second report, which
+        # comes a second later, it has.
         self._spin_until(lambda: self._num_reports >= 2, SUBSCRIBER_TIMEOUT_S, 'a segmenter')
 
     def wait_for(self, count: int) -> None:
-        """Return once there are so many results."""
+        """Wait until there are this many results."""
         what = f'the result of image {count}'
         self._spin_until(lambda: self._num_results >= count, RESULT_TIMEOUT_S, what)
 
@@ -134,7 +136,7 @@ def _wait_for_subscriber(publisher: Publisher) -> None:
 
 
 def _paced(source: Source, playback: Playback) -> Iterator[SourceFrame]:
-    """Hand out each frame when its time has come; the next is read while there is time."""
+    """Yield each frame at its time; the next one is read meanwhile."""
     start_s, first_ns = 0.0, 0
     for number, frame in enumerate(source.frames()):
         if number == 0:
@@ -153,7 +155,7 @@ def main() -> int:
     """Run the camera until the source ends.
 
     Returns:
-        0 at the end of the source or after SIGINT; 1 after an error, told in one line.
+        0 at the end of the source or after SIGINT; 1 after an error, which is logged in one line.
     """
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0] if __doc__ else None)
     parser.add_argument('--source', default='synthetic', help='as for `videomt demo`')
@@ -168,7 +170,7 @@ def main() -> int:
     parser.add_argument('--keep-stamps', action='store_true', help='those of the source')
     parser.add_argument('--every-frame', action='store_true', help='wait for each result')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    # A SIGINT ends the source; rclpy must go on for a moment, until the last image has arrived.
+    # SIGINT ends the source, but rclpy must run until the last image has arrived.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node('camera')

@@ -1,6 +1,6 @@
-"""Camera, segmenter and recorder as three processes on a ROS domain of their own.
+"""Start processes on a ROS domain of their own, read the events that they print, and end them.
 
-Needs no rclpy itself: it starts processes, reads their events, and leaves none behind.
+This module does not need rclpy itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from typing import Any
 from videomt_ros.resources import resource
 
 _STOP_TIMEOUT_S = 15.0
-"""After SIGINT; a segmenter ends after the image in work."""
-_OF_THE_ROBOT = (
+"""Longest time, in seconds, from SIGINT to the end of a process. A segmenter first finishes the
+image that it is processing."""
+_ROBOT_VARIABLES = (
     'CYCLONEDDS_URI',
     'FASTDDS_BUILTIN_TRANSPORTS',
     'RMW_IMPLEMENTATION',
@@ -38,8 +39,8 @@ _OF_THE_ROBOT = (
     'ROS_STATIC_PEERS',
     'ROS_SUPER_CLIENT',
 )
-"""What a robot's shell may set so that its nodes find each other; ours would not, or would find
-those."""
+"""Variables that a robot's shell may set so that its nodes find each other. With them, the nodes
+of a run might not find each other, or find those of the robot."""
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
@@ -49,7 +50,7 @@ def emit(event: str, **values: Any) -> None:
     """Print an event for the process that started this one.
 
     An event is one line of JSON on stdout, so that logs on stderr do not mix with it. Events tell
-    what happened; images and results go over DDS alone.
+    what happened; images and results go over DDS only.
 
     Args:
         event: what happened.
@@ -59,21 +60,21 @@ def emit(event: str, **values: Any) -> None:
 
 
 class ProcessError(ValueError):
-    """A process of a run ended too early; the text holds the last errors it logged."""
+    """A process of a run ended too early; the message holds the last errors that it logged."""
 
 
 class ProcessGroup:
-    """Starts processes, and ends all of them when it is left, however it is left.
+    """Context manager that starts processes, and ends all of them when it exits.
 
-    Every process has a session of its own, so that Ctrl-C reaches this one alone, which ends the
-    others in good order; should this process be killed, the system ends them.
+    Every process has a session of its own, so that a Ctrl-C reaches only this process, which then
+    ends the others in order. If this process is killed, the system ends them.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Choose a domain.
+        """Choose a ROS domain that is not in use; no process is started.
 
         Args:
-            folder: for the logs of the processes.
+            folder: receives the logs of the processes.
 
         Raises:
             ModuleNotFoundError: rclpy or this package's messages cannot be imported.
@@ -115,22 +116,22 @@ class ProcessGroup:
         parameters: Mapping[str, str | int | bool] | None = None,
         params_file: Path | None = None,
     ) -> None:
-        """Start a process; what it prints as events comes out of `next_event`.
+        """Start a process; `next_event` returns the events that it prints.
 
         Args:
-            name: for logs and errors.
-            module: as `python -m` takes it.
-            args: of its command line.
-            parameters: of its ROS node.
-            params_file: more of them; those above go first.
+            name: name of the process in logs and errors.
+            module: module to run, as for `python -m`.
+            args: arguments of the command line.
+            parameters: parameters of its ROS node.
+            params_file: file of further parameters; `parameters` take precedence.
         """
         command = [sys.executable, '-m', module, *args, '--ros-args']
         command += ['-r', f'__ns:={self.namespace}']
         if params_file is not None:
             command += ['--params-file', str(params_file)]
-        # Of two values of a parameter, the later one counts.
+        # Of two values of a parameter, ROS takes the later one.
         for key, value in (parameters or {}).items():
-            # JSON is YAML, and keeps a model named 1.0 from becoming a number.
+            # As JSON, which is also YAML, a model named 1.0 does not become a number.
             command += ['-p', f'{key}:={json.dumps(value, ensure_ascii=False)}']
         with self._log(name).open('w', encoding='utf-8') as log:
             process = subprocess.Popen(
@@ -152,7 +153,7 @@ class ProcessGroup:
         """Wait for an event of any process.
 
         Returns:
-            Name of the process and the event, or None after the timeout.
+            Name of the process and the event; None after the timeout.
 
         Raises:
             ProcessError: a process ended with an error.
@@ -168,18 +169,22 @@ class ProcessGroup:
         return None
 
     def is_running(self, name: str) -> bool:
-        """True until a process has ended."""
+        """Whether a process has not ended yet."""
         return self._processes[name].poll() is None
 
     def check(self, name: str) -> None:
-        """Raise a ProcessError if a process ended with an error."""
+        """Check that a process did not end with an error.
+
+        Raises:
+            ProcessError: it did.
+        """
         code = self._processes[name].poll()
         if code:
             how = f'exit code {code}' if code > 0 else f'signal {signal.Signals(-code).name}'
             raise ProcessError(f'The {name} ended with {how}: {self.last_errors(name)}')
 
     def last_errors(self, name: str) -> str:
-        """What a process logged last as an error; else its last lines."""
+        """Get the last errors that a process logged, or the last lines if it logged no error."""
         lines = self._log(name).read_text(encoding='utf-8', errors='replace').splitlines()
         errors = [
             line[match.end() :]
@@ -189,15 +194,15 @@ class ProcessGroup:
         return '\n'.join(errors[-3:] or lines[-3:]) or 'it logged nothing.'
 
     def interrupt(self, name: str) -> None:
-        """Send SIGINT, as Ctrl-C in its terminal would."""
+        """Send SIGINT to a process, as Ctrl-C in its terminal would."""
         if self.is_running(name):
             self._processes[name].send_signal(signal.SIGINT)
 
     def finish(self, name: str) -> None:
-        """End a process in good order, and wait for it.
+        """Send SIGINT to a process and wait for its end.
 
         Raises:
-            ProcessError: it ended with an error, or not in time.
+            ProcessError: the process ended with an error, or not in time.
         """
         self.interrupt(name)
         try:
@@ -210,7 +215,7 @@ class ProcessGroup:
         self.check(name)
 
     def close(self) -> None:
-        """End every process; those that do not end by themselves, or at a Ctrl-C, are killed."""
+        """End every process; those that do not end at SIGINT are killed."""
         for name in self._processes:
             self.interrupt(name)
         deadline_s = time.monotonic() + _STOP_TIMEOUT_S
@@ -220,7 +225,7 @@ class ProcessGroup:
                     process.wait(max(0.0, deadline_s - time.monotonic()))
         finally:
             for process in self._processes.values():
-                # Its whole session, so that nothing that it started stays either.
+                # Its whole session, so that its child processes end too.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -228,16 +233,16 @@ class ProcessGroup:
                 reader.join()
 
     def _note_interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the first is obeyed at the next event, where nothing is half done."""
+        """Handle a signal: the first one takes effect in `next_event`, the second one at once."""
         del number, frame
         if self._is_interrupted:
             raise KeyboardInterrupt
         self._is_interrupted = True
 
     def _environment(self) -> dict[str, str]:
-        """This process's, but for what decides whom a node hears."""
+        """Copy this process's environment, except for the variables of discovery."""
         environment = {
-            **{key: value for key, value in os.environ.items() if key not in _OF_THE_ROBOT},
+            **{key: value for key, value in os.environ.items() if key not in _ROBOT_VARIABLES},
             'ROS_DOMAIN_ID': str(self.domain_id),
             'ROS_LOG_DIR': str(self._folder),
             'RCUTILS_COLORIZED_OUTPUT': '0',
@@ -245,8 +250,8 @@ class ProcessGroup:
         # Fast DDS before 3 (Kilted) reads the first of the two.
         for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
             environment[variable] = str(resource('config', 'fastdds_images.xml'))
-        # Nothing leaves this machine. Humble knows only the older of the two names, and the
-        # releases after it complain about that one.
+        # Messages stay on this machine. Humble knows only the older of the two names, and later
+        # releases warn about that one.
         if environment.get('ROS_DISTRO') == 'humble':
             environment['ROS_LOCALHOST_ONLY'] = '1'
         else:
@@ -257,7 +262,7 @@ class ProcessGroup:
         return self._folder / f'{name}.log'
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
-        """Turn a process's stdout into events, in a thread."""
+        """Read the events from a process's stdout; runs in a thread."""
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
@@ -268,19 +273,19 @@ class ProcessGroup:
 
 
 def _prepare_child() -> None:
-    """In a child before it starts: hear SIGINT, and be ended if the parent is killed."""
-    # A shell's background job ignores SIGINT, and would pass that on.
+    """Prepare a child before it starts: it receives SIGINT, and ends if the parent is killed."""
+    # A shell's background job ignores SIGINT, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Linux has it; elsewhere only a killed parent, which can't clean up, leaves processes.
+    # Elsewhere than on Linux, a parent that is killed leaves its children behind.
     if sys.platform == 'linux':
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_domain() -> int:
-    """A domain id in which nothing runs on this machine; 0, that of most robots, is left out."""
+    """Find a domain id without participants on this machine; never 0, the default of ROS."""
     candidates = random.sample(range(1, 102), 101)
     for domain_id in candidates:
-        # The port at which the first participant of a domain listens (DDSI-RTPS, 9.6.1.1).
+        # The port of the first participant of a domain (DDSI-RTPS, 9.6.1.1).
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(('', 7410 + 250 * domain_id))

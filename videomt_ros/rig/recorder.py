@@ -1,12 +1,12 @@
-"""The recorder of a run: subscribes to what the segmenter publishes, and keeps it.
+"""The recorder of a run: subscribes to what the segmenter publishes, and writes it to files.
 
     python -m videomt_ros.rig.recorder --folder FOLDER [--fps 10]
     python -m videomt_ros.rig.recorder --bag BAG
 
-Until SIGINT it writes a `datasets.recording`, or the lists of tracks as they came into a rosbag2
-(mcap), and prints events: `ready` once the segmenter is active and its topics are matched, `kept`
-for every frame of which all that is kept arrived, and `health` for every report of the segmenter
-on /diagnostics.
+Until SIGINT it writes a `datasets.recording`, or the lists of tracks unchanged into a rosbag2
+(mcap). It prints events: `ready` once the segmenter is active and its topics are matched, `kept`
+when all results of one more image are written, and `health` for every report of the segmenter on
+/diagnostics.
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ from videomt_ros.ros.conversions import stamp_from_msg
 
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 _TELLS_ARRIVAL = hasattr(Subscription, 'CallbackType')
-"""Whether rclpy tells a callback of two arguments when the message arrived: not before Iron."""
+"""Whether rclpy passes the time of arrival to callbacks with two arguments, as from Iron on."""
 _MAX_WAITING = 100
-"""Messages that wait to be written; beyond these the middleware holds back, and then drops."""
+"""Largest number of messages that wait to be written; further ones wait in the middleware, which
+then drops some."""
 
 
 class Storage(Protocol):
-    """Writes what a recorder receives, in its writing thread."""
+    """Files that a recorder writes, from its writing thread."""
 
     outputs: ClassVar[dict[str, type]]
-    """Topics under `segmentation/` that it keeps, and their types."""
+    """Topics under `segmentation/` that are written, and their types."""
 
     def write(self, name: str, msg: Any, received_ns: int) -> None:
         """Write a message of one of these topics."""
@@ -62,7 +63,7 @@ class Storage(Protocol):
 
 
 class FolderStorage:
-    """Keeps tracks, id images and overlay as a `datasets.recording`."""
+    """Writes tracks, id images and overlay as a `datasets.recording`."""
 
     outputs: ClassVar[dict[str, type]] = {
         'tracks': TrackArray,
@@ -102,14 +103,14 @@ class FolderStorage:
 
 
 class BagStorage:
-    """Keeps the lists of tracks, byte by byte as they are, in a new bag."""
+    """Writes the lists of tracks, unchanged to the byte, into a new bag."""
 
     outputs: ClassVar[dict[str, type]] = {'tracks': TrackArray}
 
     def __init__(self, bag: Path, topic: str) -> None:
         self._writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
-        # The bag carries the definition, so that it can be read where this package is not.
+        # With the message definition, the bag can be read without this package.
         self._connection = self._writer.add_connection(
             topic, TRACK_ARRAY, typestore=message_types()
         )
@@ -120,31 +121,31 @@ class BagStorage:
         self._writer.write(self._connection, received_ns, serialize_message(msg))
 
     def close(self) -> None:
-        """Write the index, and metadata.yaml."""
+        """Write the index and metadata.yaml."""
         self._writer.close()
 
 
 class RecorderNode(Node):
-    """Keeps what one segmenter publishes.
+    """Records what one segmenter publishes.
 
-    Callbacks only queue what came; a thread writes it, so that a slow disk or a busy processor
-    does not fill the middleware's own short queue.
+    Callbacks only queue the messages and a thread writes them, so that a slow disk or a busy
+    processor does not fill the short queue of the middleware.
     """
 
     def __init__(self, kind: type[Storage], *args: Any) -> None:
         """Subscribe, and open the files.
 
         Args:
-            kind: decides what is kept.
-            args: with which it is built.
+            kind: class of the storage.
+            args: arguments of its constructor.
         """
         super().__init__('recorder')
         self.failure: Future = Future()
-        """Done with the error if a file could not be written."""
+        """Done, with the error, if a file could not be written."""
         self._counts = dict.fromkeys(kind.outputs, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
-        # Under /diagnostics come those of other namespaces, too.
+        # /diagnostics also carries the reports of segmenters in other namespaces.
         self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: '
         self._waiting: queue.Queue[tuple[str, Any, int] | None] = queue.Queue(_MAX_WAITING)
         self._outputs = [
@@ -152,23 +153,23 @@ class RecorderNode(Node):
             for name, type_ in kind.outputs.items()
         ]
         self.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 10)
-        # Last, so that its files are there once everything is.
+        # Last, so that the existence of the files means that the recorder is complete.
         self._storage = kind(*args)
         self._thread = threading.Thread(target=self._write, name='writer', daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write what waits, complete the files, and end."""
+        """Write the messages that wait, complete the files, and destroy the node."""
         self._waiting.put(None)
         self._thread.join()
         self._storage.close()
         self.destroy_node()
 
     def _taker(self, name: str) -> Callable[..., None]:
-        """The callback of a topic: queue the message, with the time at which it arrived."""
+        """Make the callback of a topic, which queues the message with its time of arrival."""
 
         def take(msg: Any, info: dict[str, Any]) -> None:
-            # The middleware's own time, so that our writing of files is not in it.
+            # The time of the middleware, which does not include our writing of files.
             self._waiting.put((name, msg, info.get('received_timestamp') or time.time_ns()))
 
         def take_now(msg: Any) -> None:
@@ -177,14 +178,14 @@ class RecorderNode(Node):
         return take if _TELLS_ARRIVAL else take_now
 
     def _write(self) -> None:
-        """In a thread: write what waits. After a failure, only take it."""
+        """Write the messages that wait; runs in a thread. After a failure, discard them."""
         while (item := self._waiting.get()) is not None:
             if self.failure.done():
                 continue
             try:
                 self._storage.write(*item)
                 self._count(item[0])
-            except Exception as error:  # a full disk, or what no writer can write
+            except Exception as error:  # such as a full disk
                 self.failure.set_exception(error)
 
     def _count(self, name: str) -> None:
@@ -202,15 +203,15 @@ class RecorderNode(Node):
             emit('health', **health)
             matched = all(self.count_publishers(output.topic_name) for output in self._outputs)
             if self._reports_while_ready < 2 and matched and health.get('state') == 'active':
-                # The publisher may see us a moment after we see it, and we can't look into it:
-                # the second report is a second later.
+                # The publisher may discover us a moment after we discover it; by its second
+                # report, which comes a second later, it has.
                 self._reports_while_ready += 1
                 if self._reports_while_ready == 2:
                     emit('ready')
 
 
 def track_to_record(track: Track) -> dict[str, Any]:
-    """All fields of a track, as JSON holds them; `mask` is what pycocotools takes, or None."""
+    """Convert a track to a JSON object; `mask` is an RLE as pycocotools takes it, or None."""
     mask = track.mask
     return {
         'id': track.id,
@@ -258,7 +259,7 @@ def main() -> int:
             node = RecorderNode(FolderStorage, args.folder, args.fps)
         rclpy.spin_until_future_complete(node, node.failure)
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # its usual end
+        pass  # the usual end
     finally:
         if node is not None:
             node.close()

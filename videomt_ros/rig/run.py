@@ -1,6 +1,6 @@
 """One run of camera, segmenter and recorder, from their start to the last result.
 
-Needs no rclpy itself, as `rig.processes`.
+This module does not need rclpy itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 from videomt_ros.rig.processes import ProcessGroup
 
 _READY_TIMEOUT_S = 300.0
-"""A large model may have to be downloaded first."""
+"""Longest time until the segmenter is active, in seconds; it may have to download the model."""
 _IDLE_S, _BUSY_S = 4.0, 120.0
-"""How long to wait for results that do not come: where none is due any more, and where one is."""
+"""Longest times without progress, in seconds: when every image that arrived is finished and the
+camera has ended, and before that."""
 
 
 class RigRun:
-    """Plays a source through the real node, and waits until every image is accounted for."""
+    """Plays a source to the node, and waits until every image is accounted for."""
 
     def __init__(
         self, folder: Path, num_expected: int | None, fps: float, is_endless: bool
@@ -37,12 +38,13 @@ class RigRun:
         self._folder, self._is_endless = folder, is_endless
         self._num_expected, self._fps = num_expected, fps
         self.sent: list[dict[str, Any]] = []
-        """Events of the camera, one per frame."""
+        """The `sent` events of the camera, one per image."""
         self.health: dict[str, str] = {}
-        """The segmenter's last report."""
+        """The segmenter's newest diagnostics."""
         self.notes: list[str] = []
+        """Remarks for the user, such as images that were lost."""
         self.kept = 0
-        """Frames whose results all arrived at the recorder."""
+        """Number of images whose results all arrived at the recorder."""
         self._is_ready = self._is_over = False
 
     def execute(
@@ -53,14 +55,14 @@ class RigRun:
         playing: str,
         params_file: Path | None = None,
     ) -> None:
-        """Start, wait for the end, and stop everything.
+        """Start all processes, wait for the last result, and end them.
 
         Args:
-            parameters: of the segmenter, `model` among them.
+            parameters: parameters of the segmenter, with `model` among them.
             recorder: arguments of `rig.recorder`.
             camera: arguments of `rig.camera`.
-            playing: what is played, in words.
-            params_file: more parameters of the segmenter; those above go first.
+            playing: description of the source, for the user.
+            params_file: file of further parameters; `parameters` take precedence.
 
         Raises:
             ValueError: a process failed, or no result came.
@@ -88,7 +90,7 @@ class RigRun:
             raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
 
     def counts(self) -> tuple[int, int, int, int]:
-        """Frames sent, received, settled (processed or given up), and kept."""
+        """Count the images that were sent, received, settled (processed or not), and kept."""
         received, processed, *given_up = (
             int(self.health.get(key, 0))
             for key in ('received', 'processed', 'dropped', 'rejected', 'failed')
@@ -106,7 +108,7 @@ class RigRun:
                 )
 
     def _wait_for_results(self, group: ProcessGroup) -> None:
-        """Until every frame that was sent is accounted for, or nothing moves any more."""
+        """Wait until every image is accounted for, or there is no progress any more."""
         progress = _Progress(self._num_expected, self._fps)
         counts, changed_s = (0, 0, 0, 0), time.monotonic()
         while not self._is_complete():
@@ -155,7 +157,7 @@ class RigRun:
 
 
 class _Progress:
-    """How far the run is: one line that changes in a terminal, now and then a line elsewhere."""
+    """Shows the progress of a run, in a terminal in one line that is overwritten."""
 
     def __init__(self, num_expected: int | None, fps: float) -> None:
         self._num_expected, self._fps = num_expected, fps
@@ -164,7 +166,7 @@ class _Progress:
         self._shown_s = 0.0 if self._is_terminal else time.monotonic()
 
     def show(self, sent: int, kept: int) -> None:
-        """Show the counts, if it is time."""
+        """Show the counts, unless they were shown a moment ago."""
         now_s = time.monotonic()
         if now_s - self._shown_s < self._period_s:
             return
@@ -177,7 +179,7 @@ class _Progress:
         self._print(text)
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line that was overwritten."""
         if self._is_terminal:
             print(flush=True)
 
