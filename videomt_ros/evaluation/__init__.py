@@ -1,1 +1,1 @@
-"""How good and how fast: scores against the truth, live reports and benchmarks."""
+"""Evaluation: predict a data set, score result files, and report what was found."""

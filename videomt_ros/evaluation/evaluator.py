@@ -1,8 +1,8 @@
-"""A model on a data set: predict, write the benchmark's result files, score them, report.
+"""Evaluates a model on a data set: predict, write result files, score them, report.
 
-Predicting looks at images alone and scoring at files alone, so that an evaluation that was split
-over processes, or killed and resumed, gives the figures of one that ran through; and so does
-`videomt score` on the result files.
+Predicting reads only images, and scoring reads only files. So an evaluation that was split over
+processes, or was killed and resumed, gives the same figures as one that ran without a break, and
+so does `videomt score` on the result files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.model.network import VidEoMT
 
 _IMAGES = ('coco', 'coco_panoptic')
-"""Data sets whose videos have one frame."""
+"""Names of data sets whose videos have one frame."""
 
 _logger = logging.getLogger(__name__)
 
@@ -59,23 +59,23 @@ def evaluate(
     """Evaluate a model on a data set.
 
     Args:
-        dataset: its videos are predicted; where it has truth, the results are scored.
-        net: in evaluation mode, on its device and in its number type.
-        out: folder for everything; see `evaluation.run_folder`.
-        modes: published, live or both, which takes one pass over the frames.
-        limit: only the first so many videos; may differ from that of the run that is resumed.
+        dataset: its videos are predicted; if it has truth, the results are scored.
+        net: network in evaluation mode, on its device and in its number type.
+        out: folder for everything that is written; see `evaluation.run_folder`.
+        modes: published, live or both; both take one pass over the frames.
+        limit: number of videos to take from the start; may differ from that of a resumed run.
         resume: go on with what is in the folder.
-        settings: fields of StreamSettings that differ from the defaults, for the live result.
+        settings: fields of StreamSettings that differ from the defaults, for the live mode.
         spool_limit: bytes of mask logits that may wait on the disk for the end of a video; with
             more, the network runs over the video twice.
-        about: what else `metrics.json` shall say of the run, such as the model's name and the
-            hardware; it does not decide the figures.
+        about: further facts of the run for `metrics.json` that do not decide the figures, such as
+            the model's name and the hardware.
         paper_score: what the model's authors report, in percent; see `Preset.paper_score`.
-        shard: which of the videos are those of this process; None: all.
-        real_time: score the live result on the clock, too; done by the first process.
+        shard: the share of this process; None for all videos.
+        real_time: how to score the live mode in real time, too; done by the first process.
 
     Returns:
-        What `metrics.json` holds; None in all processes but the first.
+        The content of `metrics.json`; None in all processes but the first.
 
     Raises:
         ValueError: model and data set have no class in common, a setting is wrong, the folder
@@ -83,27 +83,12 @@ def evaluate(
     """
     shard = shard or Shard()
     settings = dict(settings or {})
-    # Shared from the start: others would wait for a process that fails before they hear of it.
+    # Shared from the start: else the others would wait for a process that fails here.
     plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
-    videos, predictor = plan.videos, plan.predictor
-    folder = RunFolder(out, predictor.family)
-
-    def start() -> int:
-        folder.start(plan.request, resume)
-        return sum(
-            all(folder.is_finished(mode, position) for mode in modes)
-            for position in range(len(videos))
-        )
-
+    folder = RunFolder(out, plan.predictor.family)
     with closing(folder):
-        num_resumed = shard.first_does(start)
-        begin_s = time.perf_counter()
-
-        def predict() -> float:
-            _predict_all(dataset, videos, predictor, modes, folder, shard)
-            return time.perf_counter() - begin_s
-
-        seconds = shard.all_do(predict)
+        num_resumed = shard.first_does(lambda: _start(plan, folder, resume))
+        seconds = shard.all_do(lambda: _predict_all(plan, folder, shard))
         if not shard.is_first:
             return None
         run = {
@@ -112,11 +97,8 @@ def evaluate(
             'benchmark': dataset.family,
             'limit': limit,
             'paper': dict(paper_score or {}),
-            'live_parameters': {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in dataclasses.asdict(plan.stream_settings).items()
-            },
-            'num_videos': len(videos),
+            'live_parameters': plan.live_parameters(),
+            'num_videos': len(plan.videos),
             'num_resumed': num_resumed,
             'processes': shard.world_size,
             'predict_s': round(seconds, 3),
@@ -125,24 +107,38 @@ def evaluate(
         }
         clocked = None
         if real_time is not None:
-            with tqdm(total=len(videos), unit='video', desc='real time', disable=None) as bar:
+            with tqdm(total=len(plan.videos), unit='video', desc='real time', disable=None) as bar:
                 clocked = evaluate_real_time(
-                    dataset, videos, predictor, real_time, out, lambda name: bar.update()
+                    dataset,
+                    plan.videos,
+                    plan.predictor,
+                    real_time,
+                    out,
+                    lambda name: bar.update(),
                 )
-        return finish(dataset, videos, modes, folder, run, paper_score or {}, clocked)
+        return finish(dataset, plan.videos, modes, folder, run, paper_score or {}, clocked)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is to do."""
+    """An evaluation whose arguments have been checked."""
 
+    dataset: Dataset
     videos: Sequence[Video]
     predictor: Predictor
+    modes: Sequence[ModeName]
     stream_settings: StreamSettings
     request: Mapping[str, Any]
-    """All that decides the figures."""
+    """Everything that decides the figures."""
     notes: Sequence[str]
-    """For the user."""
+    """Notes for the user."""
+
+    def live_parameters(self) -> dict[str, Any]:
+        """Return all settings of the live mode as plain JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self.stream_settings).items()
+        }
 
 
 def _plan(
@@ -153,7 +149,7 @@ def _plan(
     settings: Mapping[str, Any],
     spool_limit: int,
 ) -> _Plan:
-    """Check what is asked for; arguments and errors as in `evaluate`."""
+    """Check the arguments; they and the errors are those of `evaluate`."""
     videos = list(dataset.videos)[:limit]
     if not videos:
         raise ValueError(f'Expected a data set with videos, {dataset.name} has none to evaluate.')
@@ -187,25 +183,28 @@ def _plan(
         'modes': sorted(modes),
         'settings': settings,
     }
-    return _Plan(videos, predictor, stream_settings, request, notes)
+    return _Plan(dataset, videos, predictor, modes, stream_settings, request, notes)
 
 
-def _predict_all(
-    dataset: Dataset,
-    videos: Sequence[Video],
-    predictor: Predictor,
-    modes: Sequence[ModeName],
-    folder: RunFolder,
-    shard: Shard,
-) -> None:
-    """Predict the videos of this process that are not finished yet."""
-    mine = range(shard.rank, len(videos), shard.world_size)
+def _start(plan: _Plan, folder: RunFolder, resume: bool) -> int:
+    """Start or resume the run, and count the videos that are finished already."""
+    folder.start(plan.request, resume)
+    return sum(
+        all(folder.is_finished(mode, position) for mode in plan.modes)
+        for position in range(len(plan.videos))
+    )
+
+
+def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
+    """Predict the videos of this process that are not finished yet; returns the seconds taken."""
+    begin_s = time.perf_counter()
+    mine = range(shard.rank, len(plan.videos), shard.world_size)
     missing = {
-        position: [mode for mode in modes if not folder.is_finished(mode, position)]
+        position: [mode for mode in plan.modes if not folder.is_finished(mode, position)]
         for position in mine
     }
     todo = [position for position in mine if missing[position]]
-    num_frames = sum(len(videos[position].frame_names) for position in todo)
+    num_frames = sum(len(plan.videos[position].frame_names) for position in todo)
     with tqdm(
         total=num_frames,
         unit='frame',
@@ -214,19 +213,21 @@ def _predict_all(
         disable=None if shard.is_first else True,
     ) as bar:
         for position in todo:
-            video = videos[position]
+            video = plan.videos[position]
             bar.set_description(video.name)
             results = {
-                mode: predictor.family.new_results(
-                    folder.workplace(mode, position), video, dataset.categories
+                mode: plan.predictor.family.new_results(
+                    folder.workplace(mode, position), video, plan.dataset.categories
                 )
                 for mode in missing[position]
             }
-            done = predictor.predict(video, results, folder.scratch, lambda: bar.update())
+            done = plan.predictor.predict(video, results, folder.scratch, lambda: bar.update())
             _keep(folder, position, video, done)
+    return time.perf_counter() - begin_s
 
 
 def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> None:
+    """Store the outcome of a video in the folder."""
     folder.note_times(position, done.stages)
     for mode, content in done.contents.items():
         folder.finish(mode, position, video, content, done.num_frames)
@@ -236,7 +237,7 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
 
 
 def _digest_videos(dataset: Dataset) -> str:
-    """Which videos and categories these are, wherever they lie."""
+    """Hash videos and categories, but not where they lie."""
     content = [
         [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in dataset.videos],
         [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
@@ -245,7 +246,7 @@ def _digest_videos(dataset: Dataset) -> str:
 
 
 def _digest_network(net: VidEoMT) -> str:
-    """Which network this is: configuration and every weight."""
+    """Hash the configuration and all weights of a network."""
     digest = hashlib.sha256(json.dumps(net.config.to_dict(), sort_keys=True).encode())
     for name, tensor in net.state_dict().items():
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
@@ -255,5 +256,5 @@ def _digest_network(net: VidEoMT) -> str:
 
 
 def _peak_memory_mb() -> float:
-    """Most memory that this process ever had resident (Linux counts in KiB), in MB."""
+    """Return the largest resident memory of this process so far in MB; Linux counts in KiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

@@ -1,6 +1,6 @@
-"""Finished videos of a run -> result files, figures and report.
+"""Turns the finished videos of a run into result files, figures and report.
 
-Needs no torch; without it the report alone is left out.
+This needs no torch; without torch only the report is left out.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ def finish(
     paper_score: Mapping[str, Any],
     real_time: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Result files, figures and report of all finished videos.
+    """Write result files, figures and report of all finished videos.
 
     Args:
-        dataset: scored where it has truth.
-        videos: of it, those that were asked for.
-        modes: that were asked for.
-        folder: holds what was predicted.
-        run: what `metrics.json` says of the run.
+        dataset: data set; it is scored if it has truth.
+        videos: those of its videos that were asked for.
+        modes: names of the modes that were asked for.
+        folder: folder with the finished videos.
+        run: content of the field `run` of `metrics.json`.
         paper_score: what the model's authors report.
-        real_time: as `evaluation.real_time` gives it.
+        real_time: what `evaluate_real_time` has returned; None if it was not asked for.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`.
 
     Raises:
         ValueError: a video is neither finished nor failed.
     """
-    # First of all: figures of half of the videos would be worse than none.
+    # Failures are checked first: figures of half of the videos would be worse than none.
     metrics: dict[str, Any] = {'run': run, 'failures': _failures(videos, modes, folder)}
     for mode in modes:
         results = folder.write_result_files(mode, videos)
@@ -54,7 +54,7 @@ def finish(
     if real_time is not None:
         metrics['real_time'] = real_time
     write_json(folder.out / 'metrics.json', metrics, indent=1)
-    if find_spec('torch') is None:  # which the pictures' code lies beside
+    if find_spec('torch') is None:  # drawing is in inference/, which imports it
         return metrics
     from videomt_ros.evaluation.report.page import write_report
 
@@ -65,7 +65,7 @@ def finish(
 def _failures(
     videos: Sequence[Video], modes: Sequence[str], folder: RunFolder
 ) -> list[dict[str, str]]:
-    """Videos without results, by mode.
+    """List the videos without results, by mode.
 
     Raises:
         ValueError: a video is neither finished nor failed.
@@ -88,9 +88,9 @@ def _failures(
 
 
 def _summarise(times: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
-    """Median and mean of each stage over all frames, in milliseconds.
+    """Compute median and mean of each stage over all frames, in milliseconds.
 
-    `total` is what a live frame takes from the image to its segments.
+    `total` is the time of a frame of the live mode from image to segments.
     """
     stages: dict[str, array[float]] = {}
     for video in times:

@@ -1,12 +1,13 @@
-"""Which frames a busy segmenter takes, and which result each frame is scored against.
+"""Simulates which frames a busy segmenter takes, and which result each frame is scored against.
 
 Li, Wang, Ramanan, Towards Streaming Perception (ECCV 2020): the world does not wait, so each
-annotated frame is compared with the newest result that was ready at its moment, however old the
-image behind that result is. The segmenter is the node's: one image in work, one that waits, and a
-newer one replaces the one that waits (`ros.worker`).
+annotated frame is compared with the newest result that is ready when the frame arrives, however
+old the image of that result is. The segmenter behaves like the node: it processes one image, one
+more may wait, and a newer image replaces the waiting one (`ros.worker`).
 
-Time is simulated: nothing sleeps, and with given processing times every run is the same. At one
-moment the order is: images arrive, results become ready, and the newest image is taken.
+Time is simulated: nothing sleeps, and given processing times always lead to the same schedule.
+Events at the same time happen in this order: an image arrives, a result becomes ready, the newest
+image is taken.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Result = TypeVar('Result')
 
 @dataclass(frozen=True)
 class Job(Generic[Item, Result]):
-    """An image that was taken, and what came of it."""
+    """An item that was taken, and its result."""
 
     item: Item
     start_ns: int
@@ -30,35 +31,35 @@ class Job(Generic[Item, Result]):
 
 
 class NewestWins(Generic[Item, Result]):
-    """A segmenter with a one-slot mailbox, on a clock of its own."""
+    """A simulated segmenter with a one-slot mailbox."""
 
     def __init__(self, process: Callable[[Item], tuple[Result, int]]) -> None:
         """Start idle.
 
         Args:
-            process: gives an item's result, and how long it took in nanoseconds. Called for the
-                items that are taken alone, in their order.
+            process: returns the result of an item and its processing time in nanoseconds. It is
+                called only for items that are taken, in their order.
         """
         self._process = process
         self._waiting: Item | None = None
         self._has_waiting = False
-        self._in_work: Job[Item, Result] | None = None
+        self._current: Job[Item, Result] | None = None
         self._ready: Job[Item, Result] | None = None
         self._now_ns: int | None = None
         self.num_arrived = 0
         self.num_taken = 0
         self.num_dropped = 0
-        """Items that were replaced by a newer one."""
+        """Number of items that were replaced by a newer one."""
 
     def arrive(self, item: Item, time_ns: int) -> Job[Item, Result] | None:
-        """Hand in the next item.
+        """Let the next item arrive.
 
         Args:
-            item: an image.
-            time_ns: when it comes; a time before the latest counts as the latest.
+            item: the item, such as an image.
+            time_ns: time of arrival; a time before the latest counts as the latest.
 
         Returns:
-            The newest job that is ready at this moment; None before the first.
+            The newest job that is ready at this time; None before the first.
         """
         now_ns = time_ns if self._now_ns is None else max(time_ns, self._now_ns)
         self._now_ns = now_ns
@@ -66,22 +67,22 @@ class NewestWins(Generic[Item, Result]):
         self._finish_before(now_ns)
         self.num_dropped += self._has_waiting
         self._waiting, self._has_waiting = item, True
-        if self._in_work is not None and self._in_work.ready_ns == now_ns:
-            self._ready, self._in_work = self._in_work, None
-        if self._in_work is None:
+        if self._current is not None and self._current.ready_ns == now_ns:
+            self._ready, self._current = self._current, None
+        if self._current is None:
             self._take(now_ns)
-            # What takes no time is ready at once.
-            if self._in_work is not None and self._in_work.ready_ns == now_ns:
-                self._ready, self._in_work = self._in_work, None
+            # A result that takes no time is ready at once.
+            if self._current is not None and self._current.ready_ns == now_ns:
+                self._ready, self._current = self._current, None
         return self._ready
 
     def _finish_before(self, time_ns: int) -> None:
-        while self._in_work is not None and self._in_work.ready_ns < time_ns:
-            self._ready, self._in_work = self._in_work, None
+        while self._current is not None and self._current.ready_ns < time_ns:
+            self._ready, self._current = self._current, None
             self._take(self._ready.ready_ns)
 
     def _take(self, start_ns: int) -> None:
-        """Begin with the item that waits, if any."""
+        """Start processing the waiting item, if there is one."""
         if not self._has_waiting:
             return
         item, self._waiting, self._has_waiting = self._waiting, None, False
@@ -89,25 +90,26 @@ class NewestWins(Generic[Item, Result]):
         result, duration_ns = self._process(item)  # type: ignore[arg-type]
         if duration_ns < 0:
             raise ValueError(f'Expected a processing time of 0 or more, got {duration_ns} ns.')
-        self._in_work = Job(item, start_ns, start_ns + duration_ns, result)  # type: ignore[arg-type]
+        self._current = Job(item, start_ns, start_ns + duration_ns, result)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What becomes of the frames of one video at a given processing time."""
+    """Which frames of a video are processed, and which results are seen when."""
 
     taken: tuple[int, ...]
-    """Frames that are processed, in order."""
+    """Numbers of the frames that are processed, in order."""
     seen_by: tuple[int | None, ...]
-    """For each frame the one whose result is the newest at its moment; None before the first."""
+    """For each frame, the number of the frame whose result is the newest on its arrival; None
+    before the first result."""
     num_dropped: int
-    """Frames that were replaced by a newer one."""
+    """Number of frames that were replaced by a newer one."""
 
 
 def arrivals(stamps_ns: Iterable[int], factor: float = 1.0) -> Iterator[int]:
-    """When each frame comes if the video is played `factor` times as fast as it was recorded.
+    """Yield the arrival times in ns of a video played `factor` times as fast as recorded.
 
-    The first comes at 0; a stamp before the latest counts as the latest.
+    The first frame arrives at 0; a stamp before the latest counts as the latest.
 
     Raises:
         ValueError: the factor is not above 0.
@@ -125,12 +127,12 @@ def arrivals(stamps_ns: Iterable[int], factor: float = 1.0) -> Iterator[int]:
 
 
 def schedule(arrivals_ns: Sequence[int], durations_ns: int | Sequence[int]) -> Schedule:
-    """Play a video on paper.
+    """Simulate a video.
 
     Args:
-        arrivals_ns: when each frame comes.
-        durations_ns: processing time of every frame, or of each; a frame that is not taken has
-            no use for its own.
+        arrivals_ns: time of arrival of each frame.
+        durations_ns: processing time of all frames, or one for each; those of frames that are not
+            taken are ignored.
 
     >>> schedule([0, 10, 20, 30], 15)  # the second waits until 15, when it is taken
     Schedule(taken=(0, 1, 3), seen_by=(None, None, 0, 1), num_dropped=1)

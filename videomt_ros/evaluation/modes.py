@@ -115,7 +115,7 @@ class PublishedMode:
             results: the results of the video.
             classes: category ids of the model's classes.
             live: live mode that takes each frame before this one; None if there is none.
-            scratch: folder for files that vanish.
+            scratch: folder for files that disappear with the process.
             num_pairs: pairs of query and class in the result, for instances.
             spool_limit: bytes of mask logits that may wait on the disk.
             stages: the times of each frame are added to them.

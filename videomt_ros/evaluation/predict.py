@@ -94,7 +94,7 @@ class Predictor:
         Args:
             video: read once, and once more where its mask logits are too large to be kept.
             results: the results of each mode that is asked for.
-            scratch: folder for files that vanish.
+            scratch: folder for files that disappear with the process.
             progress: called after each frame.
 
         Returns:

@@ -1,8 +1,8 @@
-"""The live score on the clock: each frame against the newest result there is at its moment.
+"""The live mode scored in real time: each frame against the newest result ready on its arrival.
 
-Li, Wang, Ramanan, Towards Streaming Perception (ECCV 2020); `evaluation.latency` has the rules.
-The stream runs on the frames alone that a node would have taken, since its state and its ids
-depend on them. Time is simulated: a video is read as fast as it goes.
+The measure is that of Li, Wang, Ramanan, Towards Streaming Perception (ECCV 2020), whose rules are
+in `evaluation.latency`. The stream runs only on the frames that a node would have taken, since its
+state and its ids depend on them. Time is simulated: videos are read as fast as possible.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from videomt_ros.evaluation.scoring import score_results
 from videomt_ros.structures import Segments
 
 MODE = 'real_time'
-"""Folder of the result files."""
+"""Name of the folder of the result files."""
 
 
 @dataclass(frozen=True)
 class RealTime:
-    """What is asked for."""
+    """How videos are played and how long a frame takes."""
 
     factor: float = 1.0
-    """The videos are played so many times as fast as they were recorded."""
+    """Speed of playing, as a multiple of that of the recording."""
     latency_ms: float | None = None
-    """Of every frame; None: as measured, frame by frame, on this machine."""
+    """Processing time of every frame; None to measure it, frame by frame, on this machine."""
     sweep_ms: tuple[float, ...] = (0.0, 25.0, 50.0, 100.0, 200.0, 400.0)
-    """Latencies for the plot."""
+    """Latencies at which the score is plotted."""
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < float('inf'):
@@ -49,20 +49,45 @@ class RealTime:
 
 @dataclass
 class _Tally:
-    """Frames of all videos at one latency."""
+    """Counts of the frames of all videos at one latency."""
 
     frames: int = 0
+    """Number of frames that arrived."""
     processed: int = 0
+    """Number of frames that were processed."""
     dropped: int = 0
+    """Number of frames that were replaced by a newer one."""
     annotated: int = 0
+    """Number of frames that are scored."""
     without_result: int = 0
-    """Annotated frames before the first result of their video."""
+    """Number of annotated frames that arrived before the first result of their video."""
     durations_ms: list[float] = field(default_factory=list)
+    """Processing times, where they were measured."""
     failures: list[dict[str, str]] = field(default_factory=list)
+    """Videos without a result: `video`, `mode` and `error`."""
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts as `metrics.json` has them."""
+        return {
+            'frames': self.frames,
+            'processed': self.processed,
+            'dropped': self.dropped,
+            'annotated': self.annotated,
+            'without_result': self.without_result,
+        }
+
+    def measured_ms(self) -> dict[str, float] | None:
+        """Return median and mean of the processing times; None if none was measured."""
+        if not self.durations_ms:
+            return None
+        return {
+            'p50': round(float(np.median(self.durations_ms)), 3),
+            'mean': round(float(np.mean(self.durations_ms)), 3),
+        }
 
 
 class _Results:
-    """The result files at one latency, in the making."""
+    """Writes and scores the result files at one latency."""
 
     def __init__(self, dataset: Dataset, predictor: Predictor, out: Path) -> None:
         self._dataset, self._predictor = dataset, predictor
@@ -70,14 +95,14 @@ class _Results:
         self.tally = _Tally()
 
     def begin(self, position: int, video: Video) -> None:
-        """Begin with a video."""
+        """Start a video."""
         self._position, self._video = position, video
         workplace, family = self._folder.workplace(MODE, position), self._predictor.family
         self._open = family.new_results(workplace, video, self._dataset.categories)
         self._live = family.live_video(self._open, self._predictor.classes)
 
     def add(self, index: int | None, segments: Segments | None) -> None:
-        """Give a frame its newest result."""
+        """Add a frame with the newest result; frames that are not annotated do not count."""
         if index is None:
             return
         self.tally.annotated += 1
@@ -87,20 +112,20 @@ class _Results:
             self._live.add(index, segments)
 
     def end(self) -> None:
-        """End the video."""
+        """Complete the video."""
         content = self._live.finish()
         num_frames = len(self._video.frame_names)
         self._folder.finish(MODE, self._position, self._video, content, num_frames)
 
     def fail(self, error: Exception) -> None:
-        """Note that the video has no result."""
+        """Mark the video as failed."""
         self._open.abort()
         reason = f'{type(error).__name__}: {error}'
         self._folder.fail(MODE, self._position, self._video, reason)
         self.tally.failures.append({'video': self._video.name, 'mode': MODE, 'error': reason})
 
     def score(self, videos: Sequence[Video]) -> dict[str, Any]:
-        """Write the result files, and score them if there is a truth."""
+        """Complete the result files, and score them if there is a truth."""
         results = self._folder.write_result_files(MODE, videos)
         if not self._dataset.truth:
             return {}
@@ -115,14 +140,14 @@ def evaluate_real_time(
     out: Path,
     progress: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Any]:
-    """Score what a robot has at each moment, at one latency and at several.
+    """Score what a robot knows at each moment, at the latency asked for and at several others.
 
     Args:
-        dataset: with or without truth.
-        videos: of it, those that are played.
-        predictor: makes streams as the live score has them.
+        dataset: data set with or without truth.
+        videos: those of its videos that are played.
+        predictor: builds the streams of the live mode.
         asked: latency and speed.
-        out: folder; result files go to `real_time` in it.
+        out: folder of the evaluation; result files go to `real_time` in it.
         progress: called with the name of each video that was played.
 
     Returns:
@@ -148,42 +173,29 @@ def evaluate_real_time(
                 _run_measured(position, video, predictor, asked.factor, measured)
             _run_fixed(position, video, predictor, asked.factor, by_latency)
             progress(video.name)
-        main = measured or by_latency[asked.latency_ms]  # type: ignore[index]
         scores = {latency_ms: by_latency[latency_ms].score(videos) for latency_ms in fixed}
-        main_scores = measured.score(videos) if measured else scores[asked.latency_ms]  # type: ignore[index]
+        if measured is not None:
+            tally, main_scores = measured.tally, measured.score(videos)
+        else:
+            assert asked.latency_ms is not None
+            tally, main_scores = by_latency[asked.latency_ms].tally, scores[asked.latency_ms]
     figure = predictor.family.main_figure
-    durations = main.tally.durations_ms
     return {
         'factor': asked.factor,
         'latency_ms': asked.latency_ms,
-        'measured_ms': {
-            'p50': round(float(np.median(durations)), 3),
-            'mean': round(float(np.mean(durations)), 3),
-        }
-        if durations
-        else None,
-        **_counts(main.tally),
-        'failures': main.tally.failures,
+        'measured_ms': tally.measured_ms(),
+        **tally.counts(),
+        'failures': tally.failures,
         'scores': main_scores,
         'sweep_figure': figure,
         'sweep': [
             {
                 'latency_ms': latency_ms,
                 'figure': scores[latency_ms].get('figures', {}).get(figure),
-                **_counts(by_latency[latency_ms].tally),
+                **by_latency[latency_ms].tally.counts(),
             }
             for latency_ms in sorted(asked.sweep_ms)
         ],
-    }
-
-
-def _counts(tally: _Tally) -> dict[str, int]:
-    return {
-        'frames': tally.frames,
-        'processed': tally.processed,
-        'dropped': tally.dropped,
-        'annotated': tally.annotated,
-        'without_result': tally.without_result,
     }
 
 
@@ -191,14 +203,14 @@ def _counts(tally: _Tally) -> dict[str, int]:
 def _run_measured(
     position: int, video: Video, predictor: Predictor, factor: float, results: _Results
 ) -> None:
-    """Play a video; each frame takes as long as it takes."""
+    """Play a video; the processing time of each frame is measured."""
     stream = predictor.new_stream()
     is_warm = False
 
     def process(frame: VideoFrame) -> tuple[Segments, int]:
         nonlocal is_warm
         if not is_warm:
-            # A node has been running for a while; the first call of a process is far slower.
+            # The first call in a process is far slower than those of a running node.
             predictor.new_stream().push(frame.image, frame.stamp_ns)
             is_warm = True
         begin_ns = time.perf_counter_ns()
@@ -214,7 +226,7 @@ def _run_measured(
             job = worker.arrive(frame, time_ns)
             results.add(frame.index, None if job is None else job.result)
         results.end()
-    except Exception as error:  # as in Predictor: a video that fails is named and counted
+    except Exception as error:  # as in Predictor, a video that fails is named and counted
         results.fail(error)
     tally = results.tally
     tally.frames += worker.num_arrived
@@ -232,7 +244,7 @@ def _run_fixed(
 ) -> None:
     """Play a video at several latencies in one pass.
 
-    Those that take the same frames share a stream.
+    Latencies with which the same frames are taken share a stream.
     """
     for results in by_latency.values():
         results.begin(position, video)
@@ -261,25 +273,25 @@ def _run_fixed(
 
 
 class _Shared:
-    """A stream on some frames of a video, and those of its results that are still of use."""
+    """A stream on some frames of a video, and those of its results that are still needed."""
 
     def __init__(self, predictor: Predictor, taken: tuple[int, ...]) -> None:
         self._stream, self._taken = predictor.new_stream(), frozenset(taken)
         self.results: dict[int, Segments] = {}
 
     def push(self, number: int, frame: VideoFrame) -> None:
-        """Process a frame, if it is one of these."""
+        """Process a frame if it is among those that are taken."""
         if number in self._taken:
             self.results[number] = self._stream.push(frame.image, frame.stamp_ns)
 
     def forget_before(self, number: int) -> None:
-        """No older result will be asked for."""
+        """Drop the results of frames before this one."""
         for old in [n for n in self.results if n < number]:
             del self.results[old]
 
 
 def _plan(video: Video, factor: float, latencies_ms: Sequence[float]) -> dict[float, Schedule]:
-    """What is taken and seen at each latency. Reads the video once, for its stamps."""
+    """Simulate a video at each latency; it is read once, for its stamps."""
     arrivals_ns = [time_ns for _, time_ns in _with_arrivals(video, factor)]
     if not arrivals_ns:
         raise ValueError('Expected a video with frames; none of its images came.')
@@ -289,7 +301,7 @@ def _plan(video: Video, factor: float, latencies_ms: Sequence[float]) -> dict[fl
 
 
 def _with_arrivals(video: Video, factor: float) -> Iterator[tuple[VideoFrame, int]]:
-    """Each frame, and when it comes."""
+    """Yield each frame and its time of arrival in ns."""
     latest: list[VideoFrame] = []
 
     def stamps() -> Iterator[int]:

@@ -1,8 +1,9 @@
-"""What a running node really published, recorded in a bag -> result files and figures.
+"""Scores the results of a running node that were recorded in a bag.
 
-The lists of tracks (`videomt_ros/msg/TrackArray`) become the segments that the node had, and these
-the same result files as the live score of `evaluation.evaluator`. An annotated frame without a
-list has no result: it counts as missed. Needs neither the network nor ROS.
+The lists of tracks (`videomt_ros/msg/TrackArray`) are turned back into the segments that the node
+had, and these into the same result files as those of the live mode of `evaluation.evaluator`. An
+annotated frame without a list has no result, so its objects count as missed. This needs neither
+the network nor ROS.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from videomt_ros.datasets.bags.dataset import BagVideo
 from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, BagTopic
 from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, match_video
 from videomt_ros.datasets.categories import ClassMap, map_classes
-from videomt_ros.datasets.dataset import Category, Dataset, VideoFrame, list_names
+from videomt_ros.datasets.dataset import Category, Dataset, Video, VideoFrame, list_names
 from videomt_ros.datasets.rle import decode, to_rle
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.finishing import finish
@@ -27,17 +28,17 @@ from videomt_ros.structures import Segment, Segments, TrackState
 
 
 class RecordedTracks:
-    """The lists of tracks of a bag that belong to annotated frames."""
+    """Reads the lists of tracks of a bag that belong to annotated frames."""
 
     def __init__(self, bag: Path, topic: str, truth: Path, images: BagVideo | None = None) -> None:
         """Open the bag and the truth, and match their stamps.
 
         Args:
             bag: rosbag2 folder, or one of its files.
-            topic: of `TrackArray`; may be empty where there is one.
-            truth: as `datasets.bags.truth` reads it.
-            images: what the node saw, with that truth. Then a result belongs to an annotated
-                frame if it has the stamp of its image.
+            topic: topic of `TrackArray`; may be empty if there is only one.
+            truth: annotation file or folder; see `datasets.bags.truth`.
+            images: the images that the node saw, matched with that truth. Then a result belongs to
+                an annotated frame if it has the stamp of its image.
 
         Raises:
             BagError: the bag or the topic cannot be used, or holds no list.
@@ -62,7 +63,7 @@ class RecordedTracks:
         self.num_messages = len(stamps_ns)
         self.model = ', '.join(sorted(models - {''})) or 'unknown'
         self.class_names = names
-        """Name of each class id that occurs."""
+        """Name of each class that occurs, by class id."""
         if images is None:
             match = match_video(self.labels, stamps_ns, f'results on {self.topic} of {bag}')
             self.match = _sure(match, stamps_ns)
@@ -73,9 +74,9 @@ class RecordedTracks:
         self._faults: list[str] = []
 
     def frames(self) -> Iterator[tuple[int, Segments]]:
-        """Number and segments of each annotated frame that has a list, in the order of the bag.
+        """Yield number and segments of each annotated frame with a list, in the order of the bag.
 
-        A list that cannot be used is left out, and noted.
+        A list that cannot be used is left out and noted.
         """
         self._faults = []
         num_classes = max(self.class_names, default=-1) + 1
@@ -98,12 +99,12 @@ class RecordedTracks:
 
     @property
     def num_missed(self) -> int:
-        """Annotated frames without a usable list; complete after a pass over the frames."""
+        """Number of annotated frames without a usable list, once `frames` has been read."""
         return len(self.match.missing) + len(self._faults)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures has to know; complete after a pass over the frames."""
+        """Notes for a reader of the figures, once `frames` has been read."""
         missing, num_frames = self.match.missing, len(self.match.numbers)
         how = f'the nearest stamp within {self.match.tolerance_ns / 1e6:.4g} ms'
         if self._knows_images:
@@ -137,15 +138,15 @@ class RecordedTracks:
 
 
 def segments_of(message: Any, stamp_ns: int, num_classes: int) -> Segments:
-    """A list of tracks as the segments that it was made of; a LOST track has no pixels.
+    """Turn a list of tracks back into segments; a LOST track has no pixels.
 
     Args:
-        message: `videomt_ros/msg/TrackArray`, of rclpy or of rosbags.
-        stamp_ns: of its header.
-        num_classes: of the model.
+        message: a `videomt_ros/msg/TrackArray` of rclpy or of rosbags.
+        stamp_ns: stamp of its header.
+        num_classes: number of classes of the model.
 
     Raises:
-        ValueError: a mask is no sound code of an image of the message's size.
+        ValueError: a mask is no valid run-length code of an image of the message's size.
     """
     height, width = message.height, message.width
     ids = np.zeros((height, width), np.uint16)
@@ -194,33 +195,25 @@ def evaluate_results_bag(
     """Score a recording.
 
     Args:
-        bag: of `TrackArray`.
-        topic: of these; may be empty where there is one.
-        truth: as `datasets.bags.truth` reads it.
-        out: new folder for result files, figures and report, as of `evaluator.evaluate`.
-        images: what the node saw: matches the truth's stamps, and gives the report pictures.
-        resume: make the results in the folder anew, which must be of the same recording.
+        bag: bag with lists of tracks.
+        topic: topic of `TrackArray`; may be empty if there is only one.
+        truth: annotation file or folder; see `datasets.bags.truth`.
+        out: new folder for result files, figures and report, as that of `evaluator.evaluate`.
+        images: the images that the node saw; they match the truth's stamps, and are the pictures
+            of the report.
+        resume: overwrite the results in the folder, which must be of the same recording.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`.
 
     Raises:
         BagError, DatasetError: bag or truth cannot be used.
         ValueError: no class is a category of the truth, or the folder holds results.
     """
     recorded = RecordedTracks(bag, topic, truth, images)
-    labels = recorded.labels
     video = _RecordedVideo(recorded, images)
-    dataset = Dataset(
-        f'bag {bag.name}',
-        labels.family,
-        labels.categories,
-        (video,),
-        truth=(labels.path,),
-        truth_masks=labels.masks,
-        split=labels.split,
-    )
-    classes = _map(recorded.class_names, labels.categories)
+    dataset = _as_dataset(f'bag {bag.name}', recorded.labels, video)
+    classes = _map(recorded.class_names, dataset.categories)
     run: dict[str, Any] = {
         'dataset': dataset.name,
         'split': dataset.split,
@@ -248,6 +241,19 @@ def evaluate_results_bag(
         return finish(dataset, dataset.videos, ['live'], folder, run, {})
 
 
+def _as_dataset(name: str, labels: BagTruth, video: Video) -> Dataset:
+    """Describe the one video of a recording as a data set."""
+    return Dataset(
+        name,
+        labels.family,
+        labels.categories,
+        (video,),
+        truth=(labels.path,),
+        truth_masks=labels.masks,
+        split=labels.split,
+    )
+
+
 class _RecordedVideo:
     """The annotated video of a recording. See `datasets.dataset.Video`."""
 
@@ -259,15 +265,16 @@ class _RecordedVideo:
 
     @property
     def notes(self) -> list[str]:
-        """Those of the recording."""
+        """Notes of the recording."""
         return self._recorded.notes
 
     def frames(self) -> Iterator[VideoFrame]:
-        """The images, if any were given."""
+        """Yield the images, if any were given; see `Video`."""
         return iter(()) if self._images is None else self._images.frames()
 
 
 def _check_name(bag: Path, names: dict[int, str], class_id: int, name: str) -> None:
+    """Note the name of a class, which must be the same in the whole bag."""
     if names.setdefault(class_id, name) != name:
         raise BagError(
             f'Expected one model in {bag}, but class {class_id} is {names[class_id]!r} and '
@@ -276,12 +283,13 @@ def _check_name(bag: Path, names: dict[int, str], class_id: int, name: str) -> N
 
 
 def _sure(match: Match, stamps_ns: list[int]) -> Match:
-    """Leave out results that may be those of a neighbour of the annotated frame.
+    """Leave out results that may belong to a neighbour of the annotated frame.
 
-    If any result has the very stamp of its frame, those of all must: the truth has the stamps of
-    the images. Else a result must be nearer than half the smallest step between results, which is
-    the camera's period where any two images in a row had one. The period of the truth says little:
-    often every fifth image is labelled, and a dropped one must not get a neighbour's result.
+    If any result has exactly the stamp of its frame, the truth has the stamps of the images, and
+    all results must match exactly. Else a result must be nearer than half the smallest step
+    between results, which is the camera's period if two successive images have results. The
+    period of the truth is no measure: often only every fifth image is labelled, and if that image
+    was dropped, it must not get the result of a neighbour.
     """
     truth_ns = match.video.stamps_ns
     away = [
@@ -301,7 +309,7 @@ def _sure(match: Match, stamps_ns: list[int]) -> Match:
 
 
 def _by_images(labels: BagTruth, images: BagVideo, stamps_ns: list[int]) -> Match:
-    """Results by the stamps of the images that were matched with the truth before."""
+    """Match results by the stamps of the images, which are matched with the truth already."""
     number_of = {stamp_ns: number for number, stamp_ns in enumerate(stamps_ns)}
     (video,) = (video for video in labels.videos if video.video_id == images.video_id)
     return Match(
@@ -315,12 +323,12 @@ def _by_images(labels: BagTruth, images: BagVideo, stamps_ns: list[int]) -> Matc
 
 
 def _map(names: Mapping[int, str], categories: tuple[Category, ...]) -> ClassMap:
-    """Classes by name; those that were never published are unknown, and do not matter."""
+    """Map classes by name; classes that the node never sent are unknown and do not matter."""
     if not names:
         return ClassMap(())
     known = sorted(names)
     found = map_classes([names[k] for k in known], categories, '')
     numbers = dict(zip(known, found.category_ids, strict=True))
-    # A category that was never seen is no news; a class without a category is.
+    # Categories that never occur in the recording are not worth a note.
     notes = tuple(note for note in found.notes if note.startswith('Classes of the model'))
     return ClassMap(tuple(numbers.get(k) for k in range(known[-1] + 1)), notes)

@@ -1,9 +1,9 @@
-"""The folder of an evaluation: finished videos survive whatever kills the process.
+"""Folder of an evaluation, in which finished videos survive if the process is killed.
 
-    OUT/run.json                 what was asked for; a resumed run must ask for the same
-    OUT/parts/MODE/00012.json    video 12 is finished, or failed; written last, in one step
-    OUT/parts/MODE/00012/        its masks, for YouTube-VIS
-    OUT/parts/lock               locked by a run as long as it works here
+    OUT/run.json                 request of the run; a resumed run must have the same
+    OUT/parts/MODE/00012.json    marks video 12 as finished or failed; written last, in one step
+    OUT/parts/MODE/00012/        masks of video 12, for YouTube-VIS
+    OUT/parts/lock               locked while a run works here
     OUT/MODE/...                 result files, as the benchmark's server takes them
     OUT/metrics.json, OUT/report.html
 
@@ -27,12 +27,12 @@ ModeName = Literal['published', 'live']
 MODES: tuple[ModeName, ...] = ('published', 'live')
 """The modes of an evaluation, in the order of tables; see `evaluation.modes`."""
 _FORMAT = 1
-"""Of the files in `parts`; another version of this package may write them otherwise."""
+"""Version of the format of the files in `parts`."""
 _OURS = ('run.json', 'metrics.json', 'parts', *MODES)
 
 
 class RunFolder:
-    """Finished videos of one evaluation."""
+    """Stores the finished videos of one evaluation."""
 
     def __init__(self, out: Path, family: Family) -> None:
         self.out = out
@@ -41,16 +41,15 @@ class RunFolder:
 
     @property
     def scratch(self) -> Path:
-        """Folder for files that vanish with the process."""
+        """Folder for files that disappear with the process."""
         return self.out / 'parts'
 
     def start(self, request: Mapping[str, Any], resume: bool) -> None:
-        """Begin, or go on; to be called by one process, before the others begin.
+        """Start or resume a run; one process calls this before the others begin.
 
         Args:
-            request: all that decides the figures, as plain values of JSON.
-            resume: go on with what is there; the request must be the same. An empty folder is
-                fine too.
+            request: everything that decides the figures, as plain JSON values.
+            resume: go on with what is there, for the same request; the folder may be empty.
 
         Raises:
             ValueError: the folder holds results and resume was not asked for, or the results of
@@ -63,7 +62,7 @@ class RunFolder:
                 f'{self.out} holds results already ({", ".join(found)}). Go on with them by '
                 '--resume, or name another folder with --out.'
             )
-        # Through JSON, lest tuples differ from the lists that they become.
+        # Through JSON, since tuples become lists in the file.
         request = json.loads(json.dumps({'format': _FORMAT, **request}))
         if found and not path.exists():
             raise ValueError(
@@ -77,13 +76,13 @@ class RunFolder:
         write_json(path, request)
 
     def close(self) -> None:
-        """Leave the folder to other runs."""
+        """Unlock the folder for other runs."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _claim(self) -> None:
-        """Lock the folder; the lock of a process that is killed goes with it."""
+        """Lock the folder; the lock ends with the process, even if it is killed."""
         self._lock = (self.scratch / 'lock').open('wb')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,22 +93,22 @@ class RunFolder:
                 'with --out.'
             ) from error
         except OSError:
-            pass  # a file system without locks: then it is up to the user
+            pass  # some file systems have no locks; then nothing guards the folder
 
     def marker(self, mode: str, position: int) -> dict[str, Any] | None:
-        """What is noted of a video, by its position in the data set; None: not finished."""
+        """Read the marker of the video at a position of the data set; None if it has none yet."""
         path = self._marker_path(mode, position)
         if not path.exists():
             return None
         return json.loads(path.read_text(encoding='utf-8'))
 
     def is_finished(self, mode: str, position: int) -> bool:
-        """Whether a video was predicted and did not fail; one that failed is tried again."""
+        """Tell whether a video was predicted without failure; one that failed is tried again."""
         marker = self.marker(mode, position)
         return marker is not None and marker['error'] is None
 
     def workplace(self, mode: str, position: int) -> Path:
-        """Where the results of a video are made; what a killed process left there is removed."""
+        """Return the folder in which results are made; leftovers of a killed run are removed."""
         folder = self.scratch / mode / f'{position:05d}.unfinished'
         if folder.exists():
             shutil.rmtree(folder)
@@ -118,7 +117,7 @@ class RunFolder:
     def finish(
         self, mode: str, position: int, video: Video, content: Mapping[str, Any], num_frames: int
     ) -> None:
-        """Put the results of a video in their place, then mark it as finished."""
+        """Move the results of a video to their place, then mark it as finished."""
         self._marker_path(mode, position).unlink(missing_ok=True)
         target = self.results_folder(mode, position, video)
         if target.exists():
@@ -128,14 +127,14 @@ class RunFolder:
         self._mark(mode, position, video, num_frames=num_frames, error=None, content=content)
 
     def fail(self, mode: str, position: int, video: Video, error: str) -> None:
-        """Note that a video has no results, and why."""
+        """Mark a video as failed, and remove its results."""
         shutil.rmtree(self.workplace(mode, position), ignore_errors=True)
         target = self.results_folder(mode, position, video)
         shutil.rmtree(target, ignore_errors=True)
         self._mark(mode, position, video, num_frames=0, error=error, content={})
 
     def results_folder(self, mode: str, position: int, video: Video) -> Path:
-        """Where the masks of a finished video lie."""
+        """Return the folder of the results of a finished video."""
         part = self.scratch / mode / f'{position:05d}'
         return self._family.video_folder(self.out / mode, part, video)
 
@@ -157,12 +156,12 @@ class RunFolder:
         )
 
     def note_times(self, position: int, stages: Mapping[str, Sequence[float]]) -> None:
-        """Keep how long each stage took in each frame of a video, in milliseconds."""
+        """Store the milliseconds that each stage took in each frame of a video."""
         rounded = {name: [round(value, 3) for value in stages[name]] for name in stages}
         write_json(self.scratch / 'times' / f'{position:05d}.json', rounded)
 
     def times(self) -> Iterator[dict[str, list[float]]]:
-        """What `note_times` has kept, video by video."""
+        """Yield what `note_times` has stored, video by video."""
         for path in sorted((self.scratch / 'times').glob('*.json')):
             yield json.loads(path.read_text(encoding='utf-8'))
 
@@ -175,7 +174,7 @@ class RunFolder:
 
 
 def _check_same(path: Path, request: Mapping[str, Any]) -> None:
-    """Refuse to mix the results of two requests."""
+    """Raise ValueError if the folder belongs to another request."""
     try:
         earlier = json.loads(path.read_text(encoding='utf-8'))
         assert isinstance(earlier, dict)

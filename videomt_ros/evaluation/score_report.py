@@ -1,4 +1,4 @@
-"""What scoring found, as plain values that JSON can hold."""
+"""Result of scoring, as plain values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ class ScoreReport:
     figures: Figures
     """The figures of the family, in their order."""
     per_class: list[dict[str, Any]]
-    """Of each category, in the order of the truth: `category_id`, `name`, `is_thing`, and its
-    figures; those of tracking where it is a thing."""
+    """One entry per category in the order of the truth: `category_id`, `name`, `is_thing`, and its
+    figures, for things also those of tracking."""
     per_video: dict[str, dict[str, Any]]
-    """By video id as text: `name`, and `HOTA`, `IDF1`, `IDSW`, or `mIoU` for VSPW."""
+    """One entry per video, by its id as text: `name`, and `HOTA`, `IDF1`, `IDSW`, or `mIoU` for
+    VSPW."""
     curves: dict[str, Any] = field(default_factory=dict)
-    """For ytvis: 101 levels of `recall`, and `precision` there, class mean, at IoU '0.5', '0.75'
-    and 'mean' over all thresholds. Empty where no class has an object that counts."""
+    """Precision over recall, for ytvis: 101 levels of `recall`, and `precision` there as the mean
+    over the classes, at IoU '0.5', '0.75' and 'mean' over all thresholds. Empty if no class has an
+    object that counts."""
     switches: list[dict[str, Any]] = field(default_factory=list)
-    """Identity switches: `video_id`, `frame` from 0, `truth_id`, `from` and `to` (track ids) and
-    `category_id`."""
+    """One entry per identity switch: `video_id`, `frame` from 0, `truth_id`, `from` and `to` (ids
+    of tracks) and `category_id`."""
     notes: list[str] = field(default_factory=list)
-    """What was missing or ignored, and whatever else one must know to read the figures."""
+    """What was missing or ignored, and other remarks that a reader of the figures needs."""
     parts: dict[str, Figures] = field(default_factory=dict)
-    """With several truth files: the figures of each, by the name of the file."""
+    """The figures of each truth file by its name, if there are several."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without NaN; the family stands under its older name, `benchmark`."""
+        """Convert to plain values without NaN; the key of the family is `benchmark`."""
         content = asdict(self)
         return {'benchmark': content.pop('family'), **content}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ScoreReport:
-        """Read what `to_json` gives; other fields are left alone.
+        """Read what `to_json` returns; other fields are ignored.
 
         Raises:
             ValueError: a field is missing.
@@ -52,12 +54,12 @@ class ScoreReport:
 
 
 def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
-    """Put the reports of several truth files together, as YouTube-VIS 2022 does.
+    """Combine the reports of several truth files, as YouTube-VIS 2022 does.
 
-    Figures are means, undefined where one is; counts are sums.
+    Figures are means, undefined if one of them is; counts are sums.
 
     Args:
-        reports: by the name of the file, at least one, all of one benchmark.
+        reports: at least one report by the name of its file, all of one family.
     """
     all_reports = list(reports.values())
     per_class: dict[int, list[dict[str, Any]]] = {}

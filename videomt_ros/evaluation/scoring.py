@@ -1,6 +1,6 @@
-"""Scores of result files against annotation files: what `videomt score` and `evaluate` report.
+"""Scores result files against annotation files, for `videomt score` and `evaluate`.
 
-Files that anyone produced are read, one video at a time, and no network is needed. A video of the
+Files of any origin are read, one video at a time, and no network is needed. A video of the
 truth without results counts as missed; results of a video outside the truth are an error.
 """
 

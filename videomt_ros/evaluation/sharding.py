@@ -1,4 +1,4 @@
-"""Several processes that share one evaluation, as torchrun and other launchers start them."""
+"""Splits one evaluation over several processes, as torchrun and other launchers start them."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import torch
 import torch.distributed as dist
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the others: one may have all the long videos. The launcher ends
-all of them when one dies."""
+"""Time that a process waits for the others, one of which may have all the long videos. If one
+dies, the launcher ends all of them."""
 
 Result = TypeVar('Result')
-"""Of work that a process does."""
+"""Type of the result of work that a process does."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of the processes this is."""
+    """The share of one process in an evaluation."""
 
     rank: int = 0
     world_size: int = 1
     group: dist.ProcessGroup | None = None
-    """What they talk through; None: the group of the whole run."""
+    """Group through which the processes communicate; None for the default group."""
 
     @property
     def is_first(self) -> bool:
-        """The process that starts the folder, and ends it."""
+        """Whether this process starts the folder and writes the report."""
         return self.rank == 0
 
     def first_does(self, work: Callable[[], Result]) -> Result:
-        """Have the first process do something while the others wait.
+        """Let the first process do something while the others wait.
 
         Returns:
-            What the work returned, in every process.
+            What the work returned, in all processes.
 
         Raises:
             Exception: what the work raised; in the other processes a ValueError that says so.
@@ -63,14 +63,14 @@ class Shard:
         return cast(Result, result)
 
     def all_do(self, work: Callable[[], Result]) -> Result:
-        """Have every process do something, and wait until all are done with it.
+        """Let every process do something, and wait until all are done.
 
         Returns:
             What the work returned in this process.
 
         Raises:
-            Exception: what the work raised in the first process; in the others, and where the
-                work failed elsewhere alone, a ValueError that says so.
+            Exception: what the work raised, in the first process if it failed there; in all other
+                cases a ValueError that says which process failed.
         """
         error: Exception | None = None
         result: Result | None = None
@@ -79,7 +79,7 @@ class Shard:
         except Exception as caught:
             error = caught
         if self.world_size > 1:
-            if error is not None:  # told at once, as the others may work on for long
+            if error is not None:  # logged at once, since the others may work on for a long time
                 _logger.error(
                     'Process %d gave up: %s', self.rank, _described(error),
                     exc_info=None if _is_usual(error) else error,
@@ -97,7 +97,7 @@ class Shard:
 
 
 def _is_usual(error: Exception) -> bool:
-    """Whether the message alone tells a user what to do."""
+    """Tell whether the message of an error alone tells a user what to do."""
     return isinstance(error, (ValueError, OSError))
 
 
@@ -107,10 +107,10 @@ def _described(error: Exception) -> str:
 
 @contextmanager
 def joined_group() -> Iterator[Shard]:
-    """Find the other processes by the variables of the environment that launchers set.
+    """Join the other processes, which launchers announce by environment variables.
 
     Yields:
-        This process's share; all of it where no launcher has started it.
+        The share of this process; the whole evaluation if no launcher has started it.
     """
     world_size = int(os.environ.get('WORLD_SIZE', '1'))
     if world_size == 1:
@@ -124,7 +124,7 @@ def joined_group() -> Iterator[Shard]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Spread the processes of a machine over its GPUs, where no GPU was named."""
+    """Choose a GPU for each process of a machine, unless the user named one."""
     rank = int(os.environ.get('LOCAL_RANK', '0'))
     if device.type != 'cuda' or device.index is not None or not rank:
         return device

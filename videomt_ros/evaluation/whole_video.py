@@ -1,14 +1,14 @@
-"""The published protocol: the classes of a query are its mean over the whole video.
+"""The published protocol: queries are classified by their mean logits over the whole video.
 
-VidEoMT (arXiv 2602.17807) and the line of DVIS score a video once its last frame is known. The
-class logits of each query are averaged over all frames, and that decides what is in the video;
-then each frame's mask logits are resized to the padded input, the padding is cut, and they are
+VidEoMT (arXiv 2602.17807) and the DVIS family of methods score a video after its last frame. The
+class logits of each query are averaged over all frames, which decides what is in the video. Then
+each frame's mask logits are resized to the padded input, the padding is cut off, and they are
 resized to the image. Until the end of the video the mask logits of all queries wait in a file.
 
 - instances: the pairs of query and class with the largest probabilities; a mask is logits > 0.
 - panoptic: queries whose likeliest class is an object or stuff and above SCORE_THRESHOLD compete
-  for each pixel with score x mask probability. A segment stays if, over all frames together, it
-  wins OVERLAP_THRESHOLD of its own masks' area.
+  for each pixel with score x mask probability. A segment is kept if, over all frames together,
+  it wins OVERLAP_THRESHOLD of the area of its own masks.
 - semantic: the class with the largest sum over the queries of class x mask probability.
 
 Letters: Q queries, N chosen queries, K classes, h w mask grid, H W image size.
@@ -35,11 +35,11 @@ from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model.network import Outputs
 
 SPOOL_LIMIT = 8 * 2**30
-"""Bytes of mask logits that wait on the disk for the end of a video. A frame of a published
-model at 720p takes 46 MB in half precision, so that this is 180 frames of it."""
+"""Largest number of bytes of mask logits that wait on the disk for the end of a video. A frame of
+the released models takes 46 MB at 720p in half precision, so this is enough for 180 frames."""
 NUM_PAIRS = {'ovis': 20}
-"""Pairs of query and class that are kept of a video, by data set; elsewhere 10. The released
-configurations name 10 for YouTube-VIS, and leave OVIS with the code's own 20."""
+"""Number of pairs of query and class in the result of a video, by data set; 10 for all others. The
+released configurations set 10 for YouTube-VIS, and OVIS has the default of the code, 20."""
 SCORE_THRESHOLD = 0.8
 OVERLAP_THRESHOLD = 0.8
 MASK_THRESHOLD = 0.5
@@ -53,29 +53,29 @@ class Choice(NamedTuple):
     query: int
     class_id: int
     score: float
-    """Probability of the class by the averaged logits."""
+    """Probability of the class according to the averaged logits."""
 
 
 @dataclass(frozen=True)
 class MaskFrame:
-    """The masks of one annotated frame, before they are resized."""
+    """The mask logits of one annotated frame at the size of the mask grid."""
 
     index: int
     geometry: Geometry
     read: Callable[[Sequence[int]], Tensor]
-    """Queries -> their mask logits (N, h, w) on the network's device."""
+    """Reads the mask logits (N, h, w) of queries; they are on the network's device."""
 
 
 class WholeVideo:
-    """What the frames of a video have said so far; holds one frame in memory at most."""
+    """Accumulates the outputs of the frames of a video, with at most one frame in memory."""
 
     def __init__(self, folder: Path, limit: int = SPOOL_LIMIT) -> None:
         """Start a video.
 
         Args:
-            folder: where mask logits may wait, in files that vanish with the process.
-            limit: bytes that may wait there. With more, or on a full disk, `is_spooled` turns
-                False, and the masks must come from a second pass.
+            folder: folder for a file of mask logits, which disappears with the process.
+            limit: largest size of that file in bytes. With more, or on a full disk, `is_spooled`
+                turns False, and the masks must come from a second pass.
         """
         self._sum: Tensor | None = None
         self._num_frames = 0
@@ -87,23 +87,26 @@ class WholeVideo:
         self._dtype = torch.float32
         self._device = torch.device('cpu')
         self.is_spooled = True
+        """Whether the mask logits of all frames so far are in the file."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._drop()
 
     def add(self, index: int | None, outputs: Outputs, geometry: Geometry) -> None:
         """Take the next frame.
 
         Args:
-            index: its place among the annotated frames; without one only its classes count.
-            outputs: of the network, (1, Q, ...).
+            index: place among the annotated frames; None if only the classes of the frame count.
+            outputs: outputs of the network for the frame, (1, Q, ...).
             geometry: sizes of the frame.
 
         Raises:
-            ValueError: class logits that are not finite, as half precision may give.
+            ValueError: class logits are not finite, as can happen in half precision.
         """
-        logits = outputs.class_logits[0].double()  # on a mean of float64 the order has no say
+        logits = outputs.class_logits[
+            0
+        ].double()  # so that the order of the frames does not change the mean
         if not bool(torch.isfinite(logits).all().cpu()):
             raise ValueError(
                 f'The class logits of frame {self._num_frames} are not finite numbers. '
@@ -115,12 +118,12 @@ class WholeVideo:
             self._spool(index, outputs.mask_logits[0], geometry)
 
     def class_logits(self) -> Tensor:
-        """Mean over the frames, (Q, K + 1) float64."""
+        """Return the mean over the frames, (Q, K + 1) float64."""
         assert self._sum is not None, 'a video of no frames has no classes'
         return self._sum / self._num_frames
 
     def frames(self) -> Iterator[MaskFrame]:
-        """The annotated frames, as they came; only while `is_spooled`."""
+        """Yield the annotated frames in their order; only while `is_spooled`."""
         for number, (index, geometry) in enumerate(self._frames):
 
             def read(queries: Sequence[int], number: int = number) -> Tensor:
@@ -184,25 +187,25 @@ class WholeVideo:
 
 @dataclass(frozen=True)
 class EndedVideo:
-    """A video whose last frame has come; each family asks for what its results need."""
+    """A video after its last frame; each family asks for what its results need."""
 
     class_logits: Tensor
     """Mean over all frames, (Q, K + 1) float64."""
     frames: Iterator[MaskFrame]
-    """The annotated frames; they come once."""
+    """The annotated frames, which can be read once."""
     thing_classes: Sequence[bool]
     """Whether each of the K classes is countable."""
     num_pairs: int
     """Largest number of pairs of query and class in a result of instances."""
     scratch: Path
-    """Folder for files that vanish with the process."""
+    """Folder for files that disappear with the process."""
 
     def choose_pairs(self, usable: NDArray[np.bool_]) -> list[Choice]:
-        """See the function of this name; `usable` is (K,)."""
+        """Choose the result of instances; see the function of this name. `usable` is (K,)."""
         return choose_pairs(self.class_logits, usable, self.num_pairs)
 
     def choose_segments(self) -> list[Choice]:
-        """See the function of this name."""
+        """Choose the segments that compete for pixels; see the function of this name."""
         return choose_segments(self.class_logits)
 
     def instance_masks(
@@ -213,7 +216,7 @@ class EndedVideo:
             yield frame.index, instance_masks(frame.read(queries), frame.geometry)
 
     def panoptic_pixels(self, chosen: Sequence[Choice]) -> Iterator[tuple[int, NDArray[np.int16]]]:
-        """See `panoptic_frames`."""
+        """Yield each frame's index and pixels; see `panoptic_frames`."""
         return panoptic_frames(self.frames, chosen, self.scratch)
 
     def semantic_pixels(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
@@ -227,15 +230,15 @@ class EndedVideo:
 
 
 def choose_pairs(class_logits: Tensor, usable: NDArray[np.bool_], limit: int) -> list[Choice]:
-    """The pairs of query and class with the largest probabilities, as for instances.
+    """Choose the pairs of query and class with the largest probabilities, for instances.
 
     Args:
-        class_logits: (Q, K + 1), averaged.
-        usable: (K,), False for classes that the data set does not have.
-        limit: how many pairs at most.
+        class_logits: mean class logits, (Q, K + 1).
+        usable: whether the data set has each class, (K,).
+        limit: largest number of pairs.
 
     Returns:
-        By falling score; equal ones by query, then by class.
+        The pairs by falling score; equal ones by query, then by class.
     """
     probs = class_logits.softmax(-1)[:, :-1].cpu().numpy()  # Q, K
     order = np.argsort(-probs.ravel(), kind='stable')
@@ -248,10 +251,10 @@ def choose_pairs(class_logits: Tensor, usable: NDArray[np.bool_], limit: int) ->
 
 
 def choose_segments(class_logits: Tensor) -> list[Choice]:
-    """The queries that compete for pixels, as for panoptic segmentation, by rising number.
+    """Choose the queries that compete for pixels, for panoptic segmentation, by rising number.
 
     Args:
-        class_logits: (Q, K + 1), averaged.
+        class_logits: mean class logits, (Q, K + 1).
     """
     scores, classes = (value.cpu().numpy() for value in class_logits.softmax(-1).max(-1))
     no_object = class_logits.shape[1] - 1
@@ -260,10 +263,10 @@ def choose_segments(class_logits: Tensor) -> list[Choice]:
 
 
 def instance_masks(mask_logits: Tensor, geometry: Geometry) -> Iterator[NDArray[np.bool_]]:
-    """Masks (H, W) of queries, which may overlap; both resizes work on logits.
+    """Yield masks (H, W) of queries, which may overlap; both resizes are done on logits.
 
     Args:
-        mask_logits: (N, h, w).
+        mask_logits: mask logits of the queries, (N, h, w).
         geometry: sizes of the frame.
     """
     for start in range(0, len(mask_logits), postprocess.CHUNK):
@@ -274,15 +277,15 @@ def instance_masks(mask_logits: Tensor, geometry: Geometry) -> Iterator[NDArray[
 def panoptic_frames(
     frames: Iterator[MaskFrame], chosen: Sequence[Choice], folder: Path
 ) -> Iterator[tuple[int, NDArray[np.int16]]]:
-    """Settle who keeps which pixels of a video.
+    """Decide which segment gets each pixel of a video.
 
-    All frames are gone through before the first result comes, since the areas of the whole video
-    decide which segments stay; meanwhile the results wait in a file, compressed.
+    All frames are read before the first result is yielded, since the areas in the whole video
+    decide which segments are kept; meanwhile the results wait in a compressed file.
 
     Args:
-        frames: with the masks of all queries.
-        chosen: the segments that compete.
-        folder: for that file, which vanishes with the process.
+        frames: annotated frames of the video.
+        chosen: segments that compete.
+        folder: folder for that file, which disappears with the process.
 
     Yields:
         The frame's index, and (H, W) with k + 1 for segment k and 0 for none.

@@ -72,7 +72,7 @@ class TruthFormat(ABC):
         """List the files and folders that a video's truth takes in a folder of bags."""
 
     def read_contents(self, dataset: Dataset) -> list[dict[str, Any]]:
-        """Read the JSON files of a data set's truth, to cut videos out of them.
+        """Read the JSON files of a data set's truth, from which `write` takes single videos.
 
         Raises:
             DatasetError: one cannot be read, or is of single images.
