@@ -10,95 +10,20 @@ fractions of the image's short side, so that a scene looks alike at every size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
 from videomt_ros.datasets.synthetic.wall import RADII, Wall, check_hidden_frames, draw_walk
 
-CLASS_NAMES = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
+CLASS_NAMES = tuple(OUTLINES)
+"""Classes of the shapes: circle, square, triangle, star, ring, cross."""
 ALL_NAMES = CLASS_NAMES + STUFF_NAMES
 """Classes of scenes with stuff: first the things, then the stuff."""
-
-_SHIFT = 4  # cv2 draws polygons on a grid of 1 / 2**_SHIFT pixel
-
-
-@dataclass(frozen=True)
-class _Object:
-    """One shape; lengths are in short sides of the image, times in frames, angles in radians."""
-
-    class_id: int
-    radius: float
-    centre: NDArray[np.float64]
-    """Middle of the path (x, y), relative to the middle of the image."""
-    sway: NDArray[np.float64]
-    """Amplitudes (2, 2) of two oscillations in x and y."""
-    frequency: NDArray[np.float64]
-    """Frequencies (2, 2) of the oscillations in radians per frame."""
-    phase: NDArray[np.float64]
-    """Phases (2, 2) of the oscillations."""
-    spin: tuple[float, float]
-    """Angle at frame 0 and turn per frame."""
-    birth: int
-    """First frame in which the shape exists; it grows to its size within `GROWTH` frames."""
-    colours: NDArray[np.float64]
-    """Two tones of the texture, (2, 3) RGB, 0..255."""
-    pitch: float
-    """Length of one period of the texture, in radii."""
-
-    GROWTH = 3
-
-    def position(self, t: float) -> NDArray[np.float64]:
-        """Return the position (x, y) at frame t."""
-        return self.centre + (self.sway * np.sin(self.frequency * t + self.phase)).sum(axis=0)
-
-
-def _unit_outlines(class_id: int) -> list[NDArray[np.float64]]:
-    """Return contours (n, 2) of a shape within the unit circle; even-odd filling makes holes."""
-
-    def polygon(angles: Any, radii: Any) -> NDArray[np.float64]:
-        return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-
-    name = CLASS_NAMES[class_id]
-    circle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    if name == 'circle':
-        return [polygon(circle, 0.9)]
-    if name == 'square':
-        return [polygon(np.pi / 4 + np.arange(4) * np.pi / 2, 1.1)]
-    if name == 'triangle':
-        return [polygon(-np.pi / 2 + np.arange(3) * 2 * np.pi / 3, 1.15)]
-    if name == 'star':
-        return [polygon(-np.pi / 2 + np.arange(10) * np.pi / 5, np.tile([1.15, 0.45], 5))]
-    if name == 'ring':
-        return [polygon(circle, 1.0), polygon(circle, 0.5)]
-    arm = 0.32  # half the width of the cross's bars
-    corners = [(arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1), (-arm, -1)]
-    corners += [(-x, -y) for x, y in corners]
-    return [np.array(corners, dtype=np.float64)]
-
-
-def _texture(
-    class_id: int, u: NDArray[np.float64], v: NDArray[np.float64], pitch: float
-) -> NDArray[np.float64]:
-    """Return the share of the second tone, 0 or 1, at places in the unit shape."""
-    name = CLASS_NAMES[class_id]
-    if name == 'circle':  # rings around the middle
-        second = np.sin(2 * np.pi * np.hypot(u, v) / pitch) > 0
-    elif name == 'square':  # checks
-        second = (np.floor(2 * u / pitch) + np.floor(2 * v / pitch)) % 2 > 0
-    elif name == 'triangle':  # stripes
-        second = np.sin(2 * np.pi * u / pitch) > 0
-    elif name == 'ring':  # sectors
-        second = np.sin(8 * np.arctan2(v, u)) > 0
-    elif name == 'cross':  # spots
-        second = np.sin(2 * np.pi * u / pitch) * np.sin(2 * np.pi * v / pitch) > 0.35
-    else:  # a star is plain
-        second = np.zeros_like(u, bool)
-    return second.astype(np.float64)
 
 
 class Scene:
@@ -146,7 +71,9 @@ class Scene:
         # Objects lie on a jittered grid, so that they overlap now and then but not for long.
         order = self._rng.permutation(num_objects)
         self._objects = [self._draw_object(int(i), num_objects) for i in order]
-        self.class_of = {i + 1: item.class_id for i, item in enumerate(self._objects)}
+        self.class_of = {
+            i + 1: CLASS_NAMES.index(item.name) for i, item in enumerate(self._objects)
+        }
         self._camera_sway = self._rng.uniform(-1, 1, (2, 4)) * [0.12, 0.12, 0.08, 0.08]
         self._camera_frequency = self._rng.uniform(0.02, 0.09, (2, 4))
         self._light_sway = self._rng.uniform(0, 0.18)
@@ -203,7 +130,7 @@ class Scene:
             hider = self._first_stuff + STUFF_NAMES.index('wall')
         for identity, item in enumerate(self._objects, start=1):
             if t >= item.birth:
-                self._paint(canvas, ids, identity, item, t, camera)
+                item.paint(canvas, ids, camera, identity, t)
         if self._wall is not None:
             self._wall.paint(canvas, ids, camera, hider)
         return self._expose(canvas, t), ids
@@ -223,7 +150,7 @@ class Scene:
         image = np.array([tones], np.uint8)
         return cv2.cvtColor(image, cv2.COLOR_HSV2RGB)[0].astype(np.float64)
 
-    def _draw_object(self, place: int, num_objects: int) -> _Object:
+    def _draw_object(self, place: int, num_objects: int) -> Shape:
         rng = self._rng
         kind = rng.choice(['stays', 'leaves', 'late'], p=[0.5, 0.25, 0.25])
         columns = int(np.ceil(np.sqrt(num_objects * self._half_view[0] / self._half_view[1])))
@@ -247,8 +174,8 @@ class Scene:
             bright = self._draw_colours(saturation=(110, 255), value=(190, 255))[:1]
             colours = np.concatenate([bright, bright * rng.uniform(0.3, 0.55)])
             away = np.abs(colours - self._background_colours.mean(0)).sum(axis=1).min()
-        return _Object(
-            class_id=int(rng.integers(len(CLASS_NAMES))),
+        return Shape(
+            name=CLASS_NAMES[int(rng.integers(len(CLASS_NAMES)))],
             radius=rng.uniform(0.11, 0.20),
             centre=centre,
             sway=sway,
@@ -260,10 +187,10 @@ class Scene:
             pitch=rng.uniform(0.4, 0.6),
         )
 
-    def _send_behind(self, item: _Object, hidden_frames: tuple[int, int]) -> _Object:
+    def _send_behind(self, item: Shape, hidden_frames: tuple[int, int]) -> Shape:
         """Return the same shape, smaller and upright, on a path behind the wall."""
         radius, angle = self._rng.uniform(*RADII), item.spin[0]
-        x = np.concatenate(_unit_outlines(item.class_id)) @ [np.cos(angle), -np.sin(angle)]
+        x = np.concatenate(OUTLINES[item.name]) @ [np.cos(angle), -np.sin(angle)]
         reach = radius * x.min(), radius * x.max()
         walk = draw_walk(self._rng, *reach, hidden_frames, self.num_frames)
         sway, frequency, phase = item.sway.copy(), item.frequency.copy(), item.phase.copy()
@@ -320,48 +247,6 @@ class Scene:
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT,
         )
-
-    def _paint(
-        self,
-        canvas: NDArray[np.uint8],
-        ids: NDArray[np.uint16],
-        identity: int,
-        item: _Object,
-        t: int,
-        camera: NDArray[np.float64],
-    ) -> None:
-        """Draw one shape into the image and into the truth, in place."""
-        growth = min(1.0, (t - item.birth + 1) / item.GROWTH) if item.birth else 1.0
-        angle = item.spin[0] + item.spin[1] * t
-        axes = (
-            item.radius
-            * growth
-            * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        )
-        to_image = camera[:, :2] @ axes  # unit shape -> pixels
-        middle = camera[:, :2] @ item.position(t) + camera[:, 2]
-        reach = 1.2 * np.abs(to_image).sum(axis=1)
-        x0, y0 = np.maximum(np.floor(middle - reach), 0).astype(int)
-        x1, y1 = np.minimum(np.ceil(middle + reach) + 1, [self.width, self.height]).astype(int)
-        if x0 >= x1 or y0 >= y1:
-            return
-        corner = np.array([x0, y0])
-        contours = [
-            np.round((outline @ to_image.T + middle - corner) * 2**_SHIFT).astype(np.int32)
-            for outline in _unit_outlines(item.class_id)
-        ]
-        cover = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillPoly(cover, contours, 255, lineType=cv2.LINE_AA, shift=_SHIFT)
-        # Truth and image agree: a pixel belongs to the shape that covers more than half of it.
-        ids[y0:y1, x0:x1][cover > 127] = identity
-        grid = np.mgrid[y0:y1, x0:x1].astype(np.float64)[::-1] - middle[:, None, None]
-        u, v = np.tensordot(np.linalg.inv(to_image), grid, axes=1)
-        blend = _texture(item.class_id, u, v, item.pitch)
-        first, second = item.colours
-        colour = first + blend[..., None] * (second - first)
-        alpha = cover[..., None] / 255.0
-        region = canvas[y0:y1, x0:x1]
-        region[:] = (region * (1 - alpha) + colour * alpha).astype(np.uint8)
 
     def _expose(self, canvas: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
         """Apply blur, light and sensor noise to one frame."""
