@@ -95,7 +95,7 @@ class NewestWins(Generic[Item, Result]):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which frames of a video are processed, and which results are seen when."""
+    """Frames of a video that are processed, and the result that is seen when each arrives."""
 
     taken: tuple[int, ...]
     """Numbers of the frames that are processed, in order."""

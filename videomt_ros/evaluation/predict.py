@@ -34,7 +34,7 @@ class Prediction:
     """The outcome of one video."""
 
     contents: dict[ModeName, dict[str, Any]] = field(default_factory=dict)
-    """What `Mode.finish` returned, for each mode that has not failed."""
+    """Return value of `Mode.finish` of each mode that has not failed."""
     errors: dict[ModeName, str] = field(default_factory=dict)
     """The first error of each mode that has failed."""
     stages: dict[str, array[float]] = field(

@@ -30,7 +30,7 @@ MODE = 'real_time'
 
 @dataclass(frozen=True)
 class RealTime:
-    """How videos are played and how long a frame takes."""
+    """Speed at which videos are played, and processing time of a frame."""
 
     factor: float = 1.0
     """Speed of playing, as a multiple of that of the recording."""

@@ -31,7 +31,7 @@ class ScoreReport:
     """One entry per identity switch: `video_id`, `frame` from 0, `truth_id`, `from` and `to` (ids
     of tracks) and `category_id`."""
     notes: list[str] = field(default_factory=list)
-    """What was missing or ignored, and other remarks that a reader of the figures needs."""
+    """Remarks that a reader of the figures needs, such as on what was missing or ignored."""
     parts: dict[str, Figures] = field(default_factory=dict)
     """The figures of each truth file by its name, if there are several."""
 

@@ -87,10 +87,9 @@ class Shard:
             reasons: list[str | None] = [None] * self.world_size
             reason = None if error is None else _described(error)
             dist.all_gather_object(reasons, reason, group=self.group)
-            if not (self.is_first and error is not None):
-                for rank, reason in enumerate(reasons):
-                    if reason is not None:
-                        raise ValueError(f'Process {rank} gave up: {reason}') from error
+            failed = next((rank for rank, why in enumerate(reasons) if why is not None), None)
+            if failed is not None and not (self.is_first and error is not None):
+                raise ValueError(f'Process {failed} gave up: {reasons[failed]}') from error
         if error is not None:
             raise error
         return cast(Result, result)

@@ -104,9 +104,8 @@ class WholeVideo:
         Raises:
             ValueError: class logits are not finite, as can happen in half precision.
         """
-        logits = outputs.class_logits[
-            0
-        ].double()  # so that the order of the frames does not change the mean
+        # In double precision, so that the order of the frames does not change the mean.
+        logits = outputs.class_logits[0].double()
         if not bool(torch.isfinite(logits).all().cpu()):
             raise ValueError(
                 f'The class logits of frame {self._num_frames} are not finite numbers. '

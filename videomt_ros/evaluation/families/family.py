@@ -70,7 +70,7 @@ class StoredVideo(NamedTuple):
     folder: Path
     """The folder that `VideoResults` has filled."""
     content: dict[str, Any]
-    """What the video's `finish` has returned."""
+    """Return value of `LiveVideo.finish` or `Family.write_published`."""
 
 
 class Label(NamedTuple):
@@ -109,7 +109,7 @@ class TruthLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Which files are scored, and how; the fields are the arguments of `scoring.score_files`."""
+    """Files to score and how to score them; see the arguments of `scoring.score_files`."""
 
     truth: Sequence[Path]
     results: Path
@@ -121,7 +121,7 @@ class ScoreRequest:
 
 
 class Family(ABC):
-    """All that differs between kinds of data sets when a model is evaluated on one.
+    """Everything that differs between kinds of data sets when a model is evaluated.
 
     A family has no state: one object of each subclass is in the table of `families`.
     """
@@ -129,7 +129,7 @@ class Family(ABC):
     name: ClassVar[str]
     """Name of the family in `Dataset.family`, in files and on the command line."""
     task: ClassVar[Task]
-    """What a network's outputs are turned into, whatever task it was trained for."""
+    """Task for which a network's outputs are read, whatever task it was trained for."""
     group: ClassVar[Group]
     """The figures that this family alone has, and their meanings."""
     main_figure: ClassVar[str]

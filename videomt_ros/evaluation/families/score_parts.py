@@ -1,4 +1,4 @@
-"""What the scoring of all families shares: choice of videos, gathered faults, notes."""
+"""Parts of the scoring of all families: choice of videos, gathered faults, notes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,13 @@ from scipy import ndimage
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Category, Dataset, Video
-from videomt_ros.datasets.formats.semantic_files import NUM_CLASSES, VOID, VspwVideo
+from videomt_ros.datasets.formats.semantic_files import (
+    NUM_CLASSES,
+    VOID,
+    VspwResults,
+    VspwTruth,
+    VspwVideo,
+)
 from videomt_ros.datasets.formats.vspw import load_vspw, load_vspw_results
 from videomt_ros.datasets.mask_png import write_mask
 from videomt_ros.evaluation.families.family import (
@@ -32,7 +38,7 @@ from videomt_ros.evaluation.families.score_parts import (
     only_truth,
 )
 from videomt_ros.evaluation.figures import Group
-from videomt_ros.evaluation.metrics.semantic import SemanticQuality
+from videomt_ros.evaluation.metrics.semantic import SemanticQuality, SemanticScores
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.structures import Segments
 
@@ -131,15 +137,7 @@ class Semantic(Family):
         per_video: dict[str, dict[str, Any]] = {}
         faults = Faults(request.results)
         for number, video in enumerate(videos, start=1):
-            quality = SemanticQuality(NUM_CLASSES)
-            for t, frame_name in enumerate(video.frame_names):
-                with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
-                    true_mask = truth.mask(video.video_id, t)
-                    pred_mask = None
-                    if video.video_id not in results.missing:
-                        pred_mask = results.mask(video.video_id, t, true_mask)
-                    quality.update(true_mask, pred_mask)
-            scores = quality.result()
+            scores = _score_video(video, truth, results, faults)
             total += scores
             per_video[video.video_id] = {'name': video.name, 'mIoU': scores.figures()['mIoU']}
             request.progress(number, len(videos))
@@ -151,6 +149,20 @@ class Semantic(Family):
             per_video,
             notes=missing_note([video for video in videos if video.video_id in results.missing]),
         )
+
+
+def _score_video(
+    video: VspwVideo, truth: VspwTruth, results: VspwResults, faults: Faults
+) -> SemanticScores:
+    """Score the frames of a video; those that cannot be scored are noted as faults."""
+    quality = SemanticQuality(NUM_CLASSES)
+    is_missing = video.video_id in results.missing
+    for t, frame_name in enumerate(video.frame_names):
+        with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
+            true_mask = truth.mask(video.video_id, t)
+            pred_mask = None if is_missing else results.mask(video.video_id, t, true_mask)
+            quality.update(true_mask, pred_mask)
+    return quality.result()
 
 
 class SemanticResults:

@@ -205,7 +205,7 @@ class VideoAP:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How the results of one category in one video compare with its objects."""
+    """Comparison of the results of one category in one video with its objects."""
 
     scores: NDArray[np.float64]
     """Scores (D,), falling."""

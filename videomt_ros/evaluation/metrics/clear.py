@@ -52,10 +52,13 @@ class ClearScores:
     num_false: int = 0
     """FP: number of tracks without a match, summed over the frames."""
     num_fragments: int = 0
-    """How often an object is found again after frames in which it was not; being out of view is
-    no excuse, frames in which its class has no object or no track at all are."""
+    """Number of times that an object is found again after frames in which it was not found. Frames
+    in which it is out of view are such frames; those in which its class has no object or no track
+    at all are not."""
     num_mostly_tracked: int = 0
+    """Number of objects that are found in more than MOSTLY_TRACKED of their frames."""
     num_mostly_lost: int = 0
+    """Number of objects that are found in less than MOSTLY_LOST of their frames."""
     switches: tuple[Switch, ...] = ()
     """All identity switches, sequence by sequence and frame by frame."""
 

@@ -119,18 +119,19 @@ def _read(
                 f'{name}.'
             )
         masks = list(track.masks)
-        for frame, mask in enumerate(masks):
-            if mask is not None and tuple(mask['size']) != size:
-                if size is not None:
-                    raise ValueError(
-                        f'Expected masks of {_text(size)} pixels (height x width) as in the rest '
-                        f'of the video, got {_text(mask["size"])} in frame {frame} of {name}.'
-                    )
-                size = tuple(mask['size'])
-        present = [frame for frame, mask in enumerate(masks) if mask is not None]
-        for start in range(0, len(present), _MOST_AREAS):
-            part = present[start : start + _MOST_AREAS]
-            areas[index, part] = coco_mask.area([masks[frame] for frame in part])
+        present = {frame: mask for frame, mask in enumerate(masks) if mask is not None}
+        for frame, mask in present.items():
+            mask_size = tuple(mask['size'])
+            size = size or mask_size
+            if mask_size != size:
+                raise ValueError(
+                    f'Expected masks of {_text(size)} pixels (height x width) as in the rest of '
+                    f'the video, got {_text(mask_size)} in frame {frame} of {name}.'
+                )
+        frames = list(present)
+        for start in range(0, len(frames), _MOST_AREAS):
+            part = frames[start : start + _MOST_AREAS]
+            areas[index, part] = coco_mask.area([present[frame] for frame in part])
         all_masks.append(masks)
     height, width = size or (1, 1)
     empty = {'size': [height, width], 'counts': [height * width]}

@@ -19,7 +19,7 @@ BENCHMARKS = {
     'vipseg': 'VIPSeg val',
     'vspw': 'VSPW val',
 }
-"""What presets call the data that a paper's score was measured on, by name of the data set."""
+"""Names in presets for the data that a paper's score was measured on, by name of the data set."""
 _OF_PARTS = ('AP', 'AP50', 'AP75', 'AR1', 'AR10', 'HOTA', 'IDF1')
 """Figures that are shown for each annotation file, where there are several."""
 _ONE_TABLE = 16
