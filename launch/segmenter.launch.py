@@ -3,8 +3,8 @@
     ros2 launch videomt_ros segmenter.launch.py model:=tue-mps/videomt-dinov2-small-ytvis2019 \
         image:=/camera/image_raw
 
-Every parameter of the node is an argument. One that is not given stays as `params_file` has it,
-and one that is given wins over the file. The node configures and activates itself.
+Every parameter of the node is an argument, which overrides the value in `params_file`. The node
+configures and activates itself.
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -14,7 +14,7 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-# Name, type and meaning of each parameter; `videomt_ros/ros/parameters.py` has the ranges.
+# Name, type and meaning of each parameter; the ranges are in `videomt_ros/ros/parameters.py`.
 PARAMETERS = (
     ('model', str, 'file, folder, hub name, or a name that `videomt models` lists; needed'),
     ('device', str, 'auto, cpu, cuda, cuda:0, cuda:1, ...'),
@@ -37,7 +37,7 @@ PARAMETERS = (
     ('autostart', bool, 'configure and activate at once; false leaves that to a manager'),
 )
 
-# Name, default and meaning of what is not a parameter of the node.
+# Name, default and meaning of the arguments that are not parameters of the node.
 OTHERS = (
     ('image', 'image_raw', 'topic of the images (sensor_msgs/Image)'),
     ('namespace', '', 'namespace of the node and its topics'),
@@ -47,7 +47,7 @@ OTHERS = (
 
 
 def start_node(context: LaunchContext) -> list[LifecycleNode]:
-    """The node, with those parameters alone that were given a value."""
+    """Start the node, with the parameters that were given a value."""
     given = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind, _ in PARAMETERS
@@ -70,7 +70,7 @@ def start_node(context: LaunchContext) -> list[LifecycleNode]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe the arguments, then the node."""
+    """Declare the arguments and start the node."""
     share = FindPackageShare('videomt_ros')
     params_file = DeclareLaunchArgument(
         'params_file',
@@ -81,7 +81,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=meaning)
         for name, default, meaning in OTHERS
     ]
-    # '' stands for "as the file has it": a default here would win over the file.
+    # '' means the value in the file, which any other default would override.
     parameters = [
         DeclareLaunchArgument(
             name, default_value='', description=f'{meaning}. Default: as in params_file'

@@ -39,12 +39,12 @@ class StreamSettings:
     )
     overlap_threshold: float = _setting(
         0.8,
-        'Panoptic only: lowest share of its own mask that a segment must win from the others.',
+        'Panoptic only: lowest share of its own mask that a segment must win against the others.',
         range=(0.0, 1.0),
     )
     min_area: int = _setting(
         16,
-        'Fewest pixels, in the image as it came, of a segment; a smaller one counts as not seen.',
+        'Fewest image pixels of a segment; a smaller one counts as not seen.',
         range=(0, 100_000_000),
     )
     gap_s: float = _setting(
@@ -54,12 +54,12 @@ class StreamSettings:
     )
     confirm_frames: int = _setting(
         2,
-        'Frames in a row in which a track must be seen before it is confirmed. '
+        'Number of consecutive frames in which a track must be seen to be confirmed. '
         'Not used by semantic segmentation.',
         range=(1, 1000),
     )
     class_filter: tuple[str, ...] = _setting(
-        (), 'Names of the classes to publish; empty: all. The others are tracked unseen.'
+        (), 'Names of the classes to publish; empty: all. The others are tracked all the same.'
     )
     track_states: tuple[str, ...] = _setting(
         ('confirmed',), 'States in which a track is published.', choices=TRACK_STATES

@@ -80,19 +80,20 @@ class NodeParameters:
     )
     task: str = _parameter(
         'auto',
-        'What to make of the network; auto is what the model was trained for.',
+        'Kind of results; auto is what the model was trained for.',
         choices=('auto', 'instance', 'panoptic', 'semantic'),
     )
     input_reliability: str = _parameter(
         'auto',
-        'QoS of the image subscription. best_effort hears every camera but may lose images, large '
-        'ones above all; reliable loses none, and hears reliable cameras alone; auto begins as '
-        'reliable if all cameras on the topic are, else as best_effort, and hears at least one.',
+        'QoS of the image subscription. best_effort receives from every camera but may lose '
+        'images, above all large ones; reliable loses none but receives from reliable cameras '
+        'only; auto starts as reliable if all cameras on the topic are, else as best_effort, and '
+        'changes if it would receive from none.',
         choices=('auto', 'best_effort', 'reliable'),
     )
     input_depth: int = _parameter(
         5,
-        'QoS of the image subscription: how many images may wait in the middleware.',
+        'QoS of the image subscription: number of images that may wait in the middleware.',
         range=(1, 100),
     )
     score_threshold: float = _setting('score_threshold')
@@ -104,20 +105,20 @@ class NodeParameters:
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
     publish_tracks: bool = _parameter(
-        True, 'Publish segmentation/tracks if somebody listens.', dynamic=True
+        True, 'Publish segmentation/tracks if it has a subscriber.', dynamic=True
     )
     publish_instances: bool = _parameter(
-        True, 'Publish segmentation/instances if somebody listens.', dynamic=True
+        True, 'Publish segmentation/instances if it has a subscriber.', dynamic=True
     )
     publish_semantic: bool = _parameter(
-        True, 'Publish segmentation/semantic if somebody listens.', dynamic=True
+        True, 'Publish segmentation/semantic if it has a subscriber.', dynamic=True
     )
     publish_overlay: bool = _parameter(
-        True, 'Publish segmentation/overlay if somebody listens.', dynamic=True
+        True, 'Publish segmentation/overlay if it has a subscriber.', dynamic=True
     )
     autostart: bool = _parameter(
         True,
-        'Configure and activate without being told; end with exit code 1 if that fails.',
+        'Configure and activate the node at its start; end with exit code 1 if that fails.',
         read_only=True,
     )
 
@@ -155,7 +156,8 @@ def constraint(entry: Field[Any]) -> str:
     if limits['range']:
         words.append(f'From {limits["range"][0]} to {limits["range"][1]}.')
     if limits['choices']:
-        words.append(f'Of {", ".join(limits["choices"])}.')
+        kind = 'Any' if isinstance(entry.default, tuple) else 'One'
+        words.append(f'{kind} of {", ".join(limits["choices"])}.')
     if limits['read_only']:
         words.append('Fixed at the start.')
     elif not limits['dynamic']:
