@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -47,29 +48,23 @@ def plain_figures(
         videos: videos, each once; tracks of other categories have no effect.
     """
     ordered = sorted(videos, key=lambda video: video[0])
-    groups = {
-        category: [_group(truth, results, category) for _, truth, results in ordered]
+    groups = [
+        [_group(truth, results, category) for _, truth, results in ordered]
         for category in category_ids
+    ]
+    precision: dict[tuple[str, float], list[float]] = {
+        (name, threshold): [] for name in _RANGES for threshold in _THRESHOLDS
     }
-    precision: dict[tuple[str, float], list[float]] = {}
     recall: dict[int, list[float]] = {limit: [] for limit in (1, 10, 100)}
-    for name, sizes in _RANGES.items():
+    for (name, sizes), of_category in product(_RANGES.items(), groups):
+        num_objects = sum(sum(_counting(group, sizes)) for group in of_category)
+        if not num_objects:
+            continue
         for threshold in _THRESHOLDS:
-            pooled = precision.setdefault((name, threshold), [])
-            for of_category in groups.values():
-                num_objects = sum(sum(_counting(group, sizes)) for group in of_category)
-                if not num_objects:
-                    continue
-                videos_outcomes = [_outcomes(group, threshold, sizes) for group in of_category]
-                pooled += _curve(videos_outcomes, num_objects)
-                if not name:
-                    for limit, values in recall.items():
-                        firsts = [
-                            outcome for video in videos_outcomes for outcome in video[:limit]
-                        ]
-                        values.append(
-                            sum(is_right is True for _, is_right in firsts) / num_objects
-                        )
+            outcomes = [_outcomes(group, threshold, sizes) for group in of_category]
+            precision[name, threshold] += _curve(outcomes, num_objects)
+            for limit in () if name else recall:
+                recall[limit].append(_recall(outcomes, limit, num_objects))
     figures = {'AP': _mean([precision['', threshold] for threshold in _THRESHOLDS])}
     figures['AP50'] = _mean([precision['', _THRESHOLDS[0]]])
     figures['AP75'] = _mean([precision['', _THRESHOLDS[5]]])
@@ -152,6 +147,14 @@ def _counting(group: _Group, sizes: tuple[float, float]) -> list[bool]:
         not track.is_crowd and sizes[0] <= area <= sizes[1]
         for track, area in zip(group.truth, group.truth_areas, strict=True)
     ]
+
+
+def _recall(
+    outcomes: Iterable[Sequence[tuple[float, bool | None]]], limit: int, num_objects: int
+) -> float:
+    """Compute the recall of the first `limit` results of each video."""
+    firsts = [outcome for video in outcomes for outcome in video[:limit]]
+    return sum(is_right is True for _, is_right in firsts) / num_objects
 
 
 def _curve(

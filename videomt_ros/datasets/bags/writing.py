@@ -13,7 +13,7 @@ Pixels are those of the image files, JPEG artefacts and all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,12 +71,12 @@ def make_bags(
     """
     truth = TRUTH_FORMATS[dataset.family]
     names = [bag_name(video) for video in dataset.videos]
-    taken = [
+    targets = [
         path
         for video, name in zip(dataset.videos, names, strict=True)
         for path in (out / name, *truth.paths(out, video))
-        if os.path.lexists(path)
     ]
+    taken = [path for path in targets if os.path.lexists(path)]
     if taken:
         raise ValueError(
             f'{len(taken)} of the bags to be written exist already, such as {taken[0]}. '
@@ -86,22 +86,26 @@ def make_bags(
         raise ValueError('Expected videos with different names; some differ in "/" and "_" only.')
     contents = truth.read_contents(dataset)
     out.mkdir(parents=True, exist_ok=True)
-    bags = []
     for number, (video, name) in enumerate(zip(dataset.videos, names, strict=True)):
-        with TemporaryDirectory(prefix='.make-', dir=out) as scratch:
+        with TemporaryDirectory(prefix='.make-', dir=out) as folder:
+            scratch = Path(folder)
             start_ns = _FIRST_NS + number * _APART_NS
-            stamps_ns = _write_bag(video, Path(scratch, name), form or BagFormat(), start_ns)
+            stamps_ns = _write_bag(video, scratch / name, form or BagFormat(), start_ns)
             if dataset.truth:
-                truth.write(dataset, contents, video, stamps_ns, Path(scratch))
-            # The truth first: a bag that is there has its truth.
-            for path in (*truth.paths(Path(scratch), video), Path(scratch, name)):
-                if path.exists():
-                    target = out / path.relative_to(scratch)
-                    target.parent.mkdir(exist_ok=True)
-                    os.rename(path, target)
-        bags.append(out / name)
+                truth.write(dataset, contents, video, stamps_ns, scratch)
+            # The truth first, so that every bag that exists has its truth.
+            _move_existing([*truth.paths(scratch, video), scratch / name], scratch, out)
         progress(name)
-    return bags
+    return [out / name for name in names]
+
+
+def _move_existing(paths: Iterable[Path], source: Path, target: Path) -> None:
+    """Rename those of some paths that exist from one folder into another one."""
+    for path in paths:
+        if path.exists():
+            moved = target / path.relative_to(source)
+            moved.parent.mkdir(exist_ok=True)
+            os.rename(path, moved)
 
 
 def _write_bag(video: Video, path: Path, form: BagFormat, start_ns: int) -> list[int]:
