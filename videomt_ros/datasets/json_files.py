@@ -1,8 +1,9 @@
-"""Reads JSON files, with errors that name the faulty line, and writes them whole."""
+"""Reads JSON files, shows their values in errors, and writes them whole."""
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,11 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """
     with whole_file(path) as file:
         file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
+
+
+def shown(value: Any) -> str:
+    """Format a value of a JSON for an error, shortened to a readable length."""
+    if isinstance(value, dict) and isinstance(value.get('counts'), array):
+        value = {**value, 'counts': value['counts'].tolist()}  # see `rle.pack_runs`
+    text = repr(value.tolist() if isinstance(value, array) else value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from videomt_ros.datasets.json_files import shown
+
 Rle = dict[str, Any]
 """Code as pycocotools has it: `size` [height, width], and compressed `counts` as bytes."""
 
@@ -144,14 +146,14 @@ def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[t
         elif isinstance(segmentation, list):
             fault = _check_polygons(segmentation)
         else:
-            fault = f'expected null, RLE or polygons, got {_shown(segmentation)}.'
+            fault = f'expected null, RLE or polygons, got {shown(segmentation)}.'
         if fault:
             faults.append((position, fault))
     sums = pixels_of_strings([string for _, string in strings])
     for (position, string), pixels in zip(strings, sums, strict=True):
         if pixels < 0:
             faults.append(
-                (position, f'the RLE string {_shown(string.decode("latin-1"))} is damaged.')
+                (position, f'the RLE string {shown(string.decode("latin-1"))} is damaged.')
             )
         elif pixels != height * width:
             faults.append((position, _wrong_sum(pixels, height, width)))
@@ -215,19 +217,19 @@ def _check_record(
 ) -> tuple[str | None, bytes | None]:
     """Return the fault of a record {size, counts}, or the string that is still to be checked."""
     if 'counts' not in record or 'size' not in record:
-        return f'expected an RLE of size and counts, got {_shown(record)}.', None
+        return f'expected an RLE of size and counts, got {shown(record)}.', None
     size, counts = record['size'], record['counts']
     if size != [height, width] and size != (height, width):
-        return f'expected an RLE of size [{height}, {width}], got {_shown(size)}.', None
+        return f'expected an RLE of size [{height}, {width}], got {shown(size)}.', None
     if isinstance(counts, (str, bytes)):
         try:
             return None, counts.encode('ascii') if isinstance(counts, str) else counts
         except UnicodeEncodeError:
-            return f'the RLE string {_shown(counts)} is damaged.', None
+            return f'the RLE string {shown(counts)} is damaged.', None
     if isinstance(counts, list):
         counts = pack_runs({'counts': counts})['counts']
     if not isinstance(counts, array):
-        return f'expected counts as a string or as runs of 0 or more, got {_shown(counts)}.', None
+        return f'expected counts as a string or as runs of 0 or more, got {shown(counts)}.', None
     pixels = int(np.frombuffer(counts, np.uint32).sum(dtype=np.int64)) if counts else 0
     return (_wrong_sum(pixels, height, width) if pixels != height * width else None), None
 
@@ -244,7 +246,7 @@ def _check_polygons(polygons: list[Any]) -> str | None:
         ):
             return (
                 f'expected polygons [x, y, x, y, ...] of three points or more, got '
-                f'{_shown(polygon)} as polygon {number}.'
+                f'{shown(polygon)} as polygon {number}.'
             )
     return None
 
@@ -254,11 +256,3 @@ def _wrong_sum(pixels: int, height: int, width: int) -> str:
         f'the runs of the RLE make {pixels} pixels, expected '
         f'{height} x {width} = {height * width}.'
     )
-
-
-def _shown(value: Any) -> str:
-    """Format a value for a message, shortened to a readable length."""
-    if isinstance(value, dict) and isinstance(value.get('counts'), array):
-        value = {**value, 'counts': value['counts'].tolist()}
-    text = repr(value.tolist() if isinstance(value, array) else value)
-    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.formats.record_checks import is_number
+from videomt_ros.datasets.json_files import shown
 from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
 
 SegmentsInfo = list[dict[str, Any]]
@@ -143,37 +144,31 @@ def segment_faults(
 ) -> list[str]:
     """List the faults of the `segments_info` of one frame, as half sentences: 'expected ...'."""
     if not isinstance(segments, list):
-        return [f'expected a list segments_info, got {_short(segments)}']
+        return [f'expected a list segments_info, got {shown(segments)}']
     faults, seen = [], set()
     for segment in segments:
         if not isinstance(segment, dict):
-            faults.append(f'expected a segment as an object, got {_short(segment)}')
+            faults.append(f'expected a segment as an object, got {shown(segment)}')
             continue
         number, category_id = segment.get('id'), segment.get('category_id')
         if type(number) is not int or not 1 <= number <= MAX_ID:
-            faults.append(f'expected a segment id from 1 to {MAX_ID}, got {_short(number)}')
+            faults.append(f'expected a segment id from 1 to {MAX_ID}, got {shown(number)}')
         elif number in seen:
             faults.append(f'expected each id once, got id {number} again')
         else:
             seen.add(number)
         if type(category_id) is not int or category_id not in category_ids:
             faults.append(
-                f'expected a category of the truth for id {_short(number)}, '
-                f'got category_id {_short(category_id)}'
+                f'expected a category of the truth for id {shown(number)}, '
+                f'got category_id {shown(category_id)}'
             )
         if is_truth:
             area = segment.get('area')
             if not (is_number(area) and area >= 0):
-                faults.append(f'expected an area of id {_short(number)}, got {_short(area)}')
+                faults.append(f'expected an area of id {shown(number)}, got {shown(area)}')
             if segment.get('iscrowd') not in (0, 1):
                 faults.append(
-                    f'expected iscrowd 0 or 1 of id {_short(number)}, '
-                    f'got {_short(segment.get("iscrowd"))}'
+                    f'expected iscrowd 0 or 1 of id {shown(number)}, '
+                    f'got {shown(segment.get("iscrowd"))}'
                 )
     return faults
-
-
-def _short(value: object) -> str:
-    """Format a value of a JSON for an error."""
-    text = repr(value)
-    return text if len(text) <= 60 else f'{text[:60]}...'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.json_files import shown
 from videomt_ros.datasets.rle import find_faults
 
 _HIGHEST = 2**63 - 1
@@ -210,9 +211,3 @@ def kind(value: Any) -> str:
     """Name the kind of a value in the words of JSON."""
     names = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}
     return 'null' if value is None else names.get(type(value), 'a number')
-
-
-def shown(value: Any) -> str:
-    """Format a value for a message, shortened to a readable length."""
-    text = repr(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -25,8 +25,8 @@ from videomt_ros.datasets.formats.instance_files import (
     YtvisVideo,
     with_names,
 )
-from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories, shown
-from videomt_ros.datasets.json_files import load_json, parse_json
+from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories
+from videomt_ros.datasets.json_files import load_json, parse_json, shown
 from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
 from videomt_ros.files import whole_file
 
