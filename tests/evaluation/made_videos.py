@@ -58,8 +58,8 @@ class MadeVideo:
 
 
 def made_dataset(
-    benchmark: str, videos: Sequence[MadeVideo], names: Sequence[str] = ('circle', 'square', 'sky')
+    family: str, videos: Sequence[MadeVideo], names: Sequence[str] = ('circle', 'square', 'sky')
 ) -> Dataset:
     """A data set without truth, whose categories are the classes of the tiny network."""
     categories = tuple(Category(10 + k, name, name != 'sky') for k, name in enumerate(names))
-    return Dataset('made', benchmark, categories, tuple(videos))
+    return Dataset('made', family, categories, tuple(videos))

@@ -1,4 +1,4 @@
-"""Small truth and result files of each benchmark, which tests of scoring write and then spoil."""
+"""Small truth and result files of each family, which tests of scoring write and then spoil."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.sharding import Shard
 
-BENCHMARKS = ('ytvis', 'vipseg', 'vspw')
+FAMILY_NAMES = tuple(FAMILIES)
 SCRIPT_NAMES = ('cat', 'dog', 'sky', 'road')
 
 
@@ -46,22 +46,22 @@ def steps(tiny_net):
     handle.remove()
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
-def test_a_data_set_without_truth_gives_result_files_only(tiny_net, tmp_path, benchmark):
-    metrics = evaluate(made_dataset(benchmark, videos()), tiny_net, tmp_path)
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_a_data_set_without_truth_gives_result_files_only(tiny_net, tmp_path, family):
+    metrics = evaluate(made_dataset(family, videos()), tiny_net, tmp_path)
     assert not {'published', 'live'} & set(metrics)
     assert metrics['failures'] == []
     assert metrics['run']['live_parameters']['gap_s'] == 1.0
     assert json.loads((tmp_path / 'metrics.json').read_text()) == metrics
     names = set(result_files(tmp_path))
     for mode in MODES:
-        if benchmark == 'ytvis':
+        if family == 'ytvis':
             assert {f'{mode}/results.json', f'{mode}/results.zip'} <= names
-        elif benchmark == 'vipseg':
+        elif family == 'vipseg':
             assert {f'{mode}/pred.json', f'{mode}/pan_pred/1/00000.png'} <= names
         else:
             assert {f'{mode}/video_1/00000.png', f'{mode}/video_3/00003.png'} <= names
-    assert len(names) == {'ytvis': 4, 'vipseg': 26, 'vspw': 24}[benchmark]
+    assert len(names) == {'ytvis': 4, 'vipseg': 26, 'vspw': 24}[family]
 
 
 def test_results_of_instances_are_what_a_server_takes(tiny_net, tmp_path):
@@ -95,10 +95,10 @@ def test_ovis_keeps_twenty_pairs_of_a_video(tiny_net, tmp_path):
     assert len(json.loads((tmp_path / 'published/results.json').read_text())) == 18
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
-def test_a_video_that_fails_is_named_and_the_others_stay(tiny_net, tmp_path, benchmark, caplog):
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_a_video_that_fails_is_named_and_the_others_stay(tiny_net, tmp_path, family, caplog):
     broken = [MadeVideo(video_id=k, num_frames=4, fails_at=2 if k == 2 else None) for k in (1, 2)]
-    metrics = evaluate(made_dataset(benchmark, broken), tiny_net, tmp_path)
+    metrics = evaluate(made_dataset(family, broken), tiny_net, tmp_path)
     error = 'ValueError: video_2/00002.jpg is no image.'
     assert metrics['failures'] == [
         {'video': 'video_2', 'mode': mode, 'error': error} for mode in MODES
@@ -107,7 +107,7 @@ def test_a_video_that_fails_is_named_and_the_others_stay(tiny_net, tmp_path, ben
     files = [name for name in result_files(tmp_path) if '/2/' in name or 'video_2' in name]
     assert files == []
     assert not list((tmp_path / 'parts').rglob('*.unfinished'))
-    if benchmark == 'ytvis':
+    if family == 'ytvis':
         results = json.loads((tmp_path / 'published/results.json').read_text())
         assert {result['video_id'] for result in results} == {1}
 
@@ -139,9 +139,9 @@ def test_a_failure_is_tried_again_and_what_is_finished_is_not(tiny_net, tmp_path
     assert result_files(tmp_path) == result_files(whole)
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
-def test_what_a_killed_run_left_behind_does_no_harm(tiny_net, tmp_path, benchmark):
-    dataset = made_dataset(benchmark, videos())
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_what_a_killed_run_left_behind_does_no_harm(tiny_net, tmp_path, family):
+    dataset = made_dataset(family, videos())
     evaluate(dataset, tiny_net, tmp_path / 'whole')
     out = tmp_path / 'killed'
     evaluate(dataset, tiny_net, out)
@@ -206,9 +206,9 @@ def test_other_weights_and_other_data_are_another_run(tiny_net, tmp_path):
         evaluate(dataset, tiny_net, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
-def test_a_sample_goes_on_to_all_videos_and_back(tiny_net, tmp_path, benchmark, steps):
-    dataset = made_dataset(benchmark, videos())
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_a_sample_goes_on_to_all_videos_and_back(tiny_net, tmp_path, family, steps):
+    dataset = made_dataset(family, videos())
     evaluate(dataset, tiny_net, tmp_path / 'whole')
     evaluate(dataset, tiny_net, tmp_path / 'grown', limit=1)
     steps.clear()
@@ -227,16 +227,16 @@ def test_limit_takes_the_first_videos(tiny_net, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('benchmark', 'settings', 'message'),
+    ('family', 'settings', 'message'),
     [
         ('ytvis', {'gap': 1}, 'Unknown settings: gap'),
         ('ytvis', {'gap_s': -1}, 'Expected gap_s from 0'),
         ('vspw', {'class_filter': ('sky',)}, 'leave class_filter empty'),
     ],
 )
-def test_wrong_settings_end_before_any_work(tiny_net, tmp_path, benchmark, settings, message):
+def test_wrong_settings_end_before_any_work(tiny_net, tmp_path, family, settings, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(made_dataset(benchmark, videos()), tiny_net, tmp_path / 'out', settings=settings)
+        evaluate(made_dataset(family, videos()), tiny_net, tmp_path / 'out', settings=settings)
     assert not (tmp_path / 'out').exists()
 
 
@@ -273,7 +273,7 @@ def test_stages_are_timed(tiny_net, tmp_path):
     assert set(alone['timing_ms']) == {'read', 'prepare', 'network', 'published'}
 
 
-def scripted(script, benchmark, out, names=SCRIPT_NAMES, mode='live', **settings):
+def scripted(script, family, out, names=SCRIPT_NAMES, mode='live', **settings):
     """Results of a script of objects; those of instances are returned."""
     net = ScriptedNet([make_logits(objects) for objects in script])
     video = MadeVideo(
@@ -281,9 +281,9 @@ def scripted(script, benchmark, out, names=SCRIPT_NAMES, mode='live', **settings
         size=IMAGE.shape[:2],
         stamps_ns=[t * STEP_NS for t in range(len(script))],
     )
-    dataset = made_dataset(benchmark, [video], names)
+    dataset = made_dataset(family, [video], names)
     evaluate(dataset, net, out, modes=(mode,), settings={'confirm_frames': 1, **settings})
-    if benchmark != 'ytvis':
+    if family != 'ytvis':
         return None
     return json.loads((out / mode / 'results.json').read_text())
 

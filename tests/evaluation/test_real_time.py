@@ -33,9 +33,9 @@ def net():
 @pytest.fixture(scope='module')
 def datasets(tmp_path_factory) -> dict[str, Dataset]:
     home = tmp_path_factory.mktemp('data')
-    for benchmark in NAMES:
-        write_dataset(benchmark, home / benchmark, 2, NUM_FRAMES, seed=29)
-    return {benchmark: open_dataset(name, home / benchmark) for benchmark, name in NAMES.items()}
+    for family in NAMES:
+        write_dataset(family, home / family, 2, NUM_FRAMES, seed=29)
+    return {family: open_dataset(name, home / family) for family, name in NAMES.items()}
 
 
 def first_video(dataset: Dataset) -> Dataset:
@@ -48,15 +48,15 @@ def clocked(dataset: Dataset, net, out: Path, asked: RealTime) -> dict[str, Any]
     return metrics
 
 
-@pytest.mark.parametrize('benchmark', list(NAMES))
-def test_without_latency_it_is_the_live_score(tmp_path, datasets, net, benchmark):
-    dataset = datasets[benchmark]
+@pytest.mark.parametrize('family', list(NAMES))
+def test_without_latency_it_is_the_live_score(tmp_path, datasets, net, family):
+    dataset = datasets[family]
     metrics = clocked(dataset, net, tmp_path / 'out', RealTime(latency_ms=0.0))
     live, real = metrics['live'], metrics['real_time']
     assert real['scores']['figures'] == live['figures']
     assert (real['frames'], real['processed'], real['dropped']) == (20, 20, 0)
     assert real['without_result'] == 0
-    name = MAIN[benchmark]
+    name = MAIN[family]
     assert real['sweep_figure'] == name
     assert [entry['latency_ms'] for entry in real['sweep']] == [0, 25, 50, 100, 200, 400]
     assert real['sweep'][0]['figure'] == live['figures'][name] > 0.5
@@ -66,7 +66,7 @@ def test_without_latency_it_is_the_live_score(tmp_path, datasets, net, benchmark
     again = score_files(
         dataset.family,
         dataset.truth,
-        results / 'results.json' if benchmark == 'ytvis' else results,
+        results / 'results.json' if family == 'ytvis' else results,
         dataset.truth_masks,
         dataset.split,
     )

@@ -51,9 +51,9 @@ def score_instances(folder, truth, results, **options):
 
 
 def test_figures_have_the_promised_names():
-    for benchmark, keys in ISSUE_KEYS.items():
-        tracking = TRACKING_KEYS.split() if benchmark != 'vspw' else []
-        assert set(FAMILIES[benchmark].figures) == {*keys.split(), *tracking}
+    for family, keys in ISSUE_KEYS.items():
+        tracking = TRACKING_KEYS.split() if family != 'vspw' else []
+        assert set(FAMILIES[family].figures) == {*keys.split(), *tracking}
 
 
 def test_perfect_instances(tmp_path):

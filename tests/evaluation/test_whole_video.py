@@ -31,7 +31,7 @@ from videomt_ros.evaluation.whole_video import (
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.model import Outputs, VidEoMT
 
-BENCHMARKS = ('ytvis', 'vipseg', 'vspw')
+FAMILY_NAMES = tuple(FAMILIES)
 ALL = np.ones(3, bool)
 
 
@@ -113,25 +113,25 @@ def new_results(dataset, video, folder):
     return FAMILIES[dataset.family].new_results(folder, video, dataset.categories)
 
 
-def predict(net, video, benchmark, folder, modes=('published',), **options):
+def predict(net, video, family, folder, modes=('published',), **options):
     """Run the predictor; the outcome, and the folder of each mode."""
-    dataset = made_dataset(benchmark, [video])
+    dataset = made_dataset(family, [video])
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
     results = {mode: new_results(dataset, video, folder / mode) for mode in modes}
-    predictor = Predictor(net, FAMILIES[benchmark], classes, **options)
+    predictor = Predictor(net, FAMILIES[family], classes, **options)
     done = predictor.predict(video, results, folder / 'scratch')
-    return done, {mode: read(benchmark, video, folder / mode, done, mode) for mode in modes}
+    return done, {mode: read(family, video, folder / mode, done, mode) for mode in modes}
 
 
-def read(benchmark, video, folder, done, mode):
+def read(family, video, folder, done, mode):
     """All that the results of a video say."""
     if mode in done.errors:
         return None
     names = [f'{name[-9:-4]}.png' for name in video.frame_names]
-    if benchmark == 'ytvis':
+    if family == 'ytvis':
         tracks = stored_tracks(folder, video.video_id, done.contents[mode])
         return [(track.category_id, track.score, list(track.masks)) for track in tracks]
-    if benchmark == 'vipseg':
+    if family == 'vipseg':
         images = [read_ids(folder / name, video.size) for name in names]
         return [
             {s['id']: (s['category_id'], image == s['id']) for s in segments}
@@ -200,12 +200,12 @@ def test_classes_of_pixels_are_those_of_a_plain_implementation(sure_net, tmp_pat
     assert len(np.unique(chosen)) > 1
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
-def test_a_second_pass_gives_what_the_file_would_have_given(sure_net, tmp_path, benchmark, caplog):
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_a_second_pass_gives_what_the_file_would_have_given(sure_net, tmp_path, family, caplog):
     video = MadeVideo(unwatched=(1,))
-    _, kept = predict(sure_net, video, benchmark, tmp_path / 'a')
+    _, kept = predict(sure_net, video, family, tmp_path / 'a')
     assert not caplog.records
-    _, again = predict(sure_net, video, benchmark, tmp_path / 'b', spool_limit=20_000)
+    _, again = predict(sure_net, video, family, tmp_path / 'b', spool_limit=20_000)
     assert 'a second time' in caplog.text
     assert same(kept, again)
 
@@ -312,19 +312,19 @@ def test_a_segment_stays_by_its_share_of_the_whole_video(tmp_path):
     assert second == [[1] * 8] * 2 + [[0] * 8] * 6
 
 
-@pytest.mark.parametrize('benchmark', BENCHMARKS)
+@pytest.mark.parametrize('family', FAMILY_NAMES)
 @pytest.mark.parametrize('pause_s', [0, 100])
-def test_both_modes_at_once_are_the_two_runs_apart(sure_net, tmp_path, benchmark, pause_s):
+def test_both_modes_at_once_are_the_two_runs_apart(sure_net, tmp_path, family, pause_s):
     """A long pause restarts the network of the stream, but not that of the published protocol."""
     stamps_ns = [t * STEP_NS + (t > 2) * pause_s * 10**9 for t in range(6)]
     video = MadeVideo(stamps_ns=stamps_ns)
     settings = {'score_threshold': 0.3, 'min_area': 1}
     _, both = predict(
-        sure_net, video, benchmark, tmp_path / 'both', ('published', 'live'), settings=settings
+        sure_net, video, family, tmp_path / 'both', ('published', 'live'), settings=settings
     )
     apart = {}
     for mode in ('published', 'live'):
-        _, one = predict(sure_net, video, benchmark, tmp_path / mode, (mode,), settings=settings)
+        _, one = predict(sure_net, video, family, tmp_path / mode, (mode,), settings=settings)
         apart |= one
     assert same(both, apart)
     assert both['live']
