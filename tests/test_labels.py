@@ -23,7 +23,7 @@ DIGESTS = {
     'vspw': 'a6ecfc2a0f7858e1',
     'vipseg': '0957f66b1c6aa433',
 }
-"""Of `id:name:isthing`, class by class."""
+"""Hashes of the lines `id:name:isthing` of all classes."""
 
 
 def test_these_benchmarks_are_shipped():

@@ -60,7 +60,7 @@ def make_logits(
 
 
 class ScriptedNet(nn.Module):
-    """Replays logits; which frame is next lies in the state, as it must."""
+    """Replays logits; the number of the next frame is in the state, as streams share a network."""
 
     def __init__(self, frames: Sequence[tuple[Tensor, Tensor]], task: str = 'instance') -> None:
         super().__init__()

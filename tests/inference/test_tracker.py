@@ -1,4 +1,4 @@
-"""The promise of tracker.py, on hand-made logits."""
+"""The guarantees of tracker.py, on hand-made logits."""
 
 from __future__ import annotations
 

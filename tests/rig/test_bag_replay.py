@@ -47,7 +47,7 @@ class Replay:
         return list(BagTopic(self.recorded, (TRACK_ARRAY,), '', 'tracks').messages())
 
     def counts(self) -> dict[str, int]:
-        """Of the last line that the command printed."""
+        """Read the counts in the last line that the command printed."""
         words = self.printed.splitlines()[-1].replace(';', ',').split(', ')
         names = ('sent', 'received', 'processed', 'dropped', 'rejected', 'failed')
         return {name: int(word.split()[0]) for name, word in zip(names, words, strict=False)}

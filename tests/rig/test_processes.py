@@ -1,4 +1,4 @@
-"""The demo's processes: they end with the one that started them, and it hears when one ends."""
+"""Processes of a run: they end with the one that started them, which notices when one ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_until_running(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def test_processes_end_with_the_pipeline(tmp_path):
+def test_processes_end_with_their_group(tmp_path):
     with pytest.raises(RuntimeError), ProcessGroup(tmp_path) as group:
         process = start(group, tmp_path)
         raise RuntimeError

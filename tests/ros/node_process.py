@@ -268,7 +268,7 @@ class Peer:
         return {name: int(self.health[name]) for name in names}
 
     def wait_for_rise(self, before: dict[str, int], total: int, **rises: int) -> dict[str, int]:
-        """Wait until so many images came in and were dealt with since; return what became of them.
+        """Wait until more images were received and finished; return what became of them.
 
         Args:
             before: counts to start from.

@@ -29,7 +29,7 @@ ALPHA = RNG.integers(0, 256, (6, 8, 1), np.uint8)
 
 
 def to_msg(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
-    """A message of these pixels, with so many bytes after each row."""
+    """Build a message of these pixels, with padding bytes after each row."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     rows = np.concatenate((rows, RNG.integers(0, 256, (height, padding), np.uint8)), axis=1)

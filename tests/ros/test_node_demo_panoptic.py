@@ -22,7 +22,7 @@ STUFF = ALL_NAMES[len(CLASS_NAMES) :]
 
 @pytest.fixture(scope='module')
 def seen(tmp_path_factory):
-    """Of each frame the true ids, and what the node published: tracks, ids and classes."""
+    """List for each frame the true ids and what the node published: tracks, ids and classes."""
     outputs = ('tracks', 'instances', 'semantic')
     with segmenter(tmp_path_factory.mktemp('demo'), 'demo_panoptic', *outputs) as peer:
         frames = []

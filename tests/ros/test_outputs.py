@@ -1,4 +1,4 @@
-"""What is published, and that nothing is computed which nobody wants."""
+"""What is published, and that no message is built without a subscriber."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class Tracker:
         return self._drawn
 
     def settle(self, sights: Mapping[Match, Sight]) -> tuple[Segment, ...]:
-        """Finish the frame: update the tracks, and give ids to those that are drawn first.
+        """Finish the frame: update the tracks, and give ids to those drawn for the first time.
 
         Args:
             sights: what the matches won in the image; those without pixels are left out. The
