@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,52 @@ from videomt_ros.structures import Segments
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
-class OutputTopics:
-    """Publishers of tracks, instances, semantic and overlay.
+@dataclass(frozen=True)
+class Result:
+    """What the messages of one image are built from."""
 
-    A message is built only if its output is switched on and has a subscriber.
+    image: NDArray[np.uint8]
+    """Image, RGB, (H, W, 3)."""
+    header: Header
+    """Header of the image, which every message gets."""
+    segments: Segments
+    """Segments of the image."""
+    model: str
+    """Name of the checkpoint."""
+
+
+def _build_tracks(result: Result) -> TrackArray:
+    return segments_to_msg(result.segments, result.header, result.model)
+
+
+def _build_instances(result: Result) -> Image:
+    return image_to_msg(result.segments.ids, 'mono16', result.header)
+
+
+def _build_semantic(result: Result) -> Image:
+    labels = result.segments.semantic()
+    encoding = 'mono8' if labels.dtype == np.uint8 else 'mono16'
+    return image_to_msg(labels, encoding, result.header)
+
+
+def _build_overlay(result: Result) -> Image:
+    return image_to_msg(draw(result.image, result.segments), 'rgb8', result.header)
+
+
+OUTPUTS: dict[str, tuple[type, Callable[[Result], Any]]] = {
+    'tracks': (TrackArray, _build_tracks),
+    'instances': (Image, _build_instances),
+    'semantic': (Image, _build_semantic),
+    'overlay': (Image, _build_overlay),
+}
+"""Type of each topic under `segmentation/`, and the function that builds its messages. The
+parameter `publish_` + name switches a topic on and off."""
+
+
+class OutputTopics:
+    """The publishers of one camera.
+
+    A message is built only if its topic is switched on and has a subscriber.
     """
 
     def __init__(self, node: LifecycleNode, model: str) -> None:
@@ -39,12 +83,7 @@ class OutputTopics:
         self._model = model
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(kind, f'segmentation/{name}', _QOS)
-            for name, kind in (
-                ('tracks', TrackArray),
-                ('instances', Image),
-                ('semantic', Image),
-                ('overlay', Image),
-            )
+            for name, (kind, _) in OUTPUTS.items()
         }
 
     def build(
@@ -54,36 +93,23 @@ class OutputTopics:
         segments: Segments,
         parameters: NodeParameters,
     ) -> list[tuple[LifecyclePublisher, Any]]:
-        """Build the message of each output that is switched on and has a subscriber.
+        """Build the message of each topic that is switched on and has a subscriber.
 
         Args:
             image: RGB, (H, W, 3) uint8.
             header: header of the image, which every message gets.
             segments: the result of the image.
-            parameters: the node's parameters, with the switches of the outputs.
+            parameters: the node's parameters, with the switches of the topics.
 
         Returns:
             Pairs of a publisher and its message.
         """
-        wanted = {
-            name: publisher
-            for name, publisher in self._publishers.items()
-            if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count()
-        }
-        messages: list[tuple[LifecyclePublisher, Any]] = []
-        if 'tracks' in wanted:
-            message = segments_to_msg(segments, header, self._model)
-            messages.append((wanted['tracks'], message))
-        if 'instances' in wanted:
-            message = image_to_msg(segments.ids, 'mono16', header)
-            messages.append((wanted['instances'], message))
-        if 'semantic' in wanted:
-            labels = segments.semantic()
-            encoding = 'mono8' if labels.dtype == np.uint8 else 'mono16'
-            messages.append((wanted['semantic'], image_to_msg(labels, encoding, header)))
-        if 'overlay' in wanted:
-            message = image_to_msg(draw(image, segments), 'rgb8', header)
-            messages.append((wanted['overlay'], message))
+        result = Result(image, header, segments, self._model)
+        messages = []
+        for name, publisher in self._publishers.items():
+            if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count():
+                _, build = OUTPUTS[name]
+                messages.append((publisher, build(result)))
         return messages
 
     def destroy(self) -> None:
