@@ -14,9 +14,9 @@ from tests.evaluation.made_videos import MadeVideo, made_dataset
 from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, ScriptedNet, make_logits
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
-from videomt_ros.evaluation.evaluator import MODES, evaluate
+from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import FAMILIES
-from videomt_ros.evaluation.run_folder import RunFolder
+from videomt_ros.evaluation.run_folder import MODES, RunFolder
 from videomt_ros.evaluation.sharding import Shard
 
 FAMILY_NAMES = tuple(FAMILIES)

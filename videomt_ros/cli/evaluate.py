@@ -99,7 +99,8 @@ def main(args: argparse.Namespace) -> int:
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
     from videomt_ros.datasets.benchmarks import open_dataset
-    from videomt_ros.evaluation.evaluator import MODES, evaluate
+    from videomt_ros.evaluation.evaluator import evaluate
+    from videomt_ros.evaluation.run_folder import MODES
     from videomt_ros.evaluation.sharding import joined_group, own_device
     from videomt_ros.model import load_model
     from videomt_ros.model.device import choose_device, choose_precision

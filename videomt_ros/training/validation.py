@@ -25,9 +25,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.evaluation.evaluator import MODES, evaluate
+from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.figures import as_text
+from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VidEoMT, save_model
 from videomt_ros.model.device import choose_precision
