@@ -123,6 +123,19 @@ def test_one_mode_may_fail_alone(tiny_net, tmp_path):
     assert json.loads((tmp_path / 'live/results.json').read_text()) == []
 
 
+def test_reading_ends_once_all_modes_have_failed(tiny_net, tmp_path, steps):
+    with torch.no_grad():
+        tiny_net.class_head.bias[0] = torch.nan
+    metrics = evaluate(made_dataset('ytvis', videos(1)), tiny_net, tmp_path, modes=('published',))
+    assert len(metrics['failures']) == len(steps) == 1
+
+
+def test_a_video_without_images_fails_in_both_modes(tiny_net, tmp_path):
+    metrics = evaluate(made_dataset('vspw', [MadeVideo(num_frames=0)]), tiny_net, tmp_path)
+    assert [failure['mode'] for failure in metrics['failures']] == list(MODES)
+    assert all('none of its images came' in each['error'] for each in metrics['failures'])
+
+
 def test_a_failure_is_tried_again_and_what_is_finished_is_not(tiny_net, tmp_path, steps):
     broken = videos()
     broken[1].fails_at = 3
