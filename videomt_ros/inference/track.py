@@ -175,7 +175,7 @@ class Track:
             return None
         return other
 
-    def goes_on_in(
+    def may_continue_as(
         self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
     ) -> bool:
         """Whether a detection in the track's slot can show the track's object.

@@ -197,26 +197,29 @@ class Tracker:
             expected[m] = track.motion.expected_mask(self._life.stamp_ns)
         ious = association.ious(expected, detections.masks)  # M, N
         own = self._own_tracks(detections, ious)
-        stay = self._without_duplicates(detections, own, ious)
+        kept = self._without_duplicates(detections, own, ious)
 
-        pairs = [(own[n], n) for n in stay if n in own]
+        # Tracks whose slot still shows their object keep it.
+        pairs = [(own[n], n) for n in kept if n in own]
         taken = {m for m, _ in pairs}
-        rest = [n for n in stay if n not in own]
-        left = [m for m in range(len(tracks)) if m not in taken]
-        costs = np.full((len(left), len(rest)), np.inf)
-        for row, m in enumerate(left):
-            costs[row] = tracks[m].costs(detections, ious[m], self._life.stamp_ns)[rest]
+        # The other detections go to the other tracks, at the least total cost.
+        others = [n for n in kept if n not in own]
+        free = [m for m in range(len(tracks)) if m not in taken]
+        costs = np.full((len(free), len(others)), np.inf)
+        for row, m in enumerate(free):
+            costs[row] = tracks[m].costs(detections, ious[m], self._life.stamp_ns)[others]
             if not self._identity(tracks[m]).confirmed:
-                costs[row] += 0.5  # what two tracks can explain goes to the confirmed one
+                costs[row] += 0.5  # a detection that fits two tracks goes to the confirmed one
         found = association.assign(costs)
-        pairs += [(left[row], rest[column]) for row, column in found]
+        pairs += [(free[row], others[column]) for row, column in found]
         matched = [(tracks[m], n) for m, n in pairs]
         for track, n in matched:
-            self._free(int(detections.queries[n]), keep=track)
+            self._take_slot(int(detections.queries[n]), keep=track)
             track.query = int(detections.queries[n])
         matched = [(self._observe(t, detections, n), n) for t, n in matched]
+        # Detections that no track explains are new objects.
         explained = {column for _, column in found}
-        for column, n in enumerate(rest):
+        for column, n in enumerate(others):
             if column not in explained:
                 matched.append((self._begin_track(detections, n), n))
         self._limit()
@@ -231,7 +234,7 @@ class Tracker:
             m = holders.get(int(query))
             if m is None:
                 continue
-            if self.tracks[m].goes_on_in(detections, n, ious[m], self._life.stamp_ns):
+            if self.tracks[m].may_continue_as(detections, n, ious[m], self._life.stamp_ns):
                 own[n] = m
         return own
 
@@ -281,12 +284,12 @@ class Tracker:
 
     def _begin_track(self, detections: Detections, n: int) -> Track:
         """Begin a track that takes the detection's slot."""
-        self._free(int(detections.queries[n]), keep=None)
+        self._take_slot(int(detections.queries[n]), keep=None)
         track = Track.begin(detections, n, self._life.frame, self._life.stamp_ns)
         self.tracks.append(track)
         return track
 
-    def _free(self, query: int, keep: Track | None) -> None:
+    def _take_slot(self, query: int, keep: Track | None) -> None:
         """Take a slot from the track that holds it, unless that is `keep`."""
         for track in self.tracks:
             if track.query == query and track is not keep:
