@@ -14,7 +14,7 @@ STEP_NS = 100_000_000
 
 
 def noise_image(seed: int, t: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A crop that moves over an image of noise in blocks."""
+    """Crop an image of noise in blocks; the crop moves with t."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
     scene = blocks.repeat(6, 0).repeat(6, 1)
@@ -60,6 +60,6 @@ class MadeVideo:
 def made_dataset(
     family: str, videos: Sequence[MadeVideo], names: Sequence[str] = ('circle', 'square', 'sky')
 ) -> Dataset:
-    """A data set without truth, whose categories are the classes of the tiny network."""
+    """Build a data set without truth, whose categories are the classes of the tiny network."""
     categories = tuple(Category(10 + k, name, name != 'sky') for k, name in enumerate(names))
     return Dataset('made', family, categories, tuple(videos))

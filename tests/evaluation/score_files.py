@@ -1,4 +1,4 @@
-"""Small truth and result files of each family, which tests of scoring write and then spoil."""
+"""Small truth and result files of each family, which tests write and then break."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_FRAMES = 9
 
 
 def disc(x: int, radius: int = 4) -> np.ndarray:
-    """A mask of SIZE with a disc around column x."""
+    """Draw a mask of SIZE with a disc around column x."""
     rows, columns = np.indices(SIZE)
     return (rows - 10) ** 2 + (columns - x) ** 2 <= radius**2
 
@@ -38,7 +38,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def instances(video_ids: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
-    """A YouTube-VIS truth: in each video two objects, of classes 1 and 2, side by side."""
+    """Build a YouTube-VIS truth: in each video two objects, of classes 1 and 2, side by side."""
     videos, annotations = [], []
     for video_id in video_ids:
         names = [f'v{video_id}/{t:05d}.jpg' for t in range(NUM_FRAMES)]
@@ -72,7 +72,7 @@ def instances(video_ids: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
 
 
 def predictions(truth: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results that are the truth."""
+    """Build results that are equal to the truth."""
     return [
         {
             'video_id': annotation['video_id'],
@@ -93,7 +93,7 @@ WALL, LEFT, RIGHT = 11, 12, 13
 
 
 def panoptic_ids(t: int) -> np.ndarray:
-    """(H, W) ids of frame t."""
+    """Draw the ids (H, W) of frame t."""
     ids = np.full(SIZE, WALL, np.uint32)
     ids[disc(6 + t % 3)] = LEFT
     ids[disc(20 + t % 3)] = RIGHT
@@ -106,7 +106,7 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
 
 
 def panoptic_frame(ids: np.ndarray) -> list[dict[str, Any]]:
-    """The `segments_info` of a frame."""
+    """Build the `segments_info` of a frame."""
     return [
         {
             'id': number,

@@ -1,4 +1,4 @@
-"""evaluate(): what is kept, what is counted, and what a second run may do."""
+"""Tests of evaluate(): what is kept, what is counted, and what a second run may do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def videos(count=3, **changes):
 
 
 def result_files(out):
-    """Content of all result files by path; what the times were is left out."""
+    """Read all result files by path; files with times are left out."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for mode in MODES
@@ -113,7 +113,7 @@ def test_a_video_that_fails_is_named_and_the_others_stay(tiny_net, tmp_path, fam
 
 
 def test_one_mode_may_fail_alone(tiny_net, tmp_path):
-    """Class logits without numbers end the published result; the stream passes over them."""
+    """Class logits that are NaN fail the published mode; the stream ignores them."""
     with torch.no_grad():
         tiny_net.class_head.bias[0] = torch.nan
     metrics = evaluate(made_dataset('ytvis', videos(1)), tiny_net, tmp_path)
@@ -254,7 +254,7 @@ def test_wrong_settings_end_before_any_work(tiny_net, tmp_path, family, settings
 
 
 def test_a_share_that_is_not_there_is_named(tiny_net, tmp_path):
-    """The other process wrote to a folder of its own machine."""
+    """A process that wrote to a folder of another machine leaves results missing."""
     dataset = made_dataset('ytvis', videos())
 
     class Alone(Shard):
@@ -287,7 +287,7 @@ def test_stages_are_timed(tiny_net, tmp_path):
 
 
 def scripted(script, family, out, names=SCRIPT_NAMES, mode='live', **settings):
-    """Results of a script of objects; those of instances are returned."""
+    """Write the results of a script of objects; those of instances are returned."""
     net = ScriptedNet([make_logits(objects) for objects in script])
     video = MadeVideo(
         num_frames=len(script),
@@ -328,7 +328,7 @@ def test_the_score_of_a_live_track_is_the_mean_of_what_was_published(tmp_path):
     [((0, 0, 1), 10), ((0, 1, 1), 11), ((0, 1), 11), ((1, 0, 0, 1), 11)],
 )
 def test_the_category_of_a_live_track_is_that_of_most_frames(classes, category_id):
-    """The latest one at a tie."""
+    """At a tie the latest category wins."""
     from videomt_ros.datasets.categories import ClassMap
     from videomt_ros.evaluation.families.instances import LiveInstances
     from videomt_ros.structures import Segment, Segments, TrackState
@@ -378,7 +378,7 @@ def test_live_ids_and_categories_are_those_that_were_published(tmp_path):
 
 
 def test_published_stuff_of_one_class_is_one_segment(tmp_path):
-    """And two objects of one class are two."""
+    """Two objects of one class are two segments."""
     script = [[
         Obj(0, SKY, 0, 0), Obj(1, CAT, 20, 0), Obj(2, SKY, 0, 30), Obj(3, CAT, 20, 30)
     ]]  # fmt: skip
@@ -394,7 +394,7 @@ def test_published_stuff_of_one_class_is_one_segment(tmp_path):
 
 
 def test_pixels_without_a_class_take_that_of_their_neighbours(tmp_path):
-    """VSPW has no value for them; `dog` is not in this data set, and lies within `sky`."""
+    """VSPW has no value for them; `dog` is no category of this data set, and lies in `sky`."""
     script = [[Obj(0, SKY, 0, 0, 40, 48), Obj(1, DOG, 10, 10, 4, 4, logit=30.0)]]
     scripted(script, 'vspw', tmp_path, ('cat', 'x', 'sky'))
     mask = read_mask(tmp_path / 'live/video_1/00000.png', IMAGE.shape[:2])

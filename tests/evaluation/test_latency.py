@@ -1,4 +1,4 @@
-"""Times are worked out by hand, and then by a clock that ticks through every nanosecond."""
+"""Schedules are worked out by hand, and then by a clock that ticks every nanosecond."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_only_what_is_taken_is_processed():
 
 
 def by_ticks(times, durations):
-    """Walk through time, one nanosecond at a time: arrivals, what is done, what is taken."""
+    """Simulate every nanosecond: arrivals, results that are ready, images that are taken."""
     slot, working, until, newest = None, None, 0, None
     taken, seen, dropped = [], {}, 0
     for now in range(max(times) + 1):

@@ -1,4 +1,4 @@
-"""The score on the clock: the demo model on a drawn scene, at latencies that are given."""
+"""The score in real time: the demo model on a drawn scene, at given latencies."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_without_latency_it_is_the_live_score(tmp_path, datasets, net, family):
 
 
 def test_each_frame_has_the_newest_result_of_a_stream_on_the_frames_taken(tmp_path, datasets, net):
-    """10 Hz and 150 ms, by hand: taken at 0, 150, 300, ... and ready 150 ms later."""
+    """At 10 Hz and 150 ms, frames are taken at 0, 150, 300, ... and ready 150 ms later."""
     dataset = first_video(datasets['ytvis'])
     metrics = clocked(dataset, net, tmp_path / 'out', RealTime(latency_ms=150.0, sweep_ms=()))
     # 0 at 0; 1 waits and is taken at 150; 2 waits, 3 replaces it at 300 and is taken; and so on.

@@ -36,7 +36,7 @@ def stamp(number: float) -> int:
 
 
 def square(column: int = 3) -> np.ndarray:
-    """(H, W) mask of 25 pixels."""
+    """Draw a mask (H, W) of 25 pixels."""
     mask = np.zeros(SIZE, bool)
     mask[5:10, column : column + 5] = True
     return mask
@@ -155,7 +155,7 @@ def test_a_lost_track_has_no_mask(tmp_path, truth):
 
 
 def test_each_frame_gets_its_own_message(tmp_path, truth):
-    """Whatever their order; that of an image that is not annotated is left out."""
+    """Results may come in any order; that of an image that is not annotated is left out."""
     times = (3, -1, 0, 2)
     messages = [message(stamp(t), track(10 + t, square())) for t in times]
     recorded = RecordedTracks(record(tmp_path / 'bag', messages), '', truth)
@@ -168,7 +168,7 @@ def test_each_frame_gets_its_own_message(tmp_path, truth):
 
 
 def test_the_result_of_an_image_between_is_not_that_of_a_dropped_one(tmp_path, truth):
-    """A camera three times as fast as the truth; the node has dropped annotated frame 2."""
+    """The camera is three times as fast as the truth; the node has dropped annotated frame 2."""
     times = [t / 3 for t in range(11) if t != 6]
     messages = [message(stamp(t), track(4, square())) for t in times]
     metrics = scored(tmp_path, messages, truth)
@@ -176,7 +176,7 @@ def test_the_result_of_an_image_between_is_not_that_of_a_dropped_one(tmp_path, t
 
 
 def test_labels_far_apart_do_not_take_the_result_of_a_neighbour(tmp_path):
-    """Every fifth image is labelled, and these are what the node has dropped."""
+    """Every fifth image is labelled, and the node has dropped exactly these."""
     truth = write_truth(tmp_path / 'truth.json', [stamp(t) for t in (1, 6, 11, 16)])
     messages = [message(stamp(t), track(4, square())) for t in range(20) if t % 5 != 1]
     metrics = scored(tmp_path, messages, truth)
@@ -184,7 +184,7 @@ def test_labels_far_apart_do_not_take_the_result_of_a_neighbour(tmp_path):
 
 
 def test_images_tell_which_result_is_that_of_a_label(tmp_path):
-    """Labels 30 ms late, every second image; the node has dropped image 2, 30 ms before one."""
+    """Labels are 30 ms late, for every second image; the node has dropped image 2."""
     bag = write_bag(tmp_path / 'images', {'/image': [image_message(t) for t in range(8)]})
     first_ns = START_NS - 7_000_000  # of the stamps that these images have
     labelled = [first_ns + t * PERIOD_NS + 30_000_000 for t in (0, 2, 4, 6)]

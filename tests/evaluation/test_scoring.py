@@ -1,4 +1,4 @@
-"""Scores of whole files: perfect ones, and such with one fault whose effect is known."""
+"""Scores of whole files: perfect ones, and ones with a single fault whose effect is known."""
 
 from __future__ import annotations
 

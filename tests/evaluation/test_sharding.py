@@ -1,4 +1,4 @@
-"""What a process of several makes of its environment; the processes themselves: test_evaluate."""
+"""Tests of how a process reads its environment; tests/cli/test_evaluate.py runs several."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def sure_net(tiny_net):
 
 
 def plain_outputs(net, video):
-    """Logits of all frames at once: (T, Q, K + 1) and (Q, T, h, w)."""
+    """Run the network on all frames; returns their logits: (T, Q, K + 1) and (Q, T, h, w)."""
     prepare = Preprocessor(net.config, torch.device('cpu'), torch.float32)
     state, classes, masks, annotated = net.initial_state(1), [], [], []
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def plain_outputs(net, video):
 
 
 def plain_resize(masks, geometry, middle):
-    """(N, T, h, w) -> (N, T, H, W), with a function between the two resizes."""
+    """Resize (N, T, h, w) to (N, T, H, W), with a function between the two resizes."""
     height, width = geometry.resized_size
     masks = F.interpolate(masks, geometry.padded_size, mode='bilinear', align_corners=False)
     masks = middle(masks[:, :, :height, :width])
@@ -67,7 +67,7 @@ def plain_resize(masks, geometry, middle):
 
 
 def plain_instances(net, video, count=10):
-    """[(class, score, masks (T, H, W))] by falling score."""
+    """Compute [(class, score, masks (T, H, W))] by falling score."""
     class_logits, mask_logits, geometry = plain_outputs(net, video)
     probs = class_logits.double().mean(0).softmax(-1)[:, :-1]
     scores, places = probs.flatten().topk(count)
@@ -80,7 +80,7 @@ def plain_instances(net, video, count=10):
 
 
 def plain_panoptic(net, video):
-    """Per frame {query or (class,) of stuff: mask (H, W)}, and the class of each."""
+    """Compute {query or (class,) of stuff: class and mask (H, W)} for each frame."""
     class_logits, mask_logits, geometry = plain_outputs(net, video)
     scores, classes = class_logits.double().mean(0).softmax(-1).max(-1)
     keep = [q for q in range(len(scores)) if classes[q] < 3 and scores[q] > 0.8]
@@ -102,7 +102,7 @@ def plain_panoptic(net, video):
 
 
 def plain_semantic(net, video):
-    """Sums per class, (K, T, H, W)."""
+    """Compute the sums per class, (K, T, H, W)."""
     class_logits, mask_logits, geometry = plain_outputs(net, video)
     probs = class_logits.double().mean(0).softmax(-1)[:, :-1].float()
     masks = plain_resize(mask_logits, geometry, torch.sigmoid)
@@ -114,7 +114,7 @@ def new_results(dataset, video, folder):
 
 
 def predict(net, video, family, folder, modes=('published',), **options):
-    """Run the predictor; the outcome, and the folder of each mode."""
+    """Run the predictor; returns its outcome, and what the results of each mode say."""
     dataset = made_dataset(family, [video])
     classes = map_classes(net.config.class_names, dataset.categories, dataset.name)
     results = {mode: new_results(dataset, video, folder / mode) for mode in modes}
@@ -124,7 +124,7 @@ def predict(net, video, family, folder, modes=('published',), **options):
 
 
 def read(family, video, folder, done, mode):
-    """All that the results of a video say."""
+    """Read everything that the results of a video say."""
     if mode in done.errors:
         return None
     names = [f'{name[-9:-4]}.png' for name in video.frame_names]
@@ -261,7 +261,7 @@ def test_logits_that_are_no_numbers_end_the_video(tmp_path, tiny_config):
 
 
 def logits_of(*rows):
-    """Class logits whose softmax are these rows."""
+    """Build class logits whose softmax has these rows."""
     return torch.tensor(rows, dtype=torch.float64).log()
 
 

@@ -1,4 +1,4 @@
-"""The table of families: a further one needs no change outside it."""
+"""Tests of the table of families: a further family needs no change outside it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class BoxLabels:
 
 @pytest.fixture
 def boxes(monkeypatch):
-    """The line in the table."""
+    """Adds the made-up family to the table."""
     monkeypatch.setitem(FAMILIES, 'boxes', Boxes())
 
 
@@ -164,7 +164,7 @@ def test_nothing_outside_the_tables_tells_families_apart():
 
 
 def switches(tree, may_have_a_table):
-    """Lines that compare the name of a family, or look something up by it."""
+    """Yield the lines that compare the name of a family, or look something up by it."""
     for node in ast.walk(tree):
         match node:
             case ast.Compare(left, _, others):

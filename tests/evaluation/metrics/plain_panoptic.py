@@ -26,7 +26,7 @@ def mean(values):
 
 
 def plain_vpq(videos, is_thing):
-    """Figures as VpqScores.figures() names them."""
+    """Compute the figures under the names of VpqScores.figures()."""
     figures = {}
     by_k = {}
     for k in (1, 2, 4, 6, 8):
@@ -176,7 +176,7 @@ def plain_semantic(videos, num_classes):
 
 
 def window_shares(video, n):
-    """VC of the windows of n frames, but the last, that have a pixel whose truth stays."""
+    """Compute VC of the windows of n frames, except the last and those without a steady truth."""
     for start in range(len(video) - n):
         window = video[start : start + n]
         height, width = window[0][0].shape
@@ -191,7 +191,7 @@ def window_shares(video, n):
 
 
 def random_panoptic_videos(seed):
-    """1..3 videos of 1..10 frames, and the classes.
+    """Draw 1..3 videos of 1..10 frames, and the classes.
 
     Predictions are noisy copies of the truth, so that IoUs lie around 1/2. With void on both
     sides, unlisted true ids, crowds, ids that change their class, and ids only predicted.
@@ -253,7 +253,7 @@ def random_panoptic_videos(seed):
 
 
 def random_semantic_videos(seed):
-    """1..3 videos of 1..20 small frames that change slowly, and the number of classes."""
+    """Draw 1..3 videos of 1..20 small frames that change slowly, and the number of classes."""
     rng = np.random.default_rng(seed)
     num_classes = int(rng.integers(1, 6))
     values = np.concatenate([np.arange(num_classes + 1), [num_classes + 1, 254, 255]])

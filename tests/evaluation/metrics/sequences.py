@@ -13,7 +13,7 @@ from videomt_ros.evaluation.metrics.overlap import FrameOverlap, TrackSequence
 def frame(
     truth: Sequence[int], tracks: Sequence[int], iou: Mapping[tuple[int, int], float]
 ) -> FrameOverlap:
-    """A frame of these ids; pairs that are not named do not overlap."""
+    """Build a frame of these ids; pairs that are not named do not overlap."""
     table = [[float(iou.get((one, other), 0)) for other in tracks] for one in truth]
     return FrameOverlap(
         np.array(truth, np.int64),
@@ -29,7 +29,7 @@ def sequence(*frames: FrameOverlap, video_id: int | str = 'v1') -> TrackSequence
 def random_sequences(
     seed: int, count: int, most: int = 5, ties: bool = True
 ) -> Iterator[TrackSequence]:
-    """Sequences of up to 12 frames and up to `most` objects and tracks, some of them empty.
+    """Draw sequences of up to 12 frames and up to `most` objects and tracks, some of them empty.
 
     Args:
         seed: decides all.
@@ -58,7 +58,7 @@ def random_sequences(
 
 
 def matchings(num_truth: int, num_tracks: int) -> Iterator[list[tuple[int, int]]]:
-    """Every way to pair rows and columns one to one, each as large as it can be."""
+    """Yield all ways to pair rows and columns one to one, with as many pairs as possible."""
     if num_truth <= num_tracks:
         for columns in itertools.permutations(range(num_tracks), num_truth):
             yield list(enumerate(columns))
@@ -68,7 +68,7 @@ def matchings(num_truth: int, num_tracks: int) -> Iterator[list[tuple[int, int]]
 
 
 def trackeval_data(one: TrackSequence) -> dict:
-    """A sequence as TrackEval's metrics take it."""
+    """Convert a sequence to the form that TrackEval's metrics take."""
     rows, columns = (
         [np.searchsorted(ids, getattr(f, name)) for f in one.frames]
         for ids, name in ((one.truth_ids, 'truth_ids'), (one.track_ids, 'track_ids'))

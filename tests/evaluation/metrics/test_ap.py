@@ -18,7 +18,7 @@ HALF_FOUND = Fraction(51, 101)
 
 
 def run(start, stop):
-    """Mask of the pixels start..stop-1, or None."""
+    """Encode a mask of the pixels start..stop-1, or return None."""
     if start == stop:
         return None
     counts = [start, stop - start, SIDE**2 - stop]
@@ -26,12 +26,12 @@ def run(start, stop):
 
 
 def thing(*spans, video=1, category=1, **fields):
-    """A true object or a result: one span of pixels per frame."""
+    """Build a true object or a result from one span of pixels per frame."""
     return MaskTrack(video, category, [span and run(*span) for span in spans], **fields)
 
 
 def score(truth, results, categories=(1,)):
-    """Figures of one video; the results' scores fall in the order they are given."""
+    """Compute the figures of one video; scores of the results fall in their order."""
     ap = VideoAP(categories)
     ap.add_video(1, truth, ranked(results))
     return ap.result().figures()
@@ -45,7 +45,7 @@ def ranked(results):
 
 
 def near(value):
-    """A figure that stands for a fraction."""
+    """Expect a figure that is this fraction."""
     return pytest.approx(float(value), abs=1e-12)
 
 
@@ -286,7 +286,7 @@ def test_results_are_sorted_by_score():
     ('first', 'second'), [(9, 10), ('10', '9'), ('a', 'b'), (9, '10'), (10, '9')]
 )
 def test_equal_scores_of_two_videos_are_sorted_by_id(first, second):
-    """Numbers as numbers, names as names, and numbers before names."""
+    """Ids of videos are ordered: numbers as numbers, then names."""
     for right, wrong, expected in ((first, second, 1), (second, first, Fraction(1, 2))):
         for order in ((right, wrong), (wrong, right)):
             ap = VideoAP([1])
@@ -359,7 +359,7 @@ def test_wrong_use_is_an_error():
 
 
 def random_video(rng, video_id):
-    """Few pixels, so that IoUs and scores tie often; sizes of all ranges by the scale."""
+    """Draw tracks with few pixels, so that IoU and scores tie often, in all sizes."""
     shape = tuple(rng.integers(1, (4, 10, 10)))
     scale = int(rng.choice([1, 60]))
 

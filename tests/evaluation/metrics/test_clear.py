@@ -15,7 +15,7 @@ from videomt_ros.evaluation.metrics.clear import ClearScores, Switch, clear
 
 
 def follow(tracks):
-    """Scores of object 1, which each frame finds under the track named, 0 not at all."""
+    """Score object 1, whose track in each frame is given; 0 stands for none."""
     frames = [
         # Object 2 is found throughout, so that no frame is without a pair.
         frame([1, 2], [number or 9, 5], {(1, number or 9): float(number > 0), (2, 5): 1})
@@ -93,7 +93,7 @@ def test_the_counts_of_sequences_are_pooled_and_their_ids_kept_apart():
 
 
 def plain_clear(one):
-    """TP, FN, FP, IDSW, Frag, MT, ML of a sequence: every matching tried, dictionaries alone."""
+    """Compute TP, FN, FP, IDSW, Frag, MT, ML plainly, by trying all matchings."""
     tp = fn = fp = switches = 0
     last, before, runs, seen, found = {}, {}, {}, {}, {}
     for f in one.frames:

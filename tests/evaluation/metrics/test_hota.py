@@ -99,7 +99,7 @@ def test_ids_of_different_sequences_are_different_objects():
 
 
 def plain_hota(one):
-    """HOTA of a sequence by its definition: exact fractions, every matching tried."""
+    """Compute HOTA by its definition, with exact fractions, by trying all matchings."""
     frames = [
         (f.truth_ids.tolist(), f.track_ids.tolist(), [[Fraction(v) for v in row] for row in f.iou])
         for f in one.frames

@@ -68,7 +68,7 @@ def test_the_counts_of_sequences_are_pooled():
 
 
 def plain_idf1(one):
-    """IDF1 of a sequence by its definition: every assignment of whole tracks tried."""
+    """Compute IDF1 by its definition, by trying all assignments of whole tracks."""
     truth, tracks = one.truth_ids.tolist(), one.track_ids.tolist()
     num_truth = sum(len(f.truth_ids) for f in one.frames)
     num_tracks = sum(len(f.track_ids) for f in one.frames)

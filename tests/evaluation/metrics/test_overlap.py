@@ -17,7 +17,7 @@ def rle(mask):
 
 
 def track(number, category, *rows, is_crowd=False):
-    """A track of one-row images: 'x' is its pixels, '' absent."""
+    """Build a track of one-row images, whose pixels are 'x'; it is absent in an empty one."""
     masks = [rle([[letter == 'x' for letter in row]]) if row else None for row in rows]
     return MaskTrack('v1', category, masks, is_crowd=is_crowd, track_id=number)
 
@@ -117,7 +117,7 @@ def test_random_masks_overlap_as_their_pixels():
 
 
 def images(*frames):
-    """Overlaps of frames, each given as true row, true segments, predicted row and segments."""
+    """Compute the overlaps of frames, each given as true and predicted rows and segments."""
     overlaps = ImageOverlaps(IS_THING)
     for true_row, true_segments, pred_row, pred_segments in frames:
         overlaps.update(row(true_row), true_segments, row(pred_row), pred_segments)

@@ -17,7 +17,7 @@ CLASSES = {1: STUFF, 2: THING, 3: THING, 4: OTHER_THING, 5: OTHER_STUFF}
 
 
 def image(text: str) -> np.ndarray:
-    """An image of one row: a digit is an id, 0 void."""
+    """Build an image of one row, in which a digit is an id and 0 is void."""
     return np.array([[int(digit) for digit in text]], np.uint32)
 
 

@@ -14,7 +14,7 @@ from videomt_ros.speed.plain_scoring import plain_iou
 
 
 def rle(*rows):
-    """Code of a mask drawn with characters, 'o' for its pixels."""
+    """Encode a mask that is drawn with characters; 'o' is a pixel of it."""
     return coco_mask.encode(np.asfortranarray([[c == 'o' for c in row] for row in rows], np.uint8))
 
 
@@ -141,7 +141,7 @@ def test_areas_of_billions_of_pixels_are_exact():
 
 
 def random_masks(rng, shape):
-    """Noise, blocks, all or nothing."""
+    """Draw a mask that is noise, a block, full or empty."""
     for _ in range(shape[0]):
         kind = rng.integers(5)
         mask = np.zeros(shape[1:], bool)

@@ -16,12 +16,12 @@ THING, OTHER_THING, STUFF, OTHER_STUFF = IS_THING
 
 
 def image(text: str) -> np.ndarray:
-    """An image of one row: a digit is an id, 0 void."""
+    """Build an image of one row, in which a digit is an id and 0 is void."""
     return np.array([[int(digit) for digit in text]], np.uint32)
 
 
 def segments(text: str, categories: dict[int, int], crowds: tuple[int, ...] = ()) -> list[dict]:
-    """Those in a text, in the order of `categories`."""
+    """List the segments that occur in a text, in the order of `categories`."""
     return [
         {
             'id': number,
@@ -35,7 +35,7 @@ def segments(text: str, categories: dict[int, int], crowds: tuple[int, ...] = ()
 
 
 def frame(true: str, pred: str, true_categories=None, pred_categories=None, crowds=()):
-    """One frame; every id is of class THING where nothing else is said."""
+    """Build a frame; ids are of class THING unless `categories` says otherwise."""
     true_categories = true_categories or dict.fromkeys(range(1, 10), THING)
     pred_categories = pred_categories or dict.fromkeys(range(1, 10), THING)
     return (

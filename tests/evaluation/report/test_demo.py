@@ -44,7 +44,7 @@ def as_track(track_id: int, class_id: int, area: int) -> dict[str, Any]:
 
 
 def record(tmp_path, scene: Scene, numbers: list[int], **renamed: str) -> Recording:
-    """The truth as tracks 11, 12, ..., with latencies of 10, 20, ... ms."""
+    """Write the truth as tracks 11, 12, ..., with latencies of 10, 20, ... ms."""
     writer = RecordingWriter(tmp_path / 'recording', 10)
     for place, number in enumerate(numbers):
         image, ids = scene.frame(number)
@@ -70,7 +70,7 @@ def sent_by_stamp() -> dict[int, int]:
 
 
 def figures_of(table: str) -> dict[str, str]:
-    """The table's figures by name."""
+    """Parse the figures of the table by name."""
     return {line[2:16].strip(): line[16:24].strip() for line in table.splitlines()}
 
 
@@ -113,7 +113,7 @@ def test_things_and_stuff_are_scored_apart(tmp_path):
 
 
 def row(text: str) -> np.ndarray:
-    """An image of one row: a digit is an id, 0 nothing."""
+    """Build an image of one row, in which a digit is an id and 0 is nothing."""
     return np.array([[int(digit) for digit in text]], np.uint16)
 
 
@@ -165,7 +165,7 @@ def test_a_change_of_the_track_is_a_switch_whatever_its_class(tmp_path, scene):
 
 
 def test_stuff_that_is_painted_where_there_is_none_is_no_object(tmp_path, scene):
-    """A model of things and stuff before scenes without stuff."""
+    """A model of things and stuff can run on scenes without stuff."""
     writer = RecordingWriter(tmp_path / 'recording', 10)
     true_ids = scene.frame(0)[1]
     writer.add_tracks(
