@@ -59,6 +59,15 @@ def emit(event: str, **values: Any) -> None:
     print(json.dumps({'event': event, **values}), flush=True)
 
 
+def _parse_event(line: str) -> dict[str, Any] | None:
+    """Read a line that `emit` printed; None if it is another one."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and 'event' in event else None
+
+
 class ProcessError(ValueError):
     """A process of a run ended too early; the message holds the last errors that it logged."""
 
@@ -266,10 +275,9 @@ class ProcessGroup:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                with contextlib.suppress(json.JSONDecodeError):
-                    event = json.loads(line)
-                    if isinstance(event, dict) and 'event' in event:
-                        self._events.put((name, event))
+                event = _parse_event(line)
+                if event is not None:
+                    self._events.put((name, event))
 
 
 def _prepare_child() -> None:
