@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import array
 import os
-import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +34,7 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
 from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
 from videomt_ros.msg import TrackArray
+from videomt_ros.rig.processes import domain_of, hold_free_domain
 
 PATIENCE_S = 90.0
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -47,12 +48,13 @@ TRANSITIONS = {
 }
 
 
-_domains = random.sample(range(1, 102), 101)
+_domain_locks: list[socket.socket] = []
 
 
 def new_domain() -> int:
-    """A ROS_DOMAIN_ID no test of this run has had: what an ended node left behind is not heard."""
-    return _domains.pop()
+    """Get a ROS_DOMAIN_ID that no other test has: what an ended node left behind is not heard."""
+    _domain_locks.append(hold_free_domain())
+    return domain_of(_domain_locks[-1])
 
 
 def save_random_model(path: Path, **fields: Any) -> Path:
@@ -109,7 +111,7 @@ class NodeProcess:
                 [sys.executable, '-m', 'videomt_ros.ros.node', '--ros-args', *words],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'OMP_NUM_THREADS': '2'},
+                env={**os.environ, 'ROS_DOMAIN_ID': str(domain)},
             )
 
         _running.append(self)

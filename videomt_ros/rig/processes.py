@@ -41,6 +41,9 @@ _ROBOT_VARIABLES = (
 )
 """Variables that a robot's shell may set so that its nodes find each other. With them, the nodes
 of a run might not find each other, or find those of the robot."""
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7410, 250
+"""The port of the first participant of domain 0, and the step from a domain to the next
+(DDSI-RTPS, 9.6.1.1)."""
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _LOG_PREFIX = re.compile(r'^\[(?P<level>[A-Z]+)\] \[[\d.]+\] \[[^\]]*\]: ')
@@ -91,7 +94,8 @@ class ProcessGroup:
         for module in ('rclpy', 'videomt_ros.msg'):
             if find_spec(module) is None:
                 raise ModuleNotFoundError(f'A run of the node needs {module}.', name=module)
-        self.domain_id = _free_domain()
+        self._domain_lock = hold_free_domain()
+        self.domain_id = domain_of(self._domain_lock)
         self.namespace = f'/demo_{os.getpid()}'
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[str]] = {}
@@ -240,6 +244,7 @@ class ProcessGroup:
                 process.wait()
             for reader in self._readers:
                 reader.join()
+            self._domain_lock.close()
 
     def _note_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one takes effect in `next_event`, the second one at once."""
@@ -289,15 +294,32 @@ def _prepare_child() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _free_domain() -> int:
-    """Find a domain id without participants on this machine; never 0, the default of ROS."""
-    candidates = random.sample(range(1, 102), 101)
-    for domain_id in candidates:
-        # The port of the first participant of a domain (DDSI-RTPS, 9.6.1.1).
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(('', 7410 + 250 * domain_id))
-            except OSError:
-                continue
-            return domain_id
-    return candidates[0]
+def hold_free_domain() -> socket.socket:
+    """Find a domain without participants on this machine, and keep others from choosing it.
+
+    Two runs that start at the same time both find a domain free before either has a participant
+    in it. So the choice is made by binding a TCP port, which DDS, on UDP, does not use.
+
+    Returns:
+        The bound socket; the domain is held until it is closed. See `domain_of`.
+
+    Raises:
+        ProcessError: all domains from 1 to 101 are in use. The default of ROS, 0, is never taken.
+    """
+    for domain_id in random.sample(range(1, 102), 101):
+        port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain_id
+        lock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            lock.bind(('127.0.0.1', port))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(('', port))
+        except OSError:
+            lock.close()
+        else:
+            return lock
+    raise ProcessError('Every ROS domain from 1 to 101 is in use on this machine.')
+
+
+def domain_of(lock: socket.socket) -> int:
+    """Get the id of the domain that a socket of `hold_free_domain` holds."""
+    return (lock.getsockname()[1] - _FIRST_PORT) // _PORTS_PER_DOMAIN
