@@ -33,7 +33,7 @@ def verb(tmp_path, monkeypatch):
 
 def python(*arguments):
     """Run a fresh Python in which nothing has been imported yet."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
 
 
 def test_the_help_lists_every_verb_and_imports_none():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +88,9 @@ def test_gradients_are_exchanged_once_a_step(tmp_path, monkeypatch):
     for name in ('MASTER_ADDR', 'NODE_RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
         monkeypatch.setenv(name, 'noted, to be taken back')
         monkeypatch.delenv(name)
-    monkeypatch.setenv('MASTER_PORT', str(random.randint(20000, 30000)))
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        monkeypatch.setenv('MASTER_PORT', str(probe.getsockname()[1]))
     counts = []
 
     def count(_, bucket):
