@@ -5,6 +5,7 @@ PYTHON =
 SOURCE =
 TOPIC =
 MODEL =
+WORKERS = auto
 
 # A ROS installation of the machine, sourced in this shell, would mix with the one in .venv.
 unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH RMW_IMPLEMENTATION
@@ -23,8 +24,9 @@ demo: build ## camera, segmenter and recorder, live: SOURCE=clip.mp4|0|bag TOPIC
 	@$(ENTER) && python -m videomt_ros demo $(if $(SOURCE),--source "$(SOURCE)") \
 	  $(if $(TOPIC),--topic "$(TOPIC)") $(if $(MODEL),--model "$(MODEL)")
 
-test: lint ## every test
-	@$(ENTER) && VIDEOMT_REQUIRE_ROS=1 python -m pytest
+test: lint ## every test, in WORKERS= processes; by default one per core
+	@$(ENTER) && VIDEOMT_REQUIRE_ROS=1 python -m pytest -n $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder --durations 25
 
 lint: build ## ruff check, ruff format, mypy
 	@.venv/bin/python -m ruff check .

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-# Before anything imports torch: tests stay small, and several may share the machine.
-os.environ.setdefault('OMP_NUM_THREADS', '2')
+from videomt_ros.rig.processes import domain_of, hold_free_domain
 
-# Nodes of this run hear neither other machines nor other runs on this one. Set here and not in a
-# fixture, so that no test can forget it; child processes inherit it.
-os.environ['ROS_DOMAIN_ID'] = str(random.randint(1, 101))
+# Before anything imports torch: every core has a process of tests, whose networks are tiny.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# Nodes of this process hear neither other machines nor other processes of tests on this one. Set
+# here and not in a fixture, so that no test can forget it; child processes inherit it.
+DOMAIN_LOCK = hold_free_domain()
+os.environ['ROS_DOMAIN_ID'] = str(domain_of(DOMAIN_LOCK))
 if os.environ.get('ROS_DISTRO') == 'humble':
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 else:
@@ -26,6 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROS_TESTS = tuple(Path(__file__).parent / folder for folder in ('ros', 'rig'))
 """Everything in these needs ROS, from its imports on."""
+
+
+MAX_WORKERS = 8
+"""More processes than this have too few files to share, and import torch once each."""
+
+SLOW = ('rig', 'cli', 'ros', 'training', 'test_fine_tuning.py', 'model')
+"""Files and folders that start first, so that no process has them left when the others end."""
 
 
 def missing(marker: str) -> str | None:
@@ -66,8 +75,17 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if collection_path in ROS_TESTS and missing('ros') else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Make it one process for each core that this one may use."""
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Begin with what is slow; skip what this machine cannot run, with the reason."""
+    folder = Path(__file__).parent
+    order = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(folder).parts[0], len(SLOW)))
     for item in items:
         if not set(ROS_TESTS).isdisjoint(item.path.parents):
             item.add_marker('ros')
