@@ -1,4 +1,4 @@
-"""What the tests of the losses share."""
+"""Helpers for the tests of the losses."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from videomt_ros.training.run_settings import LossWeights
 
 
 def losses_of(weights: LossWeights, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-    """Losses of whole clips that are all of a step."""
+    """Compute the losses of a step whose clips are not split."""
     criterion = Criterion(weights)
     totals = criterion.count_totals(targets, outputs.class_logits.shape[2])
     return criterion.chunk(outputs, targets, totals)[0]
 
 
 def fix_points(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
-    """Every mask is compared on the first of these points, (P, 2), whoever asks for some."""
+    """Replace random points by the first of these points, (P, 2), for every mask."""
 
     def rand(count: int, num_points: int, two: int, device: object = None) -> Tensor:
         assert two == 2 and num_points <= len(points)
@@ -29,5 +29,5 @@ def fix_points(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
 
 
 def random_points(count: int, seed: int) -> Tensor:
-    """(count, 2) in 0..1."""
+    """Draw points (count, 2) in 0..1."""
     return torch.rand(count, 2, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Tiny runs, and what is left of them."""
+"""Tiny runs, and access to the files they leave."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TINY_SIZES = {
     'embed_dim': 32, 'depth': 3, 'num_heads': 2, 'patch_size': 8, 'table_size': 32,
     'num_queries': 8, 'num_query_blocks': 2, 'test_size': 32, 'size_divisor': 8,
 }  # fmt: skip
-"""Of a network that learns in milliseconds."""
+"""Sizes of a network whose steps take milliseconds."""
 
 
 def tiny_network(num_classes: int, **changes: Any) -> str:
-    """The `network` of a run file, of these sizes but for the changes."""
+    """Return the `network` of a run file with these sizes and some changes."""
     values = {'name': 'tiny', 'num_classes': num_classes, **TINY_SIZES, **changes}
     return f'network: {json.dumps(values)}'
 
@@ -57,12 +57,12 @@ checkpoint_every: 2
 
 
 def tiny_settings(out: Path, *overrides: str) -> TrainSettings:
-    """Settings of a run of 6 steps in a folder."""
+    """Return the settings of a run of 6 steps in a folder."""
     out.mkdir(parents=True, exist_ok=True)
     path = out.with_suffix('.yaml')
     own = out.with_suffix(f'.{os.getpid()}')
     own.write_text(TINY)
-    own.replace(path)  # whole at all times: the other process of a run may be reading it
+    own.replace(path)  # in one piece, since another process of the run may read it
     return load_settings(path, [f'out={out}', *overrides])
 
 
@@ -82,12 +82,12 @@ def run(
     prepare: Callable[[TrainModule], None] | None = None,
     **changes: Any,
 ) -> TrainModule:
-    """The loop of a run from its first step, in this process; see `build_trainer`.
+    """Run the training loop from its first step in this process; see `build_trainer`.
 
     Args:
-        settings: of the run.
-        look: called after each step.
-        prepare: called before the first.
+        settings: settings of the run.
+        look: called with the module after each step.
+        prepare: called with the module before the first step.
         changes: see `build_trainer`.
     """
     set_threads(settings.threads)
@@ -104,7 +104,7 @@ def run(
 def at_step(
     monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[TrainModule, Any], None]
 ) -> None:
-    """Have a real run do something before its step of this number."""
+    """Call a function in a run before its step of this number."""
     original = TrainModule.training_step
 
     def watched(self, batch, batch_idx):
@@ -116,20 +116,20 @@ def at_step(
 
 
 def checkpoint_of(settings: TrainSettings, step: int) -> dict[str, Any]:
-    """The content of the checkpoint of a step."""
+    """Read the checkpoint of a step."""
     path = Path(settings.out) / 'checkpoints' / f'step={step}.ckpt'
     return torch.load(path, weights_only=True)
 
 
 def log_lines(settings: TrainSettings) -> list[dict[str, Any]]:
-    """The log without its timings."""
+    """Read the log without its timings."""
     text = (Path(settings.out) / 'log.jsonl').read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     return [{k: v for k, v in line.items() if k != 'seconds_per_step'} for line in lines]
 
 
 def differences(ours: Any, theirs: Any, where: str = '') -> list[str]:
-    """Places at which two nests of plain values and tensors are not equal, bit by bit."""
+    """List the places at which two nested values with tensors are not equal bit by bit."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         found = [f'{where}.{key}' for key in ours.keys() ^ theirs.keys()]
         for key in ours.keys() & theirs.keys():

@@ -114,7 +114,7 @@ def test_a_crop_has_the_sides_of_the_recipe():
     for _ in range(500):
         top, left, bottom, right = draw_transform(rng, (500, 5000), augmentation).crop
         shares.append((bottom - top) / 500)
-        # Of an image of short side 400, 500 or 600: 384 / 600 to 600 / 400 of 500 pixels.
+        # From 384 / 600 to 600 / 400 of 500 pixels, for images of short side 400 to 600.
         assert 319 <= right - left <= 751
     assert 0.64 - 0.01 <= min(shares) < 0.7  # 384 / 600
     assert max(shares) == 1

@@ -133,7 +133,7 @@ def finished(trained, tmp_path) -> TrainSettings:
 
 
 def again(settings, *overrides: str):
-    """The same run with other settings."""
+    """Return the settings of the same run with changes."""
     return tiny_settings(Path(settings.out), SHORT, 'checkpoint_every=1', *overrides)
 
 
@@ -191,7 +191,7 @@ def without_weights(path: Path) -> None:
 
 
 def one_bit(path: Path) -> None:
-    """In the middle of the weights, where no structure shows it."""
+    """Flip a bit in the middle of the weights, where no structure of the file shows it."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -18,7 +18,7 @@ WHOLE = torch.ones(1, 2)  # no padding
 
 
 def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
-    """One mask per frame, (T, H, W): a box (y0, y1, x0, x1), or nothing."""
+    """Draw a box (y0, y1, x0, x1) or nothing into each frame, (T, H, W)."""
     masks = torch.zeros(len(boxes), SIZE, SIZE, dtype=torch.bool)
     for mask, box in zip(masks, boxes, strict=True):
         if box:
@@ -27,7 +27,7 @@ def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
 
 
 def perfect(targets: Targets, query_of: list[int], num_queries: int = 4) -> Outputs:
-    """Outputs that say what the targets say, each object in its query."""
+    """Build outputs that equal the targets, with a query for each object."""
     num_frames = targets.masks.shape[1]
     class_logits = torch.zeros(1, num_frames, num_queries, 4)
     class_logits[..., 3] = 20.0
@@ -42,7 +42,7 @@ def perfect(targets: Targets, query_of: list[int], num_queries: int = 4) -> Outp
 
 @pytest.fixture
 def targets() -> Targets:
-    """Object 0 from frame 0, hidden in frame 1; object 1 from frame 1."""
+    """Object 0 is visible from frame 0 but hidden in frame 1; object 1 is visible from frame 1."""
     masks = torch.stack(
         [
             truth((2, 8, 2, 8), None, (3, 9, 3, 9)),
@@ -130,7 +130,7 @@ def test_padding_changes_no_loss():
 
 
 def test_padding_changes_no_match():
-    """Query 0 fits best in the clip, the left half of the batch, and shows much beside it."""
+    """Query 0 fits best in the left half, which is the clip, but has a large mask beside it."""
     masks = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
     masks[0, 0, 4:12, 2:6] = True
     shown = masks[0, 0] * 2.0 - 1.0
@@ -150,7 +150,7 @@ def test_sample_at_reads_pixel_centres():
 
 
 def test_masks_are_read_as_maps_of_0_and_1_are():
-    """Between pixels, and at the border, where both fade to 0."""
+    """The two agree between pixels and at the border, where both fade to 0."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(3, 2, 5, 7, generator=generator) < 0.4
     points = torch.rand(4, 300, 2, generator=generator)

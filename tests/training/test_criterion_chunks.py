@@ -22,12 +22,12 @@ CRITERION = Criterion(WEIGHTS)
 
 @pytest.fixture
 def fixed_points(monkeypatch) -> None:
-    """The same points for every mask, however many masks there are."""
+    """Compare all masks on the same points, whatever their number."""
     fix_points(monkeypatch, random_points(180, seed=0))
 
 
 def moving_boxes(num_frames: int = FRAMES) -> Targets:
-    """Objects of two clips: from frame 0, from frame 4, hidden in between, and never visible."""
+    """Draw five objects of two clips: two are first visible later, one has a gap, one never is."""
     masks = torch.zeros(5, num_frames, SIZE, SIZE, dtype=torch.bool)
     for t in range(num_frames):
         masks[0, t, 4 + t : 12 + t, 4:14] = True
@@ -55,7 +55,7 @@ def clip_of(num_frames: int = FRAMES, size: int = SIZE) -> Tensor:
 def learn(
     net: VidEoMT, frames: Tensor, targets: Targets, chunk_frames: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Gradients by parameter and losses by name, of all chunks together."""
+    """Sum gradients by parameter and losses by name over all chunks."""
     net.zero_grad()
     sums = dict.fromkeys(('class', 'mask', 'dice'), 0.0)
     for losses in chunk_losses(
@@ -78,7 +78,7 @@ def learn(
 def test_chunks_of_frames_on_their_own_teach_what_the_clip_does(
     tiny_config, fixed_points, chunk_frames, num_queries
 ):
-    """With one query, objects that come later find none free, in whichever chunk."""
+    """With one query, objects that appear later find no free query in any chunk."""
     net = network(tiny_config, 'none', num_queries=num_queries)
     targets = moving_boxes()
     whole = losses_of(WEIGHTS, net(clip_of()), targets)
@@ -140,7 +140,7 @@ def test_a_part_of_a_clip_names_a_wrong_state(tiny_config):
 
 
 def said(num_frames: int, at: dict[tuple[int, int], Tensor]) -> Outputs:
-    """Outputs of one clip with three queries that show masks at some (frame, query)."""
+    """Build outputs of a clip with three queries and masks at some (frame, query)."""
     mask_logits = torch.full((1, num_frames, 3, SIZE, SIZE), -9.0)
     for (t, query), mask in at.items():
         mask_logits[0, t, query][mask] = 9.0
@@ -211,7 +211,7 @@ def test_pairs_are_counted_before_they_are_matched(seed):
     ],
 )
 def test_frames_in_which_an_object_is_expected(expected_from, chunk_frames, taught):
-    """It is first seen in frame 3 of 5."""
+    """The object is first visible in frame 3 of 5."""
     masks = torch.zeros(1, 5, SIZE, SIZE, dtype=torch.bool)
     masks[0, 3, 4:12, 4:12] = True
     targets = build_targets(torch.tensor([0]), torch.tensor([1]), masks, 1)

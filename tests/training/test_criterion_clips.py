@@ -22,7 +22,7 @@ LEFT, RIGHT = (slice(0, 16), slice(0, 6)), (slice(0, 16), slice(10, 16))
 
 
 def clip_of_masks(*objects: list[tuple[slice, slice] | None]) -> Tensor:
-    """(N, T, H, W): one area per frame and object, None where it is hidden."""
+    """Draw masks (N, T, H, W) from an area per object and frame, None where it is hidden."""
     masks = torch.zeros(len(objects), len(objects[0]), SIZE, SIZE, dtype=torch.bool)
     for mask, areas in zip(masks, objects, strict=True):
         for frame, area in zip(mask, areas, strict=True):
@@ -48,7 +48,7 @@ def random_outputs(num_frames: int, batch_size: int = 1, num_layers: int = 1) ->
 
 
 def supervised(outputs: Outputs, targets: Targets) -> Tensor:
-    """(T, Q) bool: which query is shown a mask in which frame, by the gradient."""
+    """Find by the gradient which query gets a mask loss in which frame, (T, Q) bool."""
     mask_logits = outputs.mask_logits.clone().requires_grad_()
     losses = losses_of(WEIGHTS, outputs._replace(mask_logits=mask_logits), targets)
     (losses['mask'] + losses['dice']).backward()
@@ -125,7 +125,7 @@ def test_an_empty_clip_beside_others_is_taught_no_object():
 
 @pytest.mark.parametrize('cut', [1, 2])
 def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
-    """Of three clips: the middle one has no object, the last one has more than queries."""
+    """The middle one of three clips has no object, the last has more objects than queries."""
     masks = clip_of_masks([LEFT, LEFT], [None, RIGHT], *[[LEFT, None], [None, RIGHT]] * 3)
     clip_of = torch.tensor([0, 0, 2, 2, 2, 2, 2, 2])
     class_ids = torch.arange(8) % NUM_CLASSES
@@ -248,7 +248,7 @@ def test_host_reads_are_seen():
 
 
 def many_layers(num_objects: int, device: str = 'cpu') -> tuple[Outputs, Targets]:
-    """Four layers with a gradient, and boxes in the first of two clips or in both."""
+    """Build four layers that need a gradient, and boxes in one or both of two clips."""
     masks = clip_of_masks(*[[LEFT, RIGHT], [None, LEFT]] * 3)[:num_objects]
     clip_of, class_ids = torch.arange(num_objects) % 2, torch.arange(num_objects) % 3
     targets = build_targets(clip_of, class_ids, masks, 2).to(torch.device(device))
@@ -268,7 +268,7 @@ def learn(outputs: Outputs, targets: Targets) -> None:
 
 @pytest.mark.parametrize(('num_objects', 'copies'), [(0, 0), (1, 1), (5, 1)])
 def test_the_criterion_copies_to_the_host_once(monkeypatch, num_objects, copies):
-    """Once for all layers, clips and objects, through one function; nothing else waits."""
+    """One function copies the costs of all layers, clips and objects; nothing else waits."""
     shapes = []
     to_host = criterion.to_host
 

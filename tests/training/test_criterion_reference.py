@@ -29,7 +29,7 @@ NUM_QUERIES, NUM_CLASSES, SIZE = 7, 5, 24
 
 
 def pixel_centres(size: int) -> Tensor:
-    """(size * size, 2) as x, y in 0..1, row by row."""
+    """List pixel centres row by row, (size * size, 2) as x, y in 0..1."""
     line = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(line, line, indexing='ij')
     return torch.stack([x.flatten(), y.flatten()], dim=1)
@@ -45,7 +45,7 @@ def random_outputs(seed: int, batch_size: int, mask_size: int) -> Outputs:
 
 
 def random_boxes(seed: int, counts: list[int]) -> Targets:
-    """As many boxes in each clip of one frame; they may overlap."""
+    """Draw as many boxes into each clip of one frame; they may overlap."""
     rng = np.random.default_rng(seed)
     masks = torch.zeros(sum(counts), 1, SIZE, SIZE, dtype=torch.bool)
     for mask in masks:
@@ -57,7 +57,7 @@ def random_boxes(seed: int, counts: list[int]) -> Targets:
 
 
 def partition(seed: int, counts: list[int]) -> Targets:
-    """Things and stuff: each pixel in one segment, a segment in many pieces."""
+    """Draw segments that cover each pixel once and consist of many pieces."""
     rng = np.random.default_rng(seed)
     masks, class_ids = [], []
     for count in counts:
@@ -70,7 +70,7 @@ def partition(seed: int, counts: list[int]) -> Targets:
 
 
 def plain_costs(outputs: Outputs, targets: Targets, weights: LossWeights) -> np.ndarray:
-    """Costs (N, Q) over all pixels in double precision, one pair at a time."""
+    """Compute costs (N, Q) over all pixels in double precision, one pair at a time."""
     costs = np.zeros((len(targets.class_ids), NUM_QUERIES))
     class_logits = outputs.class_logits.detach().double().numpy()
     mask_logits = outputs.mask_logits.detach().double().numpy()
@@ -92,7 +92,7 @@ def plain_costs(outputs: Outputs, targets: Targets, weights: LossWeights) -> np.
 
 @pytest.fixture
 def watched_costs(monkeypatch) -> list[Tensor]:
-    """What `pair_costs` has answered to the criterion, (L, N, Q) for each clip."""
+    """Results of `pair_costs` in the criterion, (L, N, Q) for each clip."""
     answers: list[Tensor] = []
     pair_costs = criterion.pair_costs
 
@@ -155,7 +155,7 @@ def mask2former(weights: LossWeights) -> Mask2FormerLoss:
 
 
 def labels_of(targets: Targets, batch_size: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Masks and classes per image, as Mask2Former wants them."""
+    """Split masks and classes by image, as Mask2Former takes them."""
     rows = [targets.clip_of == clip for clip in range(batch_size)]
     return [targets.masks[r, 0].float() for r in rows], [targets.class_ids[r] for r in rows]
 
@@ -234,7 +234,7 @@ def test_each_supervised_layer_is_compared_as_mask2former_does(monkeypatch):
 
 
 def test_objects_without_a_query_are_left_out_of_the_mean(monkeypatch):
-    """Where we differ: Mask2Former divides by all objects, also by those that found no query."""
+    """Unlike ours, Mask2Former's mean counts objects that found no query too."""
     fix_points(monkeypatch, random_points(288, 3))
     targets, outputs = random_boxes(3, [NUM_QUERIES + 2]), random_outputs(3, 1, SIZE // 4)
     theirs = mask2former(WEIGHTS)(

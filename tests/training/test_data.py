@@ -41,7 +41,7 @@ def scenes(rank: int = 0, world: int = 1, **changes) -> StepClips:
 
 
 class Fixed:
-    """Clips of one colour, with an object or none."""
+    """Source of clips of one colour, with one object or none."""
 
     def __init__(self, colour: int, weight: float, is_empty: bool = False) -> None:
         self.colour, self.weight, self.is_empty = colour, weight, is_empty
@@ -59,14 +59,14 @@ class Fixed:
 
 
 class Broken(Fixed):
-    """Clips that cannot be read."""
+    """Source whose clips cannot be read."""
 
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
         raise DatasetError(Path('a/b.png'), ['Expected an image.', 'Got a page.'])
 
 
 class Colours(Mixture):
-    """A mixture of such sources in place of files."""
+    """Mixture of such sources in place of files."""
 
     def __init__(self, *sources: ClipSource) -> None:
         self._sources = list(sources)
@@ -169,7 +169,7 @@ def test_scenes_among_other_data_have_each_their_size():
 def test_sources_mix_by_weight():
     clips = colours(Fixed(1, 6.0), Fixed(2, 3.0), Fixed(3, 1.0), steps=1000, batch_size=4)
     counts = Counter(name for step in range(1000) for name in clips[step][0].origins)
-    # Of 4000 clips; five standard deviations are 160, 145 and 95.
+    # Five standard deviations of 4000 clips are 160, 145 and 95.
     assert abs(counts['colour 1'] - 2400) < 160
     assert abs(counts['colour 2'] - 1200) < 145
     assert abs(counts['colour 3'] - 400) < 95
@@ -234,7 +234,7 @@ def run_file(tmp_path) -> Path:
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Path:
-    """One folder for each format."""
+    """Write one data set of each format."""
     folder = tmp_path_factory.mktemp('data')
     for dataset in FORMATS:
         write_labelled(dataset, folder / dataset)

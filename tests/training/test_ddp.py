@@ -34,14 +34,14 @@ TORCHRUN = [
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-    """The run of one process."""
+    """Train in one process."""
     settings = tiny_settings(tmp_path_factory.mktemp('alone') / 'out', *RUN)
     train(settings)
     return settings
 
 
 def assert_alike(settings, alone) -> None:
-    """Loss curve, weights, their mean and the moments of AdamW."""
+    """Compare loss curve, weights, their mean and the moments of AdamW."""
     ours, theirs = log_lines(settings), log_lines(alone)
     assert [line['step'] for line in ours] == [1, 2, 3, 4, 5, 6]
     for line, expected in zip(ours, theirs, strict=True):
@@ -68,7 +68,7 @@ def test_parts_of_a_batch_learn_what_the_whole_does(tmp_path, alone):
 
 
 def test_two_processes_learn_what_one_does(tmp_path, alone):
-    """Most of the time is to start them."""
+    """Most of the time goes into starting them."""
     more = ['accumulate=2']
     settings = tiny_settings(tmp_path / 'out', *RUN, *more)
     result = subprocess.run(
@@ -83,7 +83,7 @@ def test_two_processes_learn_what_one_does(tmp_path, alone):
 
 
 def test_gradients_are_exchanged_once_a_step(tmp_path, monkeypatch):
-    """After the last of six backward passes, for two parts of three chunks each."""
+    """They are, after the last of six backward passes: two parts of three chunks each."""
     # Lightning's launcher leaves them set, and later tests' runs would wait for other processes.
     for name in ('MASTER_ADDR', 'NODE_RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
         monkeypatch.setenv(name, 'noted, to be taken back')

@@ -1,4 +1,4 @@
-"""A run that cannot go on says in one line what to do, and leaves its checkpoints whole."""
+"""A run that cannot go on says in one line what to do, and keeps its checkpoints."""
 
 from __future__ import annotations
 
@@ -128,14 +128,14 @@ def write_run_file(tmp_path: Path, *extra: str) -> Path:
 
 
 def lose_videos(module: TrainModule, batch) -> None:
-    """Of the second process alone, as if it could not read them."""
+    """Remove the videos of the second process, as if it could not read them."""
     (scores,) = (each for each in module.trainer.callbacks if isinstance(each, ScoreCallback))
     if module.global_rank == 1:
         scores.dataset = replace(scores.dataset, videos=())
 
 
 def validate_and_spoil(folder: Path) -> None:
-    """In each of two processes: runs with and without validation, and some that fail."""
+    """Run in each of two processes, with and without validation, and with failures."""
     names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
     scored = f'validation={{dataset: ytvis2019, root: {folder / "ytvis2019"}, every: 4}}'
     train(tiny_settings(folder / 'scored', names, scored, 'checkpoint_every=100'))

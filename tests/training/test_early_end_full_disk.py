@@ -23,7 +23,7 @@ from videomt_ros.training.trainer import train
 
 
 def fill(disk: Path, spare: int) -> None:
-    """Leave so many bytes of a disk free, roughly."""
+    """Fill a disk but for about so many bytes."""
     with open(disk / 'filler', 'wb', buffering=0) as file:
         try:
             while True:
@@ -34,7 +34,7 @@ def fill(disk: Path, spare: int) -> None:
 
 
 def fill_and_train(disk: Path) -> None:
-    """Runs whose disk becomes full at one place after the other; prints what they say."""
+    """Fill the disk of runs at one place after the other, and print their messages."""
     write_labelled('ytvis2019', disk / 'ytvis2019', num_videos=1)
     rare = ('log_every=100', 'checkpoint_every=3', 'keep_checkpoints=9')
     names = f'network.class_names=[{", ".join(CLASS_NAMES)}]'
@@ -70,7 +70,7 @@ def fill_and_train(disk: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
-    """A real one, of 6 MB; this takes some ten seconds, most of them to start."""
+    """The disk is a real file system of 6 MB; most of the time goes into starting."""
     disk = tmp_path / 'disk'
     disk.mkdir()
     mount = ['unshare', '--mount', '--map-root-user', 'sh', '-c']

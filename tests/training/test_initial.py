@@ -1,4 +1,4 @@
-"""What a run starts from, tensor by tensor, and blocks that run otherwise but compute the same."""
+"""Initial weights of a run tensor by tensor, and blocks that are prepared for training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random_net(config: VidEoMTConfig, seed: int = 5) -> VidEoMT:
 
 @pytest.fixture
 def start(tmp_path, caplog):
-    """Start a network from the saved weights of another; returns both, and what was said."""
+    """Start a network from the saved weights of another; returns both and the log."""
 
     def start_from(theirs, ours=TINY, **changes):
         source = random_net(theirs)
@@ -158,7 +158,7 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 
 
 def test_an_original_file_needs_no_more_than_the_run_knows(tmp_path):
-    """Its tensors tell no heads; an image model's tell no propagation either."""
+    """The tensors of an image model determine neither the number of heads nor the propagation."""
     source = random_net(IMAGE)
     ours = 'backbone.vit.'
     tensors = {
@@ -218,7 +218,7 @@ def test_a_pretrained_vit_brings_itself_alone(tmp_path):
 
 
 def learnt(net, masked=None):
-    """The loss of a made-up task on two clips, and the gradient of every weight."""
+    """Compute a made-up loss on two clips, and the gradient of every weight."""
     net.zero_grad()
     torch.manual_seed(9)
     outputs = net(torch.randn(2, 2, 3, 32, 40), masked)
@@ -238,7 +238,7 @@ def same_learning(net, other, masked=None):
 
 
 def kept_for_backward(net):
-    """Numbers that a forward pass keeps, those of a block's inside among them if it keeps them."""
+    """Count the numbers that a forward pass keeps for the backward pass."""
     sizes = []
 
     def keep(tensor):

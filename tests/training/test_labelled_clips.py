@@ -22,7 +22,7 @@ from videomt_ros.training.run_settings import Augmentation, DataSource
 
 AS_IT_IS = ClipTransform((0, 0, *SIZE), SIZE, flip=False)
 NETWORK = ('star', 'circle', 'square', 'triangle', 'ring', 'cross')
-"""Names of the network, in an order of its own."""
+"""Class names of the network in another order than in the data."""
 
 
 def objects(clip: Clip) -> list[tuple[int, bytes]]:
@@ -98,13 +98,13 @@ def test_a_crop_makes_objects_absent_or_leaves_them_out(tmp_path):
 
 
 def write_one_video(root, **changes) -> None:
-    """Frames of 2 x 4: an object that moves right, one that it covers at first, and a crowd."""
+    """Write frames of 2 x 4 with an object that moves right, one inside it, and a crowd."""
     (root / 'val' / 'v').mkdir(parents=True)
     for t in range(2):
         Image.new('RGB', (4, 2)).save(root / 'val' / 'v' / f'{t}.png')
 
     def columns(first: int, count: int) -> dict:
-        """Of a mask that is read column by column, two pixels each."""
+        """Code a mask of whole columns of two pixels each."""
         return {'size': [2, 4], 'counts': [2 * first, 2 * count, 8 - 2 * first - 2 * count]}
 
     tracks = [

@@ -132,7 +132,7 @@ def test_a_long_clip_is_one_step_in_chunks(tmp_path):
     assert [entry[:2] for entry in seen] == [(0, 1), (1, 3), (1, 3), (1, 1)]
     for (*_, after), (_, _, entering, _) in zip(seen[1:], seen[2:], strict=False):
         assert torch.equal(after, entering) and not entering.requires_grad
-    assert grads[0] is None  # one frame teaches nothing about what it hands on
+    assert grads[0] is None  # a chunk of one frame gives no gradient to the query updater
     assert grads[1].any()
 
 
@@ -224,7 +224,7 @@ def test_losses_are_divided_by_what_chunks_expect(tmp_path, monkeypatch):
 
 
 def test_a_scale_that_no_gradient_fits_ends_the_run(tmp_path):
-    """The scaler of fp16 halves its scale at each step that it leaves out, from 65536 on."""
+    """The scaler of fp16 starts at 65536 and halves its scale at each step that it skips."""
 
     def spoil(module: TrainModule) -> None:
         module.net.class_head.weight.register_hook(lambda grad: grad.fill_(float('nan')))

@@ -23,7 +23,7 @@ from videomt_ros.training.optimiser import (
 
 
 def located(net: VidEoMT, *arguments) -> dict[str, dict]:
-    """The group of each parameter, by the parameter's name."""
+    """Find the group of each parameter by its name."""
     groups = parameter_groups(net, *arguments)
     group_of = {id(parameter): group for group in groups for parameter in group['params']}
     return {name: group_of[id(parameter)] for name, parameter in net.named_parameters()}

@@ -14,8 +14,8 @@ from videomt_ros.training.trainer import train
 
 SIZE, FRAMES = (128, 160), 3
 SEED = 107
-"""Of two scenes of three shapes each, none of them small: masks have a quarter of the input's
-resolution, and AP takes an overlap of 95 % on shapes."""
+"""Seed of two scenes with three large shapes each, since masks have a quarter of the input's
+resolution and an AP of 0.95 needs overlaps of 95 %."""
 
 
 def test_two_clips_are_learnt_by_heart(tmp_path):

@@ -38,11 +38,11 @@ COCO = [
     'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors',
     'teddy bear', 'hair drier', 'toothbrush',
 ]  # fmt: skip
-"""Its 80 categories. The first six are those of the scenes' shapes."""
+"""The 80 categories of COCO; the six shapes of scenes stand for the first six."""
 
 
 def run_file(preset: str) -> Path:
-    """Where the run file of a published model lies."""
+    """Return the path of the run file of a published model."""
     _, family, size, data = preset.split('-')
     suffix = '' if family == 'dinov2' else f'_{family}'
     return ROOT / 'config' / f'train_{data}_{SIZES[size]}{suffix}.yaml'

@@ -22,7 +22,7 @@ RARE = 'checkpoint_every=100000'
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of a new process; a shell may ignore Ctrl-C, an earlier verb leave one of its own."""
+    """Set the handlers of a new process, which the shell or earlier tests may have changed."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -116,9 +116,9 @@ def test_a_process_that_loads_data_ends_by_the_word_of_its_parent_alone():
     [('lightning', signal.SIGINT, 130), ('torchrun', signal.SIGTERM, 1)],
 )
 def test_two_processes_end_after_the_same_step(tmp_path, launcher, sent, code):
-    """Lightning's first one tells the other; torchrun tells all, and those that load data, too.
+    """With Lightning the first process tells the other; torchrun signals all, loaders included.
 
-    Most of the time is to start.
+    Most of the time goes into starting them.
     """
     overrides = ['phases=[{steps: 9999, clip_frames: 1, batch_size: 2}]', RARE, 'workers=1']
     module = ['-m', 'videomt_ros', 'train']

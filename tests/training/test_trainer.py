@@ -113,7 +113,7 @@ def test_the_groups_are_logged(tmp_path, caplog):
 
 
 class Terminal(io.StringIO):
-    """A standard output that somebody watches."""
+    """Standard output that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there_is_named_by_its_setting(tmp_path):
 
 @pytest.fixture
 def torch_threads():
-    """Puts back what a test changes."""
+    """Restore the number of threads after a test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -210,7 +210,7 @@ def test_threads_are_those_of_the_run_then_those_of_the_user(monkeypatch, torch_
 
 
 def test_a_user_sets_the_threads_of_runs_that_do_not_say(monkeypatch):
-    """What torch makes of the user's number depends on the cores of the machine."""
+    """torch is replaced, since it lowers the user's number to that of the cores."""
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
     monkeypatch.setenv('OMP_NUM_THREADS', '3')
     assert usual_threads() == 3

@@ -261,7 +261,7 @@ def test_a_best_of_the_same_videos_counts_wherever_they_lie(root, tmp_path, capl
 
 
 def damaged(root: Path, tmp_path: Path, which: str) -> Path:
-    """A copy of the data with damaged images of one video, or of all."""
+    """Copy the data, and damage the images that match a pattern."""
     write_labelled('ytvis2019', tmp_path / 'ytvis2019')
     for path in (tmp_path / 'ytvis2019/valid/JPEGImages').glob(which):
         path.write_bytes(path.read_bytes()[:200])

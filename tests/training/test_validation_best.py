@@ -1,4 +1,4 @@
-"""The best by validation score: what its file says, its checkpoint, and what a kill leaves."""
+"""The best weights by validation score: their file, their checkpoint, and a kill in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from videomt_ros.training.trainer import train
 from videomt_ros.training.validation import ScoreCallback
 
 SCORES = {1: 0.1, 2: 0.2, 3: 0.6, 4: None, 5: 0.4, 6: 0.6}
-"""Of each step of a run; a second 0.6 is not better."""
+"""Scores by step of a run; the second 0.6 is not better than the first."""
 
 
 @pytest.fixture(scope='module')
@@ -38,12 +38,12 @@ def scored(root: Path) -> list[str]:
 
 
 def scored_settings(root: Path, out: Path, *overrides: str) -> TrainSettings:
-    """Six steps, each of them scored."""
+    """Return the settings of a run of six steps, each of which is scored."""
     return tiny_settings(out, *scored(root), *overrides)
 
 
 def score(patch: pytest.MonkeyPatch, values: dict[int, float | None]) -> None:
-    """Have validations find these scores, by step; six steps learn too little for any."""
+    """Replace scores by these, by step, since six steps learn too little for any."""
     original = ScoreCallback._summary
 
     def summary(self, metrics):
@@ -72,7 +72,7 @@ def train_and_stop(root: Path, out: Path) -> None:
 
 @pytest.fixture(scope='module')
 def left(root, tmp_path_factory) -> Path:
-    """What a killed run has left."""
+    """Folder that a killed run has left."""
     out = tmp_path_factory.mktemp('left') / 'out'
     train_and_stop(root, out)
     assert list(find_checkpoints(out / 'checkpoints')) == [2]

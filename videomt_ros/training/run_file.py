@@ -171,7 +171,7 @@ def build_settings(kind: Any, values: Any, where: str = '') -> Any:
 
 def _meant(kind: Any, unknown: Sequence[str], where: str) -> str:
     """Suggest known names similar to unknown ones, for an error."""
-    # Of several fields with the same name, the outermost is suggested.
+    # The outermost of several fields with the same name is suggested.
     names = {name.rpartition('.')[2]: name for name in reversed([*_dotted_names(kind)])}
     near = [
         where + names[match] for name in unknown for match in get_close_matches(name, names, 1)
