@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from tests.inference.scripted import CAT, IMAGE, STEP_NS, Obj, scripted_stream, summary
-from videomt_ros.inference import VideoStream
+from videomt_ros.inference import VideoStream, postprocess
 
 OPEN = {
     'score_threshold': 0.1,
@@ -141,6 +142,24 @@ def test_a_state_that_is_not_finite_starts_anew_and_tracks_stay(tiny_net, task, 
         assert old & {s.track_id for s in result.segments}
         assert max(s.age for s in result.segments) > 3
         assert not caplog.records
+
+
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_a_state_that_is_not_finite_is_dropped_in_a_frame_that_fails_too(
+    tiny_net, task, monkeypatch
+):
+    image = video(0)[0]
+    stream = VideoStream(tiny_net, task, **OPEN)
+    stream.push(image, 0)
+    stream._state = torch.full_like(stream._state, float('nan'))
+    with monkeypatch.context() as patch:
+        for name in ('read_queries', 'semantic_pixels'):
+            patch.setattr(postprocess, name, Mock(side_effect=RuntimeError('out of memory')))
+        with pytest.raises(RuntimeError, match='out of memory'):
+            stream.push(image, 10**8)
+    stream.push(image, 2 * 10**8)
+    assert stream.started_anew
+    assert stream.next_state.isfinite().all()
 
 
 def test_a_network_that_always_overflows_says_so_once(tiny_net, caplog):

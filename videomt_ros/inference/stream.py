@@ -148,12 +148,15 @@ class VideoStream:
         clock.mark()
         is_finite = torch.isfinite(self._state).all()
         class_logits, mask_logits = self.outputs.class_logits[0], self.outputs.mask_logits[0]
-        if isinstance(self._memory, Tracker):
-            ids, segments = self._track(self._memory, class_logits, mask_logits, geometry)
-        else:
-            ids, segments = self._memory.label(class_logits, mask_logits, geometry)
-        # Copied last, when the device has finished the frame anyway.
-        self._check_state(bool(is_finite.cpu().numpy()))
+        try:
+            if isinstance(self._memory, Tracker):
+                ids, segments = self._track(self._memory, class_logits, mask_logits, geometry)
+            else:
+                ids, segments = self._memory.label(class_logits, mask_logits, geometry)
+        finally:
+            # After an error too, since the next frame starts from this state. It is copied last,
+            # when the device has finished the frame anyway.
+            self._check_state(bool(is_finite.cpu().numpy()))
         self.times = clock.times()
         return Segments(stamp_ns, ids, segments, self.net.config.num_classes)
 
