@@ -105,7 +105,7 @@ class Tracker:
     @property
     def is_empty(self) -> bool:
         """Whether no identity is alive."""
-        return not self.identities()
+        return not self._identities()
 
     def update(self, settings: StreamSettings) -> None:
         """Use other settings from now on; tracks and ids stay."""
@@ -163,7 +163,7 @@ class Tracker:
         seen = {match.track for match in self._undrawn}
         seen |= {match.track for match in self._drawn if match.identity in drawn}
         undrawn = {match.identity: sight for match, sight in self._undrawn.items()}
-        life.settle(self.identities(), undrawn | drawn)
+        life.settle(self._identities(), undrawn | drawn)
         for track in self.tracks:
             track.seen = track in seen
             if track.seen:
@@ -173,9 +173,9 @@ class Tracker:
         without_id = [identity for identity in drawn if identity.track_id is None]
         for identity in sorted(without_id, key=lambda i: (-i.score, -i.area, i.box)):
             identity.track_id = self._new_id()
-        return life.segments(self.identities())
+        return life.segments(self._identities())
 
-    def identities(self) -> list[Identity]:
+    def _identities(self) -> list[Identity]:
         """List the identities that are alive, each once."""
         own = [t.identity for t in self.tracks if t.class_id not in self._merged_classes]
         return own + list(self._merged.values())
@@ -304,7 +304,7 @@ class Tracker:
 
     def _new_id(self) -> int:
         """Get the next id in turn that is not in use."""
-        used = {identity.track_id for identity in self.identities()}
+        used = {identity.track_id for identity in self._identities()}
         while self._next_id in used:
             self._next_id = self._next_id % self._max_id + 1
         new_id = self._next_id
