@@ -2,9 +2,9 @@
 
 Each mode takes the frames of one video in turn and writes the results of that video in the end.
 The live mode is a stream as in the node. The published mode is described in
-`evaluation.whole_video`. Where a live stream runs beside it, it takes the network's outputs from
-there. Where that stream starts the network anew within the video, as after a long pause, which
-the published protocol does not know, the network runs a second time from there on.
+`evaluation.whole_video`. If the live mode runs too, the published mode takes the network's outputs
+from its stream. In the published mode the network never starts anew within a video. If the stream
+starts it anew, as after a long pause, the network runs a second time from there on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Mode(Protocol):
 
 
 class LiveMode:
-    """Results frame by frame, as the stream of a node has them. See `Mode`."""
+    """Predicts frame by frame, with a stream as in the node. See `Mode`."""
 
     name: ModeName = 'live'
 
@@ -90,7 +90,7 @@ class LiveMode:
 
 
 class PublishedMode:
-    """Results by the published protocol, which looks at the whole video first. See `Mode`."""
+    """Predicts by the published protocol, which decides after the last frame. See `Mode`."""
 
     name: ModeName = 'published'
 
@@ -184,7 +184,7 @@ class PublishedMode:
 
 
 class _NetworkRun:
-    """The network along one video from its first frame, whatever the stamps say."""
+    """Runs the network along one video, and never starts it anew, whatever the stamps are."""
 
     def __init__(self, net: VidEoMT) -> None:
         weight = next(net.parameters())

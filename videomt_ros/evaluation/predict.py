@@ -69,7 +69,7 @@ class Predictor:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of StreamSettings that differ from the defaults, for the live mode."""
     num_pairs: int = 10
-    """Number of pairs of query and class in a published result of instances."""
+    """Number of pairs of query and class in a result of instances, for the published mode."""
     spool_limit: int = SPOOL_LIMIT
     """Bytes of mask logits that may wait on the disk for the end of a video."""
 

@@ -18,9 +18,9 @@ from videomt_ros.model.config import Task
 DUPLICATE_IOU = 0.4
 """Least IoU of two masks that show one object. Visible masks of two objects overlap less."""
 PART_SHARE = 0.9
-"""Least share of a mask inside a larger one of its class with which it is a part of that one."""
+"""Least share of a mask that lies inside a larger mask of its class if it is a part of it."""
 PART_AREA = 0.25
-"""Least area of a part over that of the larger mask; a smaller mask may be another object."""
+"""Least area of a part, as a share of the larger mask; a smaller one may be another object."""
 SAME_PLACE_IOU = 0.3
 """Least IoU with the expected mask of a track that suffices to be the same object."""
 _NEVER = 1e6

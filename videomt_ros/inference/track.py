@@ -15,17 +15,18 @@ from videomt_ros.inference.association import SAME_PLACE_IOU, Detections, softma
 from videomt_ros.inference.identities import Identity
 
 JUMP_SIZES = 0.75
-"""Distance by which an object may miss its expected place in the next frame, over its size."""
+"""Distance by which an object may miss its expected place in the next frame, in multiples of its
+size."""
 FIRST_JUMP = 2.0
 """Factor on that distance in a track's second frame, when the velocity is unknown."""
 JUMP_SIZES_PER_S = 1.5
-"""Growth of that distance per second since the track was seen, over the object's size."""
+"""Growth of that distance per second since the track was seen, in multiples of the size."""
 JUMP_SPEED_SHARE = 0.25
-"""Growth of that distance over the expected way since the track was seen."""
+"""Growth of that distance as a share of the movement expected since the track was seen."""
 JUMP_FLOOR = 0.03
-"""Part of that distance that does not depend on the object, over the diagonal of the grid."""
+"""Part of that distance that does not depend on the object, as a share of the grid's diagonal."""
 JUMP_CEILING = 0.5
-"""Largest value of that distance, over the diagonal of the grid."""
+"""Largest value of that distance, as a share of the grid's diagonal."""
 SIZE_RATIO = 3.0
 """Largest growth in size (square root of the area) of an object that does not overlap itself."""
 CLASS_GONE = 0.2
@@ -39,7 +40,7 @@ shows; by then the mean over a young track has changed with it."""
 SIZE_MEMORY = 0.9
 """Share of an object's size that is remembered from frame to frame while less of it shows."""
 SPECK_RATIO = 0.2
-"""Largest size of a mask, over the object's, that says nothing of the object's place."""
+"""Largest size of a mask, as a share of the object's, that does not show where the object is."""
 MIN_INTERVAL_S = 1e-3
 """Least time between two frames that gives a velocity: stamps are no more exact than that."""
 

@@ -36,7 +36,7 @@ class Health:
         self.failed = 0
         """Number of images on which inference raised an error."""
         self.last_error = ''
-        """Why the newest rejected or failed image was so; empty if there is none."""
+        """Reason why the newest of these images was rejected or failed; empty if there is none."""
         self._faults_reported = 0
         self._last_image_s: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)

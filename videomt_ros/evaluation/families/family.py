@@ -47,7 +47,8 @@ class VideoResults(Protocol):
 class LiveVideo(Protocol):
     """Turns what a stream reports frame by frame into the results of one video.
 
-    Each frame's result depends on the past alone, and nothing is decided again here.
+    The segments are stored as the stream reported them, so each frame's result depends on earlier
+    frames only.
     """
 
     def add(self, index: int, segments: Segments) -> None:
@@ -181,7 +182,7 @@ class Family(ABC):
         """Start the results of a video.
 
         Args:
-            folder: does not exist yet.
+            folder: folder of the results, which does not exist yet.
             video: the video.
             categories: categories of the data set.
         """
@@ -216,7 +217,8 @@ class Family(ABC):
 
         Args:
             target: folder of the result files of a mode.
-            part: a folder for this video alone, for what is no result file in itself.
+            part: another folder for this video alone, for families whose result files hold
+                several videos.
             video: the video.
         """
 
@@ -226,7 +228,7 @@ class Family(ABC):
 
         Args:
             target: existing folder of the result files of a mode.
-            videos: all finished videos; one at a time is asked for.
+            videos: all finished videos; they are read one by one.
 
         Returns:
             What `ScoreRequest.results` takes.

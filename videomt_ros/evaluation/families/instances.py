@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from videomt_ros.evaluation.whole_video import EndedVideo
 
 SHOWN_SCORE = 0.3
-"""Lowest score of a predicted instance in a picture: a published result has many weak ones."""
+"""Lowest score of a predicted instance in a picture; the published mode has many weak ones."""
 
 
 class Instances(Family):
-    """One JSON of tracks, whose masks may overlap. See `Family`."""
+    """Objects as tracks, whose masks may overlap, in one JSON for all videos. See `Family`."""
 
     name = 'ytvis'
     task = 'instance'
@@ -236,7 +236,7 @@ class Instances(Family):
 
 
 class LiveInstances:
-    """Each track id is one result. See `LiveVideo`.
+    """Collects one result for each track id. See `LiveVideo`.
 
     Its category is that of the class that it was given in most frames (the latest of these at a
     tie), its score the mean of its scores over the frames with pixels.
@@ -273,7 +273,7 @@ class LiveInstances:
 
 
 class TrackLabels:
-    """Instances; where they overlap, the surest is in front. See `Labels`."""
+    """Labels instances; where they overlap, the highest score is in front. See `Labels`."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ _WINDOWS = {
 
 
 class Panoptic(Family):
-    """A PNG of segment ids per frame, and a JSON of what each id is. See `Family`."""
+    """Things and stuff as a PNG of ids per frame, and a JSON of what each id is. See `Family`."""
 
     name = 'vipseg'
     task = 'panoptic'
@@ -233,7 +233,7 @@ class PanopticResults:
 
 
 class LivePanoptic:
-    """The image of track ids as the stream has it, and the category of each id in that frame.
+    """Writes the ids of a frame as the stream has them, with their categories in that frame.
 
     See `LiveVideo`.
     """
@@ -259,7 +259,7 @@ class LivePanoptic:
 
 
 class PanopticLabels:
-    """Segments; the key is their id. See `Labels`."""
+    """Labels segments; the keys are their ids. See `Labels`."""
 
     def __init__(self, frames: PanopticFrames, categories: Mapping[int, Category]) -> None:
         self._frames = frames

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class Semantic(Family):
-    """A PNG of category ids per frame; there are no objects and no tracks. See `Family`."""
+    """Classes as a PNG of category ids per frame, without objects and tracks. See `Family`."""
 
     name = 'vspw'
     task = 'semantic'
@@ -205,7 +205,7 @@ class SemanticResults:
 
 
 class LiveSemantic:
-    """The category of each pixel. See `LiveVideo`."""
+    """Writes the category of each pixel. See `LiveVideo`."""
 
     def __init__(self, results: SemanticResults, classes: ClassMap) -> None:
         self._results = results
@@ -223,7 +223,7 @@ class LiveSemantic:
 
 
 class SemanticLabels:
-    """Classes; the key is the category id + 1. See `Labels`."""
+    """Labels classes; the keys are category ids + 1. See `Labels`."""
 
     def __init__(
         self,

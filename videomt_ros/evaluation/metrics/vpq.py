@@ -193,8 +193,8 @@ class _Window:
         self._pred_classes = np.full(num_pred, -1)
         self._is_crowd = np.zeros(num_true, bool)
         self._places = np.zeros((num_true, 2), np.int64)
-        """First list that names each true segment, as minus the number of frames added then, and
-        the place in that list."""
+        """Rank of each true segment in the order in which the frames of the window list them:
+        minus the frames that were added up to the first list that has it, and its place there."""
         self._num_frames = 0
 
     def add_earlier(self, frame: _FrameTable) -> None:
