@@ -1,4 +1,4 @@
-"""Live video segmentation with identities for ROS 2.
+"""Online video segmentation with track ids for ROS 2.
 
 The folder is joined with the generated message modules (`videomt_ros.msg`), so that a source
 checkout and an installed package see the same names.

@@ -1,6 +1,7 @@
-"""Names of the figures of a score, what each means in one line, and how values are shown.
+"""Figures of tracking, what each means in one line, and how the values of figures are shown.
 
-The formulas stand with the metrics. The figures of a family are in its module in `families`.
+The figures that one family alone has, and their meanings, are the `group` of that family, in its
+module in `families`. Formulas are documented in `metrics`.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ class VideoStream:
 
     The task decides what the segments are:
 
-    - instance: objects, each of them once; all other pixels are 0.
-    - panoptic: objects, and stuff with one segment and one id per class.
+    - instance: one segment per object; all other pixels are 0.
+    - panoptic: one segment per object, and one per class of stuff, each with its own id.
     - semantic: one segment per class in view, confirmed at once, with track id = class id + 1.
       The scores are those of the frame; every pixel is labelled (before min_area and
       class_filter).
@@ -138,10 +138,10 @@ class VideoStream:
         self._stamp_ns, self._image_size = now_ns, geometry.image_size
         self._memory.begin(now_ns)
         pause_s = (now_ns - before_ns) * 1e-9
-        is_stale = pause_s > max(STALE_STATE_S, self.settings.gap_s)
-        is_forgotten = is_stale and self._memory.is_empty
-        self.started_anew = self._state is None or is_forgotten
-        if self._state is None or is_forgotten:
+        is_long_pause = pause_s > max(STALE_STATE_S, self.settings.gap_s)
+        is_stale = is_long_pause and self._memory.is_empty
+        self.started_anew = self._state is None or is_stale
+        if self._state is None or is_stale:
             self._state = self.net.initial_state(1)
         self.outputs, self._state = self.net.step(frame, self._state)
         self.next_state = self._state

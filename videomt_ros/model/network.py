@@ -5,7 +5,7 @@ The last blocks of the ViT process learned queries beside the patch tokens (EoMT
 enters the next frame, which makes the query follow its object.
 
 Letters: B batch, T frames, Q queries, C channels, K classes, h w mask grid (a quarter of the
-input), P prefix tokens.
+input), N tokens of the backbone (prefix tokens and patches).
 """
 
 from __future__ import annotations
@@ -232,8 +232,9 @@ class VidEoMT(nn.Module):
             return queries
         if propagation == 'fusion':
             return self.query_updater(queries) + self.q.weight
-        # One cell serves all slots (LVMT): every query is a sequence of its own. It runs in the
-        # precision of its weights, since autocast would round the memory with every frame.
+        # One cell serves all queries, each as a sequence of its own, as in LVMT (the successor of
+        # VidEoMT). It runs in the precision of its weights, since autocast would round the state
+        # in every frame.
         dtype = self.q.weight.dtype
         with torch.autocast(queries.device.type, enabled=False):
             hidden = self.query_updater(
@@ -249,9 +250,9 @@ def attention_mask(
 
     Args:
         mask_logits: masks of the queries before the sigmoid, (B, Q, h, w).
-        grid: patches per column and per row.
+        grid: number of patches (vertical, horizontal).
         num_tokens: number of queries, prefix tokens and patches together.
-        probability: chance of each query to be restricted, 0..1.
+        probability: probability that a query is kept inside its mask, 0..1.
 
     Returns:
         (B, 1, num_tokens, num_tokens) bool, True where attention is allowed. A query whose mask
@@ -259,7 +260,8 @@ def attention_mask(
     """
     batch_size, num_queries = mask_logits.shape[:2]
     inside = F.interpolate(mask_logits.detach(), grid, mode='bilinear').flatten(2) > 0
-    # The same draw for all clips: a batch that runs in parts draws the same as the whole.
+    # One draw per query, shared by all clips: the random numbers do not depend on the number of
+    # clips, so a batch that is split into parts can repeat those of the whole.
     free = torch.rand(1, num_queries, device=inside.device) >= probability
     inside = inside | free[..., None]
     mask = inside.new_ones(batch_size, num_tokens, num_tokens)

@@ -1,4 +1,4 @@
-"""The published checkpoints: one small YAML in `models/` each, and the shipped demo models.
+"""The pretrained checkpoints: one small YAML in `models/` each, and the shipped demo models.
 
 A preset says where the weights lie and what their tensors can't say: classes in the head's order,
 task, test size, whether queries are propagated before or after the final norm.

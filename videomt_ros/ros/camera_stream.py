@@ -26,21 +26,21 @@ class _Received:
 
     msg: Image
     clock_ns: int
-    """Time of the node's clock, which is the simulation's under use_sim_time."""
+    """Time of the node's clock, in nanoseconds; under use_sim_time that of the simulation."""
     monotonic_s: float
-    """Time of the monotonic clock."""
+    """Time of the monotonic clock, in seconds, from which the latency is measured."""
     resets: int
-    """Number of resets requested before."""
+    """Number of resets that had been requested when the image was received."""
 
 
 class CameraStream:
     """Segments the images of one camera and publishes the results.
 
-    The network processes every image even without subscribers, since its state must follow the
-    video: a late subscriber then gets lasting ids at once. Only messages without subscribers are
-    not built.
+    Images are processed even without subscribers, since the state of the network must follow the
+    video, so that a late subscriber gets established ids at once. A message, however, is built
+    only for a topic that has subscribers.
 
-    Only the worker's thread uses the VideoStream. The executor's thread leaves new parameters and
+    Only the worker's thread uses the VideoStream. The executor's thread stores new parameters and
     requests to reset, which the worker applies before its next image.
     """
 
@@ -58,7 +58,7 @@ class CameraStream:
         self._node = node
         self._logger = node.get_logger()
         self._parameters = parameters
-        self._applied = parameters
+        self._applied = parameters  # those that the stream has; used by the worker alone
         self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         self._clock = StreamClock()
         self._outputs = OutputTopics(node, net.config.name)
@@ -98,8 +98,8 @@ class CameraStream:
         """Deactivate, and remove the publishers from the node.
 
         Args:
-            timeout_s: longest time to wait for the image that is being processed, None: no limit.
-                Its results are not published after that.
+            timeout_s: longest time to wait for the image that is being processed; None: no limit.
+                An image that takes longer is not published.
         """
         self.deactivate(timeout_s)
         with self._publishing:

@@ -50,18 +50,18 @@ class SegmenterNode(LifecycleNode):
 
         Raises:
             ValueError: a parameter's initial value is wrong.
-            rclpy.exceptions.ParameterException: rclpy found such a value.
+            rclpy.exceptions.ParameterException: the same, if rclpy itself found it.
         """
         super().__init__('segmenter')
         self._log_handler = RosHandler(self.get_logger())
         logging.getLogger('videomt_ros').addHandler(self._log_handler)
         logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # the ROS logger filters
         self.failure: Future = Future()
-        """Done if `autostart` failed."""
+        """Future that is done once `autostart` has failed."""
         self._settings = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
-        """Whether the model is being loaded, by code that an interrupt may end anywhere."""
+        """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
         self._net: VidEoMT | None = None
         self._camera: CameraStream | None = None
         self._health = Health()

@@ -1,4 +1,4 @@
-"""A training run: puts data, network and callbacks into Lightning's loop.
+"""Trains a network: puts data, network and callbacks into Lightning's loop.
 
 A run leaves in its folder:
 
@@ -6,7 +6,7 @@ A run leaves in its folder:
 - `best.safetensors`: the weights of the best score, with score and step in its metadata;
 - `checkpoints/step=N.ckpt`: the latest checkpoints and that of the best score, to resume from;
 - `log.jsonl` and `tensorboard/`: losses and scores;
-- `validation/` and `pictures/`: results of `training.validation`.
+- `validation/` and `pictures/`: the result files and the pictures of the validations.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ logger = logging.getLogger(__name__)
 
 
 def train(settings: TrainSettings, resume: bool = False) -> Path:
-    """Train a network.
+    """Train a network as the settings say, and write its weights.
 
-    Every process of the run calls it; Lightning starts the processes that no launcher started.
+    Under a launcher such as torchrun, every process calls this. Without one, the first process
+    calls it, and Lightning starts the others.
 
     Args:
         settings: settings of the run.
@@ -65,8 +66,8 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         Path of the file with the weights, which `load_model` reads.
 
     Raises:
-        ValueError: the folder holds a run already, a setting does not work on this machine, or, on
-            a resume, the checkpoints are damaged or have other settings.
+        ValueError: the folder holds a run already, a setting does not work on this machine, or the
+            checkpoints to resume from are damaged or have other settings.
         EndedEarly: the loss is not finite, or memory or disk are full; says how to go on.
         DatasetError: the data cannot be used; names file and record.
     """
@@ -126,7 +127,7 @@ def make_folder(out: Path) -> None:
     """Create the folder of a run, and check that files can be written there.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: no files can be written there.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def make_folder(out: Path) -> None:
 
 
 def quieten_lightning() -> None:
-    """Suppress notes of Lightning on hardware and services, which hide the messages of a run."""
+    """Suppress Lightning's notes on hardware and services, which would bury those of the run."""
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
     warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
@@ -164,7 +165,7 @@ def build_trainer(
     shows_bar = sys.stdout.isatty()  # Lightning draws the bar there
     callbacks: list[pl.Callback] = []
     if settings.ema_decay is not None:
-        callbacks.append(RunningMean(settings.ema_decay))  # before its weights are scored
+        callbacks.append(RunningMean(settings.ema_decay))  # first, since the mean is scored
     callbacks.append(RunLog(out / 'log.jsonl', settings.log_every, in_words=not shows_bar))
     if scores is not None:
         callbacks.append(scores)

@@ -78,7 +78,7 @@ class Label(NamedTuple):
     """One object or track of a frame."""
 
     key: int
-    """Its value in the image of keys, at least 1; the same along the whole video."""
+    """Value of the object's pixels in the image of keys, at least 1; constant along the video."""
     class_name: str
     is_thing: bool
     score: float | None
@@ -136,13 +136,13 @@ class Family(ABC):
     main_figure: ClassVar[str]
     """The figure that ranks models."""
     class_figure: ClassVar[str]
-    """The figure of a single class."""
+    """The figure that the report lists for each class."""
     logged_figures: ClassVar[tuple[str, ...]]
     """The few figures that a training run logs."""
     has_tracks: ClassVar[bool] = True
     """Whether objects have identities along a video, so that there are figures of tracking."""
     paper_names: ClassVar[Mapping[str, str]] = {}
-    """Figures that papers report under the name of another one: their name -> ours."""
+    """Map from the name of a figure in papers to its name here, where the two differ."""
     score_options: ClassVar[frozenset[str]] = frozenset()
     """Optional fields of `ScoreRequest` that have a meaning for this family alone."""
 
@@ -200,7 +200,7 @@ class Family(ABC):
     def write_published(
         self, ended: EndedVideo, results: Any, classes: ClassMap
     ) -> dict[str, Any]:
-        """Write the results of a video of the published mode; arguments as in `live_video`.
+        """Write the results of a video of the published mode.
 
         Args:
             ended: what the published protocol knows of the video after its last frame.
@@ -208,7 +208,7 @@ class Family(ABC):
             classes: category ids of the model's classes.
 
         Returns:
-            As `LiveVideo.finish`.
+            What `LiveVideo.finish` returns.
         """
 
     @abstractmethod
@@ -263,7 +263,7 @@ class Family(ABC):
         """
 
     def legend(self, has_truth: bool) -> list[str]:
-        """Sentences of the report on how to read the pictures."""
+        """List the sentences of the report on how to read the pictures."""
         return [SAME_OBJECTS] if has_truth else []
 
 
