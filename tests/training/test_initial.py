@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from tests.training.runs import TINY_SIZES
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model, save_model
 from videomt_ros.model.weight_files import CheckpointError
-from videomt_ros.training.initial import load_initial, prepare
+from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.run_settings import Phase, TrainSettings
 
 TINY = VidEoMTConfig(
@@ -254,8 +254,8 @@ def kept_for_backward(net):
 def test_checkpointed_blocks_learn_the_same_from_less_memory(family):
     network = replace(TINY, family=family)
     plain, saving = load_initial(settings(network)), load_initial(settings(network))
-    prepare(plain, settings(network))
-    prepare(saving, settings(network, activation_checkpointing=True))
+    configure_blocks(plain, settings(network))
+    configure_blocks(saving, settings(network, activation_checkpointing=True))
     same_learning(plain, saving, masked=[0.5, 0.5])
     assert kept_for_backward(saving) < 0.6 * kept_for_backward(plain)
 
@@ -263,7 +263,7 @@ def test_checkpointed_blocks_learn_the_same_from_less_memory(family):
 def test_dinov3_learns_at_positions_of_many_scales():
     network = replace(TINY, family='dinov3')
     net = load_initial(settings(network))
-    prepare(net, settings(network))
+    configure_blocks(net, settings(network))
     frame = torch.zeros(2, 3, 32, 32)
     _, fixed = net.eval().backbone.encode(frame)
     assert torch.equal(net.backbone.encode(frame)[1], fixed)
@@ -280,7 +280,7 @@ def test_compiled_blocks_learn_the_same_and_keep_their_names(tmp_path, monkeypat
     monkeypatch.setattr(torch.nn.Module, 'compile', eager)
     torch._dynamo.reset()
     plain, fast = load_initial(settings()), load_initial(settings())
-    prepare(fast, settings(compile=True, activation_checkpointing=True))
+    configure_blocks(fast, settings(compile=True, activation_checkpointing=True))
     assert plain.state_dict().keys() == fast.state_dict().keys()
     before = torch._dynamo.utils.counters['stats']['unique_graphs']
     same_learning(plain, fast)

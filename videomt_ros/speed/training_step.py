@@ -23,7 +23,7 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import less_memory, memory_is_full
-from videomt_ros.training.initial import load_initial, prepare
+from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.machine import find_machine, precision_of, set_threads
 from videomt_ros.training.module import TrainModule
 from videomt_ros.training.run_settings import SYNTHETIC, Augmentation, DataSource, TrainSettings
@@ -161,7 +161,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     device = torch.device(machine.accelerator)
     check_folders(settings)
     net = load_initial(settings)
-    prepare(net, settings)
+    configure_blocks(net, settings)
     mixture = Mixture(settings)
     module = TrainModule(settings, net)
     profiler = StepProfiler(device, warm_up, steps)

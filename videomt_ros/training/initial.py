@@ -70,8 +70,8 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
     return net.train()
 
 
-def prepare(net: VidEoMT, settings: TrainSettings) -> None:
-    """Prepare the blocks of a network for training; its weights keep their names.
+def configure_blocks(net: VidEoMT, settings: TrainSettings) -> None:
+    """Configure the blocks of a network for training; its weights keep their names.
 
     Sets activation checkpointing and compilation as the settings say. The scale of DINOv3's rotary
     positions is drawn for each batch, log-uniform in 1/2..2, as in its own training and in that of

@@ -35,7 +35,7 @@ from videomt_ros.training.checkpoints import (
 )
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import explain_early_end
-from videomt_ros.training.initial import load_initial, prepare
+from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.machine import (
     Machine,
     cluster_plugins,
@@ -105,7 +105,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
             logger.info('Going on from %s.', checkpoint)
     if module is None or checkpoint is None:
         module = TrainModule(settings, load_initial(settings))
-    prepare(module.net, settings)
+    configure_blocks(module.net, settings)
     scores = ScoreCallback(settings) if settings.validation is not None else None
     mixture = Mixture(settings)
     trainer = build_trainer(settings, machine, scores)
