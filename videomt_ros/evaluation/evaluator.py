@@ -221,7 +221,7 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
                 )
                 for mode in missing[position]
             }
-            done = plan.predictor.predict(video, results, folder.scratch, lambda: bar.update())
+            done = plan.predictor.predict(video, results, folder.parts, lambda: bar.update())
             _keep(folder, position, video, done)
     return time.perf_counter() - begin_s
 

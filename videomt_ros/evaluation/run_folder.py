@@ -40,8 +40,8 @@ class RunFolder:
         self._lock: IO[bytes] | None = None
 
     @property
-    def scratch(self) -> Path:
-        """Folder for files that disappear with the process."""
+    def parts(self) -> Path:
+        """Folder of markers, times and results of single videos, and of temporary files."""
         return self.out / 'parts'
 
     def start(self, request: Mapping[str, Any], resume: bool) -> None:
@@ -71,7 +71,7 @@ class RunFolder:
             )
         if path.exists():
             _check_same(path, request)
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.parts.mkdir(parents=True, exist_ok=True)
         self._claim()
         write_json(path, request)
 
@@ -83,7 +83,7 @@ class RunFolder:
 
     def _claim(self) -> None:
         """Lock the folder; the lock ends with the process, even if it is killed."""
-        self._lock = (self.scratch / 'lock').open('wb')
+        self._lock = (self.parts / 'lock').open('wb')
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -109,7 +109,7 @@ class RunFolder:
 
     def workplace(self, mode: str, position: int) -> Path:
         """Return the folder in which results are made; leftovers of a killed run are removed."""
-        folder = self.scratch / mode / f'{position:05d}.unfinished'
+        folder = self.parts / mode / f'{position:05d}.unfinished'
         if folder.exists():
             shutil.rmtree(folder)
         return folder
@@ -123,7 +123,7 @@ class RunFolder:
         if target.exists():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (self.scratch / mode / f'{position:05d}.unfinished').replace(target)
+        (self.parts / mode / f'{position:05d}.unfinished').replace(target)
         self._mark(mode, position, video, num_frames=num_frames, error=None, content=content)
 
     def fail(self, mode: str, position: int, video: Video, error: str) -> None:
@@ -135,7 +135,7 @@ class RunFolder:
 
     def results_folder(self, mode: str, position: int, video: Video) -> Path:
         """Return the folder of the results of a finished video."""
-        part = self.scratch / mode / f'{position:05d}'
+        part = self.parts / mode / f'{position:05d}'
         return self._family.video_folder(self.out / mode, part, video)
 
     def write_result_files(self, mode: str, videos: Sequence[Video]) -> Path:
@@ -158,15 +158,15 @@ class RunFolder:
     def note_times(self, position: int, stages: Mapping[str, Sequence[float]]) -> None:
         """Store the milliseconds that each stage took in each frame of a video."""
         rounded = {name: [round(value, 3) for value in stages[name]] for name in stages}
-        write_json(self.scratch / 'times' / f'{position:05d}.json', rounded)
+        write_json(self.parts / 'times' / f'{position:05d}.json', rounded)
 
     def times(self) -> Iterator[dict[str, list[float]]]:
         """Yield what `note_times` has stored, video by video."""
-        for path in sorted((self.scratch / 'times').glob('*.json')):
+        for path in sorted((self.parts / 'times').glob('*.json')):
             yield json.loads(path.read_text(encoding='utf-8'))
 
     def _marker_path(self, mode: str, position: int) -> Path:
-        return self.scratch / mode / f'{position:05d}.json'
+        return self.parts / mode / f'{position:05d}.json'
 
     def _mark(self, mode: str, position: int, video: Video, **fields: Any) -> None:
         marker = {'video_id': video.video_id, 'name': video.name, **fields}
