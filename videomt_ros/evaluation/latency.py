@@ -100,8 +100,8 @@ class Schedule:
     taken: tuple[int, ...]
     """Numbers of the frames that are processed, in order."""
     seen_by: tuple[int | None, ...]
-    """For each frame, the number of the frame whose result is the newest on its arrival; None
-    before the first result."""
+    """Number of the frame whose result is the newest when each frame arrives; None before the
+    first result."""
     num_dropped: int
     """Number of frames that were replaced by a newer one."""
 

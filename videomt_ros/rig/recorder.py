@@ -141,7 +141,7 @@ class RecorderNode(Node):
         """
         super().__init__('recorder')
         self.failure: Future = Future()
-        """Done, with the error, if a file could not be written."""
+        """Future that is done, with the error, once a file could not be written."""
         self._counts = dict.fromkeys(kind.outputs, 0)
         self._num_kept = 0
         self._reports_while_ready = 0

@@ -96,7 +96,10 @@ def check_folders(settings: TrainSettings) -> None:
 
 
 class StepClips(Dataset[tuple[Batch, ...]]):
-    """Share of one process in the batch of each step, 0, 1, ... over all phases."""
+    """The clips that one process contributes to the batch of each step, over all phases.
+
+    Item n is the share of step n, counted from 0.
+    """
 
     def __init__(
         self, settings: TrainSettings, mixture: Mixture, rank: int = 0, world: int = 1

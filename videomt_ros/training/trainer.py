@@ -6,7 +6,8 @@ A run leaves in its folder:
 - `best.safetensors`: the weights of the best score, with score and step in its metadata;
 - `checkpoints/step=N.ckpt`: the latest checkpoints and that of the best score, to resume from;
 - `log.jsonl` and `tensorboard/`: losses and scores;
-- `validation/` and `pictures/`: the result files and the pictures of the validations.
+- `validation/`: the reports of the latest and of the best validation;
+- `pictures/`: predictions beside the truth, of each validation.
 """
 
 from __future__ import annotations

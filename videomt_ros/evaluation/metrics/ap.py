@@ -66,7 +66,7 @@ class ApScores:
 
     @property
     def per_class(self) -> dict[int, dict[str, float | None]]:
-        """The same figures for each category alone, by category id."""
+        """Figures as in `figures`, of each category alone, by category id."""
         return {
             category: self._figures([place]) for place, category in enumerate(self.category_ids)
         }
