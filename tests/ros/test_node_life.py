@@ -142,10 +142,11 @@ def test_names_namespaces_and_remappings(start, make_peer, model):
     start('-r', '__ns:=/robot', '-r', 'image_raw:=/image_raw', model=model)
     peer = make_peer()
     peer.wait_until_heard()
-    topics = dict(peer.node.get_topic_names_and_types())
-    assert '/robot/segmentation/tracks' in topics
-    services = dict(peer.node.get_service_names_and_types())
-    assert services['/robot/segmenter/reset'] == ['std_srvs/srv/Trigger']
+    # Topics and services become known one after the other.
+    topic, service = '/robot/segmentation/tracks', '/robot/segmenter/reset'
+    wait_for(lambda: topic in dict(peer.node.get_topic_names_and_types()), topic)
+    kinds = wait_for(lambda: dict(peer.node.get_service_names_and_types()).get(service), service)
+    assert kinds == ['std_srvs/srv/Trigger']
 
 
 def test_any_reliability_is_heard_and_a_mismatch_is_not_silent(start, make_peer, model):
