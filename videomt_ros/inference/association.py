@@ -104,7 +104,7 @@ def suppress_duplicates(
     """Keep one detection per object.
 
     Args:
-        detections: N of them.
+        detections: the N detections of the frame.
         order: indices of the detections to choose from, best first; of two that show one object
             the first is kept.
         established: whether a detection continues a confirmed track, (N,). A part of a larger

@@ -28,7 +28,7 @@ class Geometry:
     """The three sizes of a frame, each (height, width) in pixels."""
 
     image_size: tuple[int, int]
-    """Size of the image as it came."""
+    """Size of the original image."""
     resized_size: tuple[int, int]
     """Size of the resized image, which is at the top left of the network's input."""
     padded_size: tuple[int, int]

@@ -28,15 +28,15 @@ JUMP_FLOOR = 0.03
 JUMP_CEILING = 0.5
 """Largest value of that distance, as a share of the grid's diagonal."""
 SIZE_RATIO = 3.0
-"""Largest growth in size (square root of the area) of an object that does not overlap itself."""
+"""Largest growth in size (square root of the area) of an object away from its expected mask."""
 CLASS_GONE = 0.2
 """Largest probability of a track's class in a frame in which the class changed for certain."""
 CLASS_NEW = 0.6
 """Least probability of another class in such a frame."""
 CLASS_CHANGE_FRAMES = 5
-"""Number of consecutive frames after which a changed class is another object that took the slot
-over. Fewer split objects that come in through an edge, whose class is a guess until more of them
-shows; by then the mean over a young track has changed with it."""
+"""Number of consecutive frames after which a changed class means that another object has taken the
+slot over. Fewer frames would split objects that enter through an edge of the image: their class is
+a guess until more of them shows, and then the mean over the young track soon changes too."""
 SIZE_MEMORY = 0.9
 """Share of an object's size that is remembered from frame to frame while less of it shows."""
 SPECK_RATIO = 0.2
@@ -62,7 +62,7 @@ class Motion:
     """Velocity in cells per second, (2,); None until it was seen at two different times."""
 
     def displacement(self, stamp_ns: int) -> NDArray[np.float64]:
-        """Expected movement since the object was last seen, (2,)."""
+        """Compute the expected movement since the object was last seen, (2,)."""
         if self.velocity is None:
             return np.zeros(2)
         return self.velocity * ((stamp_ns - self.stamp_ns) * 1e-9)
@@ -182,7 +182,7 @@ class Track:
         """Whether a detection in the track's slot can show the track's object.
 
         Args:
-            detections: N of them.
+            detections: the N detections of the frame.
             n: index of the one in the slot.
             ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
@@ -202,7 +202,7 @@ class Track:
         certain to have changed; else 1 + reach for a detection of the same class.
 
         Args:
-            detections: N of them.
+            detections: the N detections of the frame.
             ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
 

@@ -73,7 +73,7 @@ class TrainModule(pl.LightningModule):
         """Make one step of the optimiser.
 
         Args:
-            batch: parts of the share of this process.
+            batch: the parts into which this process's share of the batch is split.
             batch_idx: ignored; the steps of the optimiser count.
 
         Returns:
