@@ -11,27 +11,27 @@ from pathlib import Path
 import psutil
 import pytest
 
-from videomt_ros.rig.processes import ProcessError, ProcessGroup
+from videomt_ros.rig.processes import ProcessError, RigProcesses
 
 # Needs no network to load: it starts in a second.
 RECORDER = 'videomt_ros.rig.recorder'
 PARENT = f"""
 import sys
 from pathlib import Path
-from videomt_ros.rig.processes import ProcessGroup
+from videomt_ros.rig.processes import RigProcesses
 folder = Path(sys.argv[1])
-with ProcessGroup(folder) as group:
-    group.start('recorder', '{RECORDER}', ['--folder', str(folder / 'recording')])
-    print(group._processes['recorder'].pid, flush=True)
+with RigProcesses(folder) as processes:
+    processes.start('recorder', '{RECORDER}', ['--folder', str(folder / 'recording')])
+    print(processes._processes['recorder'].pid, flush=True)
     while True:
-        group.next_event(0.1)
+        processes.next_event(0.1)
 """
 
 
-def start(group: ProcessGroup, folder: Path) -> psutil.Process:
-    group.start('recorder', RECORDER, ['--folder', str(folder / 'recording')])
+def start(processes: RigProcesses, folder: Path) -> psutil.Process:
+    processes.start('recorder', RECORDER, ['--folder', str(folder / 'recording')])
     wait_until_running(folder)
-    return psutil.Process(group._processes['recorder'].pid)
+    return psutil.Process(processes._processes['recorder'].pid)
 
 
 def wait_until_running(folder: Path) -> None:
@@ -42,33 +42,33 @@ def wait_until_running(folder: Path) -> None:
 
 
 def test_processes_end_with_their_group(tmp_path):
-    with pytest.raises(RuntimeError), ProcessGroup(tmp_path) as group:
-        process = start(group, tmp_path)
+    with pytest.raises(RuntimeError), RigProcesses(tmp_path) as processes:
+        process = start(processes, tmp_path)
         raise RuntimeError
     assert not process.is_running()
 
 
 def test_finish_ends_a_process_well(tmp_path):
-    with ProcessGroup(tmp_path) as group:
-        start(group, tmp_path)
-        group.finish('recorder')
-        assert not group.is_running('recorder')
+    with RigProcesses(tmp_path) as processes:
+        start(processes, tmp_path)
+        processes.finish('recorder')
+        assert not processes.is_running('recorder')
 
 
 def test_death_of_a_process_is_noticed(tmp_path):
-    with ProcessGroup(tmp_path) as group:
-        start(group, tmp_path).kill()
+    with RigProcesses(tmp_path) as processes:
+        start(processes, tmp_path).kill()
         with pytest.raises(ProcessError, match='recorder ended with signal SIGKILL: it logged no'):
             for _ in range(100):
-                group.next_event(0.1)
+                processes.next_event(0.1)
 
 
 def test_last_errors_are_those_of_the_log(tmp_path):
-    with ProcessGroup(tmp_path) as group:
-        group.start('camera', 'videomt_ros.rig.camera', ['--source', 'nothing.mp4'])
+    with RigProcesses(tmp_path) as processes:
+        processes.start('camera', 'videomt_ros.rig.camera', ['--source', 'nothing.mp4'])
         with pytest.raises(ProcessError) as failure:
             for _ in range(600):
-                group.next_event(0.1)
+                processes.next_event(0.1)
     assert str(failure.value) == (
         'The camera ended with exit code 1: Expected a video file, but there is no nothing.mp4.'
     )
@@ -76,11 +76,11 @@ def test_last_errors_are_those_of_the_log(tmp_path):
 
 def test_interrupt_comes_with_an_event_and_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with ProcessGroup(tmp_path) as group:
+    with RigProcesses(tmp_path) as processes:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            group.next_event(0.1)
-        assert group.next_event(0.1) is None
+            processes.next_event(0.1)
+        assert processes.next_event(0.1) is None
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -105,13 +105,13 @@ def test_nodes_do_not_inherit_the_robots_network(tmp_path, monkeypatch):
         monkeypatch.setenv(name, '192.0.2.7')
     monkeypatch.setenv('RMW_IMPLEMENTATION', 'rmw_no_such')
     monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/of/the/robot.xml')
-    with ProcessGroup(tmp_path) as group:
-        environment = start(group, tmp_path).environ()
+    with RigProcesses(tmp_path) as processes:
+        environment = start(processes, tmp_path).environ()
     assert not {'192.0.2.7', 'rmw_no_such', '/of/the/robot.xml'} & set(environment.values())
-    assert environment['ROS_DOMAIN_ID'] == str(group.domain_id)
+    assert environment['ROS_DOMAIN_ID'] == str(processes.domain_id)
 
 
 def test_two_groups_have_two_domains(tmp_path):
-    with ProcessGroup(tmp_path) as first:
+    with RigProcesses(tmp_path) as first:
         start(first, tmp_path)
-        assert ProcessGroup(tmp_path).domain_id != first.domain_id
+        assert RigProcesses(tmp_path).domain_id != first.domain_id

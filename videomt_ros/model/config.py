@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-Family = Literal['dinov2', 'dinov3', 'eva02']
+BackboneFamily = Literal['dinov2', 'dinov3', 'eva02']
 Propagation = Literal['none', 'query', 'fusion', 'gru']
 Task = Literal['instance', 'panoptic', 'semantic']
 
@@ -42,7 +42,7 @@ class VidEoMTConfig:
 
     num_classes: int
     """Number of classes, K. The class head has one more output, the last: no object."""
-    family: Family = 'dinov2'
+    family: BackboneFamily = 'dinov2'
     """Backbone family; see `videomt_ros.model.backbone`."""
     embed_dim: int = 384
     """Width of a token, C: 384, 768, 1024 for ViT-S, B, L."""
@@ -106,7 +106,11 @@ class VidEoMTConfig:
         self._check_classes()
 
     def _check_choices(self) -> None:
-        for name, choices in (('family', Family), ('propagation', Propagation), ('task', Task)):
+        for name, choices in (
+            ('family', BackboneFamily),
+            ('propagation', Propagation),
+            ('task', Task),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f'Expected {name} to be one of {", ".join(get_args(choices))}, '

@@ -75,7 +75,7 @@ class ProcessError(ValueError):
     """A process of a run ended too early; the message holds the last errors that it logged."""
 
 
-class ProcessGroup:
+class RigProcesses:
     """Context manager that starts processes, and ends all of them when it exits.
 
     Every process has a session of its own, so that a Ctrl-C reaches only this process, which then
@@ -104,7 +104,7 @@ class ProcessGroup:
         self._readers: list[threading.Thread] = []
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
-    def __enter__(self) -> ProcessGroup:
+    def __enter__(self) -> RigProcesses:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._note_interrupt)
         return self

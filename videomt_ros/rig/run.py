@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videomt_ros.rig.processes import ProcessGroup
+from videomt_ros.rig.processes import RigProcesses
 
 _READY_TIMEOUT_S = 300.0
 """Longest time until the segmenter is active, in seconds; it may have to download the model."""
@@ -67,24 +67,24 @@ class RigRun:
         Raises:
             ValueError: a process failed, or no result came.
         """
-        with ProcessGroup(self._folder) as group:
+        with RigProcesses(self._folder) as processes:
             print(
                 f'Loading model {parameters["model"]} (to listen in: '
-                f'ROS_DOMAIN_ID={group.domain_id}, topics {group.namespace}/...)',
+                f'ROS_DOMAIN_ID={processes.domain_id}, topics {processes.namespace}/...)',
                 flush=True,
             )
-            group.start('recorder', 'videomt_ros.rig.recorder', recorder)
-            group.start(
+            processes.start('recorder', 'videomt_ros.rig.recorder', recorder)
+            processes.start(
                 'segmenter',
                 'videomt_ros.ros.node',
                 parameters={'input_reliability': 'reliable', 'input_depth': 10, **parameters},
                 params_file=params_file,
             )
-            self._wait_until_ready(group)
+            self._wait_until_ready(processes)
             print(f'Playing {playing}', flush=True)
-            group.start('camera', 'videomt_ros.rig.camera', camera)
-            self._wait_for_results(group)
-            group.finish('recorder')
+            processes.start('camera', 'videomt_ros.rig.camera', camera)
+            self._wait_for_results(processes)
+            processes.finish('recorder')
         if not self.kept or not self.sent:
             reason = self.health.get('last_error') or 'it reports no error.'
             raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
@@ -97,27 +97,27 @@ class RigRun:
         )
         return len(self.sent), received, processed + sum(given_up), self.kept
 
-    def _wait_until_ready(self, group: ProcessGroup) -> None:
+    def _wait_until_ready(self, processes: RigProcesses) -> None:
         deadline_s = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready:
-            self._take(group.next_event(0.2))
+            self._take(processes.next_event(0.2))
             if time.monotonic() > deadline_s:
                 raise ValueError(
                     f'The segmenter was not active after {_READY_TIMEOUT_S:.0f} s: '
-                    f'{group.last_errors("segmenter")}'
+                    f'{processes.last_errors("segmenter")}'
                 )
 
-    def _wait_for_results(self, group: ProcessGroup) -> None:
+    def _wait_for_results(self, processes: RigProcesses) -> None:
         """Wait until every image is accounted for, or there is no progress any more."""
         progress = _Progress(self._num_expected, self._fps)
         counts, changed_s = (0, 0, 0, 0), time.monotonic()
         while not self._is_complete():
             try:
-                self._take(group.next_event(0.2))
+                self._take(processes.next_event(0.2))
             except KeyboardInterrupt:
-                if not self._is_endless or not group.is_running('camera'):
+                if not self._is_endless or not processes.is_running('camera'):
                     raise
-                group.interrupt('camera')
+                processes.interrupt('camera')
             now_s = time.monotonic()
             if counts != self.counts():
                 counts, changed_s = self.counts(), now_s
