@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import tempfile
 from pathlib import Path
@@ -276,6 +277,17 @@ def write_rosbag1(path: Path, count: int, compression: str = 'NONE') -> Path:
             time_ns = START_NS + number * PERIOD_NS
             writer.write(connection, time_ns, store.serialize_ros1(message, kind))
     return path
+
+
+def test_no_space_for_a_repaired_copy_is_said(tmp_path, monkeypatch):
+    def fail(source, folder):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('videomt_ros.datasets.bags.messages.repair', fail)
+    file = tmp_path / 'bag.mcap'
+    file.write_bytes(b'cut off')
+    with pytest.raises(BagError, match='no space for a repaired copy. Set TMPDIR'):
+        BagImages(file)
 
 
 def test_rosbag1(tmp_path):

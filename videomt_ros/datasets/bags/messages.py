@@ -7,6 +7,7 @@ their index.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import weakref
@@ -155,7 +156,12 @@ class BagTopic:
             try:
                 self._files = [self._readable(file) for file in files]
                 connections = _connections(self._files)
-            except Exception:
+            except Exception as failure:
+                if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
+                    raise BagError(
+                        f'{path} was cut off, and {tempfile.gettempdir()} has no space for a '
+                        'repaired copy. Set TMPDIR to a folder with more.'
+                    ) from failure
                 raise BagError(reason) from error
         self.is_cut_off = True
         return connections
