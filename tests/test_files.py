@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from videomt_ros.files import remove_partials, whole_file, whole_path
+from videomt_ros.files import remove_partials, whole_file
 
 
 def test_the_file_appears_at_the_end_of_the_block_with_its_folder(tmp_path):
@@ -32,15 +32,13 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_writers_that_open_files_by_name(tmp_path):
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
     path = tmp_path / 'a.json'
-    with whole_path(path) as partial:
-        partial.write_text('new')
-        assert partial.parent == tmp_path and partial.name.startswith('.')
-    assert path.read_text() == 'new'
-    with pytest.raises(RuntimeError), whole_path(path):
-        raise RuntimeError  # before the writer made its file
-    assert path.read_text() == 'new'
+    with whole_file(path) as first, whole_file(path) as second:
+        first.write(b'first')
+        second.write(b'second')
+    assert path.read_text() == 'first'  # whose block ended last
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize('durable', [False, True])

@@ -21,19 +21,13 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
         path: name of the file.
         durable: wait until file and name are on the disk, so that they outlast a power cut.
     """
-    with whole_path(path, durable) as partial, partial.open('wb') as file:
-        yield file
-
-
-@contextmanager
-def whole_path(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path for writers that open files by name; otherwise as `whole_file`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename is one step only within a file system; hidden, so that
     # what a killed process leaves is not taken for a frame.
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    partial = path.with_name(f'.{path.name}.{os.urandom(4).hex()}.partial')
     try:
-        yield partial
+        with partial.open('xb') as file:
+            yield file
         if durable:  # before it has its name, or a power cut leaves an empty file
             _force_to_disk(partial)
         os.replace(partial, path)
