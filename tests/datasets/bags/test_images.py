@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tests.datasets.bags.made import (
     image_of,
     write_bag,
 )
-from videomt_ros.datasets.bags.images import BagError, BagImages, is_bag
+from videomt_ros.datasets.bags.images import BagImages
+from videomt_ros.datasets.bags.messages import BagError, is_bag
+from videomt_ros.datasets.bags.repair import repair
 from videomt_ros.datasets.opening import open_source
 
 STORAGES = pytest.mark.parametrize('storage', list(StoragePlugin), ids=lambda s: s.name.lower())
@@ -118,8 +121,6 @@ def test_bag_without_images(tmp_path):
 
 def test_topic_without_messages(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/image': images(1), '/odometry': [header_of(0)]})
-    import sqlite3
-
     with sqlite3.connect(only_file(path)) as connection:
         connection.execute('DELETE FROM messages WHERE topic_id = 1')
     with pytest.raises(BagError, match='got none to be read'):
@@ -239,8 +240,6 @@ def test_a_bad_first_image_is_not_the_end(tmp_path):
 
 def test_messages_of_another_type_than_announced(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/image': images(1)})
-    import sqlite3
-
     with sqlite3.connect(only_file(path)) as connection:
         connection.execute("UPDATE messages SET data = x'00010000'")
     with pytest.raises(BagError, match='Cannot read the images on /image'):
@@ -288,6 +287,24 @@ def test_no_space_for_a_repaired_copy_is_said(tmp_path, monkeypatch):
     file.write_bytes(b'cut off')
     with pytest.raises(BagError, match='no space for a repaired copy. Set TMPDIR'):
         BagImages(file)
+
+
+def test_a_full_disk_does_not_shorten_the_repaired_copy(tmp_path, monkeypatch):
+    """Sqlite reports both a row that is cut off and a full disk as an error of its own."""
+    file = only_file(write_bag(tmp_path / 'bag', {'/image': images(40)}))
+    cut(file, 0.8)
+    connect = sqlite3.connect
+
+    def connect_to_small_disk(path, **options):
+        connection = connect(path, **options)
+        if not options:  # the copy, not the bag
+            connection.execute('PRAGMA max_page_count = 40')
+        return connection
+
+    monkeypatch.setattr(sqlite3, 'connect', connect_to_small_disk)
+    with pytest.raises(OSError, match='disk is full') as caught:
+        repair(file, tmp_path)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_rosbag1(tmp_path):

@@ -7,10 +7,12 @@ header says is refused by sqlite as a whole, though its first pages are sound.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import struct
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ def repair(path: Path, folder: Path) -> Path:
         The copy, which holds everything up to the cut.
 
     Raises:
+        OSError: the copy cannot be written.
         ValueError: not even the beginning can be read, or the file is of another kind.
         sqlite3.Error: not even the beginning can be read.
     """
@@ -47,7 +50,12 @@ def repair(path: Path, folder: Path) -> Path:
     if path.suffix == '.mcap':
         _copy_whole_records(path, copy)
     elif path.suffix == '.db3':
-        _copy_readable_rows(path, copy)
+        try:
+            _copy_readable_rows(path, copy)
+        except sqlite3.OperationalError as error:
+            if 'disk is full' not in str(error):  # Python 3.10 keeps no code of the error
+                raise
+            raise OSError(errno.ENOSPC, str(error)) from error
     elif path.suffix == '.zstd':
         plain = folder / path.stem
         _decompress_readable(path, plain)
@@ -122,10 +130,14 @@ def _copy_readable_rows(source: Path, target: Path) -> None:
             new.execute(statement)
             rows = old.execute(f'SELECT * FROM "{name}"')
             marks = ','.join('?' * len(rows.description))
-            try:
-                for row in rows:
-                    new.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
-            except sqlite3.DatabaseError:
-                if name != 'messages':
-                    raise
+            readable = _until_unreadable(rows) if name == 'messages' else rows
+            new.executemany(f'INSERT INTO "{name}" VALUES ({marks})', readable)
         new.commit()
+
+
+def _until_unreadable(rows: Iterable[Any]) -> Iterator[Any]:
+    """Yield rows until one cannot be read; errors of the caller, who writes them, pass through."""
+    try:
+        yield from rows
+    except sqlite3.DatabaseError:
+        return
