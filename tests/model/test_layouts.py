@@ -251,6 +251,25 @@ def test_a_config_json_that_does_not_fit_says_what_is_wrong(folder, kind):
     assert str(folder) in message
 
 
+@pytest.mark.parametrize('model_type', ['videomt', 'eomt'])
+def test_config_json_counts_beside_keys_of_the_original(folder, net, model_type):
+    """It states what the tensors do not, such as the heads, and which network this is."""
+    save_file(dinov2_names(net), folder / 'model.safetensors', {'format': 'pt'})
+    edit('config.json', lambda c: c | {'model_type': model_type, 'num_attention_heads': 4})(folder)
+    if model_type == 'videomt':
+        config = load_config(folder)
+        assert (config.num_heads, config.class_names) == (4, ('circle', 'square', 'sky'))
+    else:
+        with pytest.raises(CheckpointError, match="expected model_type 'videomt', got 'eomt'"):
+            load_config(folder)
+
+
+def test_a_folder_with_unknown_keys_says_which_were_expected(folder):
+    save_file({'encoder.weight': torch.zeros(2)}, folder / 'model.safetensors', {'format': 'pt'})
+    with pytest.raises(CheckpointError, match='weights of VidEoMT .*, got encoder.weight'):
+        load_model(folder)
+
+
 @pytest.mark.parametrize(
     ('metadata', 'fault'),
     [

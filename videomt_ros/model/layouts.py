@@ -243,6 +243,7 @@ OWN = Layout(
 DINOV2 = Layout(
     'original DINOv2',
     matches=_has_key(re.escape(ENCODER) + r'blocks\.\d+\.(attn|ls[12])\.'),
+    read_record=_read_config_json,
     family='dinov2',
     prefixes=((VIT, ENCODER), ('', 'backbone.')),
     unused=('backbone.attn_mask_probs', 'criterion.empty_weight'),
@@ -271,11 +272,9 @@ DINOV3 = replace(
     },
 )
 
-_is_transformers = _has_key(r'(layers\.\d+|embeddings)\.')
-
 TRANSFORMERS = Layout(
     'transformers',
-    matches=lambda weights: weights.config is not None or _is_transformers(weights),
+    matches=_has_key(r'(layers\.\d+|embeddings)\.'),
     read_record=_read_config_json,
     family='dinov2',
     table={
@@ -317,6 +316,7 @@ def find_layout(weights: WeightFile) -> Layout:
     """
     layout = next((layout for layout in LAYOUTS if layout.matches(weights)), None)
     if layout is None:
+        _read_config_json(weights)  # its error is the plainer one, where it names another model
         raise CheckpointError(
             f'{weights.path}: expected weights of VidEoMT (keys such as '
             'backbone.encoder.backbone.blocks.0.attn.qkv.weight or '
