@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from videomt_ros.datasets.bags.images import BagImages, is_bag
+from videomt_ros.datasets.bags.images import BagImages
+from videomt_ros.datasets.bags.messages import is_bag
 from videomt_ros.datasets.source import Source, SourceFrame
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.video import VideoFile, Webcam

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.bags.messages import BagError, BagMessage, BagTopic, is_bag
+from videomt_ros.datasets.bags.messages import BagError, BagMessage, BagTopic
 from videomt_ros.datasets.images import FrameError, decode_compressed_image, decode_image
 from videomt_ros.datasets.source import SourceFrame
-
-__all__ = ['BagError', 'BagImage', 'BagImages', 'is_bag']
 
 _DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
     'sensor_msgs/msg/Image': decode_image,
