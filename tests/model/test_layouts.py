@@ -199,6 +199,15 @@ def test_a_stray_block_does_not_make_a_huge_network(breakable):
         assert f'without a gap, got {stem}4000 but no {stem}3.' in message
 
 
+def test_a_key_of_the_original_is_just_unknown_in_our_own_file(tmp_path, net, tiny_config):
+    tensors = net.state_dict() | {'backbone.query_gru.weight_ih': torch.zeros(2)}
+    metadata = {'format': 'videomt_ros', 'version': '1'}
+    metadata['config'] = json.dumps(tiny_config.to_dict())
+    save_file(tensors, tmp_path / 'mine.safetensors', metadata)
+    with pytest.raises(CheckpointError, match=r'network: unknown \(1\): backbone.query_gru'):
+        load_model(tmp_path / 'mine.safetensors')
+
+
 BAD_CONFIGS = {
     'other model': (
         edit('config.json', lambda c: c | {'model_type': 'eomt'}),

@@ -323,7 +323,8 @@ def find_layout(weights: WeightFile) -> Layout:
             'layers.0.attention.q_proj.weight), got '
             f'{", ".join(list(weights.tensors)[:3]) or "no tensors"}.'
         )
-    if any(key.startswith('backbone.query_gru.') for key in weights.tensors):
+    has_gru = any(key.startswith('backbone.query_gru.') for key in weights.tensors)
+    if has_gru and layout is not OWN:
         # The name that the original code gives a recurrent updater.
         renamed = ('query_updater.', 'backbone.query_gru.')
         layout = replace(layout, prefixes=(renamed, *layout.prefixes))
