@@ -79,6 +79,17 @@ def test_another_precision_is_advised_where_there_is_a_better_one(tmp_path, prec
     assert len(content['origins']) == 20 and content['losses'] == {'loss': 'inf'}
 
 
+def test_a_loss_that_is_not_finite_is_told_where_its_file_cannot_be_written(tmp_path):
+    (tmp_path / 'run/nonfinite_step.json').mkdir(parents=True)
+    with (
+        pytest.raises(
+            EndedEarly, match='not finite at step 3 .* Clips: one; .* could not be writ'
+        ),
+        explain_early_end(tiny_settings(tmp_path / 'run'), pl.Trainer(logger=False)),
+    ):
+        raise NonFiniteLoss(3, {'loss': float('inf')}, ['one'])
+
+
 def run_out_of_memory(module: TrainModule, batch) -> None:
     raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.')
 

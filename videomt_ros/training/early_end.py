@@ -172,19 +172,22 @@ def _describe_nonfinite(error: NonFiniteLoss, settings: TrainSettings, trainer: 
         dist.all_gather_object(gathered, origins)
         origins = [origin for each in gathered for origin in each]
     path = Path(settings.out) / NONFINITE_FILE
+    where = f'{path} has all of this'
     if trainer.is_global_zero:
         losses = {name: str(value) for name, value in error.losses.items()}  # JSON has no NaN
         content = {'step': error.step, 'losses': losses, 'origins': origins}
-        with whole_file(path) as file:
-            file.write(json.dumps(content, indent=1).encode())
+        try:
+            with whole_file(path) as file:
+                file.write(json.dumps(content, indent=1).encode())
+        except OSError as failure:
+            where = f'{path} could not be written: {failure}'
     named = '; '.join(origins[:8]) or 'unknown'
     more = f' and {len(origins) - 8} more' if len(origins) > 8 else ''
     precision = precision_of(trainer)
     finer = '' if precision == 'fp32' else f', or --resume precision=fp32 (now {precision})'
     return (
-        f'{error}. Clips: {named}{more}; {path} has all of this. Look at these clips, try a lower '
-        f'learning_rate (now {settings.learning_rate:g}) in another out=...{finer}. '
-        f'{_last_checkpoint(settings)}'
+        f'{error}. Clips: {named}{more}; {where}. Look at these clips, try a lower learning_rate '
+        f'(now {settings.learning_rate:g}) in another out=...{finer}. {_last_checkpoint(settings)}'
     )
 
 
