@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import struct
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def repair(path: Path, folder: Path) -> Path:
         try:
             _copy_readable_rows(path, copy)
         except sqlite3.OperationalError as error:
-            if 'disk is full' not in str(error):  # Python 3.10 keeps no code of the error
+            if not _is_disk_full(error):
                 raise
             raise OSError(errno.ENOSPC, str(error)) from error
     elif path.suffix == '.zstd':
@@ -130,14 +129,17 @@ def _copy_readable_rows(source: Path, target: Path) -> None:
             new.execute(statement)
             rows = old.execute(f'SELECT * FROM "{name}"')
             marks = ','.join('?' * len(rows.description))
-            readable = _until_unreadable(rows) if name == 'messages' else rows
-            new.executemany(f'INSERT INTO "{name}" VALUES ({marks})', readable)
+            insert = f'INSERT INTO "{name}" VALUES ({marks})'
+            try:
+                for row in rows:
+                    new.execute(insert, row)
+            except sqlite3.DatabaseError as error:
+                # A row of messages that cannot be read, or that the table does not take, is the
+                # cut; a full disk is an error of the same kind.
+                if name != 'messages' or _is_disk_full(error):
+                    raise
         new.commit()
 
 
-def _until_unreadable(rows: Iterable[Any]) -> Iterator[Any]:
-    """Yield rows until one cannot be read; errors of the caller, who writes them, pass through."""
-    try:
-        yield from rows
-    except sqlite3.DatabaseError:
-        return
+def _is_disk_full(error: sqlite3.Error) -> bool:
+    return 'disk is full' in str(error)  # Python 3.10 keeps no code of the error
