@@ -248,9 +248,11 @@ class Peer:
         request = SetParameters.Request(parameters=[p.to_parameter_msg() for p in parameters])
         return self.call(SetParameters, 'set_parameters', request).results
 
-    def change_state(self, transition: str) -> bool:
+    def change_state(self, transition: str | int, label: str = '') -> bool:
+        """Ask for a transition by its name here or by a number, or by ROS's label."""
         request = ChangeState.Request()
-        request.transition.id = TRANSITIONS[transition]
+        request.transition.id = TRANSITIONS.get(transition, transition)
+        request.transition.label = label
         return self.call(ChangeState, 'change_state', request).success
 
     def state(self) -> str:

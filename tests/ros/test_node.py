@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import array
+
 import numpy as np
 import pytest
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
 from pycocotools import mask as coco_mask
+from rcl_interfaces.msg import Parameter as ParameterMsg
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 
 from tests.ros.node_process import (
     NodeProcess,
@@ -16,6 +25,7 @@ from tests.ros.node_process import (
     new_domain,
     pixels,
     save_random_model,
+    wait_for,
 )
 
 pytestmark = pytest.mark.ros
@@ -203,12 +213,59 @@ def test_wrong_parameters_are_refused_with_a_reason(peer, values, reason):
     assert reason in result.reason
 
 
+@pytest.mark.parametrize(
+    'transition', ['configure', 'activate', 'cleanup', 0, 5, 6, 9, 10, 30, 61, 99, 255]
+)
+def test_a_transition_that_the_state_does_not_have_is_refused(live, peer, transition):
+    process, _ = live
+    assert not peer.change_state(transition)
+    process.wait_for_log('refused: the node is active, where the transitions are ')
+    assert peer.state() == 'active'
+
+
+def test_a_transition_of_an_unknown_label_is_refused(live, peer):
+    process, _ = live
+    assert not peer.change_state(0, 'no_such_label')
+    process.wait_for_log("Transition 'no_such_label' refused")
+    assert peer.state() == 'active'
+
+
+def test_a_parameter_of_an_unknown_type_is_refused_and_the_others_are_set(live, peer):
+    process, _ = live
+    good = Parameter('min_area', value=99).to_parameter_msg()
+    strange = ParameterMsg(name='gap_s', value=ParameterValue(type=99))
+    request = SetParameters.Request(parameters=[strange, good])
+    results = peer.call(SetParameters, 'set_parameters', request).results
+    assert [result.successful for result in results] == [False, True]
+    assert '99' in results[0].reason
+    process.wait_for_log('set_parameters refused: ')
+    request = SetParametersAtomically.Request(parameters=[strange, good])
+    reply = peer.call(SetParametersAtomically, 'set_parameters_atomically', request)
+    assert not reply.result.successful
+    assert '99' in reply.result.reason
+
+
+def test_messages_that_rclpy_cannot_handle_are_logged_and_the_stream_goes_on(live, peer):
+    process, _ = live
+    assert peer.set_parameters(use_sim_time=True)[0].successful
+    clock = peer.node.create_publisher(Clock, '/clock', 10)
+    wait_for(clock.get_subscription_count, 'the subscription to /clock')
+    msg = Clock()
+    msg.clock.sec = -1
+    clock.publish(msg)
+    process.wait_for_log('Ignored what could not be handled, from /clock: ')
+    peer.node.destroy_publisher(clock)
+    assert peer.set_parameters(use_sim_time=False)[0].successful
+
+    # A text that is not UTF-8, and messages cut short.
+    raw = serialize_message(Image(encoding='rgb8', data=bytes(40)))
+    for data in (raw.replace(b'rgb8', b'\xff\xfe\xfd\xfc'), raw[:30], raw[:-20], raw[:4]):
+        peer.images.publish(data)
+    peer.ask(noise())
+
+
 def _with_width(pixels_: np.ndarray, width: int):
     """A message that shows the first columns of these pixels, and has the rest as padding."""
-    import array
-
-    from sensor_msgs.msg import Image
-
     data = array.array('B', pixels_.tobytes())
     return Image(
         height=len(pixels_), width=width, step=3 * pixels_.shape[1], encoding='rgb8', data=data

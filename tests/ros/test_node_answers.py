@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from tests.ros.malformed import malformed_images
 from tests.ros.node_process import Peer, new_domain, save_random_model, wait_for
+from videomt_ros.ros.guards import GuardedExecutor
 from videomt_ros.ros.node import SegmenterNode
 
 pytestmark = pytest.mark.ros
@@ -48,7 +48,7 @@ def node(tmp_path):
         args=arguments, domain_id=new_domain(), signal_handler_options=SignalHandlerOptions.NO
     )
     node = SegmenterNode()
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()

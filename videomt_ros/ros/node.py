@@ -31,6 +31,7 @@ from std_srvs.srv import Trigger
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
@@ -72,6 +73,7 @@ class SegmenterNode(LifecycleNode):
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
         if self._settings.autostart:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+        guard_services(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
@@ -135,8 +137,11 @@ class SegmenterNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        for transition in (self.trigger_configure, self.trigger_activate):
-            if transition() != TransitionCallbackReturn.SUCCESS:
+        transitions = {'unconfigured': self.trigger_configure, 'inactive': self.trigger_activate}
+        for state, transition in transitions.items():
+            # A lifecycle manager may have been faster, which is as good.
+            is_due = self._state_machine.current_state[1] == state
+            if is_due and transition() != TransitionCallbackReturn.SUCCESS:
                 self.failure.set_result(None)
                 return
 
@@ -219,7 +224,9 @@ def main(args: list[str] | None = None) -> int:
         except (ValueError, RuntimeError, ParameterException) as error:
             get_logger('segmenter').fatal(f'Not started: {error}')
             return 1
-        rclpy.spin_until_future_complete(node, node.failure)
+        executor = GuardedExecutor()
+        executor.add_node(node)
+        executor.spin_until_future_complete(node.failure)
         return int(node.failure.done())
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
