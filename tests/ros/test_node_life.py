@@ -123,8 +123,13 @@ def test_a_signal_ends_a_load(start, model):
     assert 'Traceback' not in process.log()
 
 
-def test_what_it_cannot_do_ends_it_with_one_line(start, model):
+def test_what_it_cannot_do_ends_it_with_one_line(start, model, tmp_path):
+    others = tmp_path / 'others.yaml'
+    others.write_text('segmentor:\n  ros__parameters:\n    score_threshold: 0.9\n')
     processes = {
+        "'scoer_threshold'. The nearest is 'score_threshold'": start(
+            '--params-file', str(others), model=model, scoer_threshold=0.9
+        ),
         'Expected a model': start(),
         '/no/such/model.pth': start(model='/no/such/model.pth'),
         'score_threshold': start(score_threshold=2.0),
@@ -136,6 +141,10 @@ def test_what_it_cannot_do_ends_it_with_one_line(start, model):
         assert 'Traceback' not in log
         (line,) = [line for line in log.splitlines() if 'ERROR' in line or 'FATAL' in line]
         assert reason in line
+    log = next(iter(processes.values())).log()
+    assert 'others.yaml has no section for the node /segmenter, only for /segmentor.' in log
+    assert 'Parameters: model: ' in log
+    assert ', score_threshold: 0.5, ' in log
 
 
 def test_names_namespaces_and_remappings(start, make_peer, model):

@@ -13,6 +13,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from types import FrameType
 
 import rclpy
@@ -34,6 +36,7 @@ from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler
+from videomt_ros.ros.overrides import override_errors
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
 
 REPORT_PERIOD_S = 1.0
@@ -46,8 +49,12 @@ processed. A launch file kills a process that takes five."""
 class SegmenterNode(LifecycleNode):
     """Segments and tracks what one camera sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
         """Declare the parameters; with `autostart`, the node activates itself when it spins.
+
+        Args:
+            arguments: the command line that rclpy was initialised with, in which parameters for
+                other nodes are looked for.
 
         Raises:
             ValueError: a parameter's initial value is wrong.
@@ -60,6 +67,9 @@ class SegmenterNode(LifecycleNode):
         self.failure: Future = Future()
         """Future that is done once `autostart` has failed."""
         self._settings = declare_parameters(self)
+        self._override_errors = override_errors(self, arguments)
+        values = ', '.join(f'{name}: {value}' for name, value in asdict(self._settings).items())
+        self.get_logger().info(f'Parameters: {values}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
         """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
@@ -78,6 +88,9 @@ class SegmenterNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
         del state
+        if self._override_errors:
+            self.get_logger().error(f'Not configured: {" ".join(self._override_errors)}')
+            return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f'Loading {self._settings.model!r}.')
         self.is_loading = True
         try:
@@ -220,7 +233,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         try:
             rclpy.init(args=args)
-            node = SegmenterNode()
+            node = SegmenterNode(sys.argv if args is None else args)
         except (ValueError, RuntimeError, ParameterException) as error:
             get_logger('segmenter').fatal(f'Not started: {error}')
             return 1
