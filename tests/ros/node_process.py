@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -162,6 +162,8 @@ class Peer:
         self._subscriptions: dict[str, Any] = {}
         self.health: dict[str, str] = {}
         self.health_name = ''
+        self.health_message = ''
+        self.is_warned = False
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_health, 10)
         self._stamps_sent: set[int] = set()
         # A clock of today, to the nanosecond: what cuts a stamp short shows.
@@ -271,6 +273,15 @@ class Peer:
         names = ('received', 'processed', 'dropped', 'rejected', 'failed')
         return {name: int(self.health[name]) for name in names}
 
+    def wait_for_warning(self, *words: str) -> None:
+        """Wait until the diagnostics warn with these words; without words, until they are OK."""
+
+        def is_warned() -> bool:
+            self.counts()
+            return self.is_warned == bool(words) and all(w in self.health_message for w in words)
+
+        wait_for(is_warned, f'a warning of {words}' if words else 'the end of the warning')
+
     def wait_for_rise(self, before: dict[str, int], total: int, **rises: int) -> dict[str, int]:
         """Wait until more images were received and finished; return what became of them.
 
@@ -295,6 +306,8 @@ class Peer:
 
     def _keep_health(self, msg: DiagnosticArray) -> None:
         self.health_name = msg.status[0].name
+        self.health_message = msg.status[0].message
+        self.is_warned = msg.status[0].level == DiagnosticStatus.WARN
         self.health = {item.key: item.value for item in msg.status[0].values}
 
 

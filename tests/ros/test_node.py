@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
+import rclpy
 from pycocotools import mask as coco_mask
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
@@ -27,6 +29,7 @@ from tests.ros.node_process import (
     save_random_model,
     wait_for,
 )
+from videomt_ros.msg import TrackArray
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(5)
@@ -262,6 +265,34 @@ def test_messages_that_rclpy_cannot_handle_are_logged_and_the_stream_goes_on(liv
     for data in (raw.replace(b'rgb8', b'\xff\xfe\xfd\xfc'), raw[:30], raw[:-20], raw[:4]):
         peer.images.publish(data)
     peer.ask(noise())
+
+
+def test_a_second_camera_and_a_second_segmenter_are_told(live, peer):
+    process, _ = live
+    domain = peer.node.context.get_domain_id()
+    second = Peer(domain, namespace='/rear')
+    camera = second.node.create_publisher(Image, '/image_raw', 10)
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    twin = rclpy.create_node('segmenter', context=context)
+    other = rclpy.create_node('other_segmenter', context=context)
+    try:
+        other.create_publisher(TrackArray, 'segmentation/tracks', 10)
+        peer.wait_for_warning(
+            '2 publishers on /image_raw: /peer, /rear/peer.',
+            '2 nodes are named /segmenter:',
+            '/other_segmenter publishes /segmentation/tracks too.',
+        )
+        process.wait_for_log('2 publishers on /image_raw: /peer, /rear/peer.')
+        process.wait_for_log('2 nodes are named /segmenter:')
+    finally:
+        second.node.destroy_publisher(camera)
+        second.close()
+        twin.destroy_node()
+        other.destroy_node()
+        context.try_shutdown()
+    peer.ask(noise())
+    peer.wait_for_warning()
 
 
 def _with_width(pixels_: np.ndarray, width: int):

@@ -14,6 +14,7 @@ from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.subscription import ImageSubscription
@@ -57,6 +58,7 @@ class CameraStream:
         """
         self._node = node
         self._logger = node.get_logger()
+        self._throttle = Throttle()
         self._parameters = parameters
         self._applied = parameters  # those that the stream has; used by the worker alone
         self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
@@ -64,7 +66,11 @@ class CameraStream:
         self._outputs = OutputTopics(node, net.config.name)
         self._health = health
         self._input = ImageSubscription(
-            node, self._receive, parameters.input_reliability, parameters.input_depth
+            node,
+            self._receive,
+            self._ignore,
+            parameters.input_reliability,
+            parameters.input_depth,
         )
         self._worker: Worker[_Received] | None = None
         # Held while publishing, so that no earlier result is published after the reply to a reset.
@@ -118,8 +124,19 @@ class CameraStream:
             self._health.count_dropped()
 
     def follow_cameras(self) -> None:
-        """Adopt the QoS of the publishers, and warn if no image came for a while."""
+        """Adopt the QoS of the publishers, and warn of what is wrong with them."""
         self._input.follow_cameras()
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with the publishers of the images, with the remedies."""
+        return self._input.troubles
+
+    def _ignore(self, msg: Image) -> None:
+        """Count an image of a publisher that is not heard."""
+        del msg
+        self._health.count_received()
+        self._health.count_dropped()
 
     def _receive(self, msg: Image) -> None:
         self._health.count_received()
@@ -159,8 +176,12 @@ class CameraStream:
             return  # publishing failed because the process is ending
         if isinstance(error, FrameError):
             self._health.count_rejected(str(error))
-            self._logger.warning(f'Image rejected: {error}', throttle_duration_sec=5.0)
+            text = f'Image rejected: {error}'
+            if self._throttle.allows(text):
+                self._logger.warning(text)
         else:
             reason = f'{type(error).__name__}: {error}'
             self._health.count_failed(reason)
-            self._logger.error(f'Image not processed: {reason}', throttle_duration_sec=5.0)
+            text = f'Image not processed: {reason}'
+            if self._throttle.allows(text):
+                self._logger.error(text)

@@ -35,9 +35,11 @@ from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.loading import load_network, return_memory
-from videomt_ros.ros.logs import RosHandler
+from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import override_errors
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
+from videomt_ros.ros.sources import publisher_name
+from videomt_ros.ros.subscription import WARNING_PERIOD_S
 
 REPORT_PERIOD_S = 1.0
 """Period of the diagnostics, in seconds."""
@@ -76,6 +78,7 @@ class SegmenterNode(LifecycleNode):
         self._net: VidEoMT | None = None
         self._camera: CameraStream | None = None
         self._health = Health()
+        self._throttle = Throttle(WARNING_PERIOD_S)
         self._reset_service: Service | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # With the steady clock, the node reports even while a simulation is paused.
@@ -189,17 +192,44 @@ class SegmenterNode(LifecycleNode):
         return response
 
     def _report(self) -> None:
+        troubles = self._find_twins()
         if self._camera is not None:
             self._camera.follow_cameras()
+            troubles += self._camera.troubles
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
         # The full name, since segmenters in several namespaces have the same short name.
         name = f'{self.get_fully_qualified_name()}: frames'
-        array = DiagnosticArray(status=[self._health.to_msg(name, device, state)])
+        array = DiagnosticArray(status=[self._health.to_msg(name, device, state, troubles)])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
         if self._camera is not None and self._camera.is_active:
             self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
+
+    def _find_twins(self) -> list[str]:
+        """Look for another node of this name, and for others that publish the same outputs."""
+        troubles = []
+        name = self.get_fully_qualified_name()
+        namesakes = self.get_node_names_and_namespaces().count(
+            (self.get_name(), self.get_namespace())
+        )
+        if namesakes > 1:
+            troubles.append(
+                f'{namesakes} nodes are named {name}: their services and results mix. Give each a '
+                'name or namespace of its own. (A node that was killed is listed for 20 s or so.)'
+            )
+        topic = self.resolve_topic_name('segmentation/tracks')
+        names = {publisher_name(info) for info in self.get_publishers_info_by_topic(topic)}
+        others = sorted(names - {name})
+        if others and self._camera is not None:
+            troubles.append(
+                f'{", ".join(others)} publishes {topic} too. Give each node a namespace of its '
+                'own.'
+            )
+        for trouble in troubles:
+            if self._throttle.allows(trouble):
+                self.get_logger().warning(trouble)
+        return troubles
 
 
 def _ignore_signals() -> None:

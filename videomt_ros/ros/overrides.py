@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _ros_arguments(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Iterate over the parameter files and parameters of a command line."""
     flags = {'-p': '-p', '--param': '-p', '--params-file': '--params-file'}
     is_ros = False
-    for word, following in zip(arguments, [*arguments[1:], ''], strict=True):
+    for word, following in pairwise([*arguments, '']):
         if word == '--ros-args':
             is_ros = True
         elif word == '--':

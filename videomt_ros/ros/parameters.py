@@ -88,7 +88,7 @@ class NodeParameters:
         'QoS of the image subscription. best_effort receives from every camera but may lose '
         'images, above all large ones; reliable loses none but receives from reliable cameras '
         'only; auto starts as reliable if all cameras on the topic are, else as best_effort, and '
-        'changes if it would receive from none.',
+        'changes if it would receive from none or if no image comes for 5 s.',
         choices=('auto', 'best_effort', 'reliable'),
     )
     input_depth: int = _parameter(

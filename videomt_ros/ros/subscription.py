@@ -11,28 +11,40 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
+from videomt_ros.ros.logs import Throttle
+from videomt_ros.ros.sources import IMAGE_TYPE, SourceFilter, explain_silence
+
 SILENCE_S = 5.0
-"""Time without an image, in seconds, after which the log lists the publishers on the topic."""
+"""Time without an image, in seconds, after which the node looks for the reason."""
+WARNING_PERIOD_S = 10.0
+"""Shortest time, in seconds, between two warnings of one kind."""
 
 
 def best_reliability(
-    present: ReliabilityPolicy, offers: Set[ReliabilityPolicy], may_rise: bool
+    present: ReliabilityPolicy,
+    offers: Set[ReliabilityPolicy],
+    is_silent: bool,
+    was_lowered: bool = False,
 ) -> ReliabilityPolicy:
     """Choose the reliability to request from the cameras.
 
     A reliable subscription is matched with reliable publishers only, and loses none of their
     images; a best-effort one is matched with all publishers. Each change loses images, so a
-    subscription that is matched with at least one publisher is kept.
+    subscription that hears a publisher is kept.
 
     Args:
         present: the reliability requested now.
         offers: reliabilities that the publishers on the topic offer; empty if there are none yet.
-        may_rise: whether best effort may become reliable if all publishers are.
+        is_silent: whether no image came for a while. A reliable publisher may then be idle, or
+            dead and still listed, beside a best-effort camera.
+        was_lowered: whether it was reliable before. It then becomes so again only in silence.
     """
     if present == ReliabilityPolicy.RELIABLE:
-        is_matched = not offers or ReliabilityPolicy.RELIABLE in offers
-        return present if is_matched else ReliabilityPolicy.BEST_EFFORT
+        is_deaf = ReliabilityPolicy.RELIABLE not in offers or is_silent
+        has_others = ReliabilityPolicy.BEST_EFFORT in offers
+        return ReliabilityPolicy.BEST_EFFORT if has_others and is_deaf else present
     all_reliable = offers == {ReliabilityPolicy.RELIABLE}
+    may_rise = is_silent or not was_lowered
     return ReliabilityPolicy.RELIABLE if all_reliable and may_rise else present
 
 
@@ -40,19 +52,26 @@ class ImageSubscription:
     """The subscription to `image_raw`, which is reliable if all cameras are."""
 
     def __init__(
-        self, node: LifecycleNode, receive: Callable[[Image], None], reliability: str, depth: int
+        self,
+        node: LifecycleNode,
+        receive: Callable[[Image], None],
+        ignore: Callable[[Image], None],
+        reliability: str,
+        depth: int,
     ) -> None:
         """Describe the subscription; `open` creates it.
 
         Args:
             node: node on which it is created.
-            receive: called with each image.
+            receive: called with each image of the publisher that is heard.
+            ignore: called with each image of the others.
             reliability: value of the parameter `input_reliability`: auto, best_effort or reliable.
             depth: number of images that may wait in the middleware.
         """
         self._node = node
         self._logger = node.get_logger()
         self._receive = receive
+        self._ignore = ignore
         self._setting = reliability
         self._depth = depth
         self._topic: str = node.resolve_topic_name('image_raw')
@@ -60,6 +79,11 @@ class ImageSubscription:
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._was_lowered = False
         self._silent_since_s = 0.0
+        self._sources = SourceFilter()
+        self._publishers: list[TopicEndpointInfo] = []
+        self._throttle = Throttle(WARNING_PERIOD_S)
+        self.troubles: list[str] = []
+        """What is wrong with the publishers, one sentence or more each, with the remedy."""
 
     @property
     def is_open(self) -> bool:
@@ -70,46 +94,49 @@ class ImageSubscription:
         """Subscribe, with the reliability that suits the present publishers."""
         self._silent_since_s = time.monotonic()
         self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
-        self._subscribe(self._wanted_reliability(is_silent=True))
+        self._sources = SourceFilter()
+        self._list_publishers()
+        self._subscribe(self._wanted_reliability(is_silent=False))
 
     def close(self) -> None:
         """Unsubscribe."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        self.troubles = []
 
     def follow_cameras(self) -> None:
-        """Adopt the QoS of the publishers, and warn if no image came for a while."""
+        """Adopt the QoS of the publishers, and look for what is wrong with them."""
         if self._subscription is None:
             return
         silent_s = time.monotonic() - self._silent_since_s
         is_silent = silent_s >= SILENCE_S
+        self._list_publishers()
         reliability = self._wanted_reliability(is_silent)
         if reliability != self._reliability:
             self._was_lowered = reliability == ReliabilityPolicy.BEST_EFFORT
-            self.close()
+            self._node.destroy_subscription(self._subscription)
             self._subscribe(reliability)
-        if not is_silent:
-            return
-        publishers = ', '.join(
-            f'{info.node_name} ({info.topic_type}, {info.qos_profile.reliability.name.lower()})'
-            for info in self._publishers()
-        )
-        self._logger.warning(
-            f'No image for {silent_s:.0f} s on {self._topic}, whose publishers are: '
-            f'{publishers or "none. Is the topic remapped, and the camera running?"}',
-            throttle_duration_sec=10.0,
-        )
+        several = self._sources.explain(self._topic, self._publishers)
+        self.troubles = [several] if several else []
+        if is_silent:
+            listed = self._node.get_publishers_info_by_topic(self._topic)
+            reason = explain_silence(self._node, self._topic, listed, self._reliability)
+            self.troubles.append(f'No image for {silent_s:.0f} s on {self._topic}: {reason}')
+        for trouble in self.troubles:
+            if self._throttle.allows(trouble):
+                self._logger.warning(trouble)
 
-    def _publishers(self) -> list[TopicEndpointInfo]:
-        return self._node.get_publishers_info_by_topic(self._topic)
+    def _list_publishers(self) -> None:
+        """List the publishers of images; others may have the topic with another type."""
+        listed = self._node.get_publishers_info_by_topic(self._topic)
+        self._publishers = [info for info in listed if info.topic_type == IMAGE_TYPE]
 
     def _wanted_reliability(self, is_silent: bool) -> ReliabilityPolicy:
         if self._setting != 'auto':
             return ReliabilityPolicy[self._setting.upper()]
-        offers = {info.qos_profile.reliability for info in self._publishers()}
-        # Once lowered, it rises again only if no image comes, since each change loses images.
-        return best_reliability(self._reliability, offers, is_silent or not self._was_lowered)
+        offers = {info.qos_profile.reliability for info in self._publishers}
+        return best_reliability(self._reliability, offers, is_silent, self._was_lowered)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
@@ -118,5 +145,10 @@ class ImageSubscription:
         self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
 
     def _take(self, msg: Image) -> None:
-        self._silent_since_s = time.monotonic()
-        self._receive(msg)
+        now_s = time.monotonic()
+        self._silent_since_s = now_s
+        has_several = len(self._publishers) > 1
+        if self._sources.accepts(msg, has_several, now_s):
+            self._receive(msg)
+        else:
+            self._ignore(msg)
