@@ -92,8 +92,10 @@ def test_padded_rows(encoding):
         ({'width': 0}, 'got 0 x 8 pixels'),
         ({'data': np.zeros(287, np.uint8)}, r'36 x 8 = 288 bytes of data, got 287'),
         ({'step': 30}, 'step of at least 36 bytes'),
-        ({'encoding': '32FC1'}, "Expected an encoding of rgb8, .*got '32FC1'"),
-        ({'encoding': 'yuyv', 'width': 11}, 'size that yuyv can have, got 11 x 8'),
+        ({'encoding': '32FC1'}, "encoding of rgb8, .*got '32FC1'. It is an image of depth"),
+        ({'encoding': '16UC1'}, 'Choose the topic of the colour image'),
+        ({'encoding': 'nv12'}, 'cv_bridge does not convert it either. Set the camera driver'),
+        ({'encoding': 'yuyv', 'width': 11}, 'an even width for yuyv, got 11 x 8 pixels'),
     ],
 )
 def test_unusable(changes, reason):

@@ -82,7 +82,16 @@ def test_refuses_malformed_images_in_one_line(name):
 def test_names_the_encoding_and_the_way_out():
     with pytest.raises(FrameError, match=r'no_such_encoding') as caught:
         image_from_msg(malformed_images()['unknown encoding'])
-    assert 'cv_bridge' in str(caught.value)
+    assert 'install it' in str(caught.value)
+
+
+@pytest.mark.parametrize('encoding', ['32FC1', '16UC1', 'nv12'])
+def test_cv_bridge_is_not_the_way_out_of_encodings_that_it_does_not_read(encoding):
+    msg = malformed_images()['depth in metres']
+    msg.encoding = encoding
+    with pytest.raises(FrameError) as caught:
+        image_from_msg(msg)
+    assert 'install it' not in str(caught.value)
 
 
 @pytest.mark.parametrize(

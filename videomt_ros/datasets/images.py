@@ -34,6 +34,16 @@ _CHANNELS_AND_CODE: dict[str, tuple[int, int | None]] = {
 }
 ENCODINGS = tuple(_CHANNELS_AND_CODE)
 """Names of the encodings that `decode_image` reads."""
+_PLANAR = (
+    'cv_bridge does not convert it either. Set the camera driver to publish rgb8, bgr8 or yuyv.'
+)
+_REMEDIES = {
+    '16UC1': 'It is an image of depth or temperature. Choose the topic of the colour image.',
+    '32FC1': 'It is an image of depth. Choose the topic of the colour image.',
+    **dict.fromkeys(('nv12', 'nv21', 'nv24', 'i420', 'yv12'), _PLANAR),
+}
+"""What to do about encodings that cameras publish and that neither this module nor cv_bridge
+reads."""
 
 
 class FrameError(ValueError):
@@ -41,7 +51,7 @@ class FrameError(ValueError):
 
 
 class EncodingError(FrameError):
-    """Raised for an image whose encoding is not supported."""
+    """Raised for an image whose encoding is not supported here, but may be elsewhere."""
 
 
 def decode_image(msg: Any) -> NDArray[np.uint8]:
@@ -56,8 +66,9 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
         RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
 
     Raises:
-        FrameError: the size is zero, a row does not fit into `step`, or the data end early.
-        EncodingError: the encoding is not one of `ENCODINGS`.
+        FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
+            encoding is one that no known converter reads.
+        EncodingError: the encoding is another one that is not in `ENCODINGS`.
     """
     height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
     if not height or not width:
@@ -68,9 +79,10 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
             f'data, got {size}.'
         )
     if msg.encoding not in _CHANNELS_AND_CODE:
-        raise EncodingError(
-            f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}.'
-        )
+        text = f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}.'
+        if msg.encoding in _REMEDIES:
+            raise FrameError(f'{text} {_REMEDIES[msg.encoding]}')
+        raise EncodingError(text)
     channels, code = _CHANNELS_AND_CODE[msg.encoding]
     if step < width * channels:
         raise FrameError(
@@ -84,9 +96,9 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
     try:
         return cv2.cvtColor(image, code)
     except cv2.error as error:
-        # YUV 4:2:2 and Bayer patterns need an even width or height.
+        # In YUV 4:2:2 two neighbours share their colour; all else has any size.
         raise FrameError(
-            f'Expected a size that {msg.encoding} can have, got {width} x {height} pixels.'
+            f'Expected an even width for {msg.encoding}, got {width} x {height} pixels.'
         ) from error
 
 
