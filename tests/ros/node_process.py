@@ -97,7 +97,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 class NodeProcess:
-    """`python -m videomt_ros.ros.node` with parameters, its output kept in a file."""
+    """`python -m videomt_ros.ros` with parameters, its output kept in a file."""
 
     def __init__(self, log: Path, domain: int, *arguments: str, **parameters: Any) -> None:
         words = list(arguments)
@@ -108,7 +108,7 @@ class NodeProcess:
         self._log = log
         with log.open('w') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'videomt_ros.ros.node', '--ros-args', *words],
+                [sys.executable, '-m', 'videomt_ros.ros', '--ros-args', *words],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, 'ROS_DOMAIN_ID': str(domain)},

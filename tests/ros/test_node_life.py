@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +123,16 @@ def test_a_signal_ends_a_load(start, model):
     process.wait_for_log('Loading')
     assert process.end() == 0
     assert 'Traceback' not in process.log()
+
+
+def test_a_signal_ends_the_imports(start):
+    process = start()
+    torch = importlib.util.find_spec('torch').origin.removesuffix('__init__.py')
+    # Once a library of torch is mapped, the imports are under way, and far from done.
+    maps = Path('/proc', str(process.process.pid), 'maps')
+    wait_for(lambda: torch in maps.read_text(), 'the import of torch')
+    assert process.end() == 0
+    assert process.log() == ''
 
 
 def test_what_it_cannot_do_ends_it_with_one_line(start, model, tmp_path):

@@ -76,7 +76,7 @@ class RigRun:
             processes.start('recorder', 'videomt_ros.rig.recorder', recorder)
             processes.start(
                 'segmenter',
-                'videomt_ros.ros.node',
+                'videomt_ros.ros',
                 parameters={'input_reliability': 'reliable', 'input_depth': 10, **parameters},
                 params_file=params_file,
             )

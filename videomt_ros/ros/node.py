@@ -10,7 +10,6 @@ The node only connects its parts. Its callbacks are short, and inference runs in
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -282,12 +281,3 @@ def main(args: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-
-
-if __name__ == '__main__':
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is closed. Python would take seconds to unload torch, and a launch file kills the
-    # process after five.
-    os._exit(exit_code)
