@@ -10,10 +10,18 @@ import pytest
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
 import rclpy
+from lifecycle_msgs.srv import GetAvailableStates, GetAvailableTransitions
 from pycocotools import mask as coco_mask
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterValue
-from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    GetParameterTypes,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -246,6 +254,26 @@ def test_a_parameter_of_an_unknown_type_is_refused_and_the_others_are_set(live, 
     reply = peer.call(SetParametersAtomically, 'set_parameters_atomically', request)
     assert not reply.result.successful
     assert '99' in reply.result.reason
+
+
+def test_questions_about_what_there_is_not_are_answered(live, peer):
+    names = ['', 'no_such_parameter', 'x' * 300, '\N{SNOWMAN}']
+    for kind, name in (
+        (DescribeParameters, 'describe_parameters'),
+        (GetParameters, 'get_parameters'),
+        (GetParameterTypes, 'get_parameter_types'),
+    ):
+        peer.call(kind, name, kind.Request(names=names))
+    request = ListParameters.Request(prefixes=names, depth=2**64 - 1)
+    assert not peer.call(ListParameters, 'list_parameters', request).result.names
+    for kind, name in (
+        (GetAvailableStates, 'get_available_states'),
+        (GetAvailableTransitions, 'get_available_transitions'),
+    ):
+        peer.call(kind, name, kind.Request())
+    for result in peer.set_parameters(no_such_parameter=1, use_sim_time='yes'):
+        assert not result.successful
+    assert peer.state() == 'active'
 
 
 def test_messages_that_rclpy_cannot_handle_are_logged_and_the_stream_goes_on(live, peer):

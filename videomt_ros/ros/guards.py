@@ -64,6 +64,8 @@ class GuardedExecutor(SingleThreadedExecutor):
         return super()._make_handler(entity, node, take, *map(guard, execute))
 
     def _log(self, node: Any, entity: Any, error: Exception) -> None:
+        if not self._context.ok():
+            return  # nothing can be published any more, as the process is ending
         name = getattr(entity, 'topic_name', None) or getattr(entity, 'srv_name', None)
         text = f'{name or type(entity).__name__}: {type(error).__name__}: {error}'
         if self._throttle.allows(text):
