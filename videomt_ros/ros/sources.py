@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
@@ -107,18 +107,18 @@ class SourceFilter:
         self._source: tuple[str, int, int, str] | None = None
         self._heard_s = 0.0
 
-    def accepts(self, msg: Image, has_several: bool, now_s: float) -> bool:
+    def accepts(self, msg: Image, has_several: Callable[[], bool], now_s: float) -> bool:
         """Whether to process an image.
 
         Args:
             msg: the image.
-            has_several: whether the topic has several publishers; a single one may change its
-                size at any time.
+            has_several: tells whether the topic has several publishers; a single one may change
+                its size at any time. Called only for an image of another source.
             now_s: time of the monotonic clock.
         """
         source = (msg.header.frame_id, msg.width, msg.height, msg.encoding)
         is_heard = source == self._source or now_s - self._heard_s >= SOURCE_TIMEOUT_S
-        if has_several and not is_heard:
+        if not is_heard and has_several():
             return False
         self._source, self._heard_s = source, now_s
         return True

@@ -132,6 +132,10 @@ class ImageSubscription:
         listed = self._node.get_publishers_info_by_topic(self._topic)
         self._publishers = [info for info in listed if info.topic_type == IMAGE_TYPE]
 
+    def _has_several(self) -> bool:
+        self._list_publishers()  # the newest camera may be the second
+        return len(self._publishers) > 1
+
     def _wanted_reliability(self, is_silent: bool) -> ReliabilityPolicy:
         if self._setting != 'auto':
             return ReliabilityPolicy[self._setting.upper()]
@@ -147,8 +151,7 @@ class ImageSubscription:
     def _take(self, msg: Image) -> None:
         now_s = time.monotonic()
         self._silent_since_s = now_s
-        has_several = len(self._publishers) > 1
-        if self._sources.accepts(msg, has_several, now_s):
+        if self._sources.accepts(msg, self._has_several, now_s):
             self._receive(msg)
         else:
             self._ignore(msg)
