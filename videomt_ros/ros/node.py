@@ -9,6 +9,7 @@ The node only connects its parts. Its callbacks are short, and inference runs in
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -69,8 +70,8 @@ class SegmenterNode(LifecycleNode):
         """Future that is done once `autostart` has failed."""
         self._settings = declare_parameters(self)
         self._override_errors = override_errors(self, arguments)
-        values = ', '.join(f'{name}: {value}' for name, value in asdict(self._settings).items())
-        self.get_logger().info(f'Parameters: {values}')
+        # As JSON, which is YAML too.
+        self.get_logger().info(f'Parameters: {json.dumps(asdict(self._settings))}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
         """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
