@@ -36,7 +36,7 @@ from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler, Throttle
-from videomt_ros.ros.overrides import override_errors
+from videomt_ros.ros.overrides import check_overrides
 from videomt_ros.ros.parameters import changed_parameters, declare_parameters
 from videomt_ros.ros.sources import publisher_name
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
@@ -69,7 +69,9 @@ class SegmenterNode(LifecycleNode):
         self.failure: Future = Future()
         """Future that is done once `autostart` has failed."""
         self._settings = declare_parameters(self)
-        self._override_errors = override_errors(self, arguments)
+        self._override_errors, warnings = check_overrides(self, arguments)
+        for warning in warnings:
+            self.get_logger().warning(warning)
         # As JSON, which is YAML too.
         self.get_logger().info(f'Parameters: {json.dumps(asdict(self._settings))}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
