@@ -62,6 +62,9 @@ def test_parameters_of_another_node_are_named(check):
         ('eye: {ros__parameters: {gap_s: 2.0}}', 1),
         ('/**: {ros__parameters: {gap: 2.0}}', 1),
         ('robot: {ear: {ros__parameters: {a: 1}}}', 1),
+        # What rcl reads and PyYAML refuses, and what YAML 1.1 takes for a truth value.
+        ('/**: {ros__parameters: {gap_s: 2.0}}\n---\n/**: {ros__parameters: {gap: 2.0}}', 1),
+        ('/robot/eye: {ros__parameters: {on: =, off: 2026-06-31, yes: !size 3}}', 3),
     ],
 )
 def test_files_without_a_section_for_the_node_are_named(check, tmp_path, text, errors):

@@ -117,9 +117,11 @@ def _sections_of_file(path: Path) -> dict[str, set[str]]:
             if name == 'ros__parameters':
                 sections.setdefault(key or '/', set()).update(_flat_names(below))
             else:
-                walk(f'{key}/{str(name).strip("/")}', below)
+                walk(f'{key}/{name.strip("/")}', below)
 
-    walk('', yaml.safe_load(path.read_text(encoding='utf-8')))
+    # Without types, since rcl reads values that PyYAML refuses, such as `=` and a 31st of June.
+    for document in yaml.load_all(path.read_text(encoding='utf-8'), Loader=yaml.BaseLoader):
+        walk('', document)
     return sections
 
 
