@@ -174,6 +174,9 @@ class SegmenterNode(LifecycleNode):
         return_memory()
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        # rclpy lets one without a name through.
+        if not all(self.has_parameter(change.name) for change in changes):
+            return SetParametersResult(successful=False, reason='A parameter has no name.')
         try:
             class_names = None if self._net is None else self._net.config.class_names
             parameters = changed_parameters(self._settings, changes, class_names)
