@@ -108,3 +108,9 @@ def test_unusable_compressed_image(data):
     msg = SimpleNamespace(data=np.frombuffer(data, np.uint8), format='jpeg')
     with pytest.raises(FrameError, match=f"got {len(data)} bytes of format 'jpeg'"):
         decode_compressed_image(msg)
+
+
+def test_a_long_encoding_is_quoted_in_short():
+    with pytest.raises(FrameError) as raised:
+        decode_image(message('x' * 1_000_000, plain()))
+    assert len(str(raised.value)) < 500

@@ -238,6 +238,9 @@ def test_a_transition_of_an_unknown_label_is_refused(live, peer):
     process, _ = live
     assert not peer.change_state(0, 'no_such_label')
     process.wait_for_log("Transition 'no_such_label' refused")
+    assert not peer.change_state(0, 'x' * 100_000)
+    process.wait_for_log("Transition 'xxx")
+    assert 'x' * 100 not in process.log()
     assert peer.state() == 'active'
 
 
@@ -271,7 +274,8 @@ def test_questions_about_what_there_is_not_are_answered(live, peer):
         (GetAvailableTransitions, 'get_available_transitions'),
     ):
         peer.call(kind, name, kind.Request())
-    for result in peer.set_parameters(no_such_parameter=1, use_sim_time='yes'):
+    strange = {'': 1, 'no_such_parameter': 1, 'use_sim_time': 'yes'}
+    for result in peer.set_parameters(**strange):
         assert not result.successful
     assert peer.state() == 'active'
 

@@ -6,6 +6,7 @@ others are one OpenCV pass.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import cv2
@@ -79,7 +80,7 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
             f'data, got {size}.'
         )
     if msg.encoding not in _CHANNELS_AND_CODE:
-        text = f'Expected an encoding of {", ".join(ENCODINGS)}, got {msg.encoding!r}.'
+        text = f'Expected an encoding of {", ".join(ENCODINGS)}, got {reprlib.repr(msg.encoding)}.'
         if msg.encoding in _REMEDIES:
             raise FrameError(f'{text} {_REMEDIES[msg.encoding]}')
         raise EncodingError(text)

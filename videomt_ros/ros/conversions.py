@@ -9,6 +9,7 @@ type that rclpy accepts without checking every element. Other encodings are conv
 from __future__ import annotations
 
 import array
+import reprlib
 import sys
 from functools import lru_cache
 from typing import Any
@@ -54,7 +55,7 @@ def image_from_msg(msg: Image) -> NDArray[np.uint8]:
     except Exception as error:  # cv_bridge raises its own error, cv2's, or numpy's
         reason = ' '.join(str(error).split())
         raise FrameError(
-            f'cv_bridge found no way from {msg.encoding!r} to rgb8: {reason}'
+            f'cv_bridge found no way from {reprlib.repr(msg.encoding)} to rgb8: {reason}'
         ) from error
 
 

@@ -8,6 +8,7 @@ taken from the middleware, would also leave its subscription or service deaf.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -135,7 +136,7 @@ def _transition_refusal(node: LifecycleNode, request: ChangeState.Request) -> st
     known = wanted.label in transitions.values() if wanted.label else wanted.id in transitions
     if known:
         return ''
-    name = repr(wanted.label) if wanted.label else f'with id {wanted.id}'
+    name = reprlib.repr(wanted.label) if wanted.label else f'with id {wanted.id}'
     possible = ', '.join(f'{label} ({number})' for number, label in transitions.items())
     return (
         f'Transition {name} refused: the node is {machine.current_state[1]}, where the '

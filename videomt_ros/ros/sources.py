@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
@@ -131,7 +132,10 @@ class SourceFilter:
         heard = ''
         if self._source is not None:
             frame_id, width, height, encoding = self._source
-            heard = f' (now frame_id {frame_id!r}, {width} x {height}, {encoding})'
+            heard = (
+                f' (now frame_id {reprlib.repr(frame_id)}, {width} x {height}, '
+                f'{reprlib.repr(encoding)})'
+            )
         twins = len(set(names)) < len(names)
         return (
             f'{len(names)} publishers on {topic}: {", ".join(names)}. Heard is the source whose '
