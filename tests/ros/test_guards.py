@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -78,3 +79,16 @@ def test_each_kind_of_message_has_a_limit_of_its_own(monkeypatch):
     now_s[0] += 1.0
     assert throttle.allows('got 14 bytes')
     assert not throttle.allows('got nothing')
+
+
+def test_warnings_of_one_kind_are_forwarded_once_and_all_else_always():
+    lines = []
+    ros_logger = SimpleNamespace(
+        warning=lines.append, info=lines.append, error=lines.append, debug=lines.append
+    )
+    handler = logs.RosHandler(ros_logger)
+    for level in (logging.WARNING, logging.INFO, logging.ERROR, logging.DEBUG):
+        for size in (3, 4):
+            record = logging.LogRecord('', level, '', 0, f'size {size}', None, None)
+            handler.emit(record)
+    assert lines == ['size 3', *['size 3', 'size 4'] * 3]

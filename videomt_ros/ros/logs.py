@@ -11,17 +11,23 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 
 class RosHandler(logging.Handler):
-    """Forwards records to a ROS logger, and so to the console and `/rosout`."""
+    """Forwards records to a ROS logger, and so to the console and `/rosout`.
+
+    Warnings of one kind are limited, since the images that a camera sends may cause one each.
+    """
 
     def __init__(self, logger: RcutilsLogger) -> None:
         """Forward all records to a logger, which filters them by its own level."""
         super().__init__()
         self._ros_logger = logger
+        self._throttle = Throttle()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record at its level."""
         # rclpy allows one level only for each line of code that logs.
         message = self.format(record)
+        if record.levelno == logging.WARNING and not self._throttle.allows(message):
+            return
         if record.levelno >= logging.ERROR:
             self._ros_logger.error(message)
         elif record.levelno >= logging.WARNING:
