@@ -162,6 +162,14 @@ def test_what_it_cannot_do_ends_it_with_one_line(start, model, tmp_path):
     assert json.loads(values)['score_threshold'] == 0.5
 
 
+def test_a_manager_learns_of_a_misspelt_parameter(start, make_peer):
+    start(autostart=False, scoer_threshold=0.9)
+    peer = make_peer()
+    peer.wait_for_warning("'scoer_threshold'. The nearest is 'score_threshold'")
+    assert not peer.change_state('configure')
+    assert peer.state() == 'unconfigured'
+
+
 def test_names_namespaces_and_remappings(start, make_peer, model):
     start('-r', '__ns:=/robot', '-r', 'image_raw:=/image_raw', model=model)
     peer = make_peer()

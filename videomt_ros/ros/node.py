@@ -197,7 +197,7 @@ class SegmenterNode(LifecycleNode):
         return response
 
     def _report(self) -> None:
-        troubles = self._find_twins()
+        troubles = self._override_errors + self._find_twins()
         if self._camera is not None:
             self._camera.follow_cameras()
             troubles += self._camera.troubles
