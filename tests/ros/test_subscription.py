@@ -229,7 +229,7 @@ def test_of_two_publishers_one_is_heard_and_both_are_named(
     receive_one(node, rear, ignored, Image(width=8))
     assert len(images) == count
     assert not subject.troubles
-    words = '2 publishers on /image_raw: /front, /rear. Heard is the source'
+    words = '2 publishers on /image_raw: /front, /rear. Only the source'
 
     def are_named():
         subject.follow_cameras()

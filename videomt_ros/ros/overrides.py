@@ -29,7 +29,7 @@ class Overrides(NamedTuple):
 
 
 def check_overrides(node: Node, arguments: Sequence[str]) -> Overrides:
-    """Find the parameters that were given in vain.
+    """Find the parameters that have no effect.
 
     These are misspelt parameters, parameter files without a section for the node, and each `-p`
     for another node. A section for any node, such as `/**`, may hold parameters of other nodes:

@@ -138,9 +138,9 @@ class SourceFilter:
             )
         twins = len(set(names)) < len(names)
         return (
-            f'{len(names)} publishers on {topic}: {", ".join(names)}. Heard is the source whose '
-            f'image came first{heard}; images of another frame_id, size or encoding are dropped '
-            f'until it is silent for {SOURCE_TIMEOUT_S:.0f} s, and those alike in all three make '
-            'one video. Leave one publisher on the topic.'
+            f'{len(names)} publishers on {topic}: {", ".join(names)}. Only the source whose image '
+            f'came first is heard{heard}; images of another frame_id, size or encoding are '
+            f'dropped until it is silent for {SOURCE_TIMEOUT_S:.0f} s, and those alike in all '
+            'three make one video. Leave one publisher on the topic.'
             + (' (A publisher that was killed is listed for 20 s or so.)' if twins else '')
         )
