@@ -115,7 +115,7 @@ def test_signals_end_it_cleanly(start, make_peer, model):
         for _ in range(5):
             peer.send(IMAGE)
         process.process.send_signal(signals[name])
-        assert process.end(signals[name]) == 0
+        assert process.end(signals[name]) == 0, process.log()
         assert 'Traceback' not in process.log()
 
 

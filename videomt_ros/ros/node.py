@@ -279,9 +279,11 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except RuntimeError:
-        if not signals:
+        # A signal inside rclpy's C++ code is raised as RuntimeError, and may be raised before the
+        # handler above has run; the context is shut down by then.
+        if rclpy.ok() and not signals:
             raise
-        return 0  # a signal inside rclpy's C++ code is raised as RuntimeError
+        return 0
     finally:
         _ignore_signals()
         if node is not None:
