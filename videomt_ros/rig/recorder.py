@@ -12,7 +12,9 @@ when all results of one more image are written, and `health` for every report of
 from __future__ import annotations
 
 import argparse
+import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -251,8 +253,14 @@ def main() -> int:
     parser.add_argument('--topic', default='/segmentation/tracks', help='in the bag')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     node = None
+    # rclpy ends a spin at a signal by itself. The KeyboardInterrupt of Python's own handler could
+    # come while a callback holds the lock of the queue, and `close` would wait for it for ever.
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         rclpy.init()
+        if interrupts:
+            return 0
         if args.bag is not None:
             node = RecorderNode(BagStorage, args.bag, args.topic)
         else:
@@ -260,6 +268,9 @@ def main() -> int:
         rclpy.spin_until_future_complete(node, node.failure)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # the usual end
+    except RuntimeError:
+        if rclpy.ok():
+            raise  # otherwise a signal has shut down the context of a call
     finally:
         if node is not None:
             node.close()
@@ -271,4 +282,8 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is closed. The end of the interpreter can wait for threads of the middleware.
+    os._exit(exit_code)
