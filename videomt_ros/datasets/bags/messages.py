@@ -170,7 +170,7 @@ class BagTopic:
         """Return the file itself if it can be opened, otherwise a repaired copy."""
         try:
             _connections([file])
-        except Exception:
+        except Exception:  # as above; what is no cut, such as a missing right, fails in the repair
             folder = tempfile.mkdtemp(prefix='videomt-bag-')
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             return repair(file, Path(folder))
