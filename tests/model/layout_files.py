@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import CheckpointError, VidEoMT, load_model
 
 ENCODER = 'backbone.encoder.backbone.'
 
@@ -78,3 +79,12 @@ def one_line(caught):
     message = str(caught.value)
     assert '\n' not in message
     return message
+
+
+def assert_refused(path, fault):
+    """Expect that a file or folder is refused, in one line with its name and the fault."""
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path)
+    message = one_line(caught)
+    assert fault in message
+    assert str(path) in message

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 
 def pixel_pairs(true_image, pred_image):
@@ -274,3 +275,17 @@ def random_semantic_videos(seed):
             video.append((true_mask.astype(np.uint8), shown.astype(np.uint8)))
         videos.append(video)
     return videos, num_classes
+
+
+def assert_agrees(kind, plain, seed):
+    """Compare the figures of a panoptic metric with those of its plain form, on random videos."""
+    videos, is_thing = random_panoptic_videos(seed)
+    quality = kind(is_thing)
+    for video in videos:
+        quality.start_video()
+        for one in video:
+            quality.update(*one)
+    result, expected = quality.result().figures(), plain(videos, is_thing)
+    assert result.keys() == expected.keys()
+    for name, value in expected.items():
+        assert result[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name

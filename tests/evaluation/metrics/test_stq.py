@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.plain_panoptic import plain_stq, random_panoptic_videos
+from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_stq
 from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality, StqScores
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
@@ -182,13 +182,4 @@ def test_what_does_not_fit_is_named():
 
 @pytest.mark.parametrize('seed', range(150))
 def test_agrees_with_the_plain_implementation(seed):
-    videos, is_thing = random_panoptic_videos(seed)
-    quality = SegmentationTrackingQuality(is_thing)
-    for video in videos:
-        quality.start_video()
-        for one in video:
-            quality.update(*one)
-    result, expected = quality.result().figures(), plain_stq(videos, is_thing)
-    assert result.keys() == expected.keys()
-    for name, value in expected.items():
-        assert result[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+    assert_agrees(SegmentationTrackingQuality, plain_stq, seed)

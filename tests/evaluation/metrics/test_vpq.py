@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.plain_panoptic import plain_vpq, random_panoptic_videos
+from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_vpq
 from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
@@ -334,13 +334,4 @@ def test_memory_does_not_grow_with_the_video():
 
 @pytest.mark.parametrize('seed', range(150))
 def test_agrees_with_the_plain_implementation(seed):
-    videos, is_thing = random_panoptic_videos(seed)
-    quality = VideoPanopticQuality(is_thing)
-    for video in videos:
-        quality.start_video()
-        for one in video:
-            quality.update(*one)
-    result, expected = quality.result().figures(), plain_vpq(videos, is_thing)
-    assert result.keys() == expected.keys()
-    for name, value in expected.items():
-        assert result[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+    assert_agrees(VideoPanopticQuality, plain_vpq, seed)
