@@ -204,15 +204,14 @@ def test_frames_that_were_dropped_count_as_misses(tmp_path, bags, capsys):
     assert main(replay_command(bag, tmp_path / 'recorded', '--rate', '1000')) == 0
     live = Replay(bag, truth, tmp_path / 'recorded', capsys.readouterr().out)
     counts = live.counts()
-    assert counts['sent'] == NUM_FRAMES
-    # On a busy machine, so many at once may overflow the queue of the middleware too.
-    assert counts['processed'] + counts['dropped'] == counts['received']
+    assert counts['sent'] == counts['received'] == NUM_FRAMES
+    assert counts['processed'] + counts['dropped'] == NUM_FRAMES
+    assert counts['dropped'] > 0
     assert len(live.messages()) == counts['processed']
     metrics = evaluated(
         capsys, tmp_path / 'node', '--results-bag', live.recorded, '--truth', truth
     )
-    missed = NUM_FRAMES - counts['processed']
-    assert missed > 0
+    missed = counts['dropped']
     assert metrics['run']['frames'] == {'annotated': NUM_FRAMES, 'missed': missed}
     assert any(
         f'{missed} annotated frames have no result, and count as misses' in note

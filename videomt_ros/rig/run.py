@@ -77,7 +77,8 @@ class RigRun:
             processes.start(
                 'segmenter',
                 'videomt_ros.ros',
-                parameters={'input_reliability': 'reliable', 'input_depth': 10, **parameters},
+                # Deep, so that only the node decides which images it leaves out.
+                parameters={'input_reliability': 'reliable', 'input_depth': 100, **parameters},
                 params_file=params_file,
             )
             self._wait_until_ready(processes)
