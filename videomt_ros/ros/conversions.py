@@ -9,6 +9,7 @@ type that rclpy accepts without checking every element. Other encodings are conv
 from __future__ import annotations
 
 import array
+import math
 import reprlib
 import sys
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from sensor_msgs.msg import Image, RegionOfInterest
@@ -160,6 +162,8 @@ def _track_to_msg(segment: Segment, height: int, width: int, counts: str | None)
         last_seen=stamp_to_msg(segment.last_seen_ns),
         box=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
         area=segment.area,
+        position=Point(x=math.nan, y=math.nan, z=math.nan),
+        extent=Vector3(x=math.nan, y=math.nan, z=math.nan),
     )
     if counts is not None and segment.state != TrackState.LOST:
         track.mask = Mask(height=height, width=width, counts=counts)
