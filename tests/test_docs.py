@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ import yaml
 from videomt_ros.cli import find_verbs
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.rle import encode
-from videomt_ros.inference import StreamSettings
 from videomt_ros.model.presets import SHIPPED, load_preset, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +94,7 @@ def test_commands_are_found_on_the_pages():
 def test_node_page_lists_every_parameter_with_its_default():
     text = (ROOT / 'config/segmenter.yaml').read_text(encoding='utf-8')
     defaults = yaml.safe_load(text)['/**']['ros__parameters']
-    shown = {name.strip('`* '): default for name, default, _ in rows('docs/node.md', 'parameter')}
+    shown = {name.strip('`*+ '): default for name, default, _ in rows('docs/node.md', 'parameter')}
     expected = {
         name: yaml.safe_dump(value, default_flow_style=True).partition('\n')[0]
         for name, value in defaults.items()
@@ -105,14 +103,6 @@ def test_node_page_lists_every_parameter_with_its_default():
     for name, default, _ in rows('README.md', 'parameter'):
         for part in re.findall(r'`(\w+)`', name):
             assert default.strip('`') == shown[part], part
-
-
-def test_node_page_marks_the_dynamic_parameters():
-    marked = {
-        name.strip('`* ') for name, *_ in rows('docs/node.md', 'parameter') if name[-1] == '*'
-    }
-    outputs = {f'publish_{name}' for name in ('tracks', 'instances', 'semantic', 'overlay')}
-    assert marked == outputs | {setting.name for setting in fields(StreamSettings)}
 
 
 def test_readme_lists_every_model_with_its_task_size_and_score():

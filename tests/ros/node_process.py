@@ -149,7 +149,13 @@ class NodeProcess:
 class Peer:
     """A node in this process: publishes images, keeps what comes back, calls services."""
 
-    def __init__(self, domain: int, image_qos: QoSProfile = RELIABLE, namespace: str = '') -> None:
+    def __init__(
+        self,
+        domain: int,
+        image_qos: QoSProfile = RELIABLE,
+        namespace: str = '',
+        camera: str = '',
+    ) -> None:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node('peer', namespace=namespace, context=self._context)
@@ -157,7 +163,9 @@ class Peer:
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
-        self.images = self.node.create_publisher(Image, 'image_raw', image_qos)
+        self._camera = camera
+        self._prefix = f'{camera}/' if camera else ''
+        self.images = self.node.create_publisher(Image, f'{self._prefix}image_raw', image_qos)
         self.received: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
         self._subscriptions: dict[str, Any] = {}
         self.health: dict[str, str] = {}
@@ -180,12 +188,12 @@ class Peer:
         for name in names:
             self._subscriptions[name] = self.node.create_subscription(
                 KINDS[name],
-                f'segmentation/{name}',
+                f'{self._prefix}segmentation/{name}',
                 lambda msg, name=name: self._keep(name, msg),
                 qos,
             )
             wait_for(
-                lambda name=name: self.node.count_publishers(f'segmentation/{name}'),
+                lambda name=name: self.node.count_publishers(f'{self._prefix}segmentation/{name}'),
                 f'a publisher of {name}',
             )
 
@@ -264,7 +272,8 @@ class Peer:
         wait_for(lambda: self.state() == state, f'the state {state}')
 
     def reset(self) -> Trigger.Response:
-        return self.call(Trigger, 'reset', Trigger.Request())
+        """Reset the camera of this peer."""
+        return self.call(Trigger, f'{self._prefix}reset', Trigger.Request())
 
     def counts(self) -> dict[str, int]:
         """Wait for the next report, and return its counts."""
@@ -305,10 +314,12 @@ class Peer:
         self.received[name][stamp.sec * 1_000_000_000 + stamp.nanosec] = msg
 
     def _keep_health(self, msg: DiagnosticArray) -> None:
-        self.health_name = msg.status[0].name
-        self.health_message = msg.status[0].message
-        self.is_warned = msg.status[0].level == DiagnosticStatus.WARN
-        self.health = {item.key: item.value for item in msg.status[0].values}
+        wanted = f': {self._camera or "frames"}'
+        for status in (status for status in msg.status if status.name.endswith(wanted)):
+            self.health_name = status.name
+            self.health_message = status.message
+            self.is_warned = status.level == DiagnosticStatus.WARN
+            self.health = {item.key: item.value for item in status.values}
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def build(outputs: OutputTopics, num_classes: int = 3, **switches: bool) -> dict
 
 @pytest.mark.parametrize('listened', [[], *([name] for name in KINDS), list(KINDS)])
 def test_only_what_somebody_listens_to_is_built(node, listened):
-    outputs = OutputTopics(node, 'random')
+    outputs = OutputTopics(node, '', 'random')
     subscriptions = [
         node.create_subscription(KINDS[name], f'segmentation/{name}', lambda msg: None, 1)
         for name in listened
@@ -55,7 +55,7 @@ def test_only_what_somebody_listens_to_is_built(node, listened):
 
 
 def test_many_classes_need_a_wider_label_image(node):
-    outputs = OutputTopics(node, 'random')
+    outputs = OutputTopics(node, '', 'random')
     node.create_subscription(Image, 'segmentation/semantic', lambda msg: None, 1)
     wait_for(lambda: build(outputs), 'the subscriber')
     assert build(outputs, 254)['semantic'].encoding == 'mono8'
@@ -65,7 +65,7 @@ def test_many_classes_need_a_wider_label_image(node):
 
 
 def test_destroying_takes_the_topics_away(node):
-    outputs = OutputTopics(node, 'random')
+    outputs = OutputTopics(node, '', 'random')
     topics = [f'/segmentation/{name}' for name in KINDS]
     assert all(node.count_publishers(topic) == 1 for topic in topics)
     outputs.destroy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import fields
 from importlib import util
 from pathlib import Path
@@ -12,11 +13,20 @@ import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS')
 
+import rclpy
+from rclpy.context import Context
 from rclpy.parameter import Parameter
 
+from tests.ros.node_process import new_domain
 from videomt_ros.inference import StreamSettings
 from videomt_ros.resources import resource
-from videomt_ros.ros.parameters import NodeParameters, changed_parameters, constraint
+from videomt_ros.ros.parameters import (
+    NodeParameters,
+    Parameters,
+    changed_parameters,
+    constraint,
+    declare_parameters,
+)
 
 pytestmark = pytest.mark.ros
 TABLE = {entry.name: entry for entry in fields(NodeParameters)}
@@ -61,9 +71,79 @@ def test_the_documented_file_says_what_the_table_says():
     }
 
 
+def test_the_page_of_the_node_marks_what_may_differ_and_what_may_change():
+    text = (Path(__file__).parents[2] / 'docs' / 'node.md').read_text()
+    marks = dict(re.findall(r'^\| `(\w+)` ?([+*]*) \|', text, re.MULTILINE))
+    assert {name: marks[name] for name in TABLE} == {
+        name: '+' * entry.metadata['per_camera'] + '*' * entry.metadata['dynamic']
+        for name, entry in TABLE.items()
+    }
+
+
 def change(current=None, class_names=None, **values):
     changes = [Parameter(name, value=value) for name, value in values.items()]
-    return changed_parameters(current or NodeParameters(), changes, class_names)
+    parameters = Parameters(current or NodeParameters())
+    return changed_parameters(parameters, changes, class_names).common
+
+
+def two_cameras(**common):
+    return Parameters(
+        NodeParameters(cameras=('front', 'rear'), **common), {'front': {}, 'rear': {}}
+    )
+
+
+def change_camera(current, values, class_names=None):
+    changes = [Parameter(name, value=value) for name, value in values.items()]
+    return changed_parameters(current, changes, class_names)
+
+
+def test_a_camera_follows_the_common_value_until_it_has_its_own():
+    changed = change_camera(two_cameras(), {'rear.gap_s': 3.0, 'gap_s': 2.0})
+    assert [changed.of_camera(name).gap_s for name in ('front', 'rear', '')] == [2.0, 3.0, 2.0]
+    again = change_camera(changed, {'gap_s': 4.0})
+    assert [again.of_camera(name).gap_s for name in ('front', 'rear')] == [4.0, 3.0]
+    back = change_camera(again, {'rear.gap_s': None})
+    assert back.of_camera('rear').gap_s == 4.0
+
+
+def test_a_cameras_values_are_checked_as_the_common_ones():
+    with pytest.raises(ValueError, match=r'Camera rear: Expected gap_s from 0\.0 to 3600'):
+        change_camera(two_cameras(), {'rear.gap_s': -1.0})
+    with pytest.raises(ValueError, match='Camera rear: Expected gap_s to be a float, got 1'):
+        change_camera(two_cameras(), {'rear.gap_s': 1})
+    with pytest.raises(ValueError, match="got 'cart'"):
+        change_camera(two_cameras(), {'rear.class_filter': ['cart']}, ['cat'])
+    with pytest.raises(ValueError, match='rear.input_depth cannot change while a model is loaded'):
+        change_camera(two_cameras(), {'rear.input_depth': 3}, ['cat'])
+    # One that it has already is no change.
+    same = change_camera(two_cameras(), {'rear.input_depth': 3})
+    assert change_camera(same, {'rear.input_depth': 3}, ['cat']) == same
+
+
+@pytest.mark.parametrize('cameras', [('front', 'front'), ('a b',), ('front/left',), ('1st',)])
+def test_names_of_cameras_are_names_of_topics_and_differ(cameras):
+    with pytest.raises(ValueError, match='cameras'):
+        NodeParameters(cameras=cameras)
+
+
+def test_values_of_cameras_are_read_and_may_be_set_later():
+    context = Context()
+    words = ['-p', 'cameras:=[front, rear]', '-p', 'rear.gap_s:=3.0', '-p', 'gap_s:=2.0']
+    rclpy.init(args=['--ros-args', *words], context=context, domain_id=new_domain())
+    node = rclpy.create_node('segmenter', context=context)
+    try:
+        declared = declare_parameters(node)
+        assert declared.own == {'front': {}, 'rear': {'gap_s': 3.0}}
+        assert declared.of_camera('front').gap_s == 2.0
+        assert not node.has_parameter('rear.model')
+        later = Parameter('front.class_filter', value=['cat'])
+        assert node.set_parameters([later])[0].successful
+        assert changed_parameters(declared, [later], ['cat']).own['front'] == {
+            'class_filter': ('cat',)
+        }
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def test_changes_apply_together_or_not_at_all():

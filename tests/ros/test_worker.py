@@ -1,4 +1,4 @@
-"""The one-slot mailbox and its thread."""
+"""The one-slot mailboxes and their thread."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class Bench:
         self.begins = threading.Semaphore(0)
         self.ends = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
-        self.worker: Worker[int] = Worker(self.process, self.failed)
+        self.rounds: list[list[int]] = []
+        self.worker: Worker[int] = Worker(self.process, self.failed, max_items=2)
+        self.box = self.worker.open()
 
-    def process(self, item: int) -> None:
+    def process(self, items: list[int]) -> None:
+        self.rounds.append(items)
+        item = items[0]
         self.begun.append(item)
         self.begins.release()
         assert self.gate.acquire(timeout=PATIENCE_S)
@@ -32,8 +36,8 @@ class Bench:
         self.done.append(item)
         self.ends.release()
 
-    def failed(self, item: int, error: Exception) -> None:
-        self.failures.append((item, str(error)))
+    def failed(self, items: list[int], error: Exception) -> None:
+        self.failures.append((items[0], str(error)))
         self.ends.release()
 
     def finish_one(self) -> None:
@@ -54,11 +58,11 @@ def bench():
 
 
 def test_the_newest_wins_and_the_replaced_is_told(bench):
-    assert bench.worker.put(1) is None
+    assert bench.box.put(1) is None
     bench.wait_until_begun()
-    assert bench.worker.put(2) is None
-    assert bench.worker.put(3) == 2
-    assert bench.worker.put(4) == 3
+    assert bench.box.put(2) is None
+    assert bench.box.put(3) == 2
+    assert bench.box.put(4) == 3
     bench.finish_one()
     bench.wait_until_begun()
     bench.finish_one()
@@ -67,7 +71,7 @@ def test_the_newest_wins_and_the_replaced_is_told(bench):
 
 def test_an_error_is_told_and_the_work_goes_on(bench):
     for item in (-1, 2):
-        bench.worker.put(item)
+        bench.box.put(item)
         bench.wait_until_begun()
         bench.finish_one()
     assert bench.failures == [(-1, 'no -1')]
@@ -75,41 +79,72 @@ def test_an_error_is_told_and_the_work_goes_on(bench):
 
 
 def test_clear_takes_the_waiting_item_back(bench):
-    bench.worker.put(1)
+    bench.box.put(1)
     bench.wait_until_begun()
-    bench.worker.put(2)
-    assert bench.worker.clear() == 2
-    assert bench.worker.clear() is None
+    bench.box.put(2)
+    assert bench.box.clear() == 2
+    assert bench.box.clear() is None
     bench.finish_one()
-    bench.worker.put(3)
+    bench.box.put(3)
     bench.wait_until_begun()
     bench.finish_one()
     assert bench.done == [1, 3]
 
 
-def test_stop_lets_the_work_end_and_gives_back_what_waits(bench):
-    bench.worker.put(1)
+def test_stop_lets_the_work_end_and_close_gives_back_what_waits(bench):
+    bench.box.put(1)
     bench.wait_until_begun()
-    bench.worker.put(2)
+    bench.box.put(2)
+    assert bench.box.close() == 2
+    assert bench.box.put(3) == 3
     bench.gate.release()
-    # Either was still waiting when the stop came, or had begun; nothing is lost in silence.
-    waited = bench.worker.stop()
-    assert 1 in bench.done
-    assert waited in (2, None)
-    assert bench.worker.put(3) == 3
+    bench.worker.stop()
+    assert bench.done == [1]
 
 
 def test_stop_waits_no_longer_than_it_is_told(bench):
-    bench.worker.put(1)
+    bench.box.put(1)
     bench.wait_until_begun()
-    bench.worker.put(2)
-    assert bench.worker.stop(timeout_s=0.01) == 2
+    bench.worker.stop(timeout_s=0.01)
     assert bench.done == []  # still at work: the gate is shut
     bench.finish_one()
     assert bench.done == [1]
 
 
+def test_a_round_takes_one_item_of_each_mailbox_and_the_longest_unserved_first(bench):
+    fast, second, third = bench.box, bench.worker.open(), bench.worker.open()
+    fast.put(1)
+    bench.wait_until_begun()
+    fast.put(2)
+    second.put(20)
+    third.put(30)
+    bench.finish_one()
+    bench.wait_until_begun()
+    fast.put(3)
+    second.put(21)
+    third.put(31)
+    bench.finish_one()
+    bench.wait_until_begun()
+    bench.finish_one()
+    bench.wait_until_begun()
+    bench.finish_one()
+    # The fast one waited for the others once, and the others for it once.
+    assert bench.rounds == [[1], [20, 30], [3, 21], [31]]
+
+
+def test_a_closed_mailbox_no_longer_counts(bench):
+    other = bench.worker.open()
+    other.put(5)
+    bench.wait_until_begun()
+    assert other.close() is None
+    bench.finish_one()
+    bench.box.put(1)
+    bench.wait_until_begun()
+    bench.finish_one()
+    assert bench.done == [5, 1]
+
+
 def test_an_idle_worker_stops(bench):
     before = threading.active_count()
-    assert bench.worker.stop() is None
+    bench.worker.stop()
     assert threading.active_count() == before - 1

@@ -6,6 +6,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
@@ -17,14 +19,17 @@ from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.rate import RateLimit
 from videomt_ros.ros.subscription import ImageSubscription
-from videomt_ros.ros.worker import Worker
+from videomt_ros.ros.worker import Mailbox, Worker
+from videomt_ros.structures import Segments
 
 
 @dataclass(frozen=True)
-class _Received:
-    """An image message and the time at which it was received."""
+class Received:
+    """An image message of a camera, as it was received."""
 
+    camera: CameraStream
     msg: Image
     clock_ns: int
     """Time of the node's clock, in nanoseconds; under use_sim_time that of the simulation."""
@@ -34,6 +39,22 @@ class _Received:
     """Number of resets that had been requested when the image was received."""
 
 
+@dataclass(frozen=True)
+class Frame:
+    """An image of a camera that is ready for the network."""
+
+    received: Received
+    image: NDArray[np.uint8]
+    """RGB, (H, W, 3); not to be written to."""
+    stamp_ns: int
+    """Time of the image on the clock of the stream, in nanoseconds."""
+
+    @property
+    def stream(self) -> VideoStream:
+        """The stream that the frame belongs to."""
+        return self.received.camera.stream
+
+
 class CameraStream:
     """Segments the images of one camera and publishes the results.
 
@@ -41,38 +62,52 @@ class CameraStream:
     video, so that a late subscriber gets established ids at once. A message, however, is built
     only for a topic that has subscribers.
 
-    Only the worker's thread uses the VideoStream. The executor's thread stores new parameters and
-    requests to reset, which the worker applies before its next image.
+    Only the worker's thread uses the VideoStream: it calls `begin`, has the network process the
+    frame beside those of other cameras, and calls `finish`. The executor's thread stores new
+    parameters and requests to reset, which the worker applies before the next image.
     """
 
     def __init__(
-        self, node: LifecycleNode, net: VidEoMT, parameters: NodeParameters, health: Health
+        self,
+        node: LifecycleNode,
+        name: str,
+        net: VidEoMT,
+        parameters: NodeParameters,
+        health: Health,
     ) -> None:
         """Create the stream and its publishers.
 
         Args:
             node: provides the clock, the logger and the life cycle.
-            net: network, which cameras may share.
-            parameters: the node's parameters; see `update`.
+            name: name of the camera, which its topics begin with; empty for the only camera.
+            net: network, which all cameras share.
+            parameters: the parameters of this camera; see `update`.
             health: counts what becomes of the images.
         """
+        self.name = name
+        """Name of the camera; empty for the only one."""
+        self.health = health
+        """Counts of the images."""
+        self.stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
+        """The stream of the camera, used by the worker's thread alone."""
         self._node = node
         self._logger = node.get_logger()
         self._throttle = Throttle()
         self._parameters = parameters
         self._applied = parameters  # those that the stream has; used by the worker alone
-        self._stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         self._clock = StreamClock()
-        self._outputs = OutputTopics(node, net.config.name)
-        self._health = health
+        self._rate = RateLimit()
+        prefix = f'{name}/' if name else ''
+        self._outputs = OutputTopics(node, prefix, net.config.name)
         self._input = ImageSubscription(
             node,
+            f'{prefix}image_raw',
             self._receive,
             self._ignore,
             parameters.input_reliability,
             parameters.input_depth,
         )
-        self._worker: Worker[_Received] | None = None
+        self._mailbox: Mailbox[Received] | None = None
         # Held while publishing, so that no earlier result is published after the reply to a reset.
         self._publishing = threading.Lock()
         self._resets = 0
@@ -83,31 +118,22 @@ class CameraStream:
         """Whether images are processed."""
         return self._input.is_open
 
-    def activate(self) -> None:
-        """Subscribe, and process the images from now on."""
-        self._worker = Worker(self._process, self._failed, name='inference')
+    def activate(self, worker: Worker[Received]) -> None:
+        """Subscribe, and have the worker process the images from now on."""
+        self._mailbox = worker.open()
         self._input.open()
 
-    def deactivate(self, timeout_s: float | None = None) -> None:
-        """Unsubscribe, and wait until the image that is being processed is finished.
-
-        Args:
-            timeout_s: longest time to wait; None: no limit.
-        """
+    def deactivate(self) -> None:
+        """Unsubscribe; an image that is being processed may still be published."""
         self._input.close()
-        if self._worker is not None:
-            if self._worker.stop(timeout_s) is not None:
-                self._health.count_dropped()
-            self._worker = None
+        if self._mailbox is not None:
+            if self._mailbox.close() is not None:
+                self.health.count_dropped()
+            self._mailbox = None
 
-    def destroy(self, timeout_s: float | None = None) -> None:
-        """Deactivate, and remove the publishers from the node.
-
-        Args:
-            timeout_s: longest time to wait for the image that is being processed; None: no limit.
-                An image that takes longer is not published.
-        """
-        self.deactivate(timeout_s)
+    def destroy(self) -> None:
+        """Deactivate, and remove the publishers from the node; no result is published any more."""
+        self.deactivate()
         with self._publishing:
             self._resets += 1
         self._outputs.destroy()
@@ -120,12 +146,12 @@ class CameraStream:
         """Reset the stream before the next image; no earlier result is published from now on."""
         with self._publishing:
             self._resets += 1
-        if self._worker is not None and self._worker.clear() is not None:
-            self._health.count_dropped()
+        if self._mailbox is not None and self._mailbox.clear() is not None:
+            self.health.count_dropped()
 
-    def follow_cameras(self) -> None:
+    def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
-        self._input.follow_cameras()
+        self._input.follow_publishers()
 
     @property
     def troubles(self) -> list[str]:
@@ -135,53 +161,78 @@ class CameraStream:
     def _ignore(self, msg: Image) -> None:
         """Count an image of a publisher that is not heard."""
         del msg
-        self._health.count_received()
-        self._health.count_dropped()
+        self.health.count_received()
+        self.health.count_dropped()
 
     def _receive(self, msg: Image) -> None:
-        self._health.count_received()
+        self.health.count_received()
         clock_ns = self._node.get_clock().now().nanoseconds
-        received = _Received(msg, clock_ns, time.monotonic(), self._resets)
-        if self._worker is None or self._worker.put(received) is not None:
-            self._health.count_dropped()
+        stamp_ns = stamp_from_msg(msg.header.stamp) or clock_ns
+        if not self._rate.allows(stamp_ns, self._parameters.max_rate_hz):
+            self.health.count_dropped()
+            return
+        received = Received(self, msg, clock_ns, time.monotonic(), self._resets)
+        if self._mailbox is None or self._mailbox.put(received) is not None:
+            self.health.count_dropped()
 
-    def _process(self, received: _Received) -> None:
-        """Process and publish one image; runs in the worker's thread."""
+    def begin(self, received: Received) -> Frame | None:
+        """Make an image ready for the network; runs in the worker's thread.
+
+        Returns:
+            The frame; None if it is not to be processed, which has been counted.
+        """
         if received.resets != self._resets_done:
-            self._stream.reset()
+            self.stream.reset()
             self._resets_done = received.resets
         parameters = self._parameters
         if parameters is not self._applied:
-            self._stream.update(**parameters.stream_settings())
+            self.stream.update(**parameters.stream_settings())
             self._applied = parameters
-
-        image = image_from_msg(received.msg)
+        stamp_ns = stamp_from_msg(received.msg.header.stamp)
+        if parameters.stale_after_s and stamp_ns:
+            age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+            if age_s > parameters.stale_after_s:
+                self.health.count_dropped()
+                return None
+        try:
+            image = image_from_msg(received.msg)
+        except FrameError as error:
+            self.fail(received, error)
+            return None
         # For the stream only: the results carry the header of the image unchanged.
-        stamp_ns = self._clock.time_of(
-            stamp_from_msg(received.msg.header.stamp), received.clock_ns, received.monotonic_s
-        )
-        segments = self._stream.push(image, stamp_ns)
-        messages = self._outputs.build(image, received.msg.header, segments, parameters)
+        stamp_ns = self._clock.time_of(stamp_ns, received.clock_ns, received.monotonic_s)
+        return Frame(received, image, stamp_ns)
+
+    def finish(self, frame: Frame, result: Segments | Exception) -> None:
+        """Publish the result of a frame, or count its failure; runs in the worker's thread."""
+        received = frame.received
+        if isinstance(result, Exception):
+            self.fail(received, result)
+            return
+        header = received.msg.header
+        messages = self._outputs.build(frame.image, header, result, self._applied)
         with self._publishing:
             if received.resets != self._resets:
-                self._health.count_dropped()
+                self.health.count_dropped()
                 return
             for publisher, message in messages:
                 publisher.publish(message)
-        self._health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
+        self.health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
 
-    def _failed(self, received: _Received, error: Exception) -> None:
+    def fail(self, received: Received, error: Exception) -> None:
         """Count and log an image that could not be processed; runs in the worker's thread."""
+        del received
         if not self._node.context.ok():
             return  # publishing failed because the process is ending
+        prefix = f'Camera {self.name}: ' if self.name else ''
         if isinstance(error, FrameError):
-            self._health.count_rejected(str(error))
-            text = f'Image rejected: {error}'
+            self.health.count_rejected(str(error))
+            text = f'{prefix}Image rejected: {error}'
             if self._throttle.allows(text):
                 self._logger.warning(text)
         else:
             reason = f'{type(error).__name__}: {error}'
-            self._health.count_failed(reason)
-            text = f'Image not processed: {reason}'
+            self.health.count_failed(reason)
+            text = f'{prefix}Image not processed: {reason}'
             if self._throttle.allows(text):
                 self._logger.error(text)

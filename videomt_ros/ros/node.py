@@ -3,8 +3,8 @@
     unconfigured -- configure: load the model -- inactive -- activate: subscribe -- active
     unconfigured <- cleanup: free the model --- inactive <- deactivate: unsubscribe - active
 
-The node only connects its parts. Its callbacks are short, and inference runs in the thread of each
-`CameraStream`, so that services, parameters and transitions answer while the network computes.
+The node only connects its parts. Its callbacks are short, and inference runs in the thread of
+`Cameras`, so that services, parameters and transitions answer while the network computes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import json
 import logging
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from types import FrameType
 
 import rclpy
@@ -32,12 +34,17 @@ from std_srvs.srv import Trigger
 
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream
+from videomt_ros.ros.cameras import Cameras
 from videomt_ros.ros.diagnostics import Health
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.loading import load_network, return_memory
 from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import check_overrides
-from videomt_ros.ros.parameters import changed_parameters, declare_parameters
+from videomt_ros.ros.parameters import (
+    changed_parameters,
+    declare_camera_parameters,
+    declare_parameters,
+)
 from videomt_ros.ros.sources import publisher_name
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
 
@@ -49,7 +56,7 @@ processed. A launch file kills a process that takes five."""
 
 
 class SegmenterNode(LifecycleNode):
-    """Segments and tracks what one camera sees."""
+    """Segments and tracks what one camera or several cameras see."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         """Declare the parameters; with `autostart`, the node activates itself when it spins.
@@ -73,20 +80,22 @@ class SegmenterNode(LifecycleNode):
         for warning in warnings:
             self.get_logger().warning(warning)
         # As JSON, which is YAML too.
-        self.get_logger().info(f'Parameters: {json.dumps(asdict(self._settings))}')
+        self.get_logger().info(f'Parameters: {json.dumps(asdict(self._settings.common))}')
+        for camera, own in self._settings.own.items():
+            self.get_logger().info(f'Parameters of the camera {camera}: {json.dumps(own)}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self.is_loading = False
         """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
         self._net: VidEoMT | None = None
-        self._camera: CameraStream | None = None
-        self._health = Health()
+        self._cameras: Cameras | None = None
+        self._health: dict[str, Health] = defaultdict(Health)
         self._throttle = Throttle(WARNING_PERIOD_S)
-        self._reset_service: Service | None = None
+        self._reset_services: list[Service] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # With the steady clock, the node reports even while a simulation is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
-        if self._settings.autostart:
+        if self._settings.common.autostart:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
         guard_services(self)
 
@@ -96,15 +105,17 @@ class SegmenterNode(LifecycleNode):
         if self._override_errors:
             self.get_logger().error(f'Not configured: {" ".join(self._override_errors)}')
             return TransitionCallbackReturn.FAILURE
-        self.get_logger().info(f'Loading {self._settings.model!r}.')
+        self.get_logger().info(f'Loading {self._settings.common.model!r}.')
         self.is_loading = True
         try:
-            self._net = load_network(self._settings)
+            self._net = load_network(self._settings.common)
             self.is_loading = False
             # The classes are known only now.
             self._settings.check_classes(self._net.config.class_names)
-            self._camera = CameraStream(self, self._net, self._settings, self._health)
-            self._reset_service = self.create_service(Trigger, '~/reset', self._on_reset)
+            own = declare_camera_parameters(self, self._settings.common.cameras)
+            self._settings = replace(self._settings, own=own)
+            self._cameras = Cameras(self, self._net, self._settings, self._health.__getitem__)
+            self._create_services(self._cameras)
         except Exception as error:  # rclpy would not report it
             self.is_loading = False
             self.get_logger().error(f'Not configured: {error}')
@@ -112,21 +123,21 @@ class SegmenterNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         weight = next(self._net.parameters())
         self.get_logger().info(
-            f'Loaded {self._net.config.name or self._settings.model!r}: '
+            f'Loaded {self._net.config.name or self._settings.common.model!r}: '
             f'{self._net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
         )
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and publish; leads to active."""
-        assert self._camera is not None
-        self._camera.activate()
+        assert self._cameras is not None
+        self._cameras.activate()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, and finish the image that is being processed; leads to inactive."""
-        assert self._camera is not None
-        self._camera.deactivate()
+        """Unsubscribe, and finish the images that are being processed; leads to inactive."""
+        assert self._cameras is not None
+        self._cameras.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -164,12 +175,11 @@ class SegmenterNode(LifecycleNode):
                 return
 
     def _release(self, timeout_s: float | None = None) -> None:
-        if self._reset_service is not None:
-            self.destroy_service(self._reset_service)
-            self._reset_service = None
-        if self._camera is not None:
-            self._camera.destroy(timeout_s)
-            self._camera = None
+        while self._reset_services:
+            self.destroy_service(self._reset_services.pop())
+        if self._cameras is not None:
+            self._cameras.destroy(timeout_s)
+            self._cameras = None
         self._net = None
         return_memory()
 
@@ -183,33 +193,58 @@ class SegmenterNode(LifecycleNode):
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = parameters
-        if self._camera is not None:
-            self._camera.update(parameters)
+        if self._cameras is not None:
+            self._cameras.update(parameters)
         return SetParametersResult(successful=True)
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _create_services(self, cameras: Cameras) -> None:
+        """Offer `~/reset` for all cameras, and `~/<camera>/reset` for each that has a name."""
+        groups = {'~/reset': list(cameras)}
+        groups |= {f'~/{camera.name}/reset': [camera] for camera in cameras if camera.name}
+        for name, group in groups.items():
+            self._reset_services.append(
+                self.create_service(Trigger, name, partial(self._on_reset, group))
+            )
+
+    def _on_reset(
+        self,
+        cameras: Sequence[CameraStream],
+        request: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:
         del request
-        assert self._camera is not None
-        self._camera.reset()
-        self.get_logger().info('Reset: the stream starts afresh with the next image.')
+        for camera in cameras:
+            camera.reset()
+        named = ', '.join(camera.name for camera in cameras if camera.name)
+        what = f'the stream of {named}' if named else 'the stream'
+        self.get_logger().info(f'Reset: {what} starts afresh with the next image.')
         response.success = True
-        response.message = 'The stream starts afresh with the next image; ids start again at 1.'
+        response.message = (
+            f'{what.capitalize()} starts afresh with the next image; ids start again at 1.'
+        )
         return response
 
     def _report(self) -> None:
         troubles = self._override_errors + self._find_twins()
-        if self._camera is not None:
-            self._camera.follow_cameras()
-            troubles += self._camera.troubles
         device = '' if self._net is None else str(next(self._net.parameters()).device)
         state = self._state_machine.current_state[1]
-        # The full name, since segmenters in several namespaces have the same short name.
-        name = f'{self.get_fully_qualified_name()}: frames'
-        array = DiagnosticArray(status=[self._health.to_msg(name, device, state, troubles)])
+        array = DiagnosticArray()
         array.header.stamp = self.get_clock().now().to_msg()
+        cameras = list(self._cameras or ())
+        for camera in cameras:
+            camera.follow_publishers()
+        own_troubles = {camera.name: camera.troubles for camera in cameras}
+        for name in self._settings.common.cameras or ('',):
+            # The full name, since segmenters in several namespaces have the same short name.
+            title = f'{self.get_fully_qualified_name()}: {name or "frames"}'
+            health = self._health[name]
+            array.status.append(
+                health.to_msg(title, device, state, troubles + own_troubles.get(name, []))
+            )
         self._diagnostics.publish(array)
-        if self._camera is not None and self._camera.is_active:
-            self.get_logger().info(self._health.summary(), throttle_duration_sec=30.0)
+        if self._cameras is not None and self._cameras.is_active:
+            lines = (f'{c.name}: {c.health.summary()}'.lstrip(': ') for c in cameras)
+            self.get_logger().info('; '.join(lines), throttle_duration_sec=30.0)
 
     def _find_twins(self) -> list[str]:
         """Look for another node of this name, and for others that publish the same outputs."""
@@ -223,14 +258,15 @@ class SegmenterNode(LifecycleNode):
                 f'{namesakes} nodes are named {name}: their services and results mix. Give each a '
                 'name or namespace of its own. (A node that was killed is listed for 20 s or so.)'
             )
-        topic = self.resolve_topic_name('segmentation/tracks')
-        names = {publisher_name(info) for info in self.get_publishers_info_by_topic(topic)}
-        others = sorted(names - {name})
-        if others and self._camera is not None:
-            troubles.append(
-                f'{", ".join(others)} publishes {topic} too. Give each node a namespace of its '
-                'own.'
-            )
+        for camera in self._cameras or ():
+            topic = self.resolve_topic_name(f'{camera.name}/segmentation/tracks'.lstrip('/'))
+            names = {publisher_name(info) for info in self.get_publishers_info_by_topic(topic)}
+            others = sorted(names - {name})
+            if others:
+                troubles.append(
+                    f'{", ".join(others)} publishes {topic} too. Give each node a namespace of '
+                    'its own.'
+                )
         for trouble in troubles:
             if self._throttle.allows(trouble):
                 self.get_logger().warning(trouble)

@@ -72,17 +72,18 @@ class OutputTopics:
     A message is built only if its topic is switched on and has a subscriber.
     """
 
-    def __init__(self, node: LifecycleNode, model: str) -> None:
-        """Create the publishers under `segmentation/`.
+    def __init__(self, node: LifecycleNode, prefix: str, model: str) -> None:
+        """Create the publishers under `segmentation/` of one camera.
 
         Args:
             node: lifecycle node, which publishes nothing while it is inactive.
+            prefix: what the names of the topics begin with: `front/`, or nothing.
             model: name of the checkpoint, for `TrackArray.model`.
         """
         self._node = node
         self._model = model
         self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(kind, f'segmentation/{name}', _QOS)
+            name: node.create_lifecycle_publisher(kind, f'{prefix}segmentation/{name}', _QOS)
             for name, (kind, _) in OUTPUTS.items()
         }
 
@@ -99,7 +100,7 @@ class OutputTopics:
             image: RGB, (H, W, 3) uint8.
             header: header of the image, which every message gets.
             segments: the result of the image.
-            parameters: the node's parameters, with the switches of the topics.
+            parameters: the parameters of the camera, with the switches of the topics.
 
         Returns:
             Pairs of a publisher and its message.

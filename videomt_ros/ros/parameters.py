@@ -2,13 +2,16 @@
 
 A test checks `config/segmenter.yaml` and the arguments of `launch/segmenter.launch.py` against
 this table. The settings of the stream are taken from `inference.StreamSettings`.
+
+Where there are several cameras, `front.score_threshold` is the value of the camera `front`; a
+camera without a value of its own follows the common one, `score_threshold`.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
 
@@ -28,6 +31,7 @@ def _parameter(
     range: tuple[float, float] | None = None,
     choices: Sequence[str] = (),
     pattern: str = '',
+    per_camera: bool = False,
     dynamic: bool = False,
     read_only: bool = False,
 ) -> Any:
@@ -38,7 +42,8 @@ def _parameter(
         meaning: description, which `ros2 param describe` shows.
         range: least and largest value, both allowed.
         choices: allowed values of a string, or of each string of an array.
-        pattern: regular expression that a string must match.
+        pattern: regular expression that a string, or each string of an array, must match.
+        per_camera: whether a camera may have a value of its own.
         dynamic: whether it may change while a model is loaded; the next image uses it.
         read_only: whether it is fixed once the node has started.
     """
@@ -47,6 +52,7 @@ def _parameter(
         'range': range,
         'choices': tuple(choices),
         'pattern': pattern,
+        'per_camera': per_camera,
         'dynamic': dynamic,
         'read_only': read_only,
     }
@@ -56,12 +62,18 @@ def _parameter(
 def _setting(name: str) -> Any:
     """Build the entry of a setting of the stream from its field in StreamSettings."""
     (setting,) = (entry for entry in fields(StreamSettings) if entry.name == name)
-    return _parameter(setting.default, dynamic=True, **setting.metadata)
+    return _parameter(setting.default, per_camera=True, dynamic=True, **setting.metadata)
+
+
+def _switch(output: str, default: bool) -> Any:
+    """Build the entry that switches an output on and off."""
+    meaning = f'Publish segmentation/{output} if it has a subscriber.'
+    return _parameter(default, meaning, per_camera=True, dynamic=True)
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """The values of all parameters, which are checked when it is built."""
+    """The values of all parameters for one camera, which are checked when it is built."""
 
     model: str = _parameter(
         '',
@@ -83,6 +95,19 @@ class NodeParameters:
         'Kind of results; auto is what the model was trained for.',
         choices=('auto', 'instance', 'panoptic', 'semantic'),
     )
+    cameras: tuple[str, ...] = _parameter(
+        (),
+        'Names of the cameras, which share the network; camera front has the topics '
+        'front/image_raw and front/segmentation/... Empty: one camera without a name, with '
+        'image_raw and segmentation/...',
+        pattern=r'[A-Za-z][A-Za-z0-9_]*',
+    )
+    max_batch: int = _parameter(
+        8,
+        'Largest number of images, one of each camera, that the network processes at once. A '
+        'smaller one takes less memory, and the first results come sooner.',
+        range=(1, 64),
+    )
     input_reliability: str = _parameter(
         'auto',
         'QoS of the image subscription. best_effort receives from every camera but may lose '
@@ -90,11 +115,29 @@ class NodeParameters:
         'only; auto starts as reliable if all cameras on the topic are, else as best_effort, and '
         'changes if it would receive from none or if no image comes for 5 s.',
         choices=('auto', 'best_effort', 'reliable'),
+        per_camera=True,
     )
     input_depth: int = _parameter(
         5,
         'QoS of the image subscription: number of images that may wait in the middleware.',
         range=(1, 100),
+        per_camera=True,
+    )
+    max_rate_hz: float = _parameter(
+        0.0,
+        'Largest number of images per second, by their stamps, that are processed; the others are '
+        'dropped before they are decoded. 0: all.',
+        range=(0.0, 1000.0),
+        per_camera=True,
+        dynamic=True,
+    )
+    stale_after_s: float = _parameter(
+        0.0,
+        'Age in seconds, from its stamp to the clock of the node, above which an image is dropped '
+        'when its turn comes. 0: never.',
+        range=(0.0, 3600.0),
+        per_camera=True,
+        dynamic=True,
     )
     score_threshold: float = _setting('score_threshold')
     mask_threshold: float = _setting('mask_threshold')
@@ -104,18 +147,10 @@ class NodeParameters:
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
-    publish_tracks: bool = _parameter(
-        True, 'Publish segmentation/tracks if it has a subscriber.', dynamic=True
-    )
-    publish_instances: bool = _parameter(
-        True, 'Publish segmentation/instances if it has a subscriber.', dynamic=True
-    )
-    publish_semantic: bool = _parameter(
-        True, 'Publish segmentation/semantic if it has a subscriber.', dynamic=True
-    )
-    publish_overlay: bool = _parameter(
-        True, 'Publish segmentation/overlay if it has a subscriber.', dynamic=True
-    )
+    publish_tracks: bool = _switch('tracks', True)
+    publish_instances: bool = _switch('instances', True)
+    publish_semantic: bool = _switch('semantic', True)
+    publish_overlay: bool = _switch('overlay', True)
     autostart: bool = _parameter(
         True,
         'Configure and activate the node at its start; end with exit code 1 if that fails.',
@@ -125,6 +160,8 @@ class NodeParameters:
     def __post_init__(self) -> None:
         for entry in fields(self):
             _check(entry, getattr(self, entry.name))
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f'Expected cameras of different names, got {list(self.cameras)}.')
 
     def stream_task(self) -> Task | None:
         """Get the task as VideoStream takes it; None is the model's own."""
@@ -149,6 +186,40 @@ class NodeParameters:
                 )
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """The values of all parameters for all cameras."""
+
+    common: NodeParameters
+    """Values of the node, and of every camera without a value of its own."""
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Values of single cameras: by name of the camera, then of the parameter."""
+
+    def __post_init__(self) -> None:
+        for camera in self.own:
+            self.of_camera(camera)
+
+    def of_camera(self, camera: str) -> NodeParameters:
+        """Get the values that a camera uses.
+
+        Raises:
+            ValueError: a value of its own is wrong.
+        """
+        try:
+            return replace(self.common, **self.own.get(camera, {}))
+        except ValueError as error:
+            raise ValueError(f'Camera {camera}: {error}') from error
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Check the class filters against the model's classes.
+
+        Raises:
+            ValueError: the model does not know a class; names it and the most similar known one.
+        """
+        for parameters in (self.common, *map(self.of_camera, self.common.cameras)):
+            parameters.check_classes(class_names)
+
+
 def constraint(entry: Field[Any]) -> str:
     """Say which values an entry of the table takes, and when it may change; may be empty."""
     limits = entry.metadata
@@ -165,7 +236,7 @@ def constraint(entry: Field[Any]) -> str:
     return ' '.join(words)
 
 
-def declare_parameters(node: Node) -> NodeParameters:
+def declare_parameters(node: Node) -> Parameters:
     """Declare every parameter of the table on a node, and read the values that the user set.
 
     Raises:
@@ -189,12 +260,39 @@ def declare_parameters(node: Node) -> NodeParameters:
             value = []
             node.set_parameters([Parameter(entry.name, Parameter.Type.STRING_ARRAY, value)])
         values[entry.name] = _from_ros(entry, value)
-    return NodeParameters(**values)
+    common = NodeParameters(**values)
+    return Parameters(common, declare_camera_parameters(node, common.cameras))
+
+
+def declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Declare the parameters that cameras may have of their own, those that are not yet there.
+
+    They have no value, and so any type, until the user sets one.
+
+    Returns:
+        The values that the user has set, by camera, then by parameter.
+    """
+    own: dict[str, dict[str, Any]] = {}
+    for camera in cameras:
+        own[camera] = {}
+        for entry in _camera_entries():
+            name = f'{camera}.{entry.name}'
+            if not node.has_parameter(name):
+                descriptor = ParameterDescriptor(
+                    description=entry.metadata['meaning'],
+                    additional_constraints=f'{constraint(entry)} Not set: as {entry.name}.',
+                    dynamic_typing=True,
+                )
+                node.declare_parameter(name, None, descriptor)
+            value = node.get_parameter(name).value
+            if value is not None:
+                own[camera][entry.name] = _from_ros(entry, value)
+    return own
 
 
 def changed_parameters(
-    current: NodeParameters, changes: Sequence[Parameter], class_names: Sequence[str] | None
-) -> NodeParameters:
+    current: Parameters, changes: Sequence[Parameter], class_names: Sequence[str] | None
+) -> Parameters:
     """Apply changes that a user asks for while the node runs.
 
     Args:
@@ -206,24 +304,37 @@ def changed_parameters(
         ValueError: a value is wrong or cannot change now; says why.
     """
     entries = {entry.name: entry for entry in fields(NodeParameters)}
-    values = {}
+    common: dict[str, Any] = {}
+    own = {camera: dict(values) for camera, values in current.own.items()}
     for change in changes:
-        entry = entries.get(change.name)
-        if entry is None:
+        camera, _, name = change.name.rpartition('.')
+        entry = entries.get(name)
+        if entry is None or (camera and camera not in own):
             continue
         value = _from_ros(entry, change.value)
-        if value == getattr(current, entry.name):
+        before = own[camera].get(name) if camera else getattr(current.common, name)
+        if value == before:
             continue
         if class_names is not None and not entry.metadata['dynamic']:
             raise ValueError(
-                f'{entry.name} cannot change while a model is loaded: deactivate the node and '
+                f'{change.name} cannot change while a model is loaded: deactivate the node and '
                 'clean it up first.'
             )
-        values[entry.name] = value
-    changed = replace(current, **values)
+        if not camera:
+            common[name] = value
+        elif value is None:
+            own[camera].pop(name, None)
+        else:
+            own[camera][name] = value
+    changed = Parameters(replace(current.common, **common), own)
     if class_names is not None:
         changed.check_classes(class_names)
     return changed
+
+
+def _camera_entries() -> Iterator[Field[Any]]:
+    """Iterate over the entries that a camera may have a value of its own for."""
+    return (entry for entry in fields(NodeParameters) if entry.metadata['per_camera'])
 
 
 def _check(entry: Field[Any], value: Any) -> None:
@@ -250,8 +361,12 @@ def _check(entry: Field[Any], value: Any) -> None:
                 raise ValueError(
                     f'Expected {entry.name} of {", ".join(limits["choices"])}, got {word!r}.'
                 )
-    if limits['pattern'] and not re.fullmatch(limits['pattern'], value):
-        raise ValueError(f'Expected {entry.name} of the form {limits["pattern"]}, got {value!r}.')
+    if limits['pattern']:
+        for word in value if wanted is tuple else (value,):
+            if not re.fullmatch(limits['pattern'], word):
+                raise ValueError(
+                    f'Expected {entry.name} of the form {limits["pattern"]}, got {word!r}.'
+                )
 
 
 def _descriptor(entry: Field[Any], *, dynamic_typing: bool) -> ParameterDescriptor:

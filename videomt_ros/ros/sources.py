@@ -26,18 +26,22 @@ def publisher_name(info: TopicEndpointInfo) -> str:
 
 
 def explain_silence(
-    node: Node, topic: str, publishers: Sequence[TopicEndpointInfo], reliability: ReliabilityPolicy
+    node: Node,
+    name: str,
+    publishers: Sequence[TopicEndpointInfo],
+    reliability: ReliabilityPolicy,
 ) -> str:
     """Say why no image arrives, and what to do.
 
     Args:
         node: node that knows the graph of topics.
-        topic: full name of the image topic.
+        name: name of the image topic, before it is remapped.
         publishers: publishers on the topic, of any type.
         reliability: reliability that the subscription requests.
     """
+    topic = node.resolve_topic_name(name)
     if not publishers:
-        return f'nobody publishes it. {_other_topics(node, topic)}'
+        return f'nobody publishes it. {_other_topics(node, name)}'
     readable = [info for info in publishers if info.topic_type == IMAGE_TYPE]
     if not readable:
         compressed = [info for info in publishers if info.topic_type == COMPRESSED_TYPE]
@@ -47,7 +51,7 @@ def explain_silence(
                 f'node does not read. {_republish(topic, f"{topic}/raw")}'
             )
         wrong = ', '.join(f'{publisher_name(info)} ({info.topic_type})' for info in publishers)
-        return f'expected {IMAGE_TYPE} on it, got {wrong}. {_other_topics(node, topic)}'
+        return f'expected {IMAGE_TYPE} on it, got {wrong}. {_other_topics(node, name)}'
     named = ', '.join(
         f'{publisher_name(info)} ({info.qos_profile.reliability.name.lower()})'
         for info in readable
@@ -65,24 +69,25 @@ def explain_silence(
     )
 
 
-def _other_topics(node: Node, topic: str) -> str:
+def _other_topics(node: Node, name: str) -> str:
     """Say where images are published instead, and how to listen there."""
-    ours = node.resolve_topic_name('segmentation') + '/'
+    topic = node.resolve_topic_name(name)
     images, compressed = [], []
-    for name, types in sorted(node.get_topic_names_and_types()):
-        if name == topic or name.startswith(ours) or not node.count_publishers(name):
+    for other, types in sorted(node.get_topic_names_and_types()):
+        is_result = '/segmentation/' in other
+        if other == topic or is_result or not node.count_publishers(other):
             continue
         if IMAGE_TYPE in types:
-            images.append(name)
+            images.append(other)
         elif COMPRESSED_TYPE in types:
-            compressed.append(name)
+            compressed.append(other)
     if f'{topic}/compressed' in compressed:
         return f'But {topic}/compressed is published. {_republish(f"{topic}/compressed", topic)}'
     if images:
         named = ', '.join(images[:_TOPICS_NAMED])
         return (
-            f'Images are published on {named}: remap image_raw (`image:={images[0]}` for the '
-            f'launch file, `-r image_raw:={images[0]}` for the node).'
+            f'Images are published on {named}: remap {name} (`image:={images[0]}` for the '
+            f'launch file, `-r {name}:={images[0]}` for the node).'
         )
     if compressed:
         return f'But {compressed[0]} is published. {_republish(compressed[0], topic)}'

@@ -49,11 +49,12 @@ def best_reliability(
 
 
 class ImageSubscription:
-    """The subscription to `image_raw`, which is reliable if all cameras are."""
+    """The subscription to the images of one camera, which is reliable if all publishers are."""
 
     def __init__(
         self,
         node: LifecycleNode,
+        topic: str,
         receive: Callable[[Image], None],
         ignore: Callable[[Image], None],
         reliability: str,
@@ -63,6 +64,7 @@ class ImageSubscription:
 
         Args:
             node: node on which it is created.
+            topic: name of the topic, which a user may have remapped.
             receive: called with each image of the publisher that is heard.
             ignore: called with each image of the others.
             reliability: value of the parameter `input_reliability`: auto, best_effort or reliable.
@@ -74,7 +76,8 @@ class ImageSubscription:
         self._ignore = ignore
         self._setting = reliability
         self._depth = depth
-        self._topic: str = node.resolve_topic_name('image_raw')
+        self._name = topic
+        self._topic: str = node.resolve_topic_name(topic)
         self._subscription: Subscription | None = None
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._was_lowered = False
@@ -105,7 +108,7 @@ class ImageSubscription:
             self._subscription = None
         self.troubles = []
 
-    def follow_cameras(self) -> None:
+    def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and look for what is wrong with them."""
         if self._subscription is None:
             return
@@ -121,7 +124,7 @@ class ImageSubscription:
         self.troubles = [several] if several else []
         if is_silent:
             listed = self._node.get_publishers_info_by_topic(self._topic)
-            reason = explain_silence(self._node, self._topic, listed, self._reliability)
+            reason = explain_silence(self._node, self._name, listed, self._reliability)
             self.troubles.append(f'No image for {silent_s:.0f} s on {self._topic}: {reason}')
         for trouble in self.troubles:
             if self._throttle.allows(trouble):
@@ -145,7 +148,7 @@ class ImageSubscription:
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
         qos = QoSProfile(depth=self._depth, reliability=reliability)
-        self._subscription = self._node.create_subscription(Image, 'image_raw', self._take, qos)
+        self._subscription = self._node.create_subscription(Image, self._name, self._take, qos)
         self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
 
     def _take(self, msg: Image) -> None:

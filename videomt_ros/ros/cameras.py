@@ -1,0 +1,120 @@
+"""The cameras of the node, which share one network and one inference thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rclpy.lifecycle import LifecycleNode
+
+from videomt_ros.model import VidEoMT
+from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
+from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.parameters import Parameters
+from videomt_ros.ros.worker import Worker
+from videomt_ros.structures import Segments
+
+
+class Cameras:
+    """All cameras of the node.
+
+    The inference thread takes the image that waits of each camera, at most `max_batch` of them. A
+    camera is served again only
+    after all others that have an image waiting, so that a fast one never delays a slow one by more
+    than one round.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        net: VidEoMT,
+        parameters: Parameters,
+        health_of: Callable[[str], Health],
+    ) -> None:
+        """Create the streams and publishers of all cameras.
+
+        Args:
+            node: provides the clock, the logger and the life cycle.
+            net: network of all cameras.
+            parameters: values of all parameters; see `update`.
+            health_of: finds the counts of a camera by its name.
+        """
+        self._max_batch = parameters.common.max_batch
+        self._cameras = [
+            CameraStream(node, name, net, parameters.of_camera(name), health_of(name))
+            for name in parameters.common.cameras or ('',)
+        ]
+        self._worker: Worker[Received] | None = None
+
+    def __iter__(self) -> Iterator[CameraStream]:
+        """Iterate over the cameras, in the order of the parameter `cameras`."""
+        return iter(self._cameras)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the images of any camera are processed."""
+        return any(camera.is_active for camera in self)
+
+    def activate(self) -> None:
+        """Subscribe to all cameras, and process their images from now on."""
+        self._worker = Worker(_process, _fail, self._max_batch, name='inference')
+        for camera in self:
+            camera.activate(self._worker)
+
+    def deactivate(self, timeout_s: float | None = None) -> None:
+        """Unsubscribe, and wait until the images that are being processed are finished.
+
+        Args:
+            timeout_s: longest time to wait; None: no limit.
+        """
+        for camera in self:
+            camera.deactivate()
+        if self._worker is not None:
+            self._worker.stop(timeout_s)
+            self._worker = None
+
+    def destroy(self, timeout_s: float | None = None) -> None:
+        """Deactivate, and remove the publishers from the node.
+
+        Args:
+            timeout_s: longest time to wait for images that are being processed; None: no limit.
+                Those that take longer are not published.
+        """
+        self.deactivate(timeout_s)
+        for camera in self:
+            camera.destroy()
+
+    def update(self, parameters: Parameters) -> None:
+        """Use other parameters from the next images on; tracks and ids stay."""
+        for camera in self:
+            camera.update(parameters.of_camera(camera.name))
+
+
+def _process(batch: list[Received]) -> None:
+    """Process and publish one image each of some cameras; runs in the worker's thread."""
+    frames = []
+    for received in batch:
+        try:
+            frame = received.camera.begin(received)
+        except Exception as error:  # of this camera alone
+            received.camera.fail(received, error)
+        else:
+            frames += [frame] if frame is not None else []
+    results = [_push(frame) for frame in frames]
+    for frame, result in zip(frames, results, strict=True):
+        camera = frame.received.camera
+        try:
+            camera.finish(frame, result)
+        except Exception as error:
+            camera.fail(frame.received, error)
+
+
+def _push(frame: Frame) -> Segments | Exception:
+    try:
+        return frame.stream.push(frame.image, frame.stamp_ns)
+    except Exception as error:
+        return error
+
+
+def _fail(batch: list[Received], error: Exception) -> None:
+    for received in batch:
+        received.camera.fail(received, error)
