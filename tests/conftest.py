@@ -102,6 +102,14 @@ def ros_domain() -> int:
     return int(os.environ['ROS_DOMAIN_ID'])
 
 
+@pytest.fixture(scope='session')
+def vision_msgs():
+    """The module vision_msgs.msg, real or built for the tests."""
+    from tests.ros.made_vision_msgs import import_vision_msgs
+
+    return import_vision_msgs()
+
+
 @pytest.fixture
 def tiny_config():
     """Sizes of a network that takes milliseconds, with every part of a real one."""
