@@ -30,6 +30,7 @@ PARAMETERS = (
     ('mask_threshold', float, 'mask probability above which a pixel belongs to a segment, 0..1'),
     ('overlap_threshold', float, 'panoptic: lowest share of its mask that a segment wins, 0..1'),
     ('min_area', int, 'fewest pixels of a segment'),
+    ('speck_share', float, 'share of its largest part below which a far part is left out, 0..1'),
     ('gap_s', float, 'seconds for which a track that is not seen keeps its id'),
     ('confirm_frames', int, 'frames in which a track is seen before it is confirmed'),
     ('class_filter', list[str], 'names of the classes to publish, as "[person, dog]"'),

@@ -132,7 +132,7 @@ class PixelScript(ScriptedNet):
 def test_choosing_queries_first_changes_nothing(seed, size):
     """All queries resized to the image, filtered there, give the same picture."""
     net = PixelScript(seed, 'instance')
-    stream = VideoStream(net, confirm_frames=1, min_area=1, score_threshold=0.4)
+    stream = VideoStream(net, confirm_frames=1, min_area=1, speck_share=0.0, score_threshold=0.4)
     result = stream.push(np.zeros((*size, 3), np.uint8), 0)
     class_logits, masks = net.frames[0]
     geometry = Geometry.of(size, net.config)

@@ -7,6 +7,7 @@ stay on the network's device, and each function copies one array to the host at 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
+
+Region: TypeAlias = tuple[int, tuple[int, int, int, int]]
+"""Area of a segment in pixels and its box (x0, y0, x1, y1), x1 and y1 exclusive."""
 
 CHUNK = 8
 """Number of masks resized at once. It bounds the memory and costs no measurable time."""
@@ -195,9 +199,7 @@ def semantic_pixels(
     return winner.cpu().numpy(), (best / total.clamp_min(1e-12)).cpu().numpy()
 
 
-def regions(
-    pixels: NDArray[np.int16], count: int
-) -> list[tuple[int, tuple[int, int, int, int]] | None]:
+def regions(pixels: NDArray[np.int16], count: int) -> list[Region | None]:
     """Measure the segments of an image.
 
     Args:
@@ -205,8 +207,7 @@ def regions(
         count: number of segments.
 
     Returns:
-        For each segment the number of its pixels and its box (x0, y0, x1, y1), x1 and y1
-        exclusive; None if it has no pixels.
+        Area and box of each segment; None if it has no pixels.
     """
     if not count:
         return []

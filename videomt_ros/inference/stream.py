@@ -22,6 +22,7 @@ from videomt_ros.inference.association import build_detections, class_scores, so
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.semantic import ClassSegments
+from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import StageClock, StageTimes
 from videomt_ros.inference.tracker import Match, Tracker
@@ -223,6 +224,9 @@ class VideoStream:
         matches = tracker.match(detections)
         pixels = self._winners(mask_logits, matches, geometry)
         regions = postprocess.regions(pixels, len(matches))
+        if settings.speck_share:
+            are_things = [self.net.config.thing_classes[match.class_id] for match in matches]
+            regions = drop_specks(pixels, regions, are_things, settings.speck_share)
         segments = tracker.settle(
             {
                 match: Sight(match.class_id, match.score, *region)

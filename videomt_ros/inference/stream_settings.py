@@ -47,6 +47,13 @@ class StreamSettings:
         'Fewest image pixels of a segment; a smaller one counts as not seen.',
         range=(0, 100_000_000),
     )
+    speck_share: float = _setting(
+        0.1,
+        'Area of a part of a mask, as a share of its largest part, below which the part is left '
+        'out if it is far from the rest: if the gap is wider than 1.5 times the side of a square '
+        'of its area. 0 leaves nothing out. Things only; not used by semantic segmentation.',
+        range=(0.0, 1.0),
+    )
     gap_s: float = _setting(
         1.0,
         'Longest time in seconds for which a track that is not seen keeps its id.',

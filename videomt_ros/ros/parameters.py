@@ -143,6 +143,7 @@ class NodeParameters:
     mask_threshold: float = _setting('mask_threshold')
     overlap_threshold: float = _setting('overlap_threshold')
     min_area: int = _setting('min_area')
+    speck_share: float = _setting('speck_share')
     gap_s: float = _setting('gap_s')
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
