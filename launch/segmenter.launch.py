@@ -39,6 +39,28 @@ PARAMETERS = (
     ('publish_instances', bool, 'publish segmentation/instances'),
     ('publish_semantic', bool, 'publish segmentation/semantic'),
     ('publish_overlay', bool, 'publish segmentation/overlay'),
+    (
+        'warn_silence_s',
+        float,
+        'seconds without an image above which diagnostics are at WARN; 0: none',
+    ),
+    (
+        'error_silence_s',
+        float,
+        'seconds without an image above which diagnostics are at ERROR; 0: none',
+    ),
+    (
+        'warn_latency_ms',
+        float,
+        'p95 of image to results in ms above which diagnostics are at WARN; 0: none',
+    ),
+    (
+        'error_latency_ms',
+        float,
+        'p95 of image to results in ms above which diagnostics are at ERROR; 0: none',
+    ),
+    ('warn_rate_hz', float, 'results per second below which diagnostics are at WARN; 0: none'),
+    ('error_rate_hz', float, 'results per second below which diagnostics are at ERROR; 0: none'),
     ('autostart', bool, 'configure and activate at once; false leaves that to a manager'),
 )
 

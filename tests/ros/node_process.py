@@ -168,6 +168,7 @@ class Peer:
         self.images = self.node.create_publisher(Image, f'{self._prefix}image_raw', image_qos)
         self.received: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
         self._subscriptions: dict[str, Any] = {}
+        self.statuses: dict[str, DiagnosticStatus] = {}
         self.health: dict[str, str] = {}
         self.health_name = ''
         self.health_message = ''
@@ -314,8 +315,11 @@ class Peer:
         self.received[name][stamp.sec * 1_000_000_000 + stamp.nanosec] = msg
 
     def _keep_health(self, msg: DiagnosticArray) -> None:
-        wanted = f': {self._camera or "frames"}'
-        for status in (status for status in msg.status if status.name.endswith(wanted)):
+        wanted = f': {self._camera} frames'.replace(':  ', ': ')
+        for status in msg.status:
+            self.statuses[status.name] = status
+            if not status.name.endswith(wanted):
+                continue
             self.health_name = status.name
             self.health_message = status.message
             self.is_warned = status.level == DiagnosticStatus.WARN

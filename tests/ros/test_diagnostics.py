@@ -1,4 +1,4 @@
-"""The status on `/diagnostics`: its level, and the age of the last error."""
+"""The statuses on `/diagnostics`: their levels, and the age of the last error."""
 
 from __future__ import annotations
 
@@ -8,43 +8,159 @@ import pytest
 
 pytest.importorskip('diagnostic_msgs.msg', reason='needs ROS')
 
-from diagnostic_msgs.msg import DiagnosticStatus
-
-from videomt_ros.ros import diagnostics
-from videomt_ros.ros.diagnostics import ERROR_SHOWN_S, Health
+from videomt_ros.ros import health as health_module
+from videomt_ros.ros.diagnostics import (
+    ERROR,
+    ERROR_SHOWN_S,
+    OK,
+    STALL_S,
+    WARN,
+    CameraDiagnostics,
+    model_status,
+)
+from videomt_ros.ros.health import DROP_REASONS, CameraHealth, ModelHealth, Rate
+from videomt_ros.ros.parameters import NodeParameters
 
 pytestmark = pytest.mark.ros
 
 
-def status_of(health, *troubles):
-    """Level, message and values of a report."""
-    msg = health.to_msg('segmenter: frames', 'cpu', 'active', troubles)
-    return msg.level, msg.message, {item.key: item.value for item in msg.values}
+class Camera:
+    """The counts of a camera and its reports."""
+
+    def __init__(self, **thresholds: float) -> None:
+        self.health = CameraHealth()
+        self._diagnostics = CameraDiagnostics(self.health)
+        self._parameters = NodeParameters(**thresholds)
+
+    def report(self, *troubles: str, silent_s: float = 0.1):
+        """Level, message and values of a status."""
+        msg = self._diagnostics.to_msg(
+            'segmenter: frames', 'cpu', 'active', self._parameters, troubles, silent_s
+        )
+        return msg.level, msg.message, {item.key: item.value for item in msg.values}
 
 
-def test_an_error_has_an_age_and_ends_to_be_current(monkeypatch):
+@pytest.fixture
+def now_s(monkeypatch):
+    """The time in seconds, which a test may move."""
     now_s = [100.0]
-    monkeypatch.setattr(diagnostics, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
-    health = Health()
-    level, _, values = status_of(health)
-    assert (level, values['last_error']) == (DiagnosticStatus.OK, '')
+    monkeypatch.setattr(health_module, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
+    return now_s
+
+
+def test_an_error_has_an_age_and_ends_to_be_current(now_s):
+    camera = Camera()
+    level, _, values = camera.report()
+    assert (level, values['last_error']) == (OK, '')
     assert 'seconds_since_error' not in values
-    health.count_rejected('no pixels')
-    level, _, values = status_of(health)
-    assert (level, values['last_error']) == (DiagnosticStatus.WARN, 'no pixels')
+    camera.health.count_rejected('data', 'no pixels')
+    level, _, values = camera.report()
+    assert (level, values['last_error'], values['rejected_data']) == (WARN, 'no pixels', '1')
     now_s[0] += 2.5
-    level, _, values = status_of(health)
-    assert (level, values['last_error']) == (DiagnosticStatus.OK, 'no pixels')
+    level, _, values = camera.report()
+    assert (level, values['last_error']) == (OK, 'no pixels')
     assert values['seconds_since_error'] == '2.5'
     now_s[0] += ERROR_SHOWN_S
-    _, _, values = status_of(health)
+    _, _, values = camera.report()
     assert values['last_error'] == ''
     assert values['seconds_since_error'] == '62.5'
 
 
 def test_troubles_warn_until_they_are_over():
-    health = Health()
-    level, message, _ = status_of(health, 'No image.', 'Two nodes.')
-    assert level == DiagnosticStatus.WARN
-    assert message == f'No image. Two nodes. {health.summary()}'
-    assert status_of(health)[:2] == (DiagnosticStatus.OK, health.summary())
+    camera = Camera()
+    level, message, _ = camera.report('No image.', 'Two nodes.')
+    assert level == WARN
+    assert message == f'No image. Two nodes. {camera.health.summary()}'
+    assert camera.report()[:2] == (OK, camera.health.summary())
+
+
+def test_a_failure_is_an_error_with_its_text():
+    camera = Camera()
+    camera.health.count_failed('RuntimeError: out of memory')
+    level, message, _ = camera.report()
+    assert level == ERROR
+    assert message.startswith('Image not processed: RuntimeError: out of memory ')
+    assert camera.report()[0] == OK
+
+
+def test_each_threshold_has_its_level():
+    camera = Camera(warn_latency_ms=50.0, error_latency_ms=80.0, error_silence_s=9.0)
+    camera.health.count_received()
+    camera.health.count_processed(40.0)
+    assert camera.report()[0] == OK
+    camera.health.count_processed(70.0)
+    level, message, _ = camera.report()
+    assert level == WARN
+    assert message.startswith('Latency p95: 68.5 ms, above warn_latency_ms = 50.')
+    camera.health.count_processed(500.0)
+    assert camera.report()[0] == ERROR
+    silent = Camera(error_silence_s=9.0)
+    assert silent.report(silent_s=8.0)[0] == OK
+    level, message, _ = silent.report('No image for 10 s on /a: it is paused.', silent_s=10.0)
+    assert level == ERROR
+    assert 'No image for 10 s, above error_silence_s = 9.' in message
+
+
+def test_a_low_rate_is_told_once_the_camera_is_under_way(now_s):
+    camera = Camera(warn_rate_hz=4.0)
+    for _ in range(60):
+        camera.health.count_received()
+        camera.health.count_processed(1.0)
+        now_s[0] += 0.5
+        if now_s[0] < 109.0:
+            assert camera.report()[0] == OK
+    level, message, values = camera.report()
+    assert level == WARN
+    assert 'Rate of results: 2.0 Hz, below warn_rate_hz = 4.' in message
+    assert values['processed_hz'] == '2.00'
+
+
+def test_a_rate_falls_once_nothing_comes(now_s):
+    rate = Rate()
+    assert rate.hz() == 0.0
+    for _ in range(20):
+        rate.count()
+        now_s[0] += 0.1
+    assert rate.hz() == pytest.approx(10.0)
+    now_s[0] += 3.0
+    assert rate.hz() == pytest.approx(4.0)
+    now_s[0] += 10.0
+    assert rate.hz() == 0.0
+
+
+def test_dropped_images_are_counted_by_reason():
+    camera = Camera()
+    for number, reason in enumerate(DROP_REASONS):
+        for _ in range(number):
+            camera.health.count_dropped(reason)
+    _, _, values = camera.report()
+    counts = {reason: int(values[f'dropped_{reason}']) for reason in DROP_REASONS}
+    assert counts == {reason: number for number, reason in enumerate(DROP_REASONS)}
+    assert int(values['dropped']) == sum(counts.values())
+
+
+def test_tracks_ever_counts_ids_and_begins_again_with_them():
+    health = CameraHealth()
+    for ids, requested in (((1, 2), 0), ((2, 3), 0), ((), 0), ((1,), 1), ((1, 2), 1)):
+        health.keep_tracks(ids, {'requested': requested, 'size': 2})
+    assert (health.tracks_alive, health.tracks_ever) == (2, 5)
+
+
+def test_the_model_tells_its_stages_and_that_it_is_stuck(now_s):
+    health = ModelHealth()
+    status = model_status('segmenter: model', health, 'active', {'model': 'demo', 'device': 'cpu'})
+    assert (status.level, status.message, status.hardware_id) == (OK, 'demo, active.', 'cpu')
+    for network_ms in (10.0, 20.0, 40.0):
+        health.begin_batch(2)
+        health.count(decode=1.0, network=network_ms)
+        health.end_batch()
+    health.begin_batch(2)
+    now_s[0] += STALL_S + 1.0
+    status = model_status('segmenter: model', health, 'active', {'model': 'demo'})
+    values = {item.key: item.value for item in status.values}
+    assert status.level == ERROR
+    assert 'busy with one batch for 6 s' in status.message
+    assert values['network_p50_ms'] == '20.0'
+    assert values['network_max_ms'] == '40.0'
+    assert values['batch_size_mean'] == '2.00'
+    assert 'publish_p50_ms' not in values

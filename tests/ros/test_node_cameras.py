@@ -188,7 +188,7 @@ def test_diagnostics_have_a_status_for_each_camera(peers):
     for name, peer in peers.items():
         peer.ask(images_of(name)[0], 'tracks')
         peer.counts()
-        assert peer.health_name == f'/segmenter: {name}'
+        assert peer.health_name == f'/segmenter: {name} frames'
     # The one that is silent is told, and no other.
     silent = peers['left']
     for name in ('front', 'rear', 'right'):

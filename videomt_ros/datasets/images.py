@@ -50,9 +50,14 @@ reads."""
 class FrameError(ValueError):
     """Raised for an image that cannot be used; the text says why."""
 
+    kind = 'data'
+    """Word for the kind of fault, under which it is counted."""
+
 
 class EncodingError(FrameError):
     """Raised for an image whose encoding is not supported here, but may be elsewhere."""
+
+    kind = 'encoding'
 
 
 def decode_image(msg: Any) -> NDArray[np.uint8]:

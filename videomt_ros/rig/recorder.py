@@ -148,7 +148,7 @@ class RecorderNode(Node):
         self._num_kept = 0
         self._reports_while_ready = 0
         # /diagnostics also carries the reports of segmenters in other namespaces.
-        self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: '
+        self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: frames'
         self._waiting: queue.Queue[tuple[str, Any, int] | None] = queue.Queue(_MAX_WAITING)
         self._outputs = [
             self.create_subscription(type_, f'segmentation/{name}', self._taker(name), _QOS)
@@ -199,7 +199,7 @@ class RecorderNode(Node):
 
     def _take_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if not status.name.startswith(self._segmenter):
+            if status.name != self._segmenter:
                 continue
             health = {value.key: value.value for value in status.values}
             emit('health', **health)

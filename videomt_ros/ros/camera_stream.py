@@ -15,7 +15,7 @@ from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
-from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.outputs import OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
@@ -48,6 +48,8 @@ class Frame:
     """RGB, (H, W, 3); not to be written to."""
     stamp_ns: int
     """Time of the image on the clock of the stream, in nanoseconds."""
+    decode_ms: float
+    """Time that it took to read the pixels from the message."""
 
     @property
     def stream(self) -> VideoStream:
@@ -73,7 +75,8 @@ class CameraStream:
         name: str,
         net: VidEoMT,
         parameters: NodeParameters,
-        health: Health,
+        health: CameraHealth,
+        model_health: ModelHealth,
     ) -> None:
         """Create the stream and its publishers.
 
@@ -83,6 +86,7 @@ class CameraStream:
             net: network, which all cameras share.
             parameters: the parameters of this camera; see `update`.
             health: counts what becomes of the images.
+            model_health: measures the stages of all cameras.
         """
         self.name = name
         """Name of the camera; empty for the only one."""
@@ -90,6 +94,7 @@ class CameraStream:
         """Counts of the images."""
         self.stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
         """The stream of the camera, used by the worker's thread alone."""
+        self._model_health = model_health
         self._node = node
         self._logger = node.get_logger()
         self._throttle = Throttle()
@@ -128,7 +133,7 @@ class CameraStream:
         self._input.close()
         if self._mailbox is not None:
             if self._mailbox.close() is not None:
-                self.health.count_dropped()
+                self.health.count_dropped('stopped')
             self._mailbox = None
 
     def destroy(self) -> None:
@@ -147,33 +152,40 @@ class CameraStream:
         with self._publishing:
             self._resets += 1
         if self._mailbox is not None and self._mailbox.clear() is not None:
-            self.health.count_dropped()
+            self.health.count_dropped('stopped')
 
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
-        self._input.follow_publishers()
+        self._input.follow_publishers(self._parameters.warn_silence_s)
 
     @property
     def troubles(self) -> list[str]:
         """What is wrong with the publishers of the images, with the remedies."""
         return self._input.troubles
 
+    @property
+    def silent_s(self) -> float | None:
+        """Time in seconds for which no image came; None while none is expected."""
+        return self._input.silent_s
+
     def _ignore(self, msg: Image) -> None:
         """Count an image of a publisher that is not heard."""
         del msg
         self.health.count_received()
-        self.health.count_dropped()
+        self.health.count_dropped('other_publisher')
 
     def _receive(self, msg: Image) -> None:
         self.health.count_received()
         clock_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_from_msg(msg.header.stamp) or clock_ns
         if not self._rate.allows(stamp_ns, self._parameters.max_rate_hz):
-            self.health.count_dropped()
+            self.health.count_dropped('rate')
             return
         received = Received(self, msg, clock_ns, time.monotonic(), self._resets)
-        if self._mailbox is None or self._mailbox.put(received) is not None:
-            self.health.count_dropped()
+        if self._mailbox is None:
+            self.health.count_dropped('stopped')
+        elif self._mailbox.put(received) is not None:
+            self.health.count_dropped('replaced')
 
     def begin(self, received: Received) -> Frame | None:
         """Make an image ready for the network; runs in the worker's thread.
@@ -192,8 +204,9 @@ class CameraStream:
         if parameters.stale_after_s and stamp_ns:
             age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
             if age_s > parameters.stale_after_s:
-                self.health.count_dropped()
+                self.health.count_dropped('stale')
                 return None
+        begin_s = time.perf_counter()
         try:
             image = image_from_msg(received.msg)
         except FrameError as error:
@@ -201,7 +214,8 @@ class CameraStream:
             return None
         # For the stream only: the results carry the header of the image unchanged.
         stamp_ns = self._clock.time_of(stamp_ns, received.clock_ns, received.monotonic_s)
-        return Frame(received, image, stamp_ns)
+        decode_ms = (time.perf_counter() - begin_s) * 1e3
+        return Frame(received, image, stamp_ns, decode_ms)
 
     def finish(self, frame: Frame, result: Segments | Exception) -> None:
         """Publish the result of a frame, or count its failure; runs in the worker's thread."""
@@ -209,15 +223,29 @@ class CameraStream:
         if isinstance(result, Exception):
             self.fail(received, result)
             return
+        self.health.keep_tracks([s.track_id for s in result.segments], {})
+        begin_s = time.perf_counter()
         header = received.msg.header
         messages = self._outputs.build(frame.image, header, result, self._applied)
         with self._publishing:
             if received.resets != self._resets:
-                self.health.count_dropped()
+                self.health.count_dropped('stopped')
                 return
             for publisher, message in messages:
                 publisher.publish(message)
         self.health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
+        durations_ms = {
+            'decode': frame.decode_ms,
+            'publish': (time.perf_counter() - begin_s) * 1e3,
+        }
+        times = self.stream.times
+        if times is not None:
+            durations_ms['prepare'], durations_ms['network'], durations_ms['result'] = times
+        stamp_ns = stamp_from_msg(header.stamp)
+        if stamp_ns:
+            now_ns = self._node.get_clock().now().nanoseconds
+            durations_ms['stamp_to_result'] = (now_ns - stamp_ns) * 1e-6
+        self._model_health.count(**durations_ms)
 
     def fail(self, received: Received, error: Exception) -> None:
         """Count and log an image that could not be processed; runs in the worker's thread."""
@@ -226,7 +254,7 @@ class CameraStream:
             return  # publishing failed because the process is ending
         prefix = f'Camera {self.name}: ' if self.name else ''
         if isinstance(error, FrameError):
-            self.health.count_rejected(str(error))
+            self.health.count_rejected(error.kind, str(error))
             text = f'{prefix}Image rejected: {error}'
             if self._throttle.allows(text):
                 self._logger.warning(text)

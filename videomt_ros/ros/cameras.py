@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rclpy.lifecycle import LifecycleNode
 
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
-from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.worker import Worker
 from videomt_ros.structures import Segments
@@ -28,7 +28,8 @@ class Cameras:
         node: LifecycleNode,
         net: VidEoMT,
         parameters: Parameters,
-        health_of: Callable[[str], Health],
+        health_of: Callable[[str], CameraHealth],
+        model_health: ModelHealth,
     ) -> None:
         """Create the streams and publishers of all cameras.
 
@@ -37,10 +38,14 @@ class Cameras:
             net: network of all cameras.
             parameters: values of all parameters; see `update`.
             health_of: finds the counts of a camera by its name.
+            model_health: measures how long the images take.
         """
+        self._health = model_health
         self._max_batch = parameters.common.max_batch
         self._cameras = [
-            CameraStream(node, name, net, parameters.of_camera(name), health_of(name))
+            CameraStream(
+                node, name, net, parameters.of_camera(name), health_of(name), model_health
+            )
             for name in parameters.common.cameras or ('',)
         ]
         self._worker: Worker[Received] | None = None
@@ -56,7 +61,7 @@ class Cameras:
 
     def activate(self) -> None:
         """Subscribe to all cameras, and process their images from now on."""
-        self._worker = Worker(_process, _fail, self._max_batch, name='inference')
+        self._worker = Worker(self._process, _fail, self._max_batch, name='inference')
         for camera in self:
             camera.activate(self._worker)
 
@@ -88,24 +93,32 @@ class Cameras:
         for camera in self:
             camera.update(parameters.of_camera(camera.name))
 
+    def _process(self, batch: list[Received]) -> None:
+        """Process and publish one image each of some cameras; runs in the worker's thread."""
+        self._health.begin_batch(len(batch))
+        try:
+            frames = list(_begin(batch))
+            results = [_push(frame) for frame in frames]
+            for frame, result in zip(frames, results, strict=True):
+                camera = frame.received.camera
+                try:
+                    camera.finish(frame, result)
+                except Exception as error:  # of this camera alone
+                    camera.fail(frame.received, error)
+        finally:
+            self._health.end_batch()
 
-def _process(batch: list[Received]) -> None:
-    """Process and publish one image each of some cameras; runs in the worker's thread."""
-    frames = []
+
+def _begin(batch: Sequence[Received]) -> Iterator[Frame]:
+    """Make the images ready for the network, those that are to be processed."""
     for received in batch:
         try:
             frame = received.camera.begin(received)
         except Exception as error:  # of this camera alone
             received.camera.fail(received, error)
         else:
-            frames += [frame] if frame is not None else []
-    results = [_push(frame) for frame in frames]
-    for frame, result in zip(frames, results, strict=True):
-        camera = frame.received.camera
-        try:
-            camera.finish(frame, result)
-        except Exception as error:
-            camera.fail(frame.received, error)
+            if frame is not None:
+                yield frame
 
 
 def _push(frame: Frame) -> Segments | Exception:

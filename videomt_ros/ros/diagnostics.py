@@ -1,146 +1,177 @@
-"""Count the images of the node and measure their latencies, for `/diagnostics`.
+"""The statuses on `/diagnostics`: one of each camera and one of the model.
 
-The keys of the message are part of the package's interface; `Health.to_msg` lists them.
+The keys of the statuses are part of the package's interface.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-LATENCY_WINDOW = 200
-"""Number of newest images over which the percentiles of the latency are computed."""
+from videomt_ros.ros.health import CameraHealth, ModelHealth
+from videomt_ros.ros.parameters import NodeParameters
+
 ERROR_SHOWN_S = 60.0
 """Time in seconds for which the text of an error is shown."""
+STALL_S = 5.0
+"""Time in seconds after which the processing of one batch counts as stalled."""
+_MIN_RATE_S = 10.0
+"""Time in seconds after the first image from which the rate is judged."""
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-class Health:
-    """Counts and latencies of one image topic; all methods are safe to call from any thread.
+class CameraDiagnostics:
+    """Writes the statuses of one camera."""
 
-    Every image received is counted in exactly one of the other counts, once it is finished. At
-    most two are not: one that waits and one that is being processed.
-    """
+    def __init__(self, health: CameraHealth) -> None:
+        """Report on a camera.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.received = 0
-        """Number of images received."""
-        self.processed = 0
-        """Number of images whose results were published."""
-        self.dropped = 0
-        """Number of images skipped: a newer one came first, or the stream was reset or stopped."""
-        self.rejected = 0
-        """Number of images that cannot be read; see `datasets.images.FrameError`."""
-        self.failed = 0
-        """Number of images on which inference raised an error."""
-        self.last_error = ''
-        """Reason why the newest of these images was rejected or failed; empty if there is none."""
-        self._last_error_s = 0.0
+        Args:
+            health: its counts.
+        """
+        self._health = health
         self._faults_reported = 0
-        self._last_image_s: float | None = None
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
-
-    def count_received(self) -> None:
-        """Count an image that was received."""
-        with self._lock:
-            self.received += 1
-            self._last_image_s = time.monotonic()
-
-    def count_processed(self, latency_ms: float) -> None:
-        """Count an image whose results were published this long after it was received."""
-        with self._lock:
-            self.processed += 1
-            self._latencies_ms.append(latency_ms)
-
-    def count_dropped(self) -> None:
-        """Count an image that was skipped."""
-        with self._lock:
-            self.dropped += 1
-
-    def count_rejected(self, reason: str) -> None:
-        """Count an image that cannot be read."""
-        with self._lock:
-            self.rejected += 1
-            self._keep_error(reason)
-
-    def count_failed(self, reason: str) -> None:
-        """Count an image on which inference raised an error."""
-        with self._lock:
-            self.failed += 1
-            self._keep_error(reason)
-
-    def _keep_error(self, reason: str) -> None:
-        self.last_error, self._last_error_s = reason, time.monotonic()
-
-    def seconds_since_image(self) -> float | None:
-        """Measure the seconds since the newest image was received; None before the first."""
-        with self._lock:
-            last = self._last_image_s
-        return None if last is None else time.monotonic() - last
-
-    def summary(self) -> str:
-        """Write the counts in one line."""
-        with self._lock:
-            return (
-                f'{self.received} images received, {self.processed} processed, '
-                f'{self.dropped} dropped, {self.rejected} rejected, {self.failed} failed'
-            )
+        self._failures_reported = 0
 
     def to_msg(
-        self, name: str, device: str, state: str, troubles: Sequence[str] = ()
+        self,
+        name: str,
+        device: str,
+        state: str,
+        parameters: NodeParameters,
+        troubles: Sequence[str] = (),
+        silent_s: float | None = None,
     ) -> DiagnosticStatus:
-        """Build the diagnostic status.
+        """Build the status.
 
         Args:
             name: name of the component, as `node: task`.
             device: device of the network; empty without a network.
-            state: state of the node's life cycle.
+            state: state of the node's life cycle, or `disabled`.
+            parameters: parameters of the camera, with the thresholds.
             troubles: sentences on what is wrong at present, and what to do; they begin the
                 message of the status.
+            silent_s: time in seconds for which no image came; None while none is expected.
 
         Returns:
-            WARN if there are troubles, or if images were rejected or failed since the previous
-            status, and OK otherwise. The values are `state`, the counts, `last_error` (empty once
-            it is `ERROR_SHOWN_S` old) and `seconds_since_error` and, once there are images,
-            `latency_p50_ms`, `latency_p95_ms` (from the arrival of an image to its results, over
-            the last 200 images) and `seconds_since_image`.
+            ERROR if inference failed since the previous status or a threshold of errors is
+            passed; WARN if there are troubles, images were rejected since the previous status, or
+            a threshold of warnings is passed; else OK.
         """
-        message = ' '.join((*troubles, self.summary()))
-        since_image = self.seconds_since_image()
-        with self._lock:
-            faults = self.rejected + self.failed
-            level = DiagnosticStatus.OK
-            if troubles or faults > self._faults_reported:
-                level = DiagnosticStatus.WARN
-            self._faults_reported = faults
-            since_error = time.monotonic() - self._last_error_s if faults else None
-            is_current = since_error is not None and since_error < ERROR_SHOWN_S
-            values = {
-                'state': state,
-                'received': str(self.received),
-                'processed': str(self.processed),
-                'dropped': str(self.dropped),
-                'rejected': str(self.rejected),
-                'failed': str(self.failed),
-                'last_error': self.last_error if is_current else '',
-            }
-            latencies_ms = np.array(self._latencies_ms)
-        if latencies_ms.size:
-            p50, p95 = np.percentile(latencies_ms, (50, 95))
-            values |= {'latency_p50_ms': f'{p50:.1f}', 'latency_p95_ms': f'{p95:.1f}'}
+        health = self._health
+        since_image = health.seconds_since_image()
+        since_error = health.seconds_since_error()
+        latencies = health.latencies_ms()
+        input_hz, output_hz = health.rates_hz()
+        troubles = list(troubles)
+        levels = [WARN if troubles or health.faults > self._faults_reported else OK]
+        if health.failed > self._failures_reported:
+            levels.append(ERROR)
+            troubles.append(f'Image not processed: {health.last_error}')
+        self._faults_reported, self._failures_reported = health.faults, health.failed
+        if silent_s is not None:
+            judged = []
+            if latencies is not None:
+                judged.append(_above('Latency p95', 'ms', latencies[1], parameters, 'latency_ms'))
+            limit_s = parameters.error_silence_s
+            if (
+                limit_s and silent_s > limit_s
+            ):  # the warning is among the troubles, with its reason
+                text = f'No image for {silent_s:.0f} s, above error_silence_s = {limit_s:g}.'
+                judged.append((ERROR, text))
+            if health.seconds_since_first() > _MIN_RATE_S:
+                judged.append(_below('Rate of results', output_hz, parameters))
+            for level, text in judged:
+                levels.append(level)
+                troubles += [text] if text else []
+        is_recent = since_error is not None and since_error < ERROR_SHOWN_S
+        values = {
+            'state': state,
+            'received': health.received,
+            'processed': health.processed,
+            'dropped': sum(health.dropped.values()),
+            'rejected': sum(health.rejected.values()),
+            'failed': health.failed,
+            **{f'dropped_{reason}': number for reason, number in health.dropped.items()},
+            **{f'rejected_{kind}': number for kind, number in sorted(health.rejected.items())},
+            'lost': health.lost,
+            'missing': health.missing,
+            'resets': sum(health.resets.values()),
+            **{f'resets_{reason}': number for reason, number in sorted(health.resets.items())},
+            'tracks_alive': health.tracks_alive,
+            'tracks_ever': health.tracks_ever,
+            'input_hz': f'{input_hz:.2f}',
+            'processed_hz': f'{output_hz:.2f}',
+            'last_error': health.last_error if is_recent else '',
+        }
+        if latencies is not None:
+            keys = ('latency_p50_ms', 'latency_p95_ms', 'latency_max_ms')
+            values |= {key: f'{ms:.1f}' for key, ms in zip(keys, latencies, strict=True)}
         if since_error is not None:
             values['seconds_since_error'] = f'{since_error:.1f}'
         if since_image is not None:
             values['seconds_since_image'] = f'{since_image:.1f}'
-        return DiagnosticStatus(
-            level=level,
-            name=name,
-            message=message,
-            hardware_id=device,
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
-        )
+        return _status(max(levels), name, device, (*troubles, health.summary()), values)
+
+
+def model_status(
+    name: str,
+    health: ModelHealth,
+    state: str,
+    values: Mapping[str, str],
+    troubles: Sequence[str] = (),
+) -> DiagnosticStatus:
+    """Build the status of the model.
+
+    Args:
+        name: name of the component, as `node: task`.
+        health: durations of the stages.
+        state: state of the node's life cycle.
+        values: what is known of the model: name, device, precision and memory.
+        troubles: sentences on what is wrong at present, and what to do.
+
+    Returns:
+        ERROR if one batch is being processed for longer than STALL_S, WARN if there are troubles,
+        else OK.
+    """
+    busy_s = health.busy_s()
+    level = WARN if troubles else OK
+    if busy_s > STALL_S:
+        level = ERROR
+        troubles = [*troubles, f'The network has been busy with one batch for {busy_s:.0f} s.']
+    message = troubles or [f'{values.get("model") or "No model"}, {state}.']
+    all_values = {'state': state, **values, **health.values(), 'busy_s': f'{busy_s:.1f}'}
+    return _status(level, name, values.get('device', ''), message, all_values)
+
+
+def _above(
+    what: str, unit: str, value: float, parameters: NodeParameters, threshold: str
+) -> tuple[bytes, str]:
+    """Judge a value that should be small; a threshold of 0 is none."""
+    for level, word in ((ERROR, 'error'), (WARN, 'warn')):
+        limit = getattr(parameters, f'{word}_{threshold}')
+        if limit and value > limit:
+            return level, f'{what}: {value:.1f} {unit}, above {word}_{threshold} = {limit:g}.'
+    return OK, ''
+
+
+def _below(what: str, rate_hz: float, parameters: NodeParameters) -> tuple[bytes, str]:
+    """Judge a rate that should be large; a threshold of 0 is none."""
+    for level, word in ((ERROR, 'error'), (WARN, 'warn')):
+        limit = getattr(parameters, f'{word}_rate_hz')
+        if rate_hz < limit:
+            return level, f'{what}: {rate_hz:.1f} Hz, below {word}_rate_hz = {limit:g}.'
+    return OK, ''
+
+
+def _status(
+    level: bytes, name: str, device: str, message: Sequence[str], values: Mapping[str, object]
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=' '.join(message),
+        hardware_id=device,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,6 +45,31 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
             'Choose another device or precision.'
         ) from error
     return net
+
+
+def describe_network(net: VidEoMT) -> dict[str, str]:
+    """Write the name, device, precision and memory of a network and of the process."""
+    weight = next(net.parameters())
+    values = {
+        'model': net.config.name,
+        'device': str(weight.device),
+        'precision': str(weight.dtype).removeprefix('torch.'),
+        'process_memory_mb': f'{_resident_bytes() / 2**20:.0f}',
+    }
+    if weight.device.type == 'cuda':
+        values['device_memory_mb'] = f'{torch.cuda.memory_allocated(weight.device) / 2**20:.0f}'
+        reserved = torch.cuda.memory_reserved(weight.device)
+        values['device_memory_reserved_mb'] = f'{reserved / 2**20:.0f}'
+    return values
+
+
+def _resident_bytes() -> int:
+    """Measure the memory of this process; 0 where the system does not tell."""
+    try:
+        pages = Path('/proc/self/statm').read_text(encoding='ascii').split()[1]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()
 
 
 def return_memory() -> None:

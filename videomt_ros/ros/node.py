@@ -35,9 +35,10 @@ from std_srvs.srv import Trigger
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.cameras import Cameras
-from videomt_ros.ros.diagnostics import Health
+from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
-from videomt_ros.ros.loading import load_network, return_memory
+from videomt_ros.ros.health import CameraHealth, ModelHealth
+from videomt_ros.ros.loading import describe_network, load_network, return_memory
 from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import check_overrides
 from videomt_ros.ros.parameters import (
@@ -88,7 +89,9 @@ class SegmenterNode(LifecycleNode):
         """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
         self._net: VidEoMT | None = None
         self._cameras: Cameras | None = None
-        self._health: dict[str, Health] = defaultdict(Health)
+        self._health: dict[str, CameraHealth] = defaultdict(CameraHealth)
+        self._model_health = ModelHealth()
+        self._camera_diagnostics: dict[str, CameraDiagnostics] = {}
         self._throttle = Throttle(WARNING_PERIOD_S)
         self._reset_services: list[Service] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -114,7 +117,9 @@ class SegmenterNode(LifecycleNode):
             self._settings.check_classes(self._net.config.class_names)
             own = declare_camera_parameters(self, self._settings.common.cameras)
             self._settings = replace(self._settings, own=own)
-            self._cameras = Cameras(self, self._net, self._settings, self._health.__getitem__)
+            self._cameras = Cameras(
+                self, self._net, self._settings, self._health.__getitem__, self._model_health
+            )
             self._create_services(self._cameras)
         except Exception as error:  # rclpy would not report it
             self.is_loading = False
@@ -226,24 +231,36 @@ class SegmenterNode(LifecycleNode):
 
     def _report(self) -> None:
         troubles = self._override_errors + self._find_twins()
-        device = '' if self._net is None else str(next(self._net.parameters()).device)
+        net = self._net
+        values = {} if net is None else describe_network(net)
         state = self._state_machine.current_state[1]
+        # The full name, since segmenters in several namespaces have the same short name.
+        name = self.get_fully_qualified_name()
         array = DiagnosticArray()
         array.header.stamp = self.get_clock().now().to_msg()
-        cameras = list(self._cameras or ())
-        for camera in cameras:
+        cameras = {camera.name: camera for camera in self._cameras or ()}
+        for camera in cameras.values():
             camera.follow_publishers()
-        own_troubles = {camera.name: camera.troubles for camera in cameras}
-        for name in self._settings.common.cameras or ('',):
-            # The full name, since segmenters in several namespaces have the same short name.
-            title = f'{self.get_fully_qualified_name()}: {name or "frames"}'
-            health = self._health[name]
-            array.status.append(
-                health.to_msg(title, device, state, troubles + own_troubles.get(name, []))
+        for camera_name in self._settings.common.cameras or ('',):
+            own = cameras.get(camera_name)
+            diagnostics = self._camera_diagnostics.setdefault(
+                camera_name, CameraDiagnostics(self._health[camera_name])
             )
+            status = diagnostics.to_msg(
+                f'{name}: {camera_name} frames'.replace(':  ', ': '),
+                values.get('device', ''),
+                state,
+                self._settings.of_camera(camera_name),
+                troubles + (own.troubles if own is not None else []),
+                None if own is None else own.silent_s,
+            )
+            array.status.append(status)
+        array.status.append(
+            model_status(f'{name}: model', self._model_health, state, values, troubles)
+        )
         self._diagnostics.publish(array)
         if self._cameras is not None and self._cameras.is_active:
-            lines = (f'{c.name}: {c.health.summary()}'.lstrip(': ') for c in cameras)
+            lines = (f'{c.name}: {c.health.summary()}'.lstrip(': ') for c in cameras.values())
             self.get_logger().info('; '.join(lines), throttle_duration_sec=30.0)
 
     def _find_twins(self) -> list[str]:

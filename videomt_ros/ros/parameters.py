@@ -71,6 +71,17 @@ def _switch(output: str, default: bool) -> Any:
     return _parameter(default, meaning, per_camera=True, dynamic=True)
 
 
+_LATENCY = '95th percentile of the milliseconds from the arrival of an image to its results'
+
+
+def _threshold(default: float, what: str, side: str, level: str) -> Any:
+    """Build the entry of a threshold of the diagnostics."""
+    meaning = (
+        f'{what} {side} which the diagnostics of the camera are at the level {level}. 0: none.'
+    )
+    return _parameter(default, meaning, range=(0.0, 1e6), per_camera=True, dynamic=True)
+
+
 @dataclass(frozen=True)
 class NodeParameters:
     """The values of all parameters for one camera, which are checked when it is built."""
@@ -152,6 +163,12 @@ class NodeParameters:
     publish_instances: bool = _switch('instances', True)
     publish_semantic: bool = _switch('semantic', True)
     publish_overlay: bool = _switch('overlay', True)
+    warn_silence_s: float = _threshold(5.0, 'Time in seconds without an image', 'above', 'WARN')
+    error_silence_s: float = _threshold(0.0, 'Time in seconds without an image', 'above', 'ERROR')
+    warn_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'WARN')
+    error_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'ERROR')
+    warn_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'WARN')
+    error_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'ERROR')
     autostart: bool = _parameter(
         True,
         'Configure and activate the node at its start; end with exit code 1 if that fails.',

@@ -15,7 +15,7 @@ from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.sources import IMAGE_TYPE, SourceFilter, explain_silence
 
 SILENCE_S = 5.0
-"""Time without an image, in seconds, after which the node looks for the reason."""
+"""Time without an image, in seconds, after which another reliability is tried."""
 WARNING_PERIOD_S = 10.0
 """Shortest time, in seconds, between two warnings of one kind."""
 
@@ -93,6 +93,11 @@ class ImageSubscription:
         """Whether images are received."""
         return self._subscription is not None
 
+    @property
+    def silent_s(self) -> float | None:
+        """Time in seconds for which no image came; None without a subscription."""
+        return time.monotonic() - self._silent_since_s if self.is_open else None
+
     def open(self) -> None:
         """Subscribe, with the reliability that suits the present publishers."""
         self._silent_since_s = time.monotonic()
@@ -108,8 +113,12 @@ class ImageSubscription:
             self._subscription = None
         self.troubles = []
 
-    def follow_publishers(self) -> None:
-        """Adopt the QoS of the publishers, and look for what is wrong with them."""
+    def follow_publishers(self, warn_silence_s: float) -> None:
+        """Adopt the QoS of the publishers, and look for what is wrong with them.
+
+        Args:
+            warn_silence_s: time in seconds without an image after which this is told; 0: never.
+        """
         if self._subscription is None:
             return
         silent_s = time.monotonic() - self._silent_since_s
@@ -122,7 +131,7 @@ class ImageSubscription:
             self._subscribe(reliability)
         several = self._sources.explain(self._topic, self._publishers)
         self.troubles = [several] if several else []
-        if is_silent:
+        if warn_silence_s and silent_s >= warn_silence_s:
             listed = self._node.get_publishers_info_by_topic(self._topic)
             reason = explain_silence(self._node, self._name, listed, self._reliability)
             self.troubles.append(f'No image for {silent_s:.0f} s on {self._topic}: {reason}')

@@ -1,0 +1,242 @@
+"""Counts and durations of the node: what became of the images, and how long they took.
+
+All methods are safe to call from any thread. `diagnostics.py` reports them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+WINDOW = 200
+"""Number of newest images over which percentiles are computed."""
+RATE_WINDOW_S = 10.0
+"""Time in seconds over which rates are computed."""
+DROP_REASONS = ('replaced', 'rate', 'stale', 'outlier', 'other_publisher', 'stopped')
+"""Why an image is skipped: a newer one came first, `max_rate_hz`, `stale_after_s`, a stamp or a
+size that belongs to no video, a publisher that is not heard, a reset or the end of the work."""
+STAGES = ('decode', 'prepare', 'network', 'result', 'publish', 'stamp_to_result')
+"""Stages of an image whose durations are measured."""
+
+
+class Rate:
+    """Number of events per second, over the newest `RATE_WINDOW_S`."""
+
+    def __init__(self) -> None:
+        self._times_s: deque[float] = deque(maxlen=2000)
+
+    def count(self) -> None:
+        """Count an event that happens now."""
+        self._times_s.append(time.monotonic())
+
+    def hz(self) -> float:
+        """Compute the present rate; 0 without two events in the window."""
+        now_s = time.monotonic()
+        recent = [t for t in self._times_s if now_s - t <= RATE_WINDOW_S]
+        if len(recent) < 2 or recent[-1] <= recent[0]:
+            return 0.0
+        # Once events stay away, the rate falls with the time since the newest one.
+        return min((len(recent) - 1) / (recent[-1] - recent[0]), len(recent) / (now_s - recent[0]))
+
+
+class CameraHealth:
+    """What became of the images of one camera.
+
+    Every image received is counted in exactly one of `processed`, `dropped`, `rejected` and
+    `failed` once it is finished. At most two are not: one that waits and one that is processed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.received = 0
+        """Number of images received."""
+        self.processed = 0
+        """Number of images whose results were published."""
+        self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
+        """Number of images skipped, by reason."""
+        self.rejected: Counter[str] = Counter()
+        """Number of images that cannot be read, by the kind of fault."""
+        self.failed = 0
+        """Number of images on which inference raised an error."""
+        self.lost = 0
+        """Number of images that the middleware reported as lost."""
+        self.missing = 0
+        """Number of images that gaps in the stamps suggest never arrived."""
+        self.resets: Mapping[str, int] = {}
+        """Number of times the video began anew, by reason."""
+        self.tracks_alive = 0
+        """Number of tracks in the newest result."""
+        self.tracks_ever = 0
+        """Number of ids given to tracks so far."""
+        self.last_error = ''
+        """Reason why the newest image was rejected or failed; empty if there was none."""
+        self._last_error_s = 0.0
+        self._first_image_s: float | None = None
+        self._last_image_s: float | None = None
+        self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
+        self._input_rate, self._output_rate = Rate(), Rate()
+        self._known_ids: set[int] = set()
+
+    def count_received(self) -> None:
+        """Count an image that was received."""
+        with self._lock:
+            self.received += 1
+            self._last_image_s = time.monotonic()
+            if self._first_image_s is None:
+                self._first_image_s = self._last_image_s
+            self._input_rate.count()
+
+    def count_processed(self, latency_ms: float) -> None:
+        """Count an image whose results were published this long after it was received."""
+        with self._lock:
+            self.processed += 1
+            self._latencies_ms.append(latency_ms)
+            self._output_rate.count()
+
+    def count_dropped(self, reason: str) -> None:
+        """Count an image that was skipped, for one of DROP_REASONS."""
+        assert reason in DROP_REASONS, reason
+        with self._lock:
+            self.dropped[reason] += 1
+
+    def count_rejected(self, kind: str, reason: str) -> None:
+        """Count an image that cannot be read: a word for the kind of fault, and a sentence."""
+        with self._lock:
+            self.rejected[kind] += 1
+            self._keep_error(reason)
+
+    def count_failed(self, reason: str) -> None:
+        """Count an image on which inference raised an error."""
+        with self._lock:
+            self.failed += 1
+            self._keep_error(reason)
+
+    def count_lost(self, number: int) -> None:
+        """Count images that the middleware reports as lost."""
+        with self._lock:
+            self.lost += number
+
+    def count_missing(self, number: int) -> None:
+        """Count images that are missing between two stamps."""
+        with self._lock:
+            self.missing += number
+
+    def keep_tracks(self, ids: Collection[int], resets: Mapping[str, int]) -> None:
+        """Keep what the newest result shows.
+
+        Args:
+            ids: ids of its tracks.
+            resets: number of resets of the stream by reason.
+        """
+        with self._lock:
+            if resets.get('requested', 0) != self.resets.get('requested', 0):
+                self._known_ids.clear()  # the ids begin again
+            self.resets = dict(resets)
+            self.tracks_alive = len(ids)
+            new = set(ids) - self._known_ids
+            self.tracks_ever += len(new)
+            self._known_ids |= new
+
+    def _keep_error(self, reason: str) -> None:
+        self.last_error, self._last_error_s = reason, time.monotonic()
+
+    @property
+    def faults(self) -> int:
+        """Number of images that were rejected or failed."""
+        return sum(self.rejected.values()) + self.failed
+
+    def seconds_since_image(self) -> float | None:
+        """Measure the seconds since the newest image was received; None before the first."""
+        last = self._last_image_s
+        return None if last is None else time.monotonic() - last
+
+    def seconds_since_first(self) -> float:
+        """Measure the seconds since the first image was received; 0 before it."""
+        first = self._first_image_s
+        return 0.0 if first is None else time.monotonic() - first
+
+    def seconds_since_error(self) -> float | None:
+        """Measure the seconds since the newest error; None before the first."""
+        return time.monotonic() - self._last_error_s if self.faults else None
+
+    def latencies_ms(self) -> tuple[float, float, float] | None:
+        """Compute p50, p95 and the maximum of the newest latencies; None before the first."""
+        with self._lock:
+            return percentiles(self._latencies_ms)
+
+    def rates_hz(self) -> tuple[float, float]:
+        """Compute the rates of the images received and of those processed."""
+        with self._lock:
+            return self._input_rate.hz(), self._output_rate.hz()
+
+    def summary(self) -> str:
+        """Write the counts, the rate and the latency in one line."""
+        with self._lock:
+            text = (
+                f'{self.received} images received, {self.processed} processed, '
+                f'{sum(self.dropped.values())} dropped, {sum(self.rejected.values())} rejected, '
+                f'{self.failed} failed'
+            )
+            latencies = percentiles(self._latencies_ms)
+            rate_hz = self._output_rate.hz()
+        if latencies is None:
+            return text
+        return f'{text}; {rate_hz:.1f} Hz, latency {latencies[0]:.0f} ms (p95 {latencies[1]:.0f})'
+
+
+class ModelHealth:
+    """How long the stages of an image take, over all cameras."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stages_ms: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in STAGES}
+        self._batch_sizes: deque[int] = deque(maxlen=WINDOW)
+        self._busy_since_s: float | None = None
+
+    def count(self, **durations_ms: float) -> None:
+        """Keep the durations of stages of one image, in milliseconds."""
+        with self._lock:
+            for name, duration_ms in durations_ms.items():
+                self._stages_ms[name].append(duration_ms)
+
+    def begin_batch(self, size: int) -> None:
+        """Note that the network begins with this number of images."""
+        with self._lock:
+            self._batch_sizes.append(size)
+            self._busy_since_s = time.monotonic()
+
+    def end_batch(self) -> None:
+        """Note that the images of the batch are finished."""
+        with self._lock:
+            self._busy_since_s = None
+
+    def busy_s(self) -> float:
+        """Measure how long the present batch has been in progress, in seconds; 0 if none is."""
+        since = self._busy_since_s
+        return 0.0 if since is None else time.monotonic() - since
+
+    def values(self) -> dict[str, str]:
+        """Write p50, p95 and maximum of each stage, and the mean size of a batch."""
+        with self._lock:
+            texts: dict[str, str] = {}
+            for name, durations_ms in self._stages_ms.items():
+                found = percentiles(durations_ms)
+                if found is not None:
+                    keys = (f'{name}_{part}_ms' for part in ('p50', 'p95', 'max'))
+                    texts |= {key: f'{ms:.1f}' for key, ms in zip(keys, found, strict=True)}
+            if self._batch_sizes:
+                texts['batch_size_mean'] = f'{np.mean(self._batch_sizes):.2f}'
+            return texts
+
+
+def percentiles(values: Iterable[float]) -> tuple[float, float, float] | None:
+    """Compute the median, the 95th percentile and the maximum; None of nothing."""
+    array = np.array(list(values))
+    if not array.size:
+        return None
+    p50, p95 = np.percentile(array, (50, 95))
+    return float(p50), float(p95), float(array.max())
