@@ -5,6 +5,7 @@ Letters: H W image size in pixels, N segments, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -14,6 +15,11 @@ from numpy.typing import NDArray
 
 MAX_TRACK_ID = 65535
 """Largest track id that a pixel of a `mono16` image can hold."""
+
+
+def unlabelled_id(num_classes: int) -> int:
+    """Get the class id of pixels without a segment: 255, or 65535 for more than 254 classes."""
+    return 255 if num_classes <= 254 else 65535
 
 
 class TrackState(IntEnum):
@@ -88,8 +94,24 @@ class Segments:
             (H, W), uint8 with 255 for pixels without a segment; uint16 with 65535 for these if
             there are more than 254 classes.
         """
-        dtype = np.uint8 if self.num_classes <= 254 else np.uint16
-        table: NDArray[Any] = np.full(MAX_TRACK_ID + 1, np.iinfo(dtype).max, dtype)
+        empty = unlabelled_id(self.num_classes)
+        dtype = np.uint8 if empty == 255 else np.uint16
+        return self.paint(lambda segment: segment.class_id, empty, dtype)
+
+    def paint(
+        self, value_of: Callable[[Segment], int], empty: int, dtype: type[np.generic]
+    ) -> NDArray[Any]:
+        """Build an image in which all pixels of a segment have one value, in one pass.
+
+        Args:
+            value_of: the value of a segment.
+            empty: value of pixels without a segment.
+            dtype: type of the values.
+
+        Returns:
+            (H, W).
+        """
+        table = np.full(MAX_TRACK_ID + 1, empty, dtype)
         for segment in self.segments:
-            table[segment.track_id] = segment.class_id
-        return table[self.ids]
+            table[segment.track_id] = value_of(segment)
+        return np.take(table, self.ids)

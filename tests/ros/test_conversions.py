@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -16,6 +17,7 @@ from videomt_ros.ros.conversions import (
     FrameError,
     encode_masks,
     image_from_msg,
+    image_to_jpeg_msg,
     image_to_msg,
     segments_to_msg,
     stamp_from_msg,
@@ -101,6 +103,7 @@ def test_cv_bridge_is_not_the_way_out_of_encodings_that_it_does_not_read(encodin
         ('mono8', RGB[..., 0]),
         ('mono16', RNG.integers(0, 65536, (6, 8), np.uint16)),
         ('mono16', RNG.integers(0, 65536, (8, 6), np.uint16).T),
+        ('32SC1', RNG.integers(-(2**31), 2**31, (6, 8), np.int32)),
     ],
 )
 def test_writes_images(encoding, image):
@@ -112,6 +115,17 @@ def test_writes_images(encoding, image):
     assert msg.header is header
     read = np.frombuffer(msg.data, image.dtype).reshape(image.shape)
     np.testing.assert_array_equal(read, image)
+
+
+def test_writes_jpeg_as_image_transport_does():
+    image = np.full((40, 60, 3), (200, 100, 30), np.uint8)
+    header = Header(frame_id='camera')
+    msg = image_to_jpeg_msg(image, header)
+    assert msg.header is header
+    # The JPEG itself, as every one, is decoded to BGR by OpenCV.
+    assert msg.format == 'rgb8; jpeg compressed bgr8'
+    read = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(read[..., ::-1].astype(int) - image).max() <= 3
 
 
 def test_an_image_comes_back_as_it_went():

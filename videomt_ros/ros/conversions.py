@@ -21,12 +21,15 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from videomt_ros.datasets.images import EncodingError, FrameError, decode_image
 from videomt_ros.msg import Mask, Track, TrackArray
 from videomt_ros.structures import Segment, Segments, TrackState
+
+JPEG_QUALITY = 80
+"""Quality of JPEG images, 0..100. Names and outlines of the overlay stay legible."""
 
 
 def image_from_msg(msg: Image) -> NDArray[np.uint8]:
@@ -61,17 +64,21 @@ def image_from_msg(msg: Image) -> NDArray[np.uint8]:
         ) from error
 
 
-def image_to_msg(
-    image: NDArray[np.uint8] | NDArray[np.uint16], encoding: str, header: Header
-) -> Image:
+def image_to_msg(image: NDArray[Any], encoding: str, header: Header) -> Image:
     """Write an image message.
 
     Args:
-        image: (H, W, 3) uint8 for `rgb8`, (H, W) uint8 for `mono8`, (H, W) uint16 for `mono16`.
-        encoding: `rgb8`, `mono8` or `mono16`.
+        image: (H, W, 3) uint8 for `rgb8`; (H, W) uint8 for `mono8`, uint16 for `mono16`, int32 for
+            `32SC1`.
+        encoding: `rgb8`, `mono8`, `mono16` or `32SC1`.
         header: header of the message.
     """
-    expected = {'rgb8': (3, np.uint8), 'mono8': (2, np.uint8), 'mono16': (2, np.uint16)}[encoding]
+    expected = {
+        'rgb8': (3, np.uint8),
+        'mono8': (2, np.uint8),
+        'mono16': (2, np.uint16),
+        '32SC1': (2, np.int32),
+    }[encoding]
     assert (image.ndim, image.dtype.type) == expected, (encoding, image.shape, image.dtype)
     data = array.array('B')
     data.frombytes(np.ascontiguousarray(image).reshape(-1).view(np.uint8).data)
@@ -81,6 +88,21 @@ def image_to_msg(
     msg.is_bigendian = int(sys.byteorder == 'big')
     msg.data = data
     return msg
+
+
+def image_to_jpeg_msg(image: NDArray[np.uint8], header: Header) -> CompressedImage:
+    """Write a JPEG message as image_transport's `compressed` transport does.
+
+    Args:
+        image: RGB, (H, W, 3) uint8.
+        header: header of the message.
+    """
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, code = cv2.imencode('.jpg', bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    data = array.array('B')
+    data.frombytes(code.data)
+    # The encoding of the image, and that of the pixels which the JPEG was made from.
+    return CompressedImage(header=header, format='rgb8; jpeg compressed bgr8', data=data)
 
 
 def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArray:
