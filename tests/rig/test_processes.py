@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 
+from videomt_ros.resources import resource
 from videomt_ros.rig.processes import ProcessError, RigProcesses
 
+FAST_DDS = '{http://www.eprosima.com}'
 # Needs no network to load: it starts in a second.
 RECORDER = 'videomt_ros.rig.recorder'
 PARENT = f"""
@@ -109,6 +112,14 @@ def test_nodes_do_not_inherit_the_robots_network(tmp_path, monkeypatch):
         environment = start(processes, tmp_path).environ()
     assert not {'192.0.2.7', 'rmw_no_such', '/of/the/robot.xml'} & set(environment.values())
     assert environment['ROS_DOMAIN_ID'] == str(processes.domain_id)
+    profile = ElementTree.parse(environment['FASTRTPS_DEFAULT_PROFILES_FILE'])
+    assert [element.text for element in profile.iter(f'{FAST_DDS}address')] == ['127.0.0.1']
+
+
+def test_the_profile_of_a_robot_keeps_no_network_out():
+    profile = ElementTree.parse(resource('config', 'fastdds_images.xml'))
+    assert not list(profile.iter(f'{FAST_DDS}interfaceWhiteList'))
+    assert [element.text for element in profile.iter(f'{FAST_DDS}type')] == ['SHM', 'UDPv4']
 
 
 def test_two_groups_have_two_domains(tmp_path):

@@ -1,11 +1,9 @@
-"""The table of parameters, the file that documents it, and the launch file's arguments."""
+"""The table of parameters, and the file that documents it."""
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import fields
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from tests.ros.node_process import new_domain
 from videomt_ros.inference import StreamSettings
+from videomt_ros.launch_files import read_parameters
 from videomt_ros.resources import resource
 from videomt_ros.ros.parameters import (
     NodeParameters,
@@ -30,7 +29,6 @@ from videomt_ros.ros.parameters import (
 
 pytestmark = pytest.mark.ros
 TABLE = {entry.name: entry for entry in fields(NodeParameters)}
-LAUNCH_FILE = Path(__file__).parents[2] / 'launch' / 'segmenter.launch.py'
 
 
 def test_every_entry_has_a_meaning_and_a_default_that_fits():
@@ -56,16 +54,8 @@ def test_the_documented_file_says_what_the_table_says():
     assert [type(value) for value in values.values()] == [type(v) for v in defaults.values()]
     assert list(values) == list(defaults)
 
-    comments: dict[str, str] = {}
-    words: list[str] = []
-    for line in text.split('ros__parameters:')[1].splitlines():
-        line = line.strip()
-        if line.startswith('#'):
-            words.append(line[1:].strip())
-        elif line:
-            comments[line.split(':')[0]] = ' '.join(words)
-            words = []
-    assert comments == {
+    listed = read_parameters(resource('config', 'segmenter.yaml'))
+    assert {parameter.name: parameter.meaning for parameter in listed} == {
         name: f'{entry.metadata["meaning"]} {constraint(entry)}'.strip()
         for name, entry in TABLE.items()
     }
@@ -199,46 +189,3 @@ def test_empty_words_and_empty_lists_mean_every_class():
 def test_wrong_values_are_named(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         change(**values)
-
-
-def launch_module_source() -> ast.Module:
-    return ast.parse(LAUNCH_FILE.read_text())
-
-
-def test_launch_file_imports_launch_and_launch_ros_alone():
-    modules = set()
-    for node in ast.walk(launch_module_source()):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name.split('.')[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            modules.add(node.module.split('.')[0])
-    assert modules == {'launch', 'launch_ros'}
-
-
-def test_launch_file_lists_the_parameters_with_types_and_meanings():
-    listed = next(
-        node.value
-        for node in launch_module_source().body
-        if isinstance(node, ast.Assign) and node.targets[0].id == 'PARAMETERS'
-    )
-    rows = [
-        (row.elts[0].value, ast.unparse(row.elts[1]), row.elts[2].value) for row in listed.elts
-    ]
-    kinds = {tuple: 'list[str]'}
-    assert [(name, kind) for name, kind, _ in rows] == [
-        (name, kinds.get(type(entry.default), type(entry.default).__name__))
-        for name, entry in TABLE.items()
-    ]
-    assert all(len(meaning) > 10 for _, _, meaning in rows)
-
-
-def test_launch_description_declares_every_argument():
-    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS installation alone')
-    spec = util.spec_from_file_location('segmenter_launch', LAUNCH_FILE)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    arguments = module.generate_launch_description().get_launch_arguments()
-    names = {argument.name for argument in arguments}
-    assert names == {*TABLE, 'image', 'params_file', 'namespace', 'name', 'log_level'}
-    assert all(len(argument.description) > 10 for argument in arguments)

@@ -105,6 +105,7 @@ class RigProcesses:
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
     def __enter__(self) -> RigProcesses:
+        self._profile().write_text(_local_profile(), encoding='utf-8')
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, self._note_interrupt)
         return self
@@ -263,7 +264,7 @@ class RigProcesses:
         }
         # Fast DDS before 3 (Kilted) reads the first of the two.
         for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-            environment[variable] = str(resource('config', 'fastdds_images.xml'))
+            environment[variable] = str(self._profile())
         # Messages stay on this machine. Humble knows only the older of the two names, and later
         # releases warn about that one.
         if environment.get('ROS_DISTRO') == 'humble':
@@ -271,6 +272,9 @@ class RigProcesses:
         else:
             environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
         return environment
+
+    def _profile(self) -> Path:
+        return self._folder / 'fastdds.xml'
 
     def _log(self, name: str) -> Path:
         return self._folder / f'{name}.log'
@@ -292,6 +296,15 @@ def _prepare_child() -> None:
     # Elsewhere than on Linux, a parent that is killed leaves its children behind.
     if sys.platform == 'linux':
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _local_profile() -> str:
+    """Get the profile of Fast DDS for images, restricted to this machine."""
+    text = resource('config', 'fastdds_images.xml').read_text(encoding='utf-8')
+    udp = '<type>UDPv4</type>'
+    assert text.count(udp) == 1
+    loopback = '<interfaceWhiteList><address>127.0.0.1</address></interfaceWhiteList>'
+    return text.replace(udp, udp + loopback)
 
 
 def hold_free_domain() -> socket.socket:

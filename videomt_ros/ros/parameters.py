@@ -1,7 +1,7 @@
 """The node's parameters: their names, types, defaults, ranges and meanings.
 
-A test checks `config/segmenter.yaml` and the arguments of `launch/segmenter.launch.py` against
-this table. The settings of the stream are taken from `inference.StreamSettings`.
+A test checks `config/segmenter.yaml`, which gives the launch files their arguments, against this
+table. The settings of the stream are taken from `inference.StreamSettings`.
 
 Where there are several cameras, `front.score_threshold` is the value of the camera `front`; a
 camera without a value of its own follows the common one, `score_threshold`.
