@@ -86,7 +86,7 @@ def test_outputs_are_the_networks(tiny_net):
     state = tiny_net.initial_state(1)
     for t, image in enumerate(video(0, 3, (64, 80))):
         stream.push(image, t)
-        frame, _ = stream._prepare(image)
+        frame = stream.prepare(image, t).input
         with torch.inference_mode():
             expected, state = tiny_net.step(frame, state)
         assert torch.equal(stream.outputs.class_logits, expected.class_logits)

@@ -14,14 +14,20 @@ from videomt_ros.inference import VideoStream, timing
 IMAGE = np.zeros((64, 80, 3), np.uint8)
 
 
-def test_the_stages_are_told_apart_and_fill_the_whole(monkeypatch):
-    moments_s = iter([10.0, 10.0, 10.02, 10.06, 10.12])
+def test_the_stages_of_frames_that_share_a_step_are_told_apart(monkeypatch):
+    # Begin; two preparations; one step of the network; two results.
+    moments_s = iter([10.0, 10.0, 10.02, 10.02, 10.05, 10.05, 10.09, 10.15, 10.22])
     clock_s = SimpleNamespace(perf_counter=lambda: next(moments_s))
     monkeypatch.setattr(timing, 'time', clock_s)
-    clock = timing.StageClock(torch.device('cpu'))
-    clock.mark()
-    clock.mark()
-    assert clock.times() == pytest.approx((20, 40, 60))
+    device = torch.device('cpu')
+    clock = timing.StageClock(device)
+    stages = [timing.DeviceClock(device) for _ in range(3)]
+    for stage in stages:
+        stage.mark()
+        stage.mark()
+        clock.queue(stage)
+    assert clock.times(stages[0], stages[2]) == pytest.approx((20, 40, 60))
+    assert clock.times(stages[1], stages[2]) == pytest.approx((30, 40, 70))
 
 
 @pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])

@@ -23,7 +23,7 @@ from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import EndedVideo, MaskFrame, WholeVideo
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
-from videomt_ros.inference.timing import StageClock
+from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model.network import Outputs, VidEoMT
 
 Stages = Mapping[str, MutableSequence[float]]
@@ -144,12 +144,13 @@ class PublishedMode:
             geometry = Geometry.of(frame.image.shape[:2], self._net.config)
             self._whole.add(frame.index, stream.outputs, geometry)
             return
-        clock = StageClock(next(self._net.parameters()).device)
+        clock = DeviceClock(next(self._net.parameters()).device)
+        clock.mark()
         outputs, geometry = self._run.step(frame, clock)
         self._whole.add(frame.index, outputs, geometry)
         if stream is None:
             # Adding has waited for the device, so that the clock can be read.
-            _note(self._stages, clock.times()[:2])
+            _note(self._stages, clock.elapsed_ms())
 
     def finish(self, video: Video) -> dict[str, Any]:
         """See `Mode`; the video is read again if its mask logits could not be kept."""
@@ -193,7 +194,9 @@ class _NetworkRun:
         self.state: Tensor | None = None
         """State that enters the next frame; None before the first."""
 
-    def step(self, frame: VideoFrame, clock: StageClock | None = None) -> tuple[Outputs, Geometry]:
+    def step(
+        self, frame: VideoFrame, clock: DeviceClock | None = None
+    ) -> tuple[Outputs, Geometry]:
         """Run on the next frame, and mark on the clock when it was prepared and done."""
         image, geometry = self._prepare(frame.image)
         if clock:
@@ -205,7 +208,7 @@ class _NetworkRun:
         return outputs, geometry
 
 
-def _note(stages: Stages, times: tuple[float, ...] | None) -> None:
+def _note(stages: Stages, times: Sequence[float] | None) -> None:
     """Keep the times of a frame; without a live stream there are only the first two."""
     for name, value in zip(('prepare', 'network', 'live'), times or (), strict=False):
         stages[name].append(value)

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
+from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.semantic import ClassSegments
 from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings
-from videomt_ros.inference.timing import StageClock, StageTimes
+from videomt_ros.inference.timing import DeviceClock, StageTimes
 from videomt_ros.inference.tracker import Match, Tracker
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
@@ -88,7 +89,7 @@ class VideoStream:
         """Forget the video; ids start at 1 again."""
         config = self.net.config
         weight = next(self.net.parameters())
-        self._prepare = Preprocessor(config, weight.device, weight.dtype)
+        self._preprocess = Preprocessor(config, weight.device, weight.dtype)
         # What is remembered of earlier frames, besides the network's state.
         self._memory: Tracker | ClassSegments
         if self.task == 'semantic':
@@ -108,17 +109,16 @@ class VideoStream:
         self.times: StageTimes | None = None
         """Durations of the stages of the newest frame."""
 
-    @torch.inference_mode()
     def push(self, image: NDArray[np.uint8], stamp_ns: int) -> Segments:
-        """Process the next frame.
+        """Process the next frame; `push_together` does so for several streams.
 
         A stamp more than STEP_BACK_S earlier than the latest, or another image size, means
         another video: the stream resets itself and logs a warning. A smaller step back counts as
         no step, and frames of equal stamps as taken at the same time.
 
         The network starts again from its initial state, while ids stay, after a pause longer than
-        both gap_s and STALE_STATE_S that ended all tracks, and after a frame that left infinite
-        values or NaNs in the state.
+        both gap_s and STALE_STATE_S that ended all tracks, after a frame that left infinite
+        values or NaNs in the state, and after an error of the network.
 
         Args:
             image: RGB, (H, W, 3) uint8; any strides, need not be writeable.
@@ -130,13 +130,29 @@ class VideoStream:
         Raises:
             ValueError: the image has another shape or type; the stream is as it was before.
         """
-        clock = StageClock(self._prepare.device)
-        frame, geometry = self._prepare(image)
+        (result,) = push_together([StreamFrame(self, image, stamp_ns)])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def prepare(self, image: NDArray[np.uint8], stamp_ns: int) -> PreparedFrame:
+        """Prepare a frame for the network; the stream stays as it is. See `push`."""
+        clock = DeviceClock(self._preprocess.device)
         clock.mark()
-        self._reset_for_new_video(geometry, stamp_ns)
-        before_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
-        now_ns = max(stamp_ns, before_ns)
-        self._stamp_ns, self._image_size = now_ns, geometry.image_size
+        frame, geometry = self._preprocess(image)
+        clock.mark()
+        return PreparedFrame(frame, geometry, stamp_ns, clock)
+
+    def begin(self, frame: PreparedFrame) -> Tensor:
+        """Begin a frame; `finish` or `lose_state` must follow before the next one.
+
+        Returns:
+            The state that enters the frame, (1, Q, C).
+        """
+        self._reset_for_new_video(frame.geometry, frame.stamp_ns)
+        before_ns = frame.stamp_ns if self._stamp_ns is None else self._stamp_ns
+        now_ns = max(frame.stamp_ns, before_ns)
+        self._stamp_ns, self._image_size = now_ns, frame.geometry.image_size
         self._memory.begin(now_ns)
         pause_s = (now_ns - before_ns) * 1e-9
         is_long_pause = pause_s > max(STALE_STATE_S, self.settings.gap_s)
@@ -144,11 +160,29 @@ class VideoStream:
         self.started_anew = self._state is None or is_stale
         if self._state is None or is_stale:
             self._state = self.net.initial_state(1)
-        self.outputs, self._state = self.net.step(frame, self._state)
-        self.next_state = self._state
-        clock.mark()
-        is_finite = torch.isfinite(self._state).all()
-        class_logits, mask_logits = self.outputs.class_logits[0], self.outputs.mask_logits[0]
+        return self._state
+
+    def lose_state(self) -> None:
+        """Start the network's state anew with the next frame; tracks and ids stay."""
+        self._state = None
+
+    @torch.inference_mode()
+    def finish(self, frame: PreparedFrame, outputs: Outputs, next_state: Tensor) -> Segments:
+        """Finish the frame that was begun.
+
+        Args:
+            frame: the frame.
+            outputs: what the network made of it, with class_logits (1, Q, K + 1) and mask_logits
+                (1, Q, h, w).
+            next_state: the network's next state, (1, Q, C).
+
+        Returns:
+            The segments of the frame.
+        """
+        self.outputs, self.next_state, self._state = outputs, next_state, next_state
+        is_finite = torch.isfinite(next_state).all()
+        class_logits, mask_logits = outputs.class_logits[0], outputs.mask_logits[0]
+        geometry = frame.geometry
         try:
             if isinstance(self._memory, Tracker):
                 ids, segments = self._track(self._memory, class_logits, mask_logits, geometry)
@@ -158,8 +192,7 @@ class VideoStream:
             # After an error too, since the next frame starts from this state. It is copied last,
             # when the device has finished the frame anyway.
             self._check_state(bool(is_finite.cpu().numpy()))
-        self.times = clock.times()
-        return Segments(stamp_ns, ids, segments, self.net.config.num_classes)
+        return Segments(frame.stamp_ns, ids, segments, self.net.config.num_classes)
 
     def _reset_for_new_video(self, geometry: Geometry, stamp_ns: int) -> None:
         """Reset the stream if a frame of this size and stamp cannot belong to the same video."""

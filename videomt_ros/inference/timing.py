@@ -14,7 +14,7 @@ class StageTimes(NamedTuple):
     prepare_ms: float
     """Time from the image to the network's input."""
     network_ms: float
-    """Time of the network."""
+    """Time of the network; the whole step of a batch if frames of other streams are in it."""
     result_ms: float
     """Time from the network's outputs to the segments: masks and tracks."""
 
@@ -44,23 +44,37 @@ class DeviceClock:
         return [_elapsed_ms(start, end) for start, end in pairs]
 
 
-class StageClock(DeviceClock):
-    """Marks the ends of the stages of one frame.
+class StageClock:
+    """Times the stages of frames that are processed together, without making the host wait.
 
-    The marks are read after the result was copied to the host, when the device has passed them
-    all, so that reading them costs nothing.
+    The device marks the stages of which the host sees only that they were queued. A result ends
+    when it is on the host; from the time since the result before, `times` subtracts the stages
+    that were queued in between.
     """
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self._begin_s = time.perf_counter()
-        self.mark()
+        """Start the clock, before the first frame is prepared."""
+        self.device = device
+        """Device of the network."""
+        self._since_s = time.perf_counter()
+        self._queued: list[DeviceClock] = []
 
-    def times(self) -> StageTimes:
-        """Return the durations, once the result is on the host; two marks must have been set."""
-        whole_ms = (time.perf_counter() - self._begin_s) * 1e3
-        prepare_ms, network_ms = self.elapsed_ms()
-        return StageTimes(prepare_ms, network_ms, max(0.0, whole_ms - prepare_ms - network_ms))
+    def queue(self, stage: DeviceClock) -> None:
+        """Note a stage that was given to the device: a clock with two marks."""
+        self._queued.append(stage)
+
+    def times(self, prepare: DeviceClock, network: DeviceClock) -> StageTimes:
+        """Return the durations of a frame, as soon as its result is on the host.
+
+        Args:
+            prepare: two marks, around the preparation of the frame.
+            network: two marks, around the step of the network.
+        """
+        now_s = time.perf_counter()
+        queued_ms = sum(stage.elapsed_ms()[0] for stage in self._queued)
+        result_ms = (now_s - self._since_s) * 1e3 - queued_ms
+        self._since_s, self._queued = now_s, []
+        return StageTimes(prepare.elapsed_ms()[0], network.elapsed_ms()[0], max(0.0, result_ms))
 
 
 def _elapsed_ms(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
