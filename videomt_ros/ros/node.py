@@ -33,7 +33,6 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from videomt_ros.model import VidEoMT
-from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.cameras import Cameras
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
@@ -120,7 +119,7 @@ class SegmenterNode(LifecycleNode):
             self._cameras = Cameras(
                 self, self._net, self._settings, self._health.__getitem__, self._model_health
             )
-            self._create_services(self._cameras)
+            self._create_services()
         except Exception as error:  # rclpy would not report it
             self.is_loading = False
             self.get_logger().error(f'Not configured: {error}')
@@ -202,26 +201,22 @@ class SegmenterNode(LifecycleNode):
             self._cameras.update(parameters)
         return SetParametersResult(successful=True)
 
-    def _create_services(self, cameras: Cameras) -> None:
+    def _create_services(self) -> None:
         """Offer `~/reset` for all cameras, and `~/<camera>/reset` for each that has a name."""
-        groups = {'~/reset': list(cameras)}
-        groups |= {f'~/{camera.name}/reset': [camera] for camera in cameras if camera.name}
-        for name, group in groups.items():
-            self._reset_services.append(
-                self.create_service(Trigger, name, partial(self._on_reset, group))
-            )
+        for name in ('', *self._settings.common.cameras):
+            # By name: the executor keeps the callback of a destroyed service for a while.
+            callback = partial(self._on_reset, name)
+            topic = f'~/{name}/reset'.replace('//', '/')
+            self._reset_services.append(self.create_service(Trigger, topic, callback))
 
     def _on_reset(
-        self,
-        cameras: Sequence[CameraStream],
-        request: Trigger.Request,
-        response: Trigger.Response,
+        self, name: str, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         del request
-        for camera in cameras:
-            camera.reset()
-        named = ', '.join(camera.name for camera in cameras if camera.name)
-        what = f'the stream of {named}' if named else 'the stream'
+        for camera in self._cameras or ():
+            if not name or camera.name == name:
+                camera.reset()
+        what = f'the camera {name}' if name else 'every camera'
         self.get_logger().info(f'Reset: {what} starts afresh with the next image.')
         response.success = True
         response.message = (
