@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from videomt_ros.datasets.stream_clock import StreamClock
-from videomt_ros.inference import VideoStream
+from videomt_ros.inference import StreamFrame, VideoStream
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.health import CameraHealth, ModelHealth
@@ -51,10 +51,9 @@ class Frame:
     decode_ms: float
     """Time that it took to read the pixels from the message."""
 
-    @property
-    def stream(self) -> VideoStream:
-        """The stream that the frame belongs to."""
-        return self.received.camera.stream
+    def for_stream(self) -> StreamFrame:
+        """Get the frame as its stream takes it."""
+        return StreamFrame(self.received.camera.stream, self.image, self.stamp_ns)
 
 
 class CameraStream:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rclpy.lifecycle import LifecycleNode
 
+from videomt_ros.inference import push_together
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.worker import Worker
-from videomt_ros.structures import Segments
 
 
 class Cameras:
     """All cameras of the node.
 
-    The inference thread takes the image that waits of each camera, at most `max_batch` of them. A
-    camera is served again only
+    The inference thread takes the image that waits of each camera, at most `max_batch` of them,
+    and the network processes those of one input size together. A camera is served again only
     after all others that have an image waiting, so that a fast one never delays a slow one by more
     than one round.
     """
@@ -98,7 +98,7 @@ class Cameras:
         self._health.begin_batch(len(batch))
         try:
             frames = list(_begin(batch))
-            results = [_push(frame) for frame in frames]
+            results = push_together([frame.for_stream() for frame in frames])
             for frame, result in zip(frames, results, strict=True):
                 camera = frame.received.camera
                 try:
@@ -119,13 +119,6 @@ def _begin(batch: Sequence[Received]) -> Iterator[Frame]:
         else:
             if frame is not None:
                 yield frame
-
-
-def _push(frame: Frame) -> Segments | Exception:
-    try:
-        return frame.stream.push(frame.image, frame.stamp_ns)
-    except Exception as error:
-        return error
 
 
 def _fail(batch: list[Received], error: Exception) -> None:
