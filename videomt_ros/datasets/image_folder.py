@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from videomt_ros.datasets.compressed import decode_image_file
 from videomt_ros.datasets.dataset import DatasetError, VideoFrame
-from videomt_ros.datasets.mask_png import UNREADABLE
+from videomt_ros.datasets.images import FrameError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _FIRST_STAMP_NS = 10**15
@@ -50,22 +50,24 @@ class ImageFolderVideo:
         """
         path = self.image_paths[index]
         try:
-            with Image.open(path) as file:
-                # EXIF orientation is ignored, since the masks count pixels as they are stored.
-                image = file.convert('RGB')
-        except UNREADABLE as error:
-            raise DatasetError(
-                path, [f'Expected an image that Pillow can read: {error}.']
-            ) from error
-        if (image.height, image.width) != self.size:
+            # EXIF orientation is ignored, since the masks count pixels as they are stored.
+            image = decode_image_file(path.read_bytes())
+        except FileNotFoundError as error:
+            raise DatasetError(path, ['There is no such file.']) from error
+        except OSError as error:
+            raise DatasetError(path, [f'Expected an image that can be read: {error}.']) from error
+        except FrameError as error:
+            raise DatasetError(path, [str(error)]) from error
+        height, width = image.shape[:2]
+        if (height, width) != self.size:
             raise DatasetError(
                 path,
                 [
                     f'Expected {self.size[1]} x {self.size[0]} pixels (width x height), '
-                    f'got {image.width} x {image.height}.'
+                    f'got {width} x {height}.'
                 ],
             )
-        return np.array(image)
+        return image
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

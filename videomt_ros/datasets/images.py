@@ -1,47 +1,97 @@
-"""Decodes image messages to RGB, for bags and cameras alike, without ROS.
+"""Decodes raw image messages to RGB, for bags and cameras alike, without ROS.
 
-Encodings are named as in `sensor_msgs/image_encodings.hpp`. `rgb8` is a view of the message, the
-others are one OpenCV pass.
+Encodings are named as in `sensor_msgs/image_encodings.hpp`; `i420`, `yv12` and `yuv420`, which it
+lacks, as camera drivers name them. `rgb8` is a view of the message, the other common encodings
+are one OpenCV pass. YUV has video levels (ITU-R BT.601), as OpenCV takes it.
+
+Letters: H W image size in pixels, C channels.
 """
 
 from __future__ import annotations
 
 import reprlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_CHANNELS_AND_CODE: dict[str, tuple[int, int | None]] = {
-    'rgb8': (3, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB),
-    'mono8': (1, cv2.COLOR_GRAY2RGB),
-    'rgba8': (4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (4, cv2.COLOR_BGRA2RGB),
-    # OpenCV's own type names; three channels are BGR to it.
-    '8UC1': (1, cv2.COLOR_GRAY2RGB),
-    '8UC3': (3, cv2.COLOR_BGR2RGB),
-    # What USB cameras send.
-    'yuv422': (2, cv2.COLOR_YUV2RGB_UYVY),
-    'uyvy': (2, cv2.COLOR_YUV2RGB_UYVY),
-    'yuv422_yuy2': (2, cv2.COLOR_YUV2RGB_YUY2),
-    'yuyv': (2, cv2.COLOR_YUV2RGB_YUY2),
-    # ROS names a mosaic by its first two rows, OpenCV by the second row and column of these.
-    'bayer_rggb8': (1, cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': (1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': (1, cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': (1, cv2.COLOR_BayerGB2RGB),
+GreyRange = tuple[int, int]
+"""Values (low, high) of 16-bit images that become 0 and 255; 0 <= low < high <= 65535."""
+
+
+class _Packed(NamedTuple):
+    """Layout of an encoding that keeps the channels of a pixel together."""
+
+    channels: int
+    code: int | None = None
+    """Code of `cv2.cvtColor` that makes RGB; None if it is RGB."""
+    num_bytes: int = 1
+    """Bytes per value."""
+    is_mosaic: bool = False
+    shares_colour: bool = False
+    """Whether two neighbours in a row share their colour (YUV 4:2:2)."""
+
+
+class _Planar(NamedTuple):
+    """Layout of an encoding whose brightness is a plane of its own, followed by the colour."""
+
+    is_interleaved: bool
+    """Whether U and V alternate in one plane, or have a plane each."""
+    has_v_first: bool
+
+
+# ROS names a mosaic by its first two rows, OpenCV by the second row and column of these.
+_MOSAICS = {
+    'bayer_rggb': cv2.COLOR_BayerBG2RGB,
+    'bayer_bggr': cv2.COLOR_BayerRG2RGB,
+    'bayer_gbrg': cv2.COLOR_BayerGR2RGB,
+    'bayer_grbg': cv2.COLOR_BayerGB2RGB,
 }
-ENCODINGS = tuple(_CHANNELS_AND_CODE)
+_PACKED = {
+    'rgb8': _Packed(3),
+    'bgr8': _Packed(3, cv2.COLOR_BGR2RGB),
+    'rgba8': _Packed(4, cv2.COLOR_RGBA2RGB),
+    'bgra8': _Packed(4, cv2.COLOR_BGRA2RGB),
+    'mono8': _Packed(1, cv2.COLOR_GRAY2RGB),
+    'rgb16': _Packed(3, None, 2),
+    'bgr16': _Packed(3, cv2.COLOR_BGR2RGB, 2),
+    'rgba16': _Packed(4, cv2.COLOR_RGBA2RGB, 2),
+    'bgra16': _Packed(4, cv2.COLOR_BGRA2RGB, 2),
+    'mono16': _Packed(1, cv2.COLOR_GRAY2RGB, 2),
+    # OpenCV's own type names; three channels are BGR to it, four BGRA.
+    '8UC1': _Packed(1, cv2.COLOR_GRAY2RGB),
+    '8UC3': _Packed(3, cv2.COLOR_BGR2RGB),
+    '8UC4': _Packed(4, cv2.COLOR_BGRA2RGB),
+    '16UC1': _Packed(1, cv2.COLOR_GRAY2RGB, 2),
+    '16UC3': _Packed(3, cv2.COLOR_BGR2RGB, 2),
+    '16UC4': _Packed(4, cv2.COLOR_BGRA2RGB, 2),
+    **{f'{name}8': _Packed(1, code, is_mosaic=True) for name, code in _MOSAICS.items()},
+    **{f'{name}16': _Packed(1, code, 2, is_mosaic=True) for name, code in _MOSAICS.items()},
+    # What USB cameras send; the longer name of each pair is the one before ROS 2 Iron.
+    'uyvy': _Packed(2, cv2.COLOR_YUV2RGB_UYVY, shares_colour=True),
+    'yuv422': _Packed(2, cv2.COLOR_YUV2RGB_UYVY, shares_colour=True),
+    'yuyv': _Packed(2, cv2.COLOR_YUV2RGB_YUY2, shares_colour=True),
+    'yuv422_yuy2': _Packed(2, cv2.COLOR_YUV2RGB_YUY2, shares_colour=True),
+}
+_PLANAR = {
+    'nv12': _Planar(is_interleaved=True, has_v_first=False),
+    'nv21': _Planar(is_interleaved=True, has_v_first=True),
+    'i420': _Planar(is_interleaved=False, has_v_first=False),
+    'yuv420': _Planar(is_interleaved=False, has_v_first=False),
+    'yv12': _Planar(is_interleaved=False, has_v_first=True),
+}
+ENCODINGS = (*_PACKED, *_PLANAR)
 """Names of the encodings that `decode_image` reads."""
-_PLANAR = (
-    'cv_bridge does not convert it either. Set the camera driver to publish rgb8, bgr8 or yuyv.'
+_SUMMARY = (
+    'rgb8, bgr8, rgba8, bgra8, mono8, the same with 16 bits, 8UC1/3/4, 16UC1/3/4, bayer_*8, '
+    'bayer_*16, yuyv, uyvy, nv12, nv21 or i420'
 )
+_DEPTH = 'It is an image of depth. Choose the topic of the colour image.'
 _REMEDIES = {
-    '16UC1': 'It is an image of depth or temperature. Choose the topic of the colour image.',
-    '32FC1': 'It is an image of depth. Choose the topic of the colour image.',
-    **dict.fromkeys(('nv12', 'nv21', 'nv24', 'i420', 'yv12'), _PLANAR),
+    '32FC1': _DEPTH,
+    '64FC1': _DEPTH,
+    'nv24': 'cv_bridge does not convert it either. Have the camera publish rgb8, yuyv or nv12.',
 }
 """What to do about encodings that cameras publish and that neither this module nor cv_bridge
 reads."""
@@ -60,13 +110,15 @@ class EncodingError(FrameError):
     kind = 'encoding'
 
 
-def decode_image(msg: Any) -> NDArray[np.uint8]:
+def decode_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.uint8]:
     """Decode a `sensor_msgs/Image` of rclpy or of rosbags.
 
     Rows may be padded (`step` larger than a row), and bytes after the last row are ignored.
 
     Args:
-        msg: message with height, width, step, encoding and data (an array of bytes).
+        msg: message with height, width, step, encoding, is_bigendian and data (an array of
+            bytes).
+        grey_range: see `to_eight_bits`; used for 16-bit encodings only.
 
     Returns:
         RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
@@ -76,52 +128,136 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
             encoding is one that no known converter reads.
         EncodingError: the encoding is another one that is not in `ENCODINGS`.
     """
-    height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
+    height, width = msg.height, msg.width
     if not height or not width:
         raise FrameError(f'Expected an image with pixels, got {width} x {height} pixels.')
+    try:
+        if msg.encoding in _PACKED:
+            return _decode_packed(msg, _PACKED[msg.encoding], grey_range)
+        if msg.encoding in _PLANAR:
+            return _decode_planar(msg, _PLANAR[msg.encoding])
+    except cv2.error as error:
+        reason = ' '.join(str(error).split())
+        raise FrameError(
+            f'OpenCV cannot convert {width} x {height} pixels of {msg.encoding}: {reason}'
+        ) from error
+    text = f'Expected an encoding of {_SUMMARY}, got {reprlib.repr(msg.encoding)}.'
+    if msg.encoding in _REMEDIES:
+        raise FrameError(f'{text} {_REMEDIES[msg.encoding]}')
+    raise EncodingError(text)
+
+
+def to_eight_bits(
+    values: NDArray[np.uint16], grey_range: GreyRange | None = None
+) -> NDArray[np.uint8]:
+    """Reduce 16-bit values to 8 bits, in the same way for messages, bags and files.
+
+    Args:
+        values: array of any shape and byte order.
+        grey_range: values (low, high) that become 0 and 255; those between are scaled linearly
+            and rounded, those outside are clipped. None: the full range, as value // 256, which
+            is the upper byte.
+
+    Raises:
+        ValueError: the range is empty or exceeds 16 bits.
+    """
+    if grey_range is None:
+        return (values >> 8).astype(np.uint8)
+    low, high = grey_range
+    if not 0 <= low < high <= 65535:
+        raise ValueError(f'Expected 0 <= low < high <= 65535, got {low} and {high}.')
+    above = np.ascontiguousarray(np.maximum(values, low) - low, np.uint16)
+    return cv2.convertScaleAbs(above, alpha=255 / (high - low)).reshape(values.shape)
+
+
+def demosaic(mosaic: NDArray[Any], encoding: str) -> NDArray[Any] | None:
+    """Interpolate the colours of a Bayer mosaic.
+
+    Args:
+        mosaic: (H, W) uint8 or uint16.
+        encoding: name of the encoding, such as bayer_rggb8.
+
+    Returns:
+        RGB of the same type, (H, W, 3); None if the encoding is no mosaic.
+    """
+    layout = _PACKED.get(encoding)
+    if layout is None or layout.code is None or not layout.is_mosaic:
+        return None
+    return cv2.cvtColor(mosaic, layout.code)
+
+
+def _decode_packed(msg: Any, layout: _Packed, grey_range: GreyRange | None) -> NDArray[np.uint8]:
+    height, width, step = msg.height, msg.width, msg.step
+    columns = width + width % 2 if layout.shares_colour else width
+    row_bytes = columns * layout.channels * layout.num_bytes
+    if step < row_bytes:
+        if columns > width and step >= width * layout.channels:
+            raise FrameError(
+                f'Expected an even width for {msg.encoding} (or a step of {row_bytes} bytes, with '
+                f'the colour of the last column), got {width} x {height} pixels and a step '
+                f'of {step}.'
+            )
+        raise FrameError(
+            f'Expected a step of at least {row_bytes} bytes for {width} pixels of '
+            f'{msg.encoding}, got {step}.'
+        )
+    size = len(msg.data)
     if size < step * height:
         raise FrameError(
             f'Expected at least step x height = {step} x {height} = {step * height} bytes of '
             f'data, got {size}.'
         )
-    if msg.encoding not in _CHANNELS_AND_CODE:
-        text = f'Expected an encoding of {", ".join(ENCODINGS)}, got {reprlib.repr(msg.encoding)}.'
-        if msg.encoding in _REMEDIES:
-            raise FrameError(f'{text} {_REMEDIES[msg.encoding]}')
-        raise EncodingError(text)
-    channels, code = _CHANNELS_AND_CODE[msg.encoding]
-    if step < width * channels:
-        raise FrameError(
-            f'Expected a step of at least {width * channels} bytes for {width} pixels of '
-            f'{msg.encoding}, got {step}.'
-        )
     rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
-    image = rows[:, : width * channels].reshape(height, width, channels)
-    if code is None:
-        return image
-    try:
-        return cv2.cvtColor(image, code)
-    except cv2.error as error:
-        # In YUV 4:2:2 two neighbours share their colour; all else has any size.
-        raise FrameError(
-            f'Expected an even width for {msg.encoding}, got {width} x {height} pixels.'
-        ) from error
+    rows = rows[:, :row_bytes]
+    image: NDArray[Any] = rows.reshape(height, columns, -1)
+    if layout.num_bytes == 2:
+        order = '>u2' if msg.is_bigendian else '<u2'
+        image = np.ascontiguousarray(rows).view(order).reshape(height, columns, layout.channels)
+        if not layout.is_mosaic:
+            image = to_eight_bits(image, grey_range)
+    if layout.code is not None:
+        # A mosaic is interpolated with all of its bits.
+        image = cv2.cvtColor(_native(image), layout.code)
+    if image.dtype != np.uint8:
+        image = to_eight_bits(image, grey_range)
+    return image[:, :width]
 
 
-def decode_compressed_image(msg: Any) -> NDArray[np.uint8]:
-    """Decode a `sensor_msgs/CompressedImage`: JPEG, PNG or another format that OpenCV reads.
+def _decode_planar(msg: Any, layout: _Planar) -> NDArray[np.uint8]:
+    """Decode YUV 4:2:0: each square of 2 x 2 pixels shares its colour.
 
-    Returns:
-        RGB, (H, W, 3) uint8.
-
-    Raises:
-        FrameError: the data are no image.
+    An odd size is rounded up for the colour. `step` is that of the brightness; two rows of V or U
+    take as many bytes as one of brightness, rounded up to even.
     """
-    data = np.frombuffer(msg.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
+    height, width, step, size = msg.height, msg.width, msg.step, len(msg.data)
+    if size == step * height and 2 * step == 3 * width:
+        step = width  # some drivers spread all bytes over the rows
+    if step < width:
         raise FrameError(
-            f'Expected a JPEG or PNG image, got {data.size} bytes of format {msg.format!r} that '
-            'OpenCV cannot read.'
+            f'Expected a step of at least {width} bytes for {width} pixels of {msg.encoding}, '
+            f'got {step}.'
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    colour_rows, colour_columns, colour_step = (height + 1) // 2, (width + 1) // 2, step + step % 2
+    expected = step * height + colour_step * colour_rows
+    if size < expected:
+        raise FrameError(
+            f'Expected at least {expected} bytes of {msg.encoding} for {width} x {height} pixels '
+            f'and a step of {step} (colour follows below the image), got {size}.'
+        )
+    data = np.frombuffer(msg.data, np.uint8, count=expected)
+    brightness = data[: step * height].reshape(height, step)[:, :width]
+    colour = data[step * height :]
+    if layout.is_interleaved:
+        rows = colour.reshape(colour_rows, colour_step)[:, : 2 * colour_columns]
+        pairs = rows.reshape(colour_rows, colour_columns, 2)
+    else:
+        planes = colour.reshape(2, colour_rows, colour_step // 2)[..., :colour_columns]
+        pairs = cv2.merge([planes[0], planes[1]]).reshape(colour_rows, colour_columns, 2)
+    if height % 2 or width % 2:  # OpenCV wants even sizes
+        brightness = np.pad(brightness, ((0, height % 2), (0, width % 2)), 'edge')
+    code = cv2.COLOR_YUV2RGB_NV21 if layout.has_v_first else cv2.COLOR_YUV2RGB_NV12
+    return cv2.cvtColorTwoPlane(brightness, pairs, code)[:height, :width]
+
+
+def _native(image: NDArray[Any]) -> NDArray[Any]:
+    return image.astype(image.dtype.newbyteorder('='), copy=False)

@@ -24,7 +24,8 @@ from pycocotools import mask as coco_mask
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from videomt_ros.datasets.images import EncodingError, FrameError, decode_image
+from videomt_ros.datasets.compressed import decode_compressed_image
+from videomt_ros.datasets.images import EncodingError, FrameError, GreyRange, decode_image
 from videomt_ros.msg import Mask, Track, TrackArray
 from videomt_ros.structures import Segment, Segments, TrackState
 
@@ -32,22 +33,28 @@ JPEG_QUALITY = 80
 """Quality of JPEG images, 0..100. Names and outlines of the overlay stay legible."""
 
 
-def image_from_msg(msg: Image) -> NDArray[np.uint8]:
-    """Read an image message.
+def image_from_msg(
+    msg: Image | CompressedImage, grey_range: GreyRange | None = None
+) -> NDArray[np.uint8]:
+    """Read an image message, raw or compressed.
 
     Args:
-        msg: an image that `datasets.images.decode_image` reads, or that `cv_bridge` converts to
-            `rgb8`.
+        msg: an image that `datasets.images.decode_image` or `datasets.compressed` reads, or that
+            `cv_bridge` converts to `rgb8`.
+        grey_range: values of 16-bit images that become 0 and 255; None: their full range. See
+            `datasets.images.to_eight_bits`.
 
     Returns:
         RGB, (H, W, 3) uint8; not to be written to, since for `rgb8` it is a view of the message.
 
     Raises:
-        FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
-            encoding is unknown.
+        FrameError: the image cannot be used: it is cut off, too large, of an unknown encoding, or
+            the like.
     """
+    if isinstance(msg, CompressedImage):
+        return decode_compressed_image(msg, grey_range)
     try:
-        return decode_image(msg)
+        return decode_image(msg, grey_range)
     except EncodingError as error:
         bridge = _cv_bridge()
         if bridge is None:

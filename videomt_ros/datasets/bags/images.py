@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.bags.messages import BagError, BagMessage, BagTopic
-from videomt_ros.datasets.images import FrameError, decode_compressed_image, decode_image
+from videomt_ros.datasets.compressed import decode_compressed_image
+from videomt_ros.datasets.images import FrameError, decode_image
 from videomt_ros.datasets.source import SourceFrame
 
 _DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {

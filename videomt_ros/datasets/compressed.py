@@ -1,0 +1,138 @@
+"""Decodes compressed images to RGB: messages of cameras and bags, and image files alike.
+
+The bytes decide what an image is; the format that a `sensor_msgs/CompressedImage` states tells
+what was compressed, in the form that the comments of that message define:
+`ORIG_PIXFMT; CODEC compressed [COMPRESSED_PIXFMT]`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from videomt_ros.datasets.image_headers import ImageHeader, read_header
+from videomt_ros.datasets.images import FrameError, GreyRange, demosaic, to_eight_bits
+
+_ANY_DEPTH = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_VIDEO_CODECS = ('h264', 'h.264', 'avc', 'h265', 'h.265', 'hevc', 'av1', 'vp8', 'vp9', 'theora')
+_VIDEO_STARTS = (b'\0\0\0\1', b'\0\0\1')
+"""First bytes of a packet of H.264 or H.265."""
+_FILLER = b''.join(bytes(range(1, 255, 2)) + bytes((0xFF, 0xD0 + n)) for n in range(8))
+"""Bytes that Huffman codes turn into some pattern if there are pixels left to decode, also after a
+restart of any number."""
+
+
+def decode_compressed_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.uint8]:
+    """Decode a `sensor_msgs/CompressedImage` of rclpy or of rosbags.
+
+    Args:
+        msg: message with format and data (an array of bytes).
+        grey_range: see `images.to_eight_bits`; used for 16-bit images only.
+
+    Returns:
+        RGB, (H, W, 3) uint8.
+
+    Raises:
+        FrameError: the data are no whole image, or one of too many pixels, or of depth, or a
+            packet of a video.
+    """
+    if 'compresseddepth' in msg.format.lower():
+        raise FrameError(
+            f'Expected a JPEG or PNG image, got one of depth ({reprlib.repr(msg.format)}). Choose '
+            'the topic of the colour image.'
+        )
+    return decode_image_file(bytes(msg.data), msg.format, grey_range)
+
+
+def decode_image_file(
+    data: bytes, stated_format: str = '', grey_range: GreyRange | None = None
+) -> NDArray[np.uint8]:
+    """Decode an image file: JPEG, PNG, WebP, BMP or TIFF.
+
+    Alpha is dropped, and a note of the camera's orientation is ignored.
+
+    Args:
+        data: the file; bytes after its end are ignored.
+        stated_format: format that a message states; empty if there is none.
+        grey_range: see `images.to_eight_bits`; used for 16-bit images only.
+
+    Returns:
+        RGB, (H, W, 3) uint8.
+
+    Raises:
+        FrameError: the data are no whole image, or one of too many pixels.
+    """
+    header = read_header(data)
+    if header is None:
+        raise FrameError(_explain_unknown(data, stated_format))
+    source, target = _formats(stated_format)
+    pixels = None
+    if header.is_grey and source.startswith('bayer_'):
+        pixels = demosaic(_decode(data, header, cv2.IMREAD_GRAYSCALE), source)
+    if pixels is None:
+        pixels = _decode(data, header, cv2.IMREAD_COLOR)
+        if not _has_swapped_colours(header.kind, source, target):
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return pixels if pixels.dtype == np.uint8 else to_eight_bits(pixels, grey_range)
+
+
+def _formats(stated_format: str) -> tuple[str, str]:
+    """Split a stated format into that of the raw image and that of the compressed one."""
+    source, _, rest = stated_format.partition(';')
+    return source.strip(), rest.rpartition('compressed')[2].strip()
+
+
+def _has_swapped_colours(kind: str, source: str, target: str) -> bool:
+    """Tell whether red and blue of a file are swapped, as image_transport understands its format.
+
+    It hands the image to OpenCV, which takes it for BGR. A format that does not say so is BGR.
+    """
+    if kind == 'TIFF' and not target:  # written as the raw image is
+        return source.startswith('rgb')
+    return source.startswith(('rgb', 'bgr')) and target.startswith('rgb')
+
+
+def _decode(data: bytes, header: ImageHeader, colours: int) -> NDArray[Any]:
+    """Decode to BGR or grey, uint8 or uint16."""
+    pixels = _imdecode(data, colours)
+    if (
+        pixels is None
+        or pixels.shape[:2] != (header.height, header.width)
+        or pixels.dtype not in (np.uint8, np.uint16)
+    ):
+        raise FrameError(
+            f'Expected a {header.kind} image of 8 or 16 bits, got {len(data)} bytes that OpenCV '
+            'cannot decode as one.'
+        )
+    if header.end and (pixels[-1, -1] == 128).all():
+        # What is missing of a JPEG is mid-grey, which an image may be, too. Bytes before the end
+        # marker are decoded if pixels are missing, and ignored otherwise.
+        longer = _imdecode(data[: header.end] + _FILLER + data[header.end :], colours)
+        if longer is None or not np.array_equal(pixels, longer):
+            raise FrameError(
+                f'Expected a whole JPEG image, got {len(data)} bytes that lack some of the pixels.'
+            )
+    return pixels
+
+
+def _imdecode(data: bytes, colours: int) -> NDArray[Any] | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), colours | _ANY_DEPTH)
+    except cv2.error:
+        return None
+
+
+def _explain_unknown(data: bytes, stated_format: str) -> str:
+    quoted = reprlib.repr(stated_format)
+    text = f'Expected a JPEG or PNG image, got {len(data)} bytes of format {quoted}'
+    name = stated_format.lower()
+    if data.startswith(_VIDEO_STARTS) or any(codec in name for codec in _VIDEO_CODECS):
+        return (
+            f'{text}, a packet of a video. Republish it as raw images with the plugin of '
+            'image_transport that wrote it.'
+        )
+    return f'{text} that are none.'
