@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from videomt_ros.inference import draw
-from videomt_ros.inference.draw import track_color
+from videomt_ros.inference.draw import _LabelWriter, positions, track_color
+from videomt_ros.inference.trails import Trails
 from videomt_ros.structures import Segment, Segments, TrackState
 
 
@@ -124,3 +127,111 @@ def test_labels_give_way_to_one_another():
     both = draw(image, result(*boxes), boxes=False) == plate
     # Letters cover a part of the plates, the same part wherever they are.
     assert both.all(2).sum() == sum(part.all(2).sum() for part in alone)
+
+
+def plain_masks(image, segments, alpha, outline):
+    """Masks and outlines by their definition, over the whole image at once."""
+    colors = np.zeros_like(image)
+    for one in segments.segments:
+        colors[segments.ids == one.track_id] = track_color(one.track_id)
+    inside = segments.ids > 0
+    drawn = image.copy()
+    drawn[inside] = cv2.addWeighted(image, 1.0 - alpha, colors, alpha, 0.0)[inside]
+    for one in segments.segments:
+        mask = segments.ids == one.track_id
+        inner = ndimage.binary_erosion(mask, iterations=outline, border_value=1)
+        drawn[mask & ~inner] = colors[mask & ~inner]
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ('seed', 'size', 'outline'),
+    [*((seed, (97, 131), 1) for seed in range(8)), (8, (1080, 1100), 2), (9, (1400, 1350), 2)],
+)
+def test_masks_look_as_their_definition_says(seed, size, outline):
+    """Blobs that touch, overlap the border of the image, and have holes and specks."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    coarse = ndimage.gaussian_filter(rng.normal(size=(60, 60)), rng.uniform(0, 3))
+    levels = np.digitize(coarse, np.quantile(coarse, [0.2, 0.4, 0.6, 0.8]))
+    ids = cv2.resize(levels.astype(np.uint16), size[::-1], interpolation=cv2.INTER_NEAREST)
+    shown = []
+    for track_id in np.unique(ids[ids > 0]).tolist():
+        mask = (ids == track_id).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        shown.append(segment(track_id, (x, y, x + width, y + height), int(mask.sum())))
+    segments = Segments(0, ids, tuple(shown), 3)
+    drawn = draw(image, segments, alpha=0.3, labels=False, boxes=False)
+    assert (drawn == plain_masks(image, segments, 0.3, outline)).all()
+
+
+@pytest.mark.parametrize('size', [(240, 320), (480, 640), (1080, 1920), (10, 20)])
+def test_no_label_covers_another(size):
+    height, width = size
+    rng = np.random.default_rng(0)
+    writer = _LabelWriter(np.zeros((*size, 3), np.uint8), scores=True)
+    for k in range(80):
+        x0, y0 = int(rng.integers(width)), int(rng.integers(height))
+        x1, y1 = int(rng.integers(x0, width)) + 1, int(rng.integers(y0, height)) + 1
+        state = TrackState.TENTATIVE if k % 5 == 0 else TrackState.CONFIRMED
+        box = (x0, y0, x1, y1)
+        writer.write(segment(k + 100, box, 1, is_thing=k % 3 > 0, state=state), box)
+    covered = np.zeros(size, int)
+    for left, top, right, bottom in writer._plates:
+        assert min(left, top) >= 0
+        if height > 10:
+            assert right <= width and bottom <= height
+        covered[top:bottom, left:right] += 1
+    assert covered.max() == 1
+    assert len(writer._plates) >= (10 if height > 10 else 1)
+
+
+def test_a_long_name_is_cut():
+    def written(name):
+        image = np.zeros((480, 640, 3), np.uint8)
+        one = Segment(1, 0, name, True, 0.9, TrackState.CONFIRMED, 5, 0, (9, 90, 99, 199), 1)
+        drawn = draw(image, Segments(0, np.zeros((480, 640), np.uint16), (one,), 3), boxes=False)
+        return drawn.any((0, 2)).sum()
+
+    assert written('a' * 24) < written('a' * 24 + 'bcd') * 1.1
+    assert written('a' * 500) == written('a' * 40) < 640
+
+
+@pytest.mark.parametrize('track_id', [1, 2, 3, 33, 34, 1000, 65535])
+def test_letters_stand_out_from_their_plate(track_id):
+    one = segment(track_id, (40, 60, 80, 100), 1)
+    empty = Segments(0, np.zeros((120, 160), np.uint16), (one,), 3)
+    for background in (0, 128, 255):
+        image = np.full((120, 160, 3), background, np.uint8)
+        changed = draw(image, empty, boxes=False)
+        plate = changed[(changed != image).any(2)].astype(float)
+        luminance = plate @ (0.299, 0.587, 0.114)
+        assert luminance.max() - 24 > 120
+
+
+def test_a_trail_ends_in_the_box_of_its_track():
+    image = np.zeros((120, 160, 3), np.uint8)
+    now = result((100, 60, 120, 80))
+    assert positions(now) == {1: (110, 70)}
+    trails = Trails()
+    for t, x in enumerate((30, 50, 70, 90)):
+        trails.update(t * 100_000_000, {1: (x, 70), 5: (x, 10)})
+    trails.update(400_000_000, positions(now))
+    drawn = draw(image, now, labels=False, boxes=False, trails=trails)
+    without = draw(image, now, labels=False, boxes=False)
+    for x in (40, 85):  # the line is smoothed, which takes a little of its colour
+        assert np.abs(drawn[70, x] - np.array(track_color(1))).max() <= 30
+    assert not without[70, 85].any()
+    assert not drawn[:40].any()  # track 5 is not in view
+    assert (drawn[:, 130:] == 0).all()
+
+
+def test_neither_stuff_nor_lost_tracks_have_a_position():
+    stuff = result((100, 60, 120, 80), is_thing=False)
+    lost = Segments(
+        0,
+        np.zeros((120, 160), np.uint16),
+        (segment(1, (0, 0, 9, 9), 0, state=TrackState.LOST),),
+        3,
+    )
+    assert positions(stuff) == positions(lost) == {}
