@@ -83,6 +83,7 @@ FILES = {
     'jpeg without Huffman tables': without_huffman_tables(JPEG),
     'jpeg with a turn': saved(SCENE, 'JPEG', exif=exif_of_a_turn()),
     'jpeg with a thumbnail': JPEG[:2] + b'\xff\xe1\x04\x02' + (JPEG * 2)[:1024] + JPEG[2:],
+    'jpeg with filled markers': JPEG[:2] + b'\xff\xff' + JPEG[2:-2] + b'\xff\xff\xff\xd9',
     'jpeg of one pixel': saved(SCENE[:1, :1], 'JPEG'),
     'jpeg of mid-grey': saved(np.full((33, 49, 3), 128, np.uint8), 'JPEG'),
     'png': PNG,
