@@ -18,6 +18,7 @@ from std_msgs.msg import String
 
 from tests.ros.node_process import new_domain, wait_for
 from videomt_ros.ros import subscription
+from videomt_ros.ros.health import CameraHealth
 from videomt_ros.ros.sources import SOURCE_TIMEOUT_S
 from videomt_ros.ros.subscription import ImageSubscription, best_reliability
 
@@ -87,7 +88,8 @@ def build_subscription(
 ):
     log = Log()
     monkeypatch.setattr(node, 'get_logger', lambda: log)
-    return ImageSubscription(node, 'image_raw', receive, ignore, reliability, depth=5), log
+    health = CameraHealth()
+    return ImageSubscription(node, 'image_raw', receive, ignore, reliability, 5, health), log
 
 
 @pytest.fixture

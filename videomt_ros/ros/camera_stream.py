@@ -110,6 +110,7 @@ class CameraStream:
             self._ignore,
             parameters.input_reliability,
             parameters.input_depth,
+            health,
         )
         self._mailbox: Mailbox[Received] | None = None
         # Held while publishing, so that no earlier result is published after the reply to a reset.

@@ -11,7 +11,10 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import Image
 
+from videomt_ros.ros.conversions import stamp_from_msg
+from videomt_ros.ros.health import CameraHealth
 from videomt_ros.ros.logs import Throttle
+from videomt_ros.ros.losses import Losses
 from videomt_ros.ros.sources import IMAGE_TYPE, SourceFilter, explain_silence
 
 SILENCE_S = 5.0
@@ -59,6 +62,7 @@ class ImageSubscription:
         ignore: Callable[[Image], None],
         reliability: str,
         depth: int,
+        health: CameraHealth,
     ) -> None:
         """Describe the subscription; `open` creates it.
 
@@ -69,6 +73,7 @@ class ImageSubscription:
             ignore: called with each image of the others.
             reliability: value of the parameter `input_reliability`: auto, best_effort or reliable.
             depth: number of images that may wait in the middleware.
+            health: counts the images that were lost before they arrived.
         """
         self._node = node
         self._logger = node.get_logger()
@@ -83,6 +88,7 @@ class ImageSubscription:
         self._was_lowered = False
         self._silent_since_s = 0.0
         self._sources = SourceFilter()
+        self._losses = Losses(health)
         self._publishers: list[TopicEndpointInfo] = []
         self._throttle = Throttle(WARNING_PERIOD_S)
         self.troubles: list[str] = []
@@ -130,7 +136,7 @@ class ImageSubscription:
             self._node.destroy_subscription(self._subscription)
             self._subscribe(reliability)
         several = self._sources.explain(self._topic, self._publishers)
-        self.troubles = [several] if several else []
+        self.troubles = [text for text in (several, self._losses.explain()) if text]
         if warn_silence_s and silent_s >= warn_silence_s:
             listed = self._node.get_publishers_info_by_topic(self._topic)
             reason = explain_silence(self._node, self._name, listed, self._reliability)
@@ -157,13 +163,14 @@ class ImageSubscription:
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
         qos = QoSProfile(depth=self._depth, reliability=reliability)
-        self._subscription = self._node.create_subscription(Image, self._name, self._take, qos)
+        self._subscription = self._losses.subscribe(self._node, Image, self._name, self._take, qos)
         self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
 
     def _take(self, msg: Image) -> None:
         now_s = time.monotonic()
         self._silent_since_s = now_s
         if self._sources.accepts(msg, self._has_several, now_s):
+            self._losses.heard(stamp_from_msg(msg.header.stamp))
             self._receive(msg)
         else:
             self._ignore(msg)
