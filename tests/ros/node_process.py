@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
@@ -39,7 +40,13 @@ from videomt_ros.rig.processes import domain_of, hold_free_domain
 PATIENCE_S = 90.0
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-KINDS = {'tracks': TrackArray, 'instances': Image, 'semantic': Image, 'overlay': Image}
+KINDS = {
+    'tracks': TrackArray,
+    **dict.fromkeys(('instances', 'semantic', 'confidence', 'mask', 'overlay'), Image),
+    'overlay/compressed': CompressedImage,
+    'camera_info': CameraInfo,
+}
+"""Types of the topics that are offered everywhere."""
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,
     'activate': Transition.TRANSITION_ACTIVATE,
@@ -99,7 +106,14 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 class NodeProcess:
     """`python -m videomt_ros.ros` with parameters, its output kept in a file."""
 
-    def __init__(self, log: Path, domain: int, *arguments: str, **parameters: Any) -> None:
+    def __init__(
+        self,
+        log: Path,
+        domain: int,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> None:
         words = list(arguments)
         for name, value in parameters.items():
             if isinstance(value, bool):
@@ -111,7 +125,7 @@ class NodeProcess:
                 [sys.executable, '-m', 'videomt_ros.ros', '--ros-args', *words],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, 'ROS_DOMAIN_ID': str(domain)},
+                env={**os.environ, **(environment or {}), 'ROS_DOMAIN_ID': str(domain)},
             )
 
         _running.append(self)
@@ -166,7 +180,7 @@ class Peer:
         self._camera = camera
         self._prefix = f'{camera}/' if camera else ''
         self.images = self.node.create_publisher(Image, f'{self._prefix}image_raw', image_qos)
-        self.received: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
+        self.received: dict[str, dict[int, Any]] = defaultdict(dict)
         self._subscriptions: dict[str, Any] = {}
         self.statuses: dict[str, DiagnosticStatus] = {}
         self.health: dict[str, str] = {}
@@ -184,11 +198,17 @@ class Peer:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def subscribe(self, *names: str, qos: QoSProfile = RELIABLE) -> None:
-        """Listen to outputs of the segmenter, and wait until they are connected."""
+    def subscribe(self, *names: str, qos: QoSProfile = RELIABLE, kind: type | None = None) -> None:
+        """Listen to outputs of the segmenter, and wait until they are connected.
+
+        Args:
+            names: names of their topics under `segmentation/`.
+            qos: QoS of the subscriptions.
+            kind: type of the messages, if it is not that of KINDS.
+        """
         for name in names:
             self._subscriptions[name] = self.node.create_subscription(
-                KINDS[name],
+                kind or KINDS[name],
                 f'{self._prefix}segmentation/{name}',
                 lambda msg, name=name: self._keep(name, msg),
                 qos,
@@ -348,6 +368,7 @@ def pixels(msg: Image) -> np.ndarray:
         'rgb8': (np.uint8, 3),
         'mono8': (np.uint8, 1),
         'mono16': (np.dtype('>u2' if msg.is_bigendian else '<u2'), 1),
+        '32SC1': (np.dtype('>i4' if msg.is_bigendian else '<i4'), 1),
     }[msg.encoding]
     array_ = np.frombuffer(msg.data, dtype).reshape(msg.height, msg.width, channels)
     return array_[..., 0] if channels == 1 else array_

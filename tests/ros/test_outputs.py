@@ -9,18 +9,23 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 
 import rclpy
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from tests.ros.node_process import new_domain, wait_for
-from videomt_ros.msg import TrackArray
-from videomt_ros.ros.outputs import OutputTopics
+from tests.ros.node_process import KINDS, new_domain, wait_for
+from videomt_ros.ros import outputs as outputs_module
+from videomt_ros.ros.outputs import OUTPUTS, LabelTopic, OutputTopics, missing_outputs
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.structures import Segments
 
 pytestmark = pytest.mark.ros
-KINDS = {'tracks': TrackArray, 'instances': Image, 'semantic': Image, 'overlay': Image}
+NAMES = {output.topic: name for name, output in OUTPUTS.items()}
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 
 
@@ -35,23 +40,94 @@ def node():
 
 
 def build(outputs: OutputTopics, num_classes: int = 3, **switches: bool) -> dict[str, object]:
-    """Messages by the last part of their topic."""
+    """Messages by their topic below `segmentation/`."""
     segments = Segments(0, np.zeros((4, 6), np.uint16), (), num_classes)
-    messages = outputs.build(IMAGE, Header(), segments, NodeParameters(**switches))
-    return {publisher.topic_name.split('/')[-1]: message for publisher, message in messages}
+    messages = outputs.build(IMAGE, Header(), segments, NodeParameters(**switches), CameraInfo())
+    return {publisher.topic_name[len('/segmentation/') :]: msg for publisher, msg in messages}
 
 
-@pytest.mark.parametrize('listened', [[], *([name] for name in KINDS), list(KINDS)])
-def test_only_what_somebody_listens_to_is_built(node, listened):
+@pytest.mark.parametrize('listened', [[], *([topic] for topic in NAMES), list(NAMES)])
+def test_only_what_somebody_listens_to_is_built(node, vision_msgs, listened):
     outputs = OutputTopics(node, '', 'random')
     subscriptions = [
-        node.create_subscription(KINDS[name], f'segmentation/{name}', lambda msg: None, 1)
-        for name in listened
+        node.create_subscription(
+            OUTPUTS[NAMES[topic]].find_type(), f'segmentation/{topic}', lambda msg: None, 1
+        )
+        for topic in listened
     ]
     wait_for(lambda: len(build(outputs)) == len(subscriptions), 'the subscribers')
     assert set(build(outputs)) == set(listened)
     for name in listened:
-        assert name not in build(outputs, **{f'publish_{name}': False})
+        assert name not in build(outputs, **{f'publish_{NAMES[name]}': False})
+    for topic, message in build(outputs).items():
+        assert type(message) is OUTPUTS[NAMES[topic]].find_type()
+
+
+def test_nothing_is_published_for_an_image_without_camera_info(node):
+    outputs = OutputTopics(node, '', 'random')
+    node.create_subscription(CameraInfo, 'segmentation/camera_info', lambda msg: None, 1)
+    segments = Segments(0, np.zeros((4, 6), np.uint16), (), 3)
+    wait_for(lambda: build(outputs), 'the subscriber')
+    assert outputs.build(IMAGE, Header(), segments, NodeParameters()) == []
+
+
+def test_the_overlay_is_drawn_once_for_both_topics(node, monkeypatch):
+    drawn = []
+    real = outputs_module.draw
+    monkeypatch.setattr(outputs_module, 'draw', lambda *a, **k: drawn.append(a) or real(*a, **k))
+    outputs = OutputTopics(node, '', 'random')
+    topics = ('overlay', 'overlay/compressed')
+    for topic in topics:
+        node.create_subscription(KINDS[topic], f'segmentation/{topic}', lambda msg: None, 1)
+    wait_for(lambda: len(build(outputs)) == 2, 'the subscribers')
+    drawn.clear()
+    assert set(build(outputs)) == set(topics)
+    assert len(drawn) == 1
+
+
+def test_names_of_the_classes_wait_for_late_subscribers(node, vision_msgs):
+    labels = LabelTopic(node, 'front/', ['cat', 'dog'])
+    for threshold in (0.5, 0.5, 0.25):
+        labels.publish(threshold)
+    heard = []
+    topic = 'front/segmentation/label_info'
+    node.create_subscription(vision_msgs.LabelInfo, topic, heard.append, LATCHED)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def newest():
+        executor.spin_once(0.1)
+        return heard
+
+    wait_for(newest, 'the names')
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [
+        (0, 'cat'),
+        (1, 'dog'),
+        (255, 'UNLABELED'),
+    ]
+    assert heard[0].threshold == 0.25
+    labels.publish(0.25)
+    labels.publish(0.75)
+    wait_for(lambda: newest() and heard[-1].threshold == 0.75, 'the other threshold')
+    assert len(heard) == 2
+    executor.shutdown()
+    labels.destroy()
+    wait_for(lambda: not node.count_publishers(topic), 'the end')
+
+
+def test_without_vision_msgs_the_rest_is_offered(node, monkeypatch):
+    monkeypatch.setattr(outputs_module, 'has_vision_msgs', lambda: False)
+    outputs = OutputTopics(node, '', 'random')
+    labels = LabelTopic(node, '', ['cat'])
+    labels.publish(0.5)
+    missing = missing_outputs(NodeParameters())
+    assert missing == ['segmentation/detections', 'segmentation/label_info']
+    assert missing_outputs(NodeParameters(publish_detections=False)) == missing[1:]
+    offered = [topic for topic in NAMES if node.count_publishers(f'segmentation/{topic}')]
+    assert offered == [topic for topic in NAMES if f'segmentation/{topic}' not in missing]
+    assert not node.count_publishers('segmentation/label_info')
+    outputs.destroy()
+    labels.destroy()
 
 
 def test_many_classes_need_a_wider_label_image(node):

@@ -14,10 +14,11 @@ from sensor_msgs.msg import Image
 from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import StreamFrame, VideoStream
 from videomt_ros.model import VidEoMT
+from videomt_ros.ros.camera_info import CameraInfos
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
-from videomt_ros.ros.outputs import OutputTopics
+from videomt_ros.ros.outputs import LabelTopic, OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.rate import RateLimit
 from videomt_ros.ros.subscription import ImageSubscription
@@ -103,6 +104,8 @@ class CameraStream:
         self._rate = RateLimit()
         prefix = f'{name}/' if name else ''
         self._outputs = OutputTopics(node, prefix, net.config.name)
+        self._labels = LabelTopic(node, prefix, net.config.class_names)
+        self._infos = CameraInfos(node, node.resolve_topic_name(f'{prefix}image_raw'))
         self._input = ImageSubscription(
             node,
             f'{prefix}image_raw',
@@ -127,10 +130,12 @@ class CameraStream:
         """Subscribe, and have the worker process the images from now on."""
         self._mailbox = worker.open()
         self._input.open()
+        self._follow_switches()
 
     def deactivate(self) -> None:
         """Unsubscribe; an image that is being processed may still be published."""
         self._input.close()
+        self._infos.close()
         if self._mailbox is not None:
             if self._mailbox.close() is not None:
                 self.health.count_dropped('stopped')
@@ -142,10 +147,13 @@ class CameraStream:
         with self._publishing:
             self._resets += 1
         self._outputs.destroy()
+        self._labels.destroy()
 
     def update(self, parameters: NodeParameters) -> None:
         """Use other parameters from the next image on; tracks and ids stay."""
         self._parameters = parameters
+        if self.is_active:
+            self._follow_switches()
 
     def reset(self) -> None:
         """Reset the stream before the next image; no earlier result is published from now on."""
@@ -167,6 +175,17 @@ class CameraStream:
     def silent_s(self) -> float | None:
         """Time in seconds for which no image came; None while none is expected."""
         return self._input.silent_s
+
+    def _follow_switches(self) -> None:
+        """Publish the labels and listen to camera_info, where these are switched on."""
+        parameters = self._parameters
+        if parameters.publish_label_info:
+            is_semantic = self.stream.task == 'semantic'  # which has no threshold
+            self._labels.publish(0.0 if is_semantic else parameters.score_threshold)
+        if parameters.publish_camera_info:
+            self._infos.open()
+        else:
+            self._infos.close()
 
     def _ignore(self, msg: Image) -> None:
         """Count an image of a publisher that is not heard."""
@@ -226,7 +245,9 @@ class CameraStream:
         self.health.keep_tracks([s.track_id for s in result.segments], {})
         begin_s = time.perf_counter()
         header = received.msg.header
-        messages = self._outputs.build(frame.image, header, result, self._applied)
+        messages = self._outputs.build(
+            frame.image, header, result, self._applied, self._infos.of_image(header)
+        )
         with self._publishing:
             if received.resets != self._resets:
                 self.health.count_dropped('stopped')

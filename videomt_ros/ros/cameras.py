@@ -10,6 +10,7 @@ from videomt_ros.inference import push_together
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
 from videomt_ros.ros.health import CameraHealth, ModelHealth
+from videomt_ros.ros.outputs import missing_outputs
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.worker import Worker
 
@@ -49,6 +50,12 @@ class Cameras:
             for name in parameters.common.cameras or ('',)
         ]
         self._worker: Worker[Received] | None = None
+        missing = missing_outputs(parameters.common)
+        if missing:
+            node.get_logger().info(
+                f'Not offered, since vision_msgs is not installed: {", ".join(missing)}. Install '
+                'ros-<distro>-vision-msgs, or switch them off.'
+            )
 
     def __iter__(self) -> Iterator[CameraStream]:
         """Iterate over the cameras, in the order of the parameter `cameras`."""

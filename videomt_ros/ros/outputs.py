@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from videomt_ros.inference import draw
 from videomt_ros.msg import TrackArray
-from videomt_ros.ros.conversions import image_to_msg, segments_to_msg
+from videomt_ros.ros.consumers import (
+    class_mask,
+    confidence_image,
+    detections_to_msg,
+    has_vision_msgs,
+    instances_with_classes,
+    label_info_to_msg,
+)
+from videomt_ros.ros.conversions import image_to_jpeg_msg, image_to_msg, segments_to_msg
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.structures import Segments
 
 # A reliable publisher is matched with subscribers of both kinds. A few messages of history cover
 # a subscriber's short delay.
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+# The newest message waits for subscribers that come later.
+_LATCHED_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,15 @@ class Result:
     """Segments of the image."""
     model: str
     """Name of the checkpoint."""
+    parameters: NodeParameters
+    """Parameters of the camera."""
+    camera_info: CameraInfo | None = None
+    """The camera_info of the image, with its header; None if the camera sent none."""
+
+    @cached_property
+    def overlay(self) -> NDArray[np.uint8]:
+        """Overlay, RGB, (H, W, 3), which is drawn once for all topics."""
+        return draw(self.image, self.segments)
 
 
 def _build_tracks(result: Result) -> TrackArray:
@@ -43,6 +67,8 @@ def _build_tracks(result: Result) -> TrackArray:
 
 
 def _build_instances(result: Result) -> Image:
+    if result.parameters.instance_encoding == '32SC1':
+        return image_to_msg(instances_with_classes(result.segments), '32SC1', result.header)
     return image_to_msg(result.segments.ids, 'mono16', result.header)
 
 
@@ -53,17 +79,73 @@ def _build_semantic(result: Result) -> Image:
 
 
 def _build_overlay(result: Result) -> Image:
-    return image_to_msg(draw(result.image, result.segments), 'rgb8', result.header)
+    return image_to_msg(result.overlay, 'rgb8', result.header)
 
 
-OUTPUTS: dict[str, tuple[type, Callable[[Result], Any]]] = {
-    'tracks': (TrackArray, _build_tracks),
-    'instances': (Image, _build_instances),
-    'semantic': (Image, _build_semantic),
-    'overlay': (Image, _build_overlay),
+def _build_overlay_compressed(result: Result) -> CompressedImage:
+    return image_to_jpeg_msg(result.overlay, result.header)
+
+
+def _build_confidence(result: Result) -> Image:
+    return image_to_msg(confidence_image(result.segments), 'mono8', result.header)
+
+
+def _build_mask(result: Result) -> Image:
+    mask = class_mask(result.segments, result.parameters.mask_classes)
+    return image_to_msg(mask, 'mono8', result.header)
+
+
+def _build_camera_info(result: Result) -> CameraInfo | None:
+    return result.camera_info
+
+
+def _build_detections(result: Result) -> Any:
+    return detections_to_msg(result.segments, result.header)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One topic, which has a message for every image."""
+
+    topic: str
+    """Name of the topic under `segmentation/`."""
+    kind: type | str
+    """Type of the messages; the name of one of vision_msgs, which may not be installed."""
+    build: Callable[[Result], Any]
+    """Builds the message of an image; None if there is none to publish."""
+
+    def find_type(self) -> type | None:
+        """Find the type of the messages; None if it is not installed."""
+        if isinstance(self.kind, type):
+            return self.kind
+        return getattr(import_module('vision_msgs.msg'), self.kind) if has_vision_msgs() else None
+
+
+OUTPUTS = {
+    'tracks': Output('tracks', TrackArray, _build_tracks),
+    'instances': Output('instances', Image, _build_instances),
+    'semantic': Output('semantic', Image, _build_semantic),
+    'confidence': Output('confidence', Image, _build_confidence),
+    'mask': Output('mask', Image, _build_mask),
+    'camera_info': Output('camera_info', CameraInfo, _build_camera_info),
+    'detections': Output('detections', 'Detection2DArray', _build_detections),
+    'overlay': Output('overlay', Image, _build_overlay),
+    'overlay_compressed': Output('overlay/compressed', CompressedImage, _build_overlay_compressed),
 }
-"""Type of each topic under `segmentation/`, and the function that builds its messages. The
-parameter `publish_` + name switches a topic on and off."""
+"""The topics by name. The parameter `publish_` + name switches a topic on and off."""
+
+
+def missing_outputs(parameters: NodeParameters) -> list[str]:
+    """List the topics that are switched on and not offered, since vision_msgs is not installed."""
+    if has_vision_msgs():
+        return []
+    topics = {name: o.topic for name, o in OUTPUTS.items() if isinstance(o.kind, str)}
+    topics['label_info'] = 'label_info'
+    return [
+        f'segmentation/{topic}'
+        for name, topic in topics.items()
+        if getattr(parameters, f'publish_{name}')
+    ]
 
 
 class OutputTopics:
@@ -83,8 +165,11 @@ class OutputTopics:
         self._node = node
         self._model = model
         self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(kind, f'{prefix}segmentation/{name}', _QOS)
-            for name, (kind, _) in OUTPUTS.items()
+            name: node.create_lifecycle_publisher(
+                kind, f'{prefix}segmentation/{output.topic}', _QOS
+            )
+            for name, output in OUTPUTS.items()
+            if (kind := output.find_type()) is not None
         }
 
     def build(
@@ -93,6 +178,7 @@ class OutputTopics:
         header: Header,
         segments: Segments,
         parameters: NodeParameters,
+        camera_info: CameraInfo | None = None,
     ) -> list[tuple[LifecyclePublisher, Any]]:
         """Build the message of each topic that is switched on and has a subscriber.
 
@@ -101,16 +187,18 @@ class OutputTopics:
             header: header of the image, which every message gets.
             segments: the result of the image.
             parameters: the parameters of the camera, with the switches of the topics.
+            camera_info: camera_info of the image, with its header, if the camera sent any.
 
         Returns:
             Pairs of a publisher and its message.
         """
-        result = Result(image, header, segments, self._model)
+        result = Result(image, header, segments, self._model, parameters, camera_info)
         messages = []
         for name, publisher in self._publishers.items():
             if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count():
-                _, build = OUTPUTS[name]
-                messages.append((publisher, build(result)))
+                message = OUTPUTS[name].build(result)
+                if message is not None:
+                    messages.append((publisher, message))
         return messages
 
     def destroy(self) -> None:
@@ -118,3 +206,47 @@ class OutputTopics:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+
+
+class LabelTopic:
+    """The topic `segmentation/label_info`: names of the class ids, also for late subscribers.
+
+    Only where vision_msgs is installed; elsewhere it does nothing.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str, class_names: Sequence[str]) -> None:
+        """Create the publisher.
+
+        Args:
+            node: node that publishes.
+            prefix: what the name of the topic begins with: `front/`, or nothing.
+            class_names: names of the model's classes, in the order of their ids.
+        """
+        self._node = node
+        self._class_names = class_names
+        self._threshold: float | None = None
+        self._publisher: Publisher | None = None
+        if has_vision_msgs():
+            # No lifecycle publisher, which has no message before the node is active.
+            self._publisher = node.create_publisher(
+                import_module('vision_msgs.msg').LabelInfo,
+                f'{prefix}segmentation/label_info',
+                _LATCHED_QOS,
+            )
+
+    def publish(self, threshold: float) -> None:
+        """Publish the names, if that was not done yet with this threshold.
+
+        Args:
+            threshold: lowest score of a segment, 0..1.
+        """
+        if self._publisher is not None and threshold != self._threshold:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+            self._publisher.publish(label_info_to_msg(self._class_names, threshold, header))
+            self._threshold = threshold
+
+    def destroy(self) -> None:
+        """Remove the publisher from the node."""
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+            self._publisher = None

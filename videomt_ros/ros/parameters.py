@@ -159,10 +159,35 @@ class NodeParameters:
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
+    mask_classes: tuple[str, ...] = _parameter(
+        (),
+        'Names of the classes in segmentation/mask; empty: all things.',
+        per_camera=True,
+        dynamic=True,
+    )
+    instance_encoding: str = _parameter(
+        'mono16',
+        'Encoding of segmentation/instances: mono16, whose pixels are track ids, or 32SC1, whose '
+        'pixels are class id << 16 | track id.',
+        choices=('mono16', '32SC1'),
+        per_camera=True,
+        dynamic=True,
+    )
     publish_tracks: bool = _switch('tracks', True)
     publish_instances: bool = _switch('instances', True)
     publish_semantic: bool = _switch('semantic', True)
+    publish_confidence: bool = _switch('confidence', True)
+    publish_mask: bool = _switch('mask', True)
+    publish_camera_info: bool = _switch('camera_info', True)
+    publish_detections: bool = _switch('detections', True)
+    publish_label_info: bool = _parameter(
+        True,
+        'Publish segmentation/label_info when the node is activated, also for later subscribers.',
+        per_camera=True,
+        dynamic=True,
+    )
     publish_overlay: bool = _switch('overlay', True)
+    publish_overlay_compressed: bool = _switch('overlay/compressed', True)
     warn_silence_s: float = _threshold(5.0, 'Time in seconds without an image', 'above', 'WARN')
     error_silence_s: float = _threshold(0.0, 'Time in seconds without an image', 'above', 'ERROR')
     warn_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'WARN')
@@ -190,18 +215,19 @@ class NodeParameters:
         return {setting.name: getattr(self, setting.name) for setting in fields(StreamSettings)}
 
     def check_classes(self, class_names: Sequence[str]) -> None:
-        """Check the class filter against the model's classes.
+        """Check the class filter and the classes of the mask against the model's classes.
 
         Raises:
             ValueError: the model does not know a class; names it and the most similar known one.
         """
-        for name in self.class_filter:
-            if name not in class_names:
-                nearest = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
-                raise ValueError(
-                    f'Expected in class_filter a class of the model, got {name!r}. '
-                    f'The nearest is {nearest[0]!r}.'
-                )
+        for entry in ('class_filter', 'mask_classes'):
+            for name in getattr(self, entry):
+                if name not in class_names:
+                    nearest = difflib.get_close_matches(name, class_names, n=1, cutoff=0.0)
+                    raise ValueError(
+                        f'Expected in {entry} a class of the model, got {name!r}. '
+                        f'The nearest is {nearest[0]!r}.'
+                    )
 
 
 @dataclass(frozen=True)
