@@ -14,6 +14,12 @@ SOURCE_TIMEOUT_S = 2.0
 """Time in seconds without an image of the source that is heard, after which another one may be."""
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+_VIDEO_TRANSPORTS = {
+    'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': 'ffmpeg',
+    'foxglove_msgs/msg/CompressedVideo': 'foxglove',
+    'theora_image_transport/msg/Packet': 'theora',
+}
+"""Types of packets of a video, and the transport of image_transport that decodes each."""
 _TOPICS_NAMED = 5
 """Largest number of topics that a message lists."""
 
@@ -50,6 +56,12 @@ def explain_silence(
                 f'{publisher_name(compressed[0])} publishes {COMPRESSED_TYPE} on it, which this '
                 f'node does not read. {_republish(topic, f"{topic}/raw")}'
             )
+        for info in publishers:
+            if transport := _VIDEO_TRANSPORTS.get(info.topic_type):
+                return (
+                    f'{publisher_name(info)} publishes {info.topic_type} on it, the packets of a '
+                    f'video. {_republish(topic, f"{topic}/raw", transport)}'
+                )
         wrong = ', '.join(f'{publisher_name(info)} ({info.topic_type})' for info in publishers)
         return f'expected {IMAGE_TYPE} on it, got {wrong}. {_other_topics(node, name)}'
     named = ', '.join(
@@ -79,7 +91,7 @@ def _other_topics(node: Node, name: str) -> str:
             continue
         if IMAGE_TYPE in types:
             images.append(other)
-        elif COMPRESSED_TYPE in types:
+        elif COMPRESSED_TYPE in types and not other.endswith('/compressedDepth'):
             compressed.append(other)
     if f'{topic}/compressed' in compressed:
         return f'But {topic}/compressed is published. {_republish(f"{topic}/compressed", topic)}'
@@ -94,10 +106,10 @@ def _other_topics(node: Node, name: str) -> str:
     return 'Is the camera running, on this ROS_DOMAIN_ID?'
 
 
-def _republish(compressed: str, raw: str) -> str:
+def _republish(source: str, raw: str, transport: str = 'compressed') -> str:
     return (
         'Decompress it: `ros2 run image_transport republish --ros-args -p in_transport:='
-        f'compressed -p out_transport:=raw -r in/compressed:={compressed} -r out:={raw}`, and '
+        f'{transport} -p out_transport:=raw -r in/{transport}:={source} -r out:={raw}`, and '
         f'have image_raw be {raw}.'
     )
 
