@@ -24,6 +24,7 @@ from videomt_ros.launch_files import (
     parse_words,
     profile_environment,
     read_parameters,
+    replay_words,
     rviz_config,
 )
 from videomt_ros.resources import resource
@@ -242,7 +243,7 @@ def started(module, **given):
     declared = {
         entity.args[0]: entity.default_value
         for entity in entities
-        if type(entity).__name__ == 'DeclareLaunchArgument'
+        if type(entity).__name__ == 'DeclareLaunchArgument' and hasattr(entity, 'default_value')
     }
     context = SimpleNamespace(
         launch_configurations={**declared, **given}, environment={}, is_shutdown=False
@@ -300,6 +301,45 @@ def test_cameras_launch_file_requires_names(launch_modules):
     argument, included = entities
     assert argument.args == ('cameras',) and not hasattr(argument, 'default_value')
     assert included.args[0].endswith('segmenter.launch.py')
+
+
+@pytest.mark.parametrize('truth', ['', PROFILE])
+def test_replay_launch_file_plays_scores_and_ends(launch_modules, truth):
+    module = load('replay.launch.py')
+    given = dict.fromkeys(('image', 'cameras'), '') | {'namespace': 'robot', 'name': 'eyes'}
+    actions, context = started(module, **given, bag='a', out='b', truth=truth, rate='2')
+    play = actions['ExecuteProcess']
+    assert play.cmd[0].args == ('videomt', 'videomt_ros')
+    words = 'bag replay a --running /robot/eyes --out b --rate 2'
+    assert play.cmd[1:] == words.split()
+    with pytest.raises(RuntimeError, match='videomt bag ended with exit code 1'):
+        play.on_exit(SimpleNamespace(returncode=1), context)
+    then = play.on_exit(SimpleNamespace(returncode=0), context)
+    if truth:
+        assert then.cmd[1:] == ['evaluate', '--results-bag', 'b', '--truth', truth]
+        with pytest.raises(RuntimeError, match='videomt evaluate ended with exit code 2'):
+            then.on_exit(SimpleNamespace(returncode=2), context)
+        then = then.on_exit(SimpleNamespace(returncode=0), context)
+    assert type(then).__name__ == 'Shutdown'
+    context.is_shutdown = True  # such as by Ctrl-C
+    assert play.on_exit(SimpleNamespace(returncode=130), context) is None
+
+
+def test_replay_launch_file_hears_every_image_unless_told_otherwise(launch_modules):
+    module = load('replay.launch.py')
+    context = SimpleNamespace(launch_configurations={'input_depth': '3'})
+    module.lose_no_image(context)
+    assert context.launch_configurations == {'input_depth': '3', 'input_reliability': 'reliable'}
+
+
+def test_a_replay_is_of_one_camera_and_has_its_truth():
+    given = {name: default for name, default, _ in REPLAY_ARGUMENTS}
+    given |= {'image': '', 'cameras': '', 'topic': '/a', 'every_frame': 'true'}
+    words = replay_words(given, '/segmenter')
+    assert words[-3:] == ['--topic', '/a', '--every-frame'] and '--rate' not in words
+    for wrong in ({'image': '/b'}, {'cameras': 'front'}, {'truth': '/missing.json'}):
+        with pytest.raises(ValueError, match='one camera|/missing.json'):
+            replay_words({**given, **wrong}, '/segmenter')
 
 
 @pytest.mark.parametrize('file', ['segmenter.launch.py', 'cameras.launch.py', 'replay.launch.py'])

@@ -41,9 +41,18 @@ REPLAY_ARGUMENTS: tuple[Argument, ...] = (
     ('out', '', 'new bag (mcap) for the lists of tracks; needed'),
     ('topic', '', 'image topic of a bag that has several'),
     ('rate', '1.0', 'speed relative to the recording'),
+    (
+        'every_frame',
+        'false',
+        'true plays as fast as the node takes the images, without dropping any',
+    ),
     ('truth', '', 'truth of the bag, as for videomt evaluate --truth: the recording is scored'),
 )
 """Arguments that `replay.launch.py` has beside those of `segmenter.launch.py`."""
+REPLAY_NEEDS = ('bag', 'out')
+"""Those of them that have no default."""
+REPLAY_DEFAULTS = {'input_reliability': 'reliable', 'input_depth': '100'}
+"""Defaults of a replay, with which the node alone decides which images it leaves out."""
 
 _OF_LAUNCH = {
     'emulate_tty', 'global_params', 'launch-prefix', 'launch-prefix-filter', 'ros_namespace',
@@ -241,6 +250,30 @@ def profile_environment(
     if not Path(argument).is_file():
         raise ValueError(f'Expected fastdds_profile to be a file, auto or none, got {argument}.')
     return dict.fromkeys(_PROFILE_VARIABLES, str(Path(argument).absolute()))
+
+
+def replay_words(given: Mapping[str, str], node: str) -> list[str]:
+    """Get the arguments of `videomt` that play a bag to a running node.
+
+    Args:
+        given: values of the launch arguments.
+        node: full name of the node.
+
+    Raises:
+        ValueError: the arguments name cameras or image topics, or there is no such truth.
+    """
+    if given['truth'] and not Path(given['truth']).exists():
+        raise ValueError(f'Expected truth to be a file or a folder, got {given["truth"]}.')
+    if given['image'] or given['cameras']:
+        raise ValueError(
+            'A bag is played to one camera without a name: leave image and cameras out.'
+        )
+    words = ['bag', 'replay', given['bag'], '--running', node, '--out', given['out']]
+    if given['topic']:
+        words += ['--topic', given['topic']]
+    if parse_bool('every_frame', given['every_frame']):
+        return [*words, '--every-frame']
+    return [*words, '--rate', given['rate']]
 
 
 def rviz_config(

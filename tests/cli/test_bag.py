@@ -134,6 +134,9 @@ def test_replay_says_what_it_lacks(tmp_path, home, capsys):
     assert 'there is no' in capsys.readouterr().err
     assert main([*command, str(bag), '--params', str(tmp_path / 'no.yaml')]) == 1
     assert 'Expected a parameter file' in capsys.readouterr().err
+    running = [*command[:2], '--running', '/segmenter', *command[4:], str(bag)]
+    assert main([*running, '--task', 'semantic']) == 1
+    assert '--task are for' in capsys.readouterr().err
     assert main([*command, str(bag), '--topic', '/rear']) == 1
     assert "got '/rear'" in capsys.readouterr().err
 

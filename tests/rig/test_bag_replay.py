@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -185,6 +186,28 @@ def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, replays, c
     assert of_node['live']['figures'] == of_bag['live']['figures']
     assert of_node['live']['figures'][{'ytvis': 'AP', 'vipseg': 'VPQ', 'vspw': 'mIoU'}[benchmark]]
     assert of_node['run']['frames'] == {'annotated': NUM_FRAMES, 'missed': 0}
+
+
+def test_a_bag_is_played_to_a_segmenter_that_runs(bags, tmp_path, capsys):
+    """Twice: what it counted before is not counted again."""
+    bag, _ = bags['ytvis']
+    words = (
+        '--ros-args -r __ns:=/robot -r __node:=eyes -p model:=demo -p input_reliability:=reliable'
+    )
+    node = subprocess.Popen([sys.executable, '-m', 'videomt_ros.ros', *words.split()])
+    try:
+        for name in ('first', 'second'):
+            command = ['bag', 'replay', str(bag), '--running', '/robot/eyes', '--every-frame']
+            assert main([*command, '--out', str(tmp_path / name)]) == 0
+            live = Replay(bag, bag, tmp_path / name, capsys.readouterr().out)
+            assert live.counts() == {
+                **dict.fromkeys(('sent', 'received', 'processed'), NUM_FRAMES),
+                **dict.fromkeys(('dropped', 'rejected', 'failed'), 0),
+            }
+            assert len(live.messages()) == NUM_FRAMES
+    finally:
+        node.send_signal(signal.SIGINT)
+        assert node.wait(60) == 0
 
 
 def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(replays):

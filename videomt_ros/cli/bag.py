@@ -43,7 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay = parts.add_parser('replay', help=text, description=text)
     replay.add_argument('bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag')
     replay.add_argument('--topic', default='', help='image topic of a bag that has several')
-    replay.add_argument('--model', required=True, help='model name, checkpoint or hub repository')
+    node = replay.add_mutually_exclusive_group(required=True)
+    node.add_argument('--model', help='model name, checkpoint or hub repository')
+    node.add_argument(
+        '--running',
+        metavar='NODE',
+        default='',
+        help='full name of a segmenter that runs already, such as /segmenter, in the domain of '
+        'this shell; it must listen to image_raw in its namespace',
+    )
     replay.add_argument(
         '--out',
         type=Path,
@@ -109,6 +117,8 @@ def _replay(args: argparse.Namespace) -> int:
         raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')
     if args.params is not None and not args.params.is_file():
         raise ValueError(f'Expected a parameter file, but there is no {args.params}.')
+    if args.running and (args.params is not None or args.task != 'auto'):
+        raise ValueError('--params and --task are for a segmenter that --model starts.')
     # Without --task, a task in the parameter file stays in force.
     task = {} if args.task == 'auto' else {'task': args.task}
     source = BagImages(args.bag, args.topic)
@@ -119,7 +129,7 @@ def _replay(args: argparse.Namespace) -> int:
         bag.parent.mkdir()
         # With --every-frame images are sent as fast as the node takes them.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
-        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, is_endless=False)
+        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, False, args.running)
         run.execute(
             {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
             recorder=['--bag', str(bag)],
@@ -134,10 +144,10 @@ def _replay(args: argparse.Namespace) -> int:
     for note in run.notes:
         print(f'Note: {note}')
     sent, received, _, kept = run.counts()
-    health = run.health
     print(
-        f'{sent} frames sent, {received} received, {health["processed"]} processed, '
-        f'{health["dropped"]} dropped, {health["rejected"]} rejected, {health["failed"]} failed; '
+        f'{sent} frames sent, {received} received, {run.count("processed")} processed, '
+        f'{run.count("dropped")} dropped, {run.count("rejected")} rejected, '
+        f'{run.count("failed")} failed; '
         f'{kept} lists of tracks in {args.out}'
     )
     return 0

@@ -82,11 +82,13 @@ class RigProcesses:
     ends the others in order. If this process is killed, the system ends them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, namespace: str | None = None) -> None:
         """Choose a ROS domain that is not in use; no process is started.
 
         Args:
             folder: receives the logs of the processes.
+            namespace: namespace of the processes among the nodes that run already, in the domain
+                and with the middleware of this process; None: a domain of their own.
 
         Raises:
             ModuleNotFoundError: rclpy or this package's messages cannot be imported.
@@ -94,9 +96,10 @@ class RigProcesses:
         for module in ('rclpy', 'videomt_ros.msg'):
             if find_spec(module) is None:
                 raise ModuleNotFoundError(f'A run of the node needs {module}.', name=module)
-        self._domain_lock = hold_free_domain()
-        self.domain_id = domain_of(self._domain_lock)
-        self.namespace = f'/demo_{os.getpid()}'
+        self._domain_lock = hold_free_domain() if namespace is None else None
+        self.domain_id = domain_of(self._domain_lock) if self._domain_lock else None
+        """Id of the domain of their own, if they have one."""
+        self.namespace = f'/demo_{os.getpid()}' if namespace is None else namespace
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._handlers: dict[int, Any] = {}
@@ -245,7 +248,8 @@ class RigProcesses:
                 process.wait()
             for reader in self._readers:
                 reader.join()
-            self._domain_lock.close()
+            if self._domain_lock is not None:
+                self._domain_lock.close()
 
     def _note_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one takes effect in `next_event`, the second one at once."""
@@ -255,7 +259,9 @@ class RigProcesses:
         self._is_interrupted = True
 
     def _environment(self) -> dict[str, str]:
-        """Copy this process's environment, except for the variables of discovery."""
+        """Copy this process's environment, except for what a domain of their own excludes."""
+        if self.domain_id is None:
+            return {**os.environ, 'RCUTILS_COLORIZED_OUTPUT': '0'}
         environment = {
             **{key: value for key, value in os.environ.items() if key not in _ROBOT_VARIABLES},
             'ROS_DOMAIN_ID': str(self.domain_id),

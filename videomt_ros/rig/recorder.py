@@ -134,10 +134,11 @@ class RecorderNode(Node):
     processor does not fill the short queue of the middleware.
     """
 
-    def __init__(self, kind: type[Storage], *args: Any) -> None:
+    def __init__(self, segmenter: str, kind: type[Storage], *args: Any) -> None:
         """Subscribe, and open the files.
 
         Args:
+            segmenter: name of the segmenter's node, in the namespace of this one.
             kind: class of the storage.
             args: arguments of its constructor.
         """
@@ -148,7 +149,7 @@ class RecorderNode(Node):
         self._num_kept = 0
         self._reports_while_ready = 0
         # /diagnostics also carries the reports of segmenters in other namespaces.
-        self._segmenter = f'{self.get_namespace().rstrip("/")}/segmenter: frames'
+        self._segmenter = f'{self.get_namespace().rstrip("/")}/{segmenter}: frames'
         self._waiting: queue.Queue[tuple[str, Any, int] | None] = queue.Queue(_MAX_WAITING)
         self._outputs = [
             self.create_subscription(type_, f'segmentation/{name}', self._taker(name), _QOS)
@@ -251,6 +252,7 @@ def main() -> int:
     place.add_argument('--bag', type=Path, help='new; keeps the lists of tracks alone')
     parser.add_argument('--fps', type=float, default=10.0, help='of overlay.mp4')
     parser.add_argument('--topic', default='/segmentation/tracks', help='in the bag')
+    parser.add_argument('--segmenter', default='segmenter', help='name of its node')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     node = None
     # rclpy ends a spin at a signal by itself. The KeyboardInterrupt of Python's own handler could
@@ -262,9 +264,9 @@ def main() -> int:
         if interrupts:
             return 0
         if args.bag is not None:
-            node = RecorderNode(BagStorage, args.bag, args.topic)
+            node = RecorderNode(args.segmenter, BagStorage, args.bag, args.topic)
         else:
-            node = RecorderNode(FolderStorage, args.folder, args.fps)
+            node = RecorderNode(args.segmenter, FolderStorage, args.folder, args.fps)
         rclpy.spin_until_future_complete(node, node.failure)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # the usual end

@@ -24,7 +24,12 @@ class RigRun:
     """Plays a source to the node, and waits until every image is accounted for."""
 
     def __init__(
-        self, folder: Path, num_expected: int | None, fps: float, is_endless: bool
+        self,
+        folder: Path,
+        num_expected: int | None,
+        fps: float,
+        is_endless: bool,
+        running: str = '',
     ) -> None:
         """Describe a run; `execute` starts it.
 
@@ -34,9 +39,12 @@ class RigRun:
             fps: images per second, from which the remaining time is estimated.
             is_endless: the source has no end of its own, so a Ctrl-C ends the camera only, and the
                 results of what it sent are awaited; otherwise a Ctrl-C ends the run.
+            running: full name of a segmenter that runs already, such as `/segmenter`; empty: the
+                run starts one, in a domain of its own.
         """
         self._folder, self._is_endless = folder, is_endless
         self._num_expected, self._fps = num_expected, fps
+        self._running = running
         self.sent: list[dict[str, Any]] = []
         """The `sent` events of the camera, one per image."""
         self.health: dict[str, str] = {}
@@ -45,6 +53,8 @@ class RigRun:
         """Remarks for the user, such as images that were lost."""
         self.kept = 0
         """Number of images whose results all arrived at the recorder."""
+        self._before: dict[str, str] = {}
+        """Its diagnostics before the first image."""
         self._is_ready = self._is_over = False
 
     def execute(
@@ -58,7 +68,8 @@ class RigRun:
         """Start all processes, wait for the last result, and end them.
 
         Args:
-            parameters: parameters of the segmenter, with `model` among them.
+            parameters: parameters of the segmenter, with `model` among them; not used if one runs
+                already.
             recorder: arguments of `rig.recorder`.
             camera: arguments of `rig.camera`.
             playing: description of the source, for the user.
@@ -67,20 +78,25 @@ class RigRun:
         Raises:
             ValueError: a process failed, or no result came.
         """
-        with RigProcesses(self._folder) as processes:
-            print(
-                f'Loading model {parameters["model"]} (to listen in: '
-                f'ROS_DOMAIN_ID={processes.domain_id}, topics {processes.namespace}/...)',
-                flush=True,
-            )
+        namespace, _, name = self._running.rpartition('/')
+        with RigProcesses(self._folder, (namespace or '/') if name else None) as processes:
+            recorder = [*recorder, *(['--segmenter', name] if name else [])]
             processes.start('recorder', 'videomt_ros.rig.recorder', recorder)
-            processes.start(
-                'segmenter',
-                'videomt_ros.ros',
-                # Deep, so that only the node decides which images it leaves out.
-                parameters={'input_reliability': 'reliable', 'input_depth': 100, **parameters},
-                params_file=params_file,
-            )
+            if name:
+                print(f'Waiting for {self._running} to be active', flush=True)
+            else:
+                print(
+                    f'Loading model {parameters["model"]} (to listen in: '
+                    f'ROS_DOMAIN_ID={processes.domain_id}, topics {processes.namespace}/...)',
+                    flush=True,
+                )
+                processes.start(
+                    'segmenter',
+                    'videomt_ros.ros',
+                    # Deep, so that only the node decides which images it leaves out.
+                    parameters={'input_reliability': 'reliable', 'input_depth': 100, **parameters},
+                    params_file=params_file,
+                )
             self._wait_until_ready(processes)
             print(f'Playing {playing}', flush=True)
             processes.start('camera', 'videomt_ros.rig.camera', camera)
@@ -93,19 +109,24 @@ class RigRun:
     def counts(self) -> tuple[int, int, int, int]:
         """Count the images that were sent, received, settled (processed or not), and kept."""
         received, processed, *given_up = (
-            int(self.health.get(key, 0))
-            for key in ('received', 'processed', 'dropped', 'rejected', 'failed')
+            self.count(key) for key in ('received', 'processed', 'dropped', 'rejected', 'failed')
         )
         return len(self.sent), received, processed + sum(given_up), self.kept
+
+    def count(self, key: str) -> int:
+        """Get a count of the segmenter, from the first image of the run on."""
+        return int(self.health.get(key, 0)) - int(self._before.get(key, 0))
 
     def _wait_until_ready(self, processes: RigProcesses) -> None:
         deadline_s = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready:
             self._take(processes.next_event(0.2))
             if time.monotonic() > deadline_s:
+                reason = f'is there a node {self._running}, and does it publish tracks?'
+                if not self._running:
+                    reason = processes.last_errors('segmenter')
                 raise ValueError(
-                    f'The segmenter was not active after {_READY_TIMEOUT_S:.0f} s: '
-                    f'{processes.last_errors("segmenter")}'
+                    f'The segmenter was not active after {_READY_TIMEOUT_S:.0f} s: {reason}'
                 )
 
     def _wait_for_results(self, processes: RigProcesses) -> None:
@@ -129,7 +150,7 @@ class RigRun:
                 self.notes.append(
                     f'Stopped waiting: of {sent} frames {sent - received} did not reach the '
                     f'segmenter, {received - settled} are still in work, and the results of '
-                    f'{int(self.health["processed"]) - kept} did not reach the recorder whole.'
+                    f'{self.count("processed") - kept} did not reach the recorder whole.'
                 )
                 break
         progress.end()
@@ -140,7 +161,7 @@ class RigRun:
         event = source_and_event[1]
         kind = event.pop('event')
         if kind == 'ready':
-            self._is_ready = True
+            self._is_ready, self._before = True, self.health
         elif kind == 'sent':
             self.sent.append(event)
         elif kind == 'health':
@@ -153,7 +174,7 @@ class RigRun:
 
     def _is_complete(self) -> bool:
         sent, received, settled, kept = self.counts()
-        is_settled = sent == received == settled and kept >= int(self.health.get('processed', 0))
+        is_settled = sent == received == settled and kept >= self.count('processed')
         return self._is_over and is_settled
 
 
