@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +32,15 @@ def test_images_are_rgb_whatever_their_mode(tmp_path):
         assert frame.image.dtype == np.uint8
         assert frame.image.shape == (3, 4, 3)
         assert (frame.image == expected).all()
+
+
+def test_sixteen_bits(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65536, (3, 4, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / 'a.png'), deep)  # BGR
+    cv2.imwrite(str(tmp_path / 'b.png'), deep[..., 0])
+    colour, grey = (frame.image for frame in video(*find_files(tmp_path).values()).frames())
+    np.testing.assert_array_equal(colour, deep[..., ::-1] // 256)
+    np.testing.assert_array_equal(grey, deep[..., [0, 0, 0]] // 256)
 
 
 def test_a_turn_noted_in_the_file_is_left_aside(tmp_path):

@@ -162,11 +162,12 @@ def to_eight_bits(
         ValueError: the range is empty or exceeds 16 bits.
     """
     if grey_range is None:
-        return (values >> 8).astype(np.uint8)
+        upper = np.empty(values.shape, np.uint8)  # filled without 16-bit values in between
+        return np.right_shift(values, 8, out=upper, casting='unsafe')
     low, high = grey_range
     if not 0 <= low < high <= 65535:
         raise ValueError(f'Expected 0 <= low < high <= 65535, got {low} and {high}.')
-    above = np.ascontiguousarray(np.maximum(values, low) - low, np.uint16)
+    above = cv2.subtract(_native(values).reshape(1, -1), (low, 0, 0, 0))  # at least 0
     return cv2.convertScaleAbs(above, alpha=255 / (high - low)).reshape(values.shape)
 
 

@@ -98,6 +98,15 @@ def test_compressed_images(tmp_path):
     assert jpeg.image[15, 6, 0] > 200 > jpeg.image[15, 6, 2]
 
 
+def test_sixteen_bits(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 65536, (48, 64), np.uint16)
+    raw = {'data': grey.view(np.uint8).reshape(-1), 'step': 128, 'encoding': 'mono16'}
+    turned = {'data': grey.byteswap().view(np.uint8).reshape(-1), 'is_bigendian': 1}
+    messages = [image_message(0, **raw), image_message(1, **{**raw, **turned})]
+    for frame in BagImages(write_bag(tmp_path / 'bag', {'/image': messages})).frames():
+        np.testing.assert_array_equal(frame.image, np.repeat(grey[..., None] // 256, 3, axis=2))
+
+
 def test_the_topic_must_be_named_where_there_are_several(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/left': images(2), '/right': [compressed_message(7)]})
     with pytest.raises(BagError, match=r'/left \(sensor_msgs/msg/Image\), /right \(.*Compressed'):
