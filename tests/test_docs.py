@@ -23,7 +23,7 @@ from videomt_ros.model.presets import SHIPPED, load_preset, preset_names
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8')
-    for pattern in ('*.md', 'docs/*.md', 'models/*/README.md')
+    for pattern in ('*.md', 'docs/*.md', 'docker/*.md', 'models/*/README.md')
     for path in sorted(ROOT.glob(pattern))
 }
 FENCED = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)

@@ -76,6 +76,16 @@ def test_package_xml_declares_every_ros_package_that_is_imported():
     assert (used & ROS) - declared == set()
 
 
+@pytest.mark.parametrize('name', ['Dockerfile', 'Dockerfile.jetson'])
+def test_docker_images_copy_what_the_package_is_made_of(name):
+    lines = (ROOT / 'docker' / name).read_text().splitlines()
+    assert any('Not built here' in line for line in lines)
+    copied = [word for line in lines if line.startswith('COPY') for word in line.split()[1:-1]]
+    assert all((ROOT / word).exists() for word in copied)
+    assert {'videomt_ros/', 'package.xml', 'CMakeLists.txt', 'requirements/'} <= set(copied)
+    assert {f'{folder}/' for folder in SHIPPED} <= set(copied)
+
+
 def test_the_messages_that_are_built_are_those_there_are():
     listed = (ROOT / 'CMakeLists.txt').read_text()
     for path in (ROOT / 'msg').iterdir():
