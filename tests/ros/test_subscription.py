@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from tests.ros.node_process import new_domain, wait_for
 from videomt_ros.ros import subscription
 from videomt_ros.ros.health import CameraHealth
+from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.sources import SOURCE_TIMEOUT_S
 from videomt_ros.ros.subscription import ImageSubscription, best_reliability
 
@@ -84,12 +85,18 @@ class Log:
 
 
 def build_subscription(
-    node, monkeypatch, reliability='auto', receive=lambda msg: None, ignore=lambda msg: None
+    node,
+    monkeypatch,
+    reliability='auto',
+    receive=lambda msg: None,
+    ignore=lambda msg: None,
+    transport='raw',
 ):
     log = Log()
     monkeypatch.setattr(node, 'get_logger', lambda: log)
+    parameters = NodeParameters(input_reliability=reliability, transport=transport)
     health = CameraHealth()
-    return ImageSubscription(node, 'image_raw', receive, ignore, reliability, 5, health), log
+    return ImageSubscription(node, 'image_raw', receive, ignore, parameters, health), log
 
 
 @pytest.fixture
@@ -277,12 +284,14 @@ def test_silence_is_told_with_its_reason_until_an_image_comes(
     elsewhere = publish_images(driver, RELIABLE, '/eye/image')
     wait_for_reason('Images are published on /eye/image: remap image_raw (`image:=/eye/image`')
     compressed = publish_images(driver, RELIABLE, '/image_raw/compressed', CompressedImage)
-    wait_for_reason('-r in/compressed:=/image_raw/compressed -r out:=/image_raw`')
+    wait_for_reason('But /image_raw/compressed is published: set transport to auto or compressed')
     elsewhere.destroy()
     compressed.destroy()
 
     wrong = publish_images(driver, RELIABLE, 'image_raw', CompressedImage)
-    wait_for_reason('/driver publishes sensor_msgs/msg/CompressedImage on it', 'republish')
+    wait_for_reason(
+        'got /driver (sensor_msgs/msg/CompressedImage). Set transport to auto or compressed.'
+    )
     wrong.destroy()
     # A participant keeps to the first type that it gave a topic.
     driver = named_node('wrong_driver')
@@ -300,3 +309,65 @@ def test_silence_is_told_with_its_reason_until_an_image_comes(
     receive_one(node, publisher, images, Image())
     subject.follow_publishers(5.0)
     assert not subject.troubles
+
+
+@pytest.mark.parametrize('topic', ['image_raw/compressed', 'image_raw'])
+def test_auto_hears_compressed_images_where_there_are_no_raw_ones(
+    node, named_node, monkeypatch, pass_time, topic
+):
+    images = []
+    subject, log = build_subscription(
+        node, monkeypatch, receive=images.append, transport='auto', reliability='best_effort'
+    )
+    subject.open()  # before any camera
+    assert log.infos == ['Listening to /image_raw, best_effort.']
+    camera = publish_images(named_node('camera'), RELIABLE, topic, CompressedImage)
+
+    def is_chosen():
+        subject.follow_publishers(5.0)
+        return f'Listening to /{topic}, best_effort.' in log.infos[1:]
+
+    wait_for(is_chosen, 'the other transport')
+    receive_one(node, camera, images, CompressedImage(format='jpeg'))
+    # It is heard, so a raw camera that comes beside it does not end it.
+    raw = publish_images(named_node('raw_camera'), RELIABLE, 'other_raw')
+    count = len(log.infos)
+    subject.follow_publishers(5.0)
+    assert len(log.infos) == count
+    raw.destroy()
+
+
+def test_a_paused_camera_of_both_transports_is_not_tried_in_turns(
+    node, named_node, monkeypatch, pass_time
+):
+    subject, log = build_subscription(node, monkeypatch, transport='auto')
+    camera = named_node('camera')
+    publish_images(camera, RELIABLE)
+    publish_images(camera, RELIABLE, 'image_raw/compressed', CompressedImage)
+    wait_for(lambda: node.count_publishers('image_raw/compressed'), 'the compressed topic')
+    wait_for_cameras(node, 1)
+    wait_for(
+        lambda: 'UNKNOWN' not in node.get_publishers_info_by_topic('/image_raw')[0].node_name,
+        'its name',
+    )
+    wait_for(
+        lambda: (
+            'UNKNOWN'
+            not in node.get_publishers_info_by_topic('/image_raw/compressed')[0].node_name
+        ),
+        'its name',
+    )
+    subject.open()
+    for _ in range(3):
+        pass_time(subscription.SILENCE_S)
+        subject.follow_publishers(5.0)
+    assert log.infos == ['Listening to /image_raw, reliable.']
+    # Another camera, of compressed images alone, is heard in the silence of the first.
+    other = publish_images(named_node('other'), RELIABLE, 'image_raw/compressed', CompressedImage)
+
+    def is_chosen():
+        subject.follow_publishers(5.0)
+        return log.infos[-1].startswith('Listening to /image_raw/compressed')
+
+    wait_for(is_chosen, 'the other camera')
+    other.destroy()

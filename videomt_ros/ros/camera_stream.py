@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image
 
 from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import StreamFrame, VideoStream
@@ -22,6 +21,7 @@ from videomt_ros.ros.outputs import LabelTopic, OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.rate import RateLimit
 from videomt_ros.ros.subscription import ImageSubscription
+from videomt_ros.ros.transports import AnyImage
 from videomt_ros.ros.worker import Mailbox, Worker
 from videomt_ros.structures import Segments
 
@@ -31,7 +31,7 @@ class Received:
     """An image message of a camera, as it was received."""
 
     camera: CameraStream
-    msg: Image
+    msg: AnyImage
     clock_ns: int
     """Time of the node's clock, in nanoseconds; under use_sim_time that of the simulation."""
     monotonic_s: float
@@ -111,8 +111,7 @@ class CameraStream:
             f'{prefix}image_raw',
             self._receive,
             self._ignore,
-            parameters.input_reliability,
-            parameters.input_depth,
+            parameters,
             health,
         )
         self._mailbox: Mailbox[Received] | None = None
@@ -187,13 +186,13 @@ class CameraStream:
         else:
             self._infos.close()
 
-    def _ignore(self, msg: Image) -> None:
+    def _ignore(self, msg: AnyImage) -> None:
         """Count an image of a publisher that is not heard."""
         del msg
         self.health.count_received()
         self.health.count_dropped('other_publisher')
 
-    def _receive(self, msg: Image) -> None:
+    def _receive(self, msg: AnyImage) -> None:
         self.health.count_received()
         clock_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_from_msg(msg.header.stamp) or clock_ns

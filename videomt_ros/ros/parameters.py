@@ -119,6 +119,14 @@ class NodeParameters:
         'smaller one takes less memory, and the first results come sooner.',
         range=(1, 64),
     )
+    transport: str = _parameter(
+        'auto',
+        'How images arrive: raw (sensor_msgs/Image on image_raw), compressed '
+        '(sensor_msgs/CompressedImage on image_raw/compressed, or on the topic itself), or auto: '
+        'raw if it is published, else compressed.',
+        choices=('auto', 'raw', 'compressed'),
+        per_camera=True,
+    )
     input_reliability: str = _parameter(
         'auto',
         'QoS of the image subscription. best_effort receives from every camera but may lose '

@@ -8,12 +8,18 @@ from collections.abc import Callable, Sequence
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage
+
+from videomt_ros.ros.transports import (
+    COMPRESSED_TYPE,
+    IMAGE_TYPE,
+    AnyImage,
+    Channel,
+)
 
 SOURCE_TIMEOUT_S = 2.0
 """Time in seconds without an image of the source that is heard, after which another one may be."""
-IMAGE_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+_READABLE_BY = {IMAGE_TYPE: 'raw', COMPRESSED_TYPE: 'compressed'}
 _VIDEO_TRANSPORTS = {
     'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': 'ffmpeg',
     'foxglove_msgs/msg/CompressedVideo': 'foxglove',
@@ -34,7 +40,7 @@ def publisher_name(info: TopicEndpointInfo) -> str:
 def explain_silence(
     node: Node,
     name: str,
-    publishers: Sequence[TopicEndpointInfo],
+    channel: Channel,
     reliability: ReliabilityPolicy,
 ) -> str:
     """Say why no image arrives, and what to do.
@@ -42,28 +48,19 @@ def explain_silence(
     Args:
         node: node that knows the graph of topics.
         name: name of the image topic, before it is remapped.
-        publishers: publishers on the topic, of any type.
+        channel: topic and type that the subscription has.
         reliability: reliability that the subscription requests.
     """
-    topic = node.resolve_topic_name(name)
+    publishers = node.get_publishers_info_by_topic(channel.topic)
+    readable = channel.publishers(node)
     if not publishers:
-        return f'nobody publishes it. {_other_topics(node, name)}'
-    readable = [info for info in publishers if info.topic_type == IMAGE_TYPE]
+        return f'nobody publishes it. {_other_topics(node, name, channel)}'
     if not readable:
-        compressed = [info for info in publishers if info.topic_type == COMPRESSED_TYPE]
-        if compressed:
-            return (
-                f'{publisher_name(compressed[0])} publishes {COMPRESSED_TYPE} on it, which this '
-                f'node does not read. {_republish(topic, f"{topic}/raw")}'
-            )
-        for info in publishers:
-            if transport := _VIDEO_TRANSPORTS.get(info.topic_type):
-                return (
-                    f'{publisher_name(info)} publishes {info.topic_type} on it, the packets of a '
-                    f'video. {_republish(topic, f"{topic}/raw", transport)}'
-                )
         wrong = ', '.join(f'{publisher_name(info)} ({info.topic_type})' for info in publishers)
-        return f'expected {IMAGE_TYPE} on it, got {wrong}. {_other_topics(node, name)}'
+        return (
+            f'expected {channel.type_name} on it, got {wrong}. '
+            f'{_remedy(publishers[0], channel) or _other_topics(node, name, channel)}'
+        )
     named = ', '.join(
         f'{publisher_name(info)} ({info.qos_profile.reliability.name.lower()})'
         for info in readable
@@ -81,51 +78,64 @@ def explain_silence(
     )
 
 
-def _other_topics(node: Node, name: str) -> str:
+def _remedy(publisher: TopicEndpointInfo, channel: Channel) -> str:
+    """Say how messages of another type can be read; empty if they cannot."""
+    kind = publisher.topic_type
+    if kind in _READABLE_BY:
+        return f'Set transport to auto or {_READABLE_BY[kind]}.'
+    if kind in _VIDEO_TRANSPORTS:
+        transport = _VIDEO_TRANSPORTS[kind]
+        return (
+            'These are the packets of a video. Decompress it: `ros2 run image_transport republish '
+            f'--ros-args -p in_transport:={transport} -p out_transport:=raw '
+            f'-r in/{transport}:={channel.topic} -r out:={channel.topic}/raw`, and have image_raw '
+            f'be {channel.topic}/raw.'
+        )
+    return ''
+
+
+def _other_topics(node: Node, name: str, channel: Channel) -> str:
     """Say where images are published instead, and how to listen there."""
     topic = node.resolve_topic_name(name)
-    images, compressed = [], []
+    found: dict[str, list[str]] = {IMAGE_TYPE: [], COMPRESSED_TYPE: []}
     for other, types in sorted(node.get_topic_names_and_types()):
         is_result = '/segmentation/' in other
-        if other == topic or is_result or not node.count_publishers(other):
+        if other == channel.topic or is_result or not node.count_publishers(other):
             continue
-        if IMAGE_TYPE in types:
-            images.append(other)
-        elif COMPRESSED_TYPE in types and not other.endswith('/compressedDepth'):
-            compressed.append(other)
-    if f'{topic}/compressed' in compressed:
-        return f'But {topic}/compressed is published. {_republish(f"{topic}/compressed", topic)}'
+        if other.endswith('/compressedDepth'):
+            continue
+        for kind, topics in found.items():
+            if kind in types:
+                topics.append(other)
+    if f'{topic}/compressed' in found[COMPRESSED_TYPE] and channel.type_name == IMAGE_TYPE:
+        return f'But {topic}/compressed is published: set transport to auto or compressed.'
+    if topic in found[IMAGE_TYPE]:
+        return f'But {topic} is published: set transport to auto or raw.'
+    found[COMPRESSED_TYPE] = [t.removesuffix('/compressed') for t in found[COMPRESSED_TYPE]]
+    images = sorted({*found[IMAGE_TYPE], *found[COMPRESSED_TYPE]})
     if images:
         named = ', '.join(images[:_TOPICS_NAMED])
+        only_compressed = images[0] not in found[IMAGE_TYPE]
+        hint = ', with transport auto or compressed' if only_compressed else ''
         return (
             f'Images are published on {named}: remap {name} (`image:={images[0]}` for the '
-            f'launch file, `-r {name}:={images[0]}` for the node).'
+            f'launch file, `-r {name}:={images[0]}` for the node){hint}.'
         )
-    if compressed:
-        return f'But {compressed[0]} is published. {_republish(compressed[0], topic)}'
     return 'Is the camera running, on this ROS_DOMAIN_ID?'
-
-
-def _republish(source: str, raw: str, transport: str = 'compressed') -> str:
-    return (
-        'Decompress it: `ros2 run image_transport republish --ros-args -p in_transport:='
-        f'{transport} -p out_transport:=raw -r in/{transport}:={source} -r out:={raw}`, and '
-        f'have image_raw be {raw}.'
-    )
 
 
 class SourceFilter:
     """Hears one of several publishers: the one whose images were heard before.
 
     rclpy does not tell which publisher sent a message. So images count as of one source that are
-    alike in frame_id, size and encoding.
+    alike in frame_id, size and encoding (compressed ones: in frame_id and format).
     """
 
     def __init__(self) -> None:
-        self._source: tuple[str, int, int, str] | None = None
+        self._source: tuple[str, str] | None = None
         self._heard_s = 0.0
 
-    def accepts(self, msg: Image, has_several: Callable[[], bool], now_s: float) -> bool:
+    def accepts(self, msg: AnyImage, has_several: Callable[[], bool], now_s: float) -> bool:
         """Whether to process an image.
 
         Args:
@@ -134,7 +144,10 @@ class SourceFilter:
                 its size at any time. Called only for an image of another source.
             now_s: time of the monotonic clock.
         """
-        source = (msg.header.frame_id, msg.width, msg.height, msg.encoding)
+        if isinstance(msg, CompressedImage):
+            source = (msg.header.frame_id, msg.format)
+        else:
+            source = (msg.header.frame_id, f'{msg.width} x {msg.height} {msg.encoding}')
         is_heard = source == self._source or now_s - self._heard_s >= SOURCE_TIMEOUT_S
         if not is_heard and has_several():
             return False
@@ -148,11 +161,8 @@ class SourceFilter:
             return ''
         heard = ''
         if self._source is not None:
-            frame_id, width, height, encoding = self._source
-            heard = (
-                f' (now frame_id {reprlib.repr(frame_id)}, {width} x {height}, '
-                f'{reprlib.repr(encoding)})'
-            )
+            frame_id, what = map(reprlib.repr, self._source)
+            heard = f' (now frame_id {frame_id}, {what})'
         twins = len(set(names)) < len(names)
         return (
             f'{len(names)} publishers on {topic}: {", ".join(names)}. Only the source whose image '

@@ -9,13 +9,14 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import Image
 
 from videomt_ros.ros.conversions import stamp_from_msg
 from videomt_ros.ros.health import CameraHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.losses import Losses
-from videomt_ros.ros.sources import IMAGE_TYPE, SourceFilter, explain_silence
+from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.sources import SourceFilter, explain_silence
+from videomt_ros.ros.transports import AnyImage, channels, choose_channel
 
 SILENCE_S = 5.0
 """Time without an image, in seconds, after which another reliability is tried."""
@@ -58,10 +59,9 @@ class ImageSubscription:
         self,
         node: LifecycleNode,
         topic: str,
-        receive: Callable[[Image], None],
-        ignore: Callable[[Image], None],
-        reliability: str,
-        depth: int,
+        receive: Callable[[AnyImage], None],
+        ignore: Callable[[AnyImage], None],
+        parameters: NodeParameters,
         health: CameraHealth,
     ) -> None:
         """Describe the subscription; `open` creates it.
@@ -71,21 +71,22 @@ class ImageSubscription:
             topic: name of the topic, which a user may have remapped.
             receive: called with each image of the publisher that is heard.
             ignore: called with each image of the others.
-            reliability: value of the parameter `input_reliability`: auto, best_effort or reliable.
-            depth: number of images that may wait in the middleware.
+            parameters: parameters of the camera: `transport` and the QoS.
             health: counts the images that were lost before they arrived.
         """
         self._node = node
         self._logger = node.get_logger()
         self._receive = receive
         self._ignore = ignore
-        self._setting = reliability
-        self._depth = depth
+        self._parameters = parameters
         self._name = topic
-        self._topic: str = node.resolve_topic_name(topic)
+        topic = node.resolve_topic_name(topic)
+        self._channels = channels(topic, parameters.transport)
+        self._channel = self._channels[0]
         self._subscription: Subscription | None = None
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._was_lowered = False
+        self._is_heard = False
         self._silent_since_s = 0.0
         self._sources = SourceFilter()
         self._losses = Losses(health)
@@ -109,6 +110,10 @@ class ImageSubscription:
         self._silent_since_s = time.monotonic()
         self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._sources = SourceFilter()
+        self._is_heard = False
+        self._channel = choose_channel(
+            self._node, self._channels, self._channels[0], is_heard=False, is_silent=False
+        )
         self._list_publishers()
         self._subscribe(self._wanted_reliability(is_silent=False))
 
@@ -120,7 +125,7 @@ class ImageSubscription:
         self.troubles = []
 
     def follow_publishers(self, warn_silence_s: float) -> None:
-        """Adopt the QoS of the publishers, and look for what is wrong with them.
+        """Adopt transport and QoS of the publishers, and look for what is wrong with them.
 
         Args:
             warn_silence_s: time in seconds without an image after which this is told; 0: never.
@@ -129,46 +134,54 @@ class ImageSubscription:
             return
         silent_s = time.monotonic() - self._silent_since_s
         is_silent = silent_s >= SILENCE_S
+        channel = choose_channel(
+            self._node, self._channels, self._channel, self._is_heard, is_silent
+        )
+        is_other = channel != self._channel
+        if is_other:
+            self._channel, self._sources, self._is_heard = channel, SourceFilter(), False
+            self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._list_publishers()
         reliability = self._wanted_reliability(is_silent)
-        if reliability != self._reliability:
-            self._was_lowered = reliability == ReliabilityPolicy.BEST_EFFORT
+        if is_other or reliability != self._reliability:
+            self._was_lowered = not is_other and reliability == ReliabilityPolicy.BEST_EFFORT
             self._node.destroy_subscription(self._subscription)
             self._subscribe(reliability)
-        several = self._sources.explain(self._topic, self._publishers)
+        several = self._sources.explain(self._channel.topic, self._publishers)
         self.troubles = [text for text in (several, self._losses.explain()) if text]
         if warn_silence_s and silent_s >= warn_silence_s:
-            listed = self._node.get_publishers_info_by_topic(self._topic)
-            reason = explain_silence(self._node, self._name, listed, self._reliability)
-            self.troubles.append(f'No image for {silent_s:.0f} s on {self._topic}: {reason}')
+            reason = explain_silence(self._node, self._name, self._channel, self._reliability)
+            self.troubles.append(
+                f'No image for {silent_s:.0f} s on {self._channel.topic}: {reason}'
+            )
         for trouble in self.troubles:
             if self._throttle.allows(trouble):
                 self._logger.warning(trouble)
 
     def _list_publishers(self) -> None:
-        """List the publishers of images; others may have the topic with another type."""
-        listed = self._node.get_publishers_info_by_topic(self._topic)
-        self._publishers = [info for info in listed if info.topic_type == IMAGE_TYPE]
+        self._publishers = self._channel.publishers(self._node)
 
     def _has_several(self) -> bool:
         self._list_publishers()  # the newest camera may be the second
         return len(self._publishers) > 1
 
     def _wanted_reliability(self, is_silent: bool) -> ReliabilityPolicy:
-        if self._setting != 'auto':
-            return ReliabilityPolicy[self._setting.upper()]
+        setting = self._parameters.input_reliability
+        if setting != 'auto':
+            return ReliabilityPolicy[setting.upper()]
         offers = {info.qos_profile.reliability for info in self._publishers}
         return best_reliability(self._reliability, offers, is_silent, self._was_lowered)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._reliability = reliability
-        qos = QoSProfile(depth=self._depth, reliability=reliability)
-        self._subscription = self._losses.subscribe(self._node, Image, self._name, self._take, qos)
-        self._logger.info(f'Listening to {self._topic}, {reliability.name.lower()}.')
+        qos = QoSProfile(depth=self._parameters.input_depth, reliability=reliability)
+        topic, kind = self._channel.topic, self._channel.kind
+        self._subscription = self._losses.subscribe(self._node, kind, topic, self._take, qos)
+        self._logger.info(f'Listening to {topic}, {reliability.name.lower()}.')
 
-    def _take(self, msg: Image) -> None:
+    def _take(self, msg: AnyImage) -> None:
         now_s = time.monotonic()
-        self._silent_since_s = now_s
+        self._silent_since_s, self._is_heard = now_s, True
         if self._sources.accepts(msg, self._has_several, now_s):
             self._losses.heard(stamp_from_msg(msg.header.stamp))
             self._receive(msg)
