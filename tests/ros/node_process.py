@@ -36,6 +36,7 @@ from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
 from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
 from videomt_ros.msg import TrackArray
 from videomt_ros.rig.processes import domain_of, hold_free_domain
+from videomt_ros.ros.transports import AnyImage
 
 PATIENCE_S = 90.0
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -228,7 +229,7 @@ class Peer:
         wait_for(self.images.get_subscription_count, 'a subscriber of the images')
 
     def send(
-        self, image: np.ndarray | Image, stamp_ns: int | None = None, encoding: str = 'rgb8'
+        self, image: np.ndarray | AnyImage, stamp_ns: int | None = None, encoding: str = 'rgb8'
     ) -> int:
         """Publish an image and return its stamp, which no image before had."""
         if stamp_ns is None:
@@ -238,7 +239,7 @@ class Peer:
         self._stamps_sent.add(stamp_ns)
         self._next_stamp_ns = stamp_ns + 33_000_000
         msg = image
-        if not isinstance(image, Image):
+        if not isinstance(image, AnyImage):
             height, width = image.shape[:2]
             data = array.array('B', np.ascontiguousarray(image).tobytes())
             msg = Image(height=height, width=width, encoding=encoding, data=data)
@@ -255,7 +256,7 @@ class Peer:
             for name in names or self._subscriptions
         ]
 
-    def ask(self, image: np.ndarray | Image, *names: str, **fields: Any) -> list[Any]:
+    def ask(self, image: np.ndarray | AnyImage, *names: str, **fields: Any) -> list[Any]:
         """Publish an image and wait for the outputs, by default all that were subscribed."""
         return self.results(self.send(image, **fields), *names)
 

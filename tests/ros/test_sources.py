@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 
 from videomt_ros.ros.sources import explain_silence
+from videomt_ros.ros.transports import COMPRESSED_TYPE, IMAGE_TYPE, Channel
 
 
 class Graph:
@@ -24,16 +25,19 @@ class Graph:
     def get_topic_names_and_types(self) -> list[tuple[str, list[str]]]:
         return [(name, [kind]) for name, kind in self.topics.items()]
 
+    def get_publishers_info_by_topic(self, name: str) -> list[Any]:
+        kinds = [self.topics[name]] if name in self.topics else []
+        names = {'node_name': 'driver', 'node_namespace': '/'}
+        return [SimpleNamespace(**names, topic_type=kind) for kind in kinds]
+
     def count_publishers(self, name: str) -> int:
         return 1
 
 
-def explained(topics: dict[str, str], kinds: tuple[str, ...]) -> str:
-    publishers: list[Any] = [
-        SimpleNamespace(node_name='driver', node_namespace='/', topic_type=kind) for kind in kinds
-    ]
+def explained(topics: dict[str, str]) -> str:
+    channel = Channel('/image_raw', IMAGE_TYPE)
     node = cast(Node, Graph(topics))
-    return explain_silence(node, 'image_raw', publishers, ReliabilityPolicy.BEST_EFFORT)
+    return explain_silence(node, 'image_raw', channel, ReliabilityPolicy.BEST_EFFORT)
 
 
 @pytest.mark.parametrize(
@@ -45,15 +49,19 @@ def explained(topics: dict[str, str], kinds: tuple[str, ...]) -> str:
     ],
 )
 def test_packets_of_a_video_are_named_with_what_decodes_them(kind, transport):
-    text = explained({}, (kind,))
-    assert f'/driver publishes {kind} on it, the packets of a video' in text
+    text = explained({'/image_raw': kind})
+    assert f'got /driver ({kind}). These are the packets of a video' in text
     assert f'in_transport:={transport} ' in text
     assert f'-r in/{transport}:=/image_raw ' in text
 
 
 def test_compressed_depth_is_not_offered_as_an_image():
-    kind = 'sensor_msgs/msg/CompressedImage'
-    assert 'is published' not in explained({'/depth/image/compressedDepth': kind}, ())
-    assert '/colour/image/compressed is published' in explained(
-        {'/colour/image/compressed': kind, '/depth/image/compressedDepth': kind}, ()
+    assert 'published on' not in explained({'/depth/image/compressedDepth': COMPRESSED_TYPE})
+    text = explained(
+        {
+            '/colour/image/compressed': COMPRESSED_TYPE,
+            '/depth/image/compressedDepth': COMPRESSED_TYPE,
+        }
     )
+    assert 'Images are published on /colour/image: remap image_raw' in text
+    assert text.endswith('with transport auto or compressed.')

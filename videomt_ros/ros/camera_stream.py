@@ -226,7 +226,7 @@ class CameraStream:
                 return None
         begin_s = time.perf_counter()
         try:
-            image = image_from_msg(received.msg)
+            image = image_from_msg(received.msg, parameters.grey_range())
         except FrameError as error:
             self.fail(received, error)
             return None

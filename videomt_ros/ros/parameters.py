@@ -142,6 +142,20 @@ class NodeParameters:
         range=(1, 100),
         per_camera=True,
     )
+    grey_low: int = _parameter(
+        0,
+        'Value of a 16-bit image that becomes black, as of a thermal camera.',
+        range=(0, 65534),
+        per_camera=True,
+        dynamic=True,
+    )
+    grey_high: int = _parameter(
+        65535,
+        'Value of a 16-bit image that becomes white; larger than grey_low.',
+        range=(1, 65535),
+        per_camera=True,
+        dynamic=True,
+    )
     max_rate_hz: float = _parameter(
         0.0,
         'Largest number of images per second, by their stamps, that are processed; the others are '
@@ -213,6 +227,15 @@ class NodeParameters:
             _check(entry, getattr(self, entry.name))
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f'Expected cameras of different names, got {list(self.cameras)}.')
+        if self.grey_low >= self.grey_high:
+            raise ValueError(
+                f'Expected grey_low below grey_high, got {self.grey_low} and {self.grey_high}.'
+            )
+
+    def grey_range(self) -> tuple[int, int] | None:
+        """Get the values of 16-bit images that become black and white; None: their full range."""
+        limits = (self.grey_low, self.grey_high)
+        return None if limits == (0, 65535) else limits
 
     def stream_task(self) -> Task | None:
         """Get the task as VideoStream takes it; None is the model's own."""
