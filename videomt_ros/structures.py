@@ -75,6 +75,9 @@ class Segments:
     """Segments by falling score. Each id in `ids` has exactly one; a LOST one has no pixels."""
     num_classes: int
     """Number of classes of the model, K."""
+    resets: int = 0
+    """Number of times that the stream had begun a new video, for any reason. An id of an earlier
+    number names another object, except in semantic results."""
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.dtype != np.uint16:

@@ -193,9 +193,10 @@ def segment(track_id: int, state: TrackState = TrackState.CONFIRMED, area: int =
 def test_writes_tracks():
     ids = np.zeros((4, 6), np.uint16)
     ids[2, 1:4] = 9
-    segments = Segments(0, ids, (segment(9), segment(4, TrackState.LOST, area=0)), 5)
+    segments = Segments(0, ids, (segment(9), segment(4, TrackState.LOST, area=0)), 5, resets=3)
     header = Header(frame_id='camera')
     msg = segments_to_msg(segments, header, 'tiny')
+    assert msg.resets == 3
     assert msg.header is header
     assert (msg.model, msg.height, msg.width) == ('tiny', 4, 6)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.inference.continuity import Moment
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.timing import DeviceClock, StageClock
 from videomt_ros.model.network import Outputs
@@ -30,6 +31,8 @@ class StreamFrame(NamedTuple):
     """RGB, (H, W, 3) uint8; any strides, need not be writeable."""
     stamp_ns: int
     """Time at which the image was taken, in nanoseconds of any clock."""
+    arrival_s: float | None = None
+    """Time at which the image arrived, in seconds of a clock that never jumps; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class PreparedFrame:
     """Input of the network, (1, 3, Hp, Wp) on its device and in its dtype."""
     geometry: Geometry
     """Sizes of the frame."""
-    stamp_ns: int
-    """Stamp of the frame, in nanoseconds."""
+    moment: Moment
+    """When the frame was taken and arrived."""
     clock: DeviceClock
     """Marks of the start and the end of the preparation."""
 
@@ -87,9 +90,9 @@ def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
     clock = StageClock(next(frames[0].stream.net.parameters()).device)
     results: dict[int, Segments | Exception] = {}
     batches: dict[tuple[int, int], list[_Begun]] = defaultdict(list)
-    for place, (stream, image, stamp_ns) in enumerate(frames):
+    for place, (stream, image, stamp_ns, arrival_s) in enumerate(frames):
         try:
-            prepared = stream.prepare(image, stamp_ns)
+            prepared = stream.prepare(image, stamp_ns, arrival_s)
             clock.queue(prepared.clock)
             state = stream.begin(prepared)
             begun = _Begun(place, stream, prepared, state)

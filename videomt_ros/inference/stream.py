@@ -20,6 +20,7 @@ from torch import Tensor
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
 from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
+from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.semantic import ClassSegments
@@ -30,12 +31,6 @@ from videomt_ros.inference.tracker import Match, Tracker
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
 from videomt_ros.structures import Segment, Segments
-
-STEP_BACK_S = 0.2
-"""Largest step back of the stamps, in seconds, within one video. Jitter, frames out of order and
-two publishers on one topic cause such steps."""
-STALE_STATE_S = 5.0
-"""Longest pause between two frames, in seconds, over which the network's state is kept."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,13 +47,23 @@ class VideoStream:
       class_filter).
     """
 
-    def __init__(self, net: VidEoMT, task: Task | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        net: VidEoMT,
+        task: Task | None = None,
+        *,
+        hold_outliers: bool = False,
+        **settings: Any,
+    ) -> None:
         """Start a stream.
 
         Args:
             net: network in evaluation mode; the stream runs on its device and in its dtype. Call
                 `reset` after moving it.
             task: kind of results; None: the task that the network was trained for.
+            hold_outliers: whether a lone frame whose stamp or size does not continue the video is
+                dropped (`push` raises OutlierError), as suits live cameras; else it begins a new
+                video at once.
             settings: fields of StreamSettings that differ from the defaults.
 
         Raises:
@@ -71,7 +76,10 @@ class VideoStream:
                 f'Expected a task from {", ".join(get_args(Task))}, got {self.task!r}.'
             )
         self.settings = StreamSettings().changed(settings, net.config.class_names)
-        self.reset()
+        self.resets_by_reason: dict[ResetReason, int] = dict.fromkeys(RESET_REASONS, 0)
+        """Number of times that a new video began, by reason."""
+        self._hold_outliers = hold_outliers
+        self._start()
 
     def update(self, **settings: Any) -> None:
         """Change settings while running; tracks and ids stay.
@@ -85,21 +93,35 @@ class VideoStream:
         self.settings = self.settings.changed(settings, self.net.config.class_names)
         self._memory.update(self.settings)
 
+    @property
+    def resets(self) -> int:
+        """Number of times that a new video began, for any reason, after the first one."""
+        return sum(self.resets_by_reason.values())
+
     def reset(self) -> None:
         """Forget the video; ids start at 1 again."""
-        config = self.net.config
+        self.resets_by_reason['requested'] += 1
+        self._start()
+
+    def restart(self, reason: ResetReason) -> None:
+        """Begin a new video with the next frame; ids go on.
+
+        The stream does so by itself where the stamps or sizes of the frames ask for it.
+
+        Args:
+            reason: what `resets_by_reason` counts it as.
+        """
+        self._continuity = Continuity(self._hold_outliers)
+        self._begin_anew(reason)
+
+    def _start(self) -> None:
+        """Start without a video."""
         weight = next(self.net.parameters())
-        self._preprocess = Preprocessor(config, weight.device, weight.dtype)
-        # What is remembered of earlier frames, besides the network's state.
-        self._memory: Tracker | ClassSegments
-        if self.task == 'semantic':
-            self._memory = ClassSegments(config, self.settings)
-        else:
-            self._memory = Tracker(config, self.task, self.settings)
+        self._preprocess = Preprocessor(self.net.config, weight.device, weight.dtype)
+        self._continuity = Continuity(self._hold_outliers)
+        self._memory = self._new_memory(next_id=1)
         self._state: Tensor | None = None
         self._state_was_finite = True
-        self._stamp_ns: int | None = None
-        self._image_size: tuple[int, int] | None = None
         self.outputs: Outputs | None = None
         """Raw outputs of the newest frame, (1, Q, ...) on the network's device."""
         self.next_state: Tensor | None = None
@@ -109,56 +131,79 @@ class VideoStream:
         self.times: StageTimes | None = None
         """Durations of the stages of the newest frame."""
 
-    def push(self, image: NDArray[np.uint8], stamp_ns: int) -> Segments:
+    def _begin_anew(self, reason: ResetReason) -> None:
+        """Forget the tracks and the network's state, and count the reset; ids go on."""
+        self.resets_by_reason[reason] += 1
+        memory = self._memory
+        self._memory = self._new_memory(memory.next_id if isinstance(memory, Tracker) else 1)
+        self._state, self._state_was_finite = None, True
+
+    def _new_memory(self, next_id: int) -> Tracker | ClassSegments:
+        """Create what is remembered of the frames of a video, besides the network's state."""
+        if self.task == 'semantic':
+            return ClassSegments(self.net.config, self.settings)
+        return Tracker(self.net.config, self.task, self.settings, next_id=next_id)
+
+    def push(
+        self, image: NDArray[np.uint8], stamp_ns: int, arrival_s: float | None = None
+    ) -> Segments:
         """Process the next frame; `push_together` does so for several streams.
 
-        A stamp more than STEP_BACK_S earlier than the latest, or another image size, means
-        another video: the stream resets itself and logs a warning. A smaller step back counts as
-        no step, and frames of equal stamps as taken at the same time.
+        A frame whose stamp or size does not continue the video begins another one: the state and
+        the tracks are forgotten, ids go on, and a warning is logged. `Continuity` has the rules.
+        A small step back of the stamps counts as no step, and frames of equal stamps as taken at
+        the same time.
 
-        The network starts again from its initial state, while ids stay, after a pause longer than
-        both gap_s and STALE_STATE_S that ended all tracks, after a frame that left infinite
-        values or NaNs in the state, and after an error of the network.
+        The network alone starts again from its initial state, while tracks stay, after a frame
+        that left infinite values or NaNs in the state, and after an error of the network.
 
         Args:
             image: RGB, (H, W, 3) uint8; any strides, need not be writeable.
             stamp_ns: time at which the image was taken, in nanoseconds of any clock.
+            arrival_s: time at which it arrived, in seconds of a clock that never jumps; it tells
+                a pause of the camera from a wrong stamp. None: not known.
 
         Returns:
             The segments, in pixels of the image, with the stamp as given.
 
         Raises:
             ValueError: the image has another shape or type; the stream is as it was before.
+            OutlierError: the frame does not continue the video, and outliers are held; the
+                stream is as it was before.
         """
-        (result,) = push_together([StreamFrame(self, image, stamp_ns)])
+        (result,) = push_together([StreamFrame(self, image, stamp_ns, arrival_s)])
         if isinstance(result, Exception):
             raise result
         return result
 
-    def prepare(self, image: NDArray[np.uint8], stamp_ns: int) -> PreparedFrame:
+    def prepare(
+        self, image: NDArray[np.uint8], stamp_ns: int, arrival_s: float | None = None
+    ) -> PreparedFrame:
         """Prepare a frame for the network; the stream stays as it is. See `push`."""
         clock = DeviceClock(self._preprocess.device)
         clock.mark()
         frame, geometry = self._preprocess(image)
         clock.mark()
-        return PreparedFrame(frame, geometry, stamp_ns, clock)
+        moment = Moment(stamp_ns, geometry.image_size, arrival_s)
+        return PreparedFrame(frame, geometry, moment, clock)
 
     def begin(self, frame: PreparedFrame) -> Tensor:
         """Begin a frame; `finish` or `lose_state` must follow before the next one.
 
         Returns:
             The state that enters the frame, (1, Q, C).
+
+        Raises:
+            OutlierError: the frame is dropped; see `push`.
         """
-        self._reset_for_new_video(frame.geometry, frame.stamp_ns)
-        before_ns = frame.stamp_ns if self._stamp_ns is None else self._stamp_ns
-        now_ns = max(frame.stamp_ns, before_ns)
-        self._stamp_ns, self._image_size = now_ns, frame.geometry.image_size
-        self._memory.begin(now_ns)
-        pause_s = (now_ns - before_ns) * 1e-9
-        is_long_pause = pause_s > max(STALE_STATE_S, self.settings.gap_s)
-        is_stale = is_long_pause and self._memory.is_empty
-        self.started_anew = self._state is None or is_stale
-        if self._state is None or is_stale:
+        max_gap_s = max(self.settings.max_gap_s, self.settings.gap_s)
+        found = self._continuity.judge(frame.moment, max_gap_s)
+        if found is not None:
+            _logger.warning('%s: the stream starts anew, and ids go on.', found.text)
+            self._begin_anew(found.reason)
+        self._memory.begin(self._continuity.now_ns)
+        self.started_anew = self._state is None
+        if self._state is None:
             self._state = self.net.initial_state(1)
         return self._state
 
@@ -192,27 +237,8 @@ class VideoStream:
             # After an error too, since the next frame starts from this state. It is copied last,
             # when the device has finished the frame anyway.
             self._check_state(bool(is_finite.cpu().numpy()))
-        return Segments(frame.stamp_ns, ids, segments, self.net.config.num_classes)
-
-    def _reset_for_new_video(self, geometry: Geometry, stamp_ns: int) -> None:
-        """Reset the stream if a frame of this size and stamp cannot belong to the same video."""
-        if self._stamp_ns is None:
-            return
-        if (self._stamp_ns - stamp_ns) * 1e-9 > STEP_BACK_S:
-            _logger.warning(
-                'Stamp went back by %.3f s, from %d to %d ns: the stream starts anew.',
-                (self._stamp_ns - stamp_ns) * 1e-9,
-                self._stamp_ns,
-                stamp_ns,
-            )
-            self.reset()
-        elif geometry.image_size != self._image_size:
-            _logger.warning(
-                'Image size changed from %s to %s: the stream starts anew.',
-                self._image_size,
-                geometry.image_size,
-            )
-            self.reset()
+        num_classes = self.net.config.num_classes
+        return Segments(frame.moment.stamp_ns, ids, segments, num_classes, self.resets)
 
     def _check_state(self, is_finite: bool) -> None:
         """Drop a state whose infinities and NaNs would spread to all later frames."""

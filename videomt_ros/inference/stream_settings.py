@@ -59,6 +59,13 @@ class StreamSettings:
         'Longest time in seconds for which a track that is not seen keeps its id.',
         range=(0.0, 3600.0),
     )
+    max_gap_s: float = _setting(
+        5.0,
+        'Longest step ahead of the stamps in seconds over which the video goes on; gap_s or three '
+        'usual intervals of the images, where one of them is longer. After a longer step it '
+        'begins anew, with new ids.',
+        range=(0.0, 3600.0),
+    )
     confirm_frames: int = _setting(
         2,
         'Number of consecutive frames in which a track must be seen to be confirmed. '

@@ -3,13 +3,14 @@
 A query slot is not a track: when a slot has lost its object, the network reuses it for another
 one. The tracker guarantees:
 
-- An id names one object until the stream is reset. It survives a gap of at most `gap_s` seconds
+- An id names one object until a reset is requested. It survives a gap of at most `gap_s` seconds
   if the object returns, in the same slot or another, where it can have moved to.
 - A slot that is taken over by another object gets a new id. Another object is one that appears
   where the old one cannot be, or that has another class and another mask. A noisy class does not
   change an id; a class that is certain to have changed does, after `CLASS_CHANGE_FRAMES` frames.
 - Ids are 1..65535 and are given in that order, starting again at 1 after the last; ids in use
-  are skipped. An id is therefore reused only after all others.
+  are skipped. An id is therefore reused only after all others. A tracker that follows another one
+  goes on from its `next_id`.
 - A track gets its id when it is first published, so flickers use up no ids.
 - A track is tentative until it was seen in `confirm_frames` consecutive frames, and is dropped if
   it is missed before. From then on it is confirmed in frames in which it is seen, else lost.
@@ -72,6 +73,7 @@ class Tracker:
         task: Task,
         settings: StreamSettings,
         max_id: int = MAX_TRACK_ID,
+        next_id: int = 1,
     ) -> None:
         """Start without tracks.
 
@@ -80,6 +82,7 @@ class Tracker:
             task: instance or panoptic.
             settings: settings of the stream.
             max_id: largest id; it must exceed the number of queries and classes.
+            next_id: the first id to give.
         """
         self.tracks: list[Track] = []
         """The tracks that are alive."""
@@ -96,7 +99,8 @@ class Tracker:
             config.num_queries,
             min(_TRACKS_PER_QUERY * config.num_queries, max_id - len(self._merged_classes)),
         )
-        self._next_id = 1
+        self.next_id = next_id
+        """The next id in turn; it is skipped if it is in use."""
         self._drawn: list[Match] = []
         """Matches of this frame that are to be drawn."""
         self._undrawn: dict[Match, Sight] = {}
@@ -305,8 +309,8 @@ class Tracker:
     def _new_id(self) -> int:
         """Get the next id in turn that is not in use."""
         used = {identity.track_id for identity in self._identities()}
-        while self._next_id in used:
-            self._next_id = self._next_id % self._max_id + 1
-        new_id = self._next_id
-        self._next_id = self._next_id % self._max_id + 1
+        while self.next_id in used:
+            self.next_id = self.next_id % self._max_id + 1
+        new_id = self.next_id
+        self.next_id = self.next_id % self._max_id + 1
         return new_id

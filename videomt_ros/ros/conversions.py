@@ -127,6 +127,7 @@ def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArra
         model=model,
         height=height,
         width=width,
+        resets=segments.resets,
         tracks=[
             _track_to_msg(segment, height, width, masks.get(segment.track_id))
             for segment in segments.segments

@@ -178,6 +178,7 @@ class NodeParameters:
     min_area: int = _setting('min_area')
     speck_share: float = _setting('speck_share')
     gap_s: float = _setting('gap_s')
+    max_gap_s: float = _setting('max_gap_s')
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
