@@ -48,10 +48,13 @@ def run(*words: str, then: Callable[[], object]) -> ExecuteProcess:
     )
 
 
-def lose_no_image(context: LaunchContext) -> None:
-    """Let the node hear every image, unless its arguments say otherwise."""
+def prepare(context: LaunchContext) -> None:
+    """Check the arguments, and let the node hear every image unless they say otherwise."""
+    given = context.launch_configurations
+    # Before the node: an error right after its start would leave it behind.
+    launch_files.check_replay(given)
     for name, value in launch_files.REPLAY_DEFAULTS.items():
-        context.launch_configurations.setdefault(name, value)
+        given.setdefault(name, value)
 
 
 def start(context: LaunchContext) -> list[ExecuteProcess]:
@@ -59,7 +62,6 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     given = context.launch_configurations
     namespace = prefix_namespace(given.get('ros_namespace'), given['namespace'])
     node = f'{make_namespace_absolute(namespace).rstrip("/")}/{given["name"]}'
-    words = launch_files.replay_words(given, node)
 
     def score() -> ExecuteProcess | Shutdown:
         if not given['truth']:
@@ -69,7 +71,7 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
             then=lambda: Shutdown(reason='the tracks have been scored'),
         )
 
-    return [run(*words, then=score)]
+    return [run(*launch_files.replay_words(given, node), then=score)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -83,7 +85,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *declared,
-            OpaqueFunction(function=lose_no_image),
+            OpaqueFunction(function=prepare),
             IncludeLaunchDescription(str(Path(__file__).parent / 'segmenter.launch.py')),
             OpaqueFunction(function=start),
         ]

@@ -41,26 +41,24 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     sim_time = launch_files.sim_time_parameter(given['use_sim_time'])
     values = {**sim_time, **launch_files.given_parameters(PARAMETERS, cameras, given)}
     respawns = launch_files.parse_bool('respawn', given['respawn'])
-    actions = [
-        *(SetEnvironmentVariable(name, value) for name, value in environment.items()),
-        LifecycleNode(
-            package='videomt_ros',
-            executable='segmenter',
-            namespace=given['namespace'],
-            name=given['name'],
-            # With substitutions the node gets a copy, and its errors name the copy.
-            parameters=[
-                ParameterFile(params_file, allow_substs='$(' in params_text),
-                *([values] if values else []),
-            ],
-            remappings=launch_files.image_remappings(cameras, images),
-            ros_arguments=['--log-level', given['log_level']],
-            output='screen',
-            respawn=respawns,
-            respawn_delay=float(given['respawn_delay']),
-            on_exit=None if respawns else end_with_the_node,
-        ),
-    ]
+    node = LifecycleNode(
+        package='videomt_ros',
+        executable='segmenter',
+        namespace=given['namespace'],
+        name=given['name'],
+        # With substitutions the node gets a copy, and its errors name the copy.
+        parameters=[
+            ParameterFile(params_file, allow_substs='$(' in params_text),
+            *([values] if values else []),
+        ],
+        remappings=launch_files.image_remappings(cameras, images),
+        ros_arguments=['--log-level', given['log_level']],
+        output='screen',
+        respawn=respawns,
+        respawn_delay=launch_files.parse_value('respawn_delay', given['respawn_delay'], 0.0),
+        on_exit=None if respawns else end_with_the_node,
+    )
+    actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     if launch_files.parse_bool('rviz', given['rviz']):
         config = launch_files.rviz_config(
             (CONFIG / 'segmenter.rviz').read_text(),
@@ -75,16 +73,16 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             'w', prefix='segmenter_', suffix='.rviz', delete=False
         ) as file:
             file.write(config)
-        actions.append(
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                arguments=['-d', file.name],
-                parameters=[sim_time] if sim_time else [],
-                output='screen',
-            )
+        rviz = Node(
+            package='rviz2',
+            executable='rviz2',
+            arguments=['-d', file.name],
+            parameters=[sim_time] if sim_time else [],
+            output='screen',
         )
-    return actions
+        actions.append(rviz)
+    # Last: an error right after its start, such as a missing rviz2, would leave it behind.
+    return [*actions, node]
 
 
 def end_with_the_node(event: ProcessExited, context: LaunchContext) -> None:

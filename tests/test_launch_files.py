@@ -18,6 +18,7 @@ from videomt_ros.launch_files import (
     REPLAY_ARGUMENTS,
     SEGMENTER_ARGUMENTS,
     check_arguments,
+    check_replay,
     find_cameras,
     given_parameters,
     image_remappings,
@@ -285,7 +286,8 @@ def test_segmenter_launch_file_passes_on_every_argument(launch_modules, tmp_path
         namespace='robot',
         **{'rear.gap_s': '2'},
     )
-    assert set(actions) == {'LifecycleNode', 'Node'}
+    # The node last: where rviz2 is missing, nothing is left behind.
+    assert list(actions) == ['Node', 'LifecycleNode']
     node, rviz = actions['LifecycleNode'], actions['Node']
     sim_time = {'use_sim_time': True}
     assert node.parameters[1] == {**sim_time, 'cameras': ['front', 'rear'], 'rear.gap_s': 2.0}
@@ -328,18 +330,21 @@ def test_replay_launch_file_plays_scores_and_ends(launch_modules, truth):
 def test_replay_launch_file_hears_every_image_unless_told_otherwise(launch_modules):
     module = load('replay.launch.py')
     context = SimpleNamespace(launch_configurations={'input_depth': '3'})
-    module.lose_no_image(context)
-    assert context.launch_configurations == {'input_depth': '3', 'input_reliability': 'reliable'}
+    given = context.launch_configurations
+    given |= {name: default for name, default, _ in REPLAY_ARGUMENTS}
+    module.prepare(context)
+    assert (given['input_depth'], given['input_reliability']) == ('3', 'reliable')
 
 
 def test_a_replay_is_of_one_camera_and_has_its_truth():
     given = {name: default for name, default, _ in REPLAY_ARGUMENTS}
-    given |= {'image': '', 'cameras': '', 'topic': '/a', 'every_frame': 'true'}
+    given |= {'topic': '/a', 'every_frame': 'true'}
+    check_replay(given)
     words = replay_words(given, '/segmenter')
     assert words[-3:] == ['--topic', '/a', '--every-frame'] and '--rate' not in words
     for wrong in ({'image': '/b'}, {'cameras': 'front'}, {'truth': '/missing.json'}):
         with pytest.raises(ValueError, match='one camera|/missing.json'):
-            replay_words({**given, **wrong}, '/segmenter')
+            check_replay({**given, **wrong})
 
 
 @pytest.mark.parametrize('file', ['segmenter.launch.py', 'cameras.launch.py', 'replay.launch.py'])

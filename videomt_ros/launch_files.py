@@ -129,7 +129,7 @@ def given_parameters(
         for parameter in parameters:
             argument = prefix + parameter.name
             if text := configurations.get(argument, ''):
-                values[argument] = _parse(argument, text, parameter.default)
+                values[argument] = parse_value(argument, text, parameter.default)
     return values
 
 
@@ -252,22 +252,31 @@ def profile_environment(
     return dict.fromkeys(_PROFILE_VARIABLES, str(Path(argument).absolute()))
 
 
+def check_replay(given: Mapping[str, str]) -> None:
+    """Check the arguments of `replay.launch.py`.
+
+    Args:
+        given: values of the launch arguments; those that were not given may be missing.
+
+    Raises:
+        ValueError: they name cameras or image topics, or a value is wrong.
+    """
+    if given.get('image') or given.get('cameras'):
+        raise ValueError(
+            'A bag is played to one camera without a name: leave image and cameras out.'
+        )
+    if given['truth'] and not Path(given['truth']).exists():
+        raise ValueError(f'Expected truth to be a file or a folder, got {given["truth"]}.')
+    parse_bool('every_frame', given['every_frame'])
+
+
 def replay_words(given: Mapping[str, str], node: str) -> list[str]:
     """Get the arguments of `videomt` that play a bag to a running node.
 
     Args:
-        given: values of the launch arguments.
+        given: values of the launch arguments, as `check_replay` accepts them.
         node: full name of the node.
-
-    Raises:
-        ValueError: the arguments name cameras or image topics, or there is no such truth.
     """
-    if given['truth'] and not Path(given['truth']).exists():
-        raise ValueError(f'Expected truth to be a file or a folder, got {given["truth"]}.')
-    if given['image'] or given['cameras']:
-        raise ValueError(
-            'A bag is played to one camera without a name: leave image and cameras out.'
-        )
     words = ['bag', 'replay', given['bag'], '--running', node, '--out', given['out']]
     if given['topic']:
         words += ['--topic', given['topic']]
@@ -308,8 +317,12 @@ def rviz_config(
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _parse(argument: str, text: str, default: Any) -> Any:
-    """Convert the text of an argument to the type of the parameter's default."""
+def parse_value(argument: str, text: str, default: Any) -> Any:
+    """Convert the text of an argument to the type of a default.
+
+    Raises:
+        ValueError: it is not of this type.
+    """
     if isinstance(default, str):
         return text
     if isinstance(default, list):
