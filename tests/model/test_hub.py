@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
+from tests.hub import save_tiny_model, serve
 from videomt_ros.model import hub
-
-COMMIT = '1' * 40
-REFUSED = {'gone': (404, 'RepoNotFound'), 'gated': (403, 'GatedRepo')}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serves the folders below `root`, one per repository, as the hub does."""
-
-    root = None
-    busy_for = 2
-    """Number of requests for a file of tue-mps to refuse; the client warns of the second."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        path = self.path.split('?')[0].strip('/')
-        listing = path.startswith('api/models/')
-        owner, name, *rest = path.removeprefix('api/models/').split('/')
-        folder = self.root / owner / name
-        if name in REFUSED or not folder.is_dir():
-            return self.send(*REFUSED.get(name, (404, 'RepoNotFound')))
-        if listing:
-            files = sorted(p.relative_to(folder) for p in folder.rglob('*') if p.is_file())
-            if rest[0] == 'tree':
-                entries = [
-                    {'type': 'file', 'path': str(p), 'size': (folder / p).stat().st_size}
-                    | {'oid': digest(folder / p)}
-                    for p in files
-                ]
-                return self.send(200, content=json.dumps(entries).encode(), body=body)
-            siblings = [{'rfilename': str(p)} for p in files]
-            record = {'id': f'{owner}/{name}', 'sha': COMMIT, 'siblings': siblings}
-            return self.send(200, content=json.dumps(record).encode(), body=body)
-        if owner == 'tue-mps' and self.busy_for:
-            type(self).busy_for -= 1
-            return self.send(503)
-        file = folder.joinpath(*rest[2:])  # resolve/<revision>/<file>
-        if not file.is_file():
-            return self.send(404, 'EntryNotFound')
-        return self.send(200, content=file.read_bytes(), body=body, etag=digest(file))
-
-    def send(self, status, code='', content=b'', body=False, etag=''):
-        self.send_response(status)
-        if code:
-            self.send_header('X-Error-Code', code)
-        self.send_header('X-Repo-Commit', COMMIT)
-        self.send_header('ETag', f'"{etag}"')
-        self.send_header('Content-Length', str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-
-def digest(path):
-    return hashlib.sha1(path.read_bytes()).hexdigest()
-
 
 LOAD = """
 import json, sys
@@ -92,24 +27,17 @@ for source in sys.argv[1:]:
 
 def load(root, cache, *sources, offline=False):
     """Load models in a process of its own, since huggingface_hub reads its settings once."""
-    server = ThreadingHTTPServer(('127.0.0.1', 0), type('Here', (Hub,), {'root': root}))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    settings = {'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}', 'HF_HOME': str(cache)}
-    if offline:
-        settings['HF_HUB_OFFLINE'] = '1'
-    try:
+    with serve(root) as settings:
+        settings['HF_HOME'] = str(cache)
+        if offline:
+            settings['HF_HUB_OFFLINE'] = '1'
         done = subprocess.run(
             [sys.executable, '-c', LOAD, *sources],
-            env={**os.environ, **settings, 'HF_HUB_DISABLE_XET': '1'},
+            env={**os.environ, **settings},
             capture_output=True,
             text=True,
             timeout=240,
         )
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert done.returncode == 0, done.stderr
     assert 'Retrying' not in done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('[')]
@@ -117,20 +45,7 @@ def load(root, cache, *sources, offline=False):
 
 @pytest.fixture
 def root(tmp_path):
-    from transformers import VideomtConfig, VideomtForUniversalSegmentation
-
-    port = VideomtForUniversalSegmentation(
-        VideomtConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=64,
-            num_blocks=1,
-            num_queries=4,
-            id2label={0: 'circle', 1: 'square'},
-        )
-    )
-    port.save_pretrained(tmp_path / 'hub' / 'owner' / 'whole')
+    port = save_tiny_model(tmp_path / 'hub', 'whole')
     port.save_pretrained(tmp_path / 'hub' / 'owner' / 'shards', max_shard_size='20KB')
     original = tmp_path / 'hub' / 'tue-mps' / 'VidEoMT'
     original.mkdir(parents=True)

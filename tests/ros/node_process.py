@@ -53,6 +53,7 @@ TRANSITIONS = {
     'activate': Transition.TRANSITION_ACTIVATE,
     'deactivate': Transition.TRANSITION_DEACTIVATE,
     'cleanup': Transition.TRANSITION_CLEANUP,
+    'shutdown': Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
 }
 
 
@@ -133,6 +134,9 @@ class NodeProcess:
 
     def log(self) -> str:
         return self._log.read_text()
+
+    def num_threads(self) -> int:
+        return psutil.Process(self.process.pid).num_threads()
 
     def memory_mb(self) -> float:
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
@@ -270,6 +274,14 @@ class Peer:
             return future.result()
         finally:
             self.node.destroy_client(client)
+
+    def begin_transition(self, transition: str) -> Any:
+        """Ask for a transition; gives the future of the reply."""
+        client = self.node.create_client(ChangeState, 'segmenter/change_state')
+        assert client.wait_for_service(PATIENCE_S)
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        return client.call_async(request)
 
     def set_parameters(self, **values: Any) -> list[Any]:
         """Set parameters; the results say what was refused, and why."""

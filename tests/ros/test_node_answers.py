@@ -91,8 +91,28 @@ def test_it_answers_before_the_image_in_work_is_done(node, peer):
     # The process can end though the network does not.
     peer.send(IMAGE)
     wait_for(network.has_begun, 'the image to be in work')
-    node._camera.destroy(timeout_s=0.01)
+    node._cameras.destroy(timeout_s=0.01)
     network.gate.release()
+
+
+def test_it_answers_while_it_waits_for_the_image_in_work(node, peer):
+    network = SlowNetwork(node)
+    stamp_ns = peer.send(IMAGE)
+    wait_for(network.has_begun, 'the image to be in work')
+    deactivated = peer.begin_transition('deactivate')
+    peer.wait_for_state('deactivating')
+    assert not peer.change_state('deactivate')
+    assert peer.set_parameters(score_threshold=0.25)[0].successful
+    assert peer.reset().success
+    shut_down = peer.begin_transition('shutdown')
+    assert peer.state() == 'deactivating'
+    assert not deactivated.done()
+    network.gate.release()
+    wait_for(shut_down.done, 'the end of the shutdown')
+    assert deactivated.result().success
+    assert shut_down.result().success
+    assert peer.state() == 'finalized'
+    assert stamp_ns not in peer.received['tracks']  # because of the reset
 
 
 def test_diagnostics_name_the_node_in_full(node, peer):
@@ -109,7 +129,7 @@ def test_malformed_images_are_counted_and_the_stream_goes_on(node, peer, capfd):
     for number, msg in enumerate(images.values(), 1):
         peer.send(msg)
         # Or the next one could take its place in the mailbox; the reports come once a second.
-        wait_for(lambda number=number: node._health.rejected == number, f'{number} rejections')
+        wait_for(lambda number=number: node._health[''].rejected == number, f'{number} rejections')
     peer.wait_for_rise(before, 20, rejected=20)
     assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
     assert '32FC1' in peer.health['last_error']

@@ -79,7 +79,7 @@ def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
     assert 'no/such/model.pth' in line
     assert peer.set_parameters(model=str(large))[0].successful
 
-    freed_mb, left_mb = [], []
+    freed_mb, left_mb, threads = [], [], []
     for cycle in range(5):
         assert peer.change_state('configure')
         assert peer.state() == 'inactive'
@@ -97,8 +97,10 @@ def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
         assert peer.change_state('cleanup')
         left_mb.append(process.memory_mb())
         freed_mb.append(loaded_mb - left_mb[-1])
+        threads.append(process.num_threads())
     assert min(freed_mb) > 40, freed_mb
     assert left_mb[-1] < left_mb[0] + 30, left_mb
+    assert threads[-1] <= threads[0], threads
     assert process.end() == 0
     assert 'Traceback' not in process.log()
 

@@ -72,17 +72,19 @@ class Cameras:
         for camera in self:
             camera.activate(self._worker)
 
-    def deactivate(self, timeout_s: float | None = None) -> None:
-        """Unsubscribe, and wait until the images that are being processed are finished.
+    def deactivate(self) -> None:
+        """Unsubscribe; images that are being processed are still finished."""
+        for camera in self:
+            camera.deactivate()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """End the inference thread, once it has finished the images that it processes.
 
         Args:
             timeout_s: longest time to wait; None: no limit.
         """
-        for camera in self:
-            camera.deactivate()
         if self._worker is not None:
             self._worker.stop(timeout_s)
-            self._worker = None
 
     def destroy(self, timeout_s: float | None = None) -> None:
         """Deactivate, and remove the publishers from the node.
@@ -91,7 +93,8 @@ class Cameras:
             timeout_s: longest time to wait for images that are being processed; None: no limit.
                 Those that take longer are not published.
         """
-        self.deactivate(timeout_s)
+        self.deactivate()
+        self.wait(timeout_s)
         for camera in self:
             camera.destroy()
 

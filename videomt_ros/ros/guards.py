@@ -8,11 +8,10 @@ taken from the middleware, would also leave its subscription or service deaf.
 
 from __future__ import annotations
 
-import reprlib
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
@@ -95,27 +94,28 @@ def _guard_service(node: LifecycleNode, service: Service, throttle: Throttle) ->
                 single = SetParameters.Request(parameters=[parameter])
                 response.results += try_to(single, SetParameters.Response()).results
             return response
-        if isinstance(request, ChangeState.Request):
-            refusal = _transition_refusal(node, request)
-            if refusal:
-                response.success = False
-                log(refusal)
-                return response
         return try_to(request, response)
 
     def try_to(request: Any, response: Any) -> Any:
         try:
             return handle(request, response)
         except Exception as error:
-            reason = f'{type(error).__name__}: {error}'
-            log(f'Request to {service.srv_name} refused: {reason}')
-            return _refused(request, type(response)(), reason)
+            return refuse(request, response, error)
 
-    def log(text: str) -> None:
+    async def answer_later(request: Any, response: Any) -> Any:
+        try:
+            return await handle(request, response)
+        except Exception as error:
+            return refuse(request, response, error)
+
+    def refuse(request: Any, response: Any, error: Exception) -> Any:
+        reason = f'{type(error).__name__}: {error}'
+        text = f'Request to {service.srv_name} refused: {reason}'
         if throttle.allows(text):
             node.get_logger().warning(text)
+        return _refused(request, type(response)(), reason)
 
-    service.callback = answer
+    service.callback = answer_later if inspect.iscoroutinefunction(handle) else answer
 
 
 def _refused(request: Any, response: Any, reason: str) -> Any:
@@ -126,19 +126,3 @@ def _refused(request: Any, response: Any, reason: str) -> Any:
     elif isinstance(request, SetParametersAtomically.Request):
         response.result = refusal
     return response
-
-
-def _transition_refusal(node: LifecycleNode, request: ChangeState.Request) -> str:
-    """Say why a transition is not possible now; empty if it is. rclpy raises on unknown ids."""
-    machine = node._state_machine
-    transitions = {number: label for number, label, *_ in machine.available_transitions}
-    wanted = request.transition
-    known = wanted.label in transitions.values() if wanted.label else wanted.id in transitions
-    if known:
-        return ''
-    name = reprlib.repr(wanted.label) if wanted.label else f'with id {wanted.id}'
-    possible = ', '.join(f'{label} ({number})' for number, label in transitions.items())
-    return (
-        f'Transition {name} refused: the node is {machine.current_state[1]}, where the '
-        f'transitions are {possible or "none"}.'
-    )

@@ -47,6 +47,7 @@ from videomt_ros.ros.parameters import (
 )
 from videomt_ros.ros.sources import publisher_name
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
+from videomt_ros.ros.transitions import Cancelled, Transitions
 
 REPORT_PERIOD_S = 1.0
 """Period of the diagnostics, in seconds."""
@@ -84,8 +85,7 @@ class SegmenterNode(LifecycleNode):
         for camera, own in self._settings.own.items():
             self.get_logger().info(f'Parameters of the camera {camera}: {json.dumps(own)}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self.is_loading = False
-        """Whether the model is being loaded; a signal then raises KeyboardInterrupt at once."""
+        self._transitions = Transitions(self)
         self._net: VidEoMT | None = None
         self._cameras: Cameras | None = None
         self._health: dict[str, CameraHealth] = defaultdict(CameraHealth)
@@ -98,94 +98,110 @@ class SegmenterNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
         if self._settings.common.autostart:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+            self._autostart_timer = self.create_timer(
+                0.0, self._autostart, self._transitions.callback_group, clock=steady
+            )
         guard_services(self)
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
         del state
         if self._override_errors:
             self.get_logger().error(f'Not configured: {" ".join(self._override_errors)}')
             return TransitionCallbackReturn.FAILURE
-        self.get_logger().info(f'Loading {self._settings.common.model!r}.')
-        self.is_loading = True
+        common = self._settings.common
+        self.get_logger().info(f'Loading {common.model!r}.')
         try:
-            self._net = load_network(self._settings.common)
-            self.is_loading = False
-            # The classes are known only now.
-            self._settings.check_classes(self._net.config.class_names)
+            net = await self._transitions.run(lambda: load_network(common), can_be_left=True)
+            # The classes are known only now, and dynamic parameters may have changed.
+            self._settings.check_classes(net.config.class_names)
             own = declare_camera_parameters(self, self._settings.common.cameras)
             self._settings = replace(self._settings, own=own)
+            self._net = net
             self._cameras = Cameras(
-                self, self._net, self._settings, self._health.__getitem__, self._model_health
+                self, net, self._settings, self._health.__getitem__, self._model_health
             )
             self._create_services()
+        except Cancelled:
+            pass  # which the log explains
         except Exception as error:  # rclpy would not report it
-            self.is_loading = False
             self.get_logger().error(f'Not configured: {error}')
-            self._release()
-            return TransitionCallbackReturn.FAILURE
-        weight = next(self._net.parameters())
-        self.get_logger().info(
-            f'Loaded {self._net.config.name or self._settings.common.model!r}: '
-            f'{self._net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
-        )
-        return TransitionCallbackReturn.SUCCESS
+        else:
+            weight = next(net.parameters())
+            self.get_logger().info(
+                f'Loaded {net.config.name or common.model!r}: '
+                f'{net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
+            )
+            return TransitionCallbackReturn.SUCCESS
+        await self._release()  # not above, where the exception may refer to the network
+        return TransitionCallbackReturn.FAILURE
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and publish; leads to active."""
         assert self._cameras is not None
         self._cameras.activate()
         return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, and finish the images that are being processed; leads to inactive."""
         assert self._cameras is not None
         self._cameras.deactivate()
+        await self._transitions.run(self._cameras.wait)
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and its memory; leads to unconfigured."""
         del state
-        self._release()
+        await self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, from any state; leads to finalized."""
         del state
-        self._release()
+        await self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    async def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything after a transition that raised; leads to unconfigured."""
         self.get_logger().error(f'A transition from {state.label} raised an error.')
-        self._release()
+        await self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
         """End the worker and free everything without a transition, as the process is ending."""
-        self._release(CLOSE_TIMEOUT_S)
+        self._destroy(CLOSE_TIMEOUT_S)
         logging.getLogger('videomt_ros').removeHandler(self._log_handler)
         self.destroy_node()
 
-    def _autostart(self) -> None:
+    async def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        transitions = {'unconfigured': self.trigger_configure, 'inactive': self.trigger_activate}
-        for state, transition in transitions.items():
-            # A lifecycle manager may have been faster, which is as good.
-            is_due = self._state_machine.current_state[1] == state
-            if is_due and transition() != TransitionCallbackReturn.SUCCESS:
+        for state, transition in (('unconfigured', 'configure'), ('inactive', 'activate')):
+            await self._transitions.wait()
+            if self._transitions.state != state:
+                continue  # a lifecycle manager was faster, which is as good
+            result = await self._transitions.change(transition)
+            if self._transitions.is_cancelled:
+                return  # by a peer, which goes on from here
+            if result != TransitionCallbackReturn.SUCCESS:
                 self.failure.set_result(None)
                 return
 
-    def _release(self, timeout_s: float | None = None) -> None:
+    async def _release(self) -> None:
+        """Free everything, once the images that are being processed are finished."""
+        if self._cameras is not None:
+            self._cameras.deactivate()
+            await self._transitions.run(self._cameras.wait)
+        self._destroy()
+        await self._transitions.run(return_memory)
+
+    def _destroy(self, timeout_s: float | None = None) -> None:
+        """Let go of the network, and remove what depends on it from the node."""
         while self._reset_services:
             self.destroy_service(self._reset_services.pop())
         if self._cameras is not None:
             self._cameras.destroy(timeout_s)
             self._cameras = None
         self._net = None
-        return_memory()
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         # rclpy lets one without a name through.
@@ -193,7 +209,8 @@ class SegmenterNode(LifecycleNode):
             return SetParametersResult(successful=False, reason='A parameter has no name.')
         try:
             class_names = None if self._net is None else self._net.config.class_names
-            parameters = changed_parameters(self._settings, changes, class_names)
+            is_loading = self._transitions.state == 'configuring'
+            parameters = changed_parameters(self._settings, changes, class_names, is_loading)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = parameters
@@ -212,6 +229,7 @@ class SegmenterNode(LifecycleNode):
     def _on_reset(
         self, name: str, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
+        """Reset the camera of this name, or all of them."""
         del request
         for camera in self._cameras or ():
             if not name or camera.name == name:
@@ -228,7 +246,8 @@ class SegmenterNode(LifecycleNode):
         troubles = self._override_errors + self._find_twins()
         net = self._net
         values = {} if net is None else describe_network(net)
-        state = self._state_machine.current_state[1]
+        values['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
+        state = self._transitions.state
         # The full name, since segmenters in several namespaces have the same short name.
         name = self.get_fully_qualified_name()
         array = DiagnosticArray()
@@ -297,9 +316,8 @@ def main(args: list[str] | None = None) -> int:
         0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not start by itself, which its
         log explains.
     """
-    # With handlers, SIGTERM interrupts a long load as SIGINT does, and SIGINT works even if a
-    # shell started the node in the background, where it is ignored. rclpy calls them before its
-    # own handlers.
+    # With handlers, SIGINT works even if a shell started the node in the background, where it is
+    # ignored. rclpy calls them before its own handlers.
     signals: list[int] = []
     node: SegmenterNode | None = None
 
@@ -308,7 +326,7 @@ def main(args: list[str] | None = None) -> int:
         _ignore_signals()  # under a launch file, Ctrl-C arrives twice
         signals.append(number)
         # rclpy ends a spin by itself; an exception inside its C++ code may abort the process.
-        if node is None or node.is_loading:
+        if node is None:
             raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

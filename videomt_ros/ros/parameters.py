@@ -367,14 +367,18 @@ def declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, d
 
 
 def changed_parameters(
-    current: Parameters, changes: Sequence[Parameter], class_names: Sequence[str] | None
+    current: Parameters,
+    changes: Sequence[Parameter],
+    class_names: Sequence[str] | None,
+    is_loading: bool = False,
 ) -> Parameters:
     """Apply changes that a user asks for while the node runs.
 
     Args:
         current: the present values.
         changes: the changes; those of other names (such as use_sim_time) are ignored.
-        class_names: names of the model's classes; None if the node is not configured.
+        class_names: names of the model's classes; None if no model is loaded yet.
+        is_loading: whether a model is being loaded.
 
     Raises:
         ValueError: a value is wrong or cannot change now; says why.
@@ -391,7 +395,12 @@ def changed_parameters(
         before = own[camera].get(name) if camera else getattr(current.common, name)
         if value == before:
             continue
-        if class_names is not None and not entry.metadata['dynamic']:
+        if not entry.metadata['dynamic'] and is_loading:
+            raise ValueError(
+                f'{change.name} cannot change while a model is being loaded: wait until it is, or '
+                'clean the node up.'
+            )
+        if not entry.metadata['dynamic'] and class_names is not None:
             raise ValueError(
                 f'{change.name} cannot change while a model is loaded: deactivate the node and '
                 'clean it up first.'
