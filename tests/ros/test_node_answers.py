@@ -129,7 +129,10 @@ def test_malformed_images_are_counted_and_the_stream_goes_on(node, peer, capfd):
     for number, msg in enumerate(images.values(), 1):
         peer.send(msg)
         # Or the next one could take its place in the mailbox; the reports come once a second.
-        wait_for(lambda number=number: node._health[''].rejected == number, f'{number} rejections')
+        wait_for(
+            lambda number=number: sum(node._health[''].rejected.values()) == number,
+            f'{number} rejections',
+        )
     peer.wait_for_rise(before, 20, rejected=20)
     assert peer.health['last_error'].startswith('Expected an encoding of rgb8')
     assert '32FC1' in peer.health['last_error']
