@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def track(number: int, mask: np.ndarray | None, **fields: Any) -> Any:
         'mask': TYPES['videomt_ros/msg/Mask'](0, 0, '')
         if mask is None
         else TYPES['videomt_ros/msg/Mask'](*mask.shape, encode(mask)['counts'].decode()),
+        'position': TYPES['geometry_msgs/msg/Point'](math.nan, math.nan, math.nan),
+        'extent': TYPES['geometry_msgs/msg/Vector3'](math.nan, math.nan, math.nan),
         **fields,
     }
     return TYPES['videomt_ros/msg/Track'](**values)
@@ -65,7 +68,7 @@ def track(number: int, mask: np.ndarray | None, **fields: Any) -> Any:
 def message(stamp_ns: int, *tracks: Any, size: tuple[int, int] = SIZE) -> Any:
     time = TYPES['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
     header = TYPES['std_msgs/msg/Header'](time, 'camera')
-    return TYPES[TRACK_ARRAY](header, 'demo', *size, list(tracks))
+    return TYPES[TRACK_ARRAY](header, 'demo', *size, tracks=list(tracks), resets=0)
 
 
 def record(path: Path, messages: list[Any], topic: str = '/segmentation/tracks') -> Path:
