@@ -204,7 +204,9 @@ def test_names_of_the_classes_are_there_for_who_comes_late(peer, vision_msgs):
 @pytest.mark.skipif(is_installed(), reason='this machine has vision_msgs')
 def test_a_node_without_vision_msgs_says_so_once_and_runs(folder):
     domain = new_domain()
-    process = NodeProcess(folder / 'without', domain, cameras='[front, rear]', **SETTINGS)
+    words = ('-r', 'front/image_raw:=/robot/color/image')
+    settings = {'cameras': '[front, rear]', **SETTINGS}
+    process = NodeProcess(folder / 'without', domain, *words, **settings)
     peer = Peer(domain, camera='rear')
     try:
         peer.wait_for_state('active')
@@ -214,6 +216,9 @@ def test_a_node_without_vision_msgs_says_so_once_and_runs(folder):
         topics = [name for name, _ in peer.node.get_topic_names_and_types()]
         assert not [name for name in topics if name.endswith(('detections', 'label_info'))]
         log = process.log()
+        # The infos are beside the images, also where these were remapped.
+        assert peer.node.count_subscribers('/rear/camera_info') == 1
+        assert peer.node.count_subscribers('/robot/color/camera_info') == 1
         assert log.count('vision_msgs is not installed: segmentation/detections') == 1
     finally:
         peer.close()

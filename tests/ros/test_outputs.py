@@ -19,7 +19,7 @@ from tests.ros.node_process import KINDS, new_domain, wait_for
 from videomt_ros.ros import outputs as outputs_module
 from videomt_ros.ros.outputs import OUTPUTS, LabelTopic, OutputTopics, missing_outputs
 from videomt_ros.ros.parameters import NodeParameters
-from videomt_ros.structures import Segments
+from videomt_ros.structures import Segment, Segments, TrackState
 
 pytestmark = pytest.mark.ros
 NAMES = {output.topic: name for name, output in OUTPUTS.items()}
@@ -83,6 +83,29 @@ def test_the_overlay_is_drawn_once_for_both_topics(node, monkeypatch):
     drawn.clear()
     assert set(build(outputs)) == set(topics)
     assert len(drawn) == 1
+
+
+def test_the_overlay_has_the_trails_of_the_images_before(node):
+    outputs = OutputTopics(node, '', 'random')
+    node.create_subscription(Image, 'segmentation/overlay', lambda msg: None, 1)
+    wait_for(lambda: build(outputs), 'the subscriber')
+    image = np.zeros((120, 400, 3), np.uint8)
+
+    def overlay(x: int, stamp_ns: int, resets: int = 0) -> np.ndarray:
+        ids = np.zeros(image.shape[:2], np.uint16)
+        ids[60:80, x : x + 20] = 1
+        segment = Segment(
+            1, 0, 'cat', True, 1.0, TrackState.CONFIRMED, 1, stamp_ns, (x, 60, x + 20, 80), 400
+        )
+        segments = Segments(stamp_ns, ids, (segment,), 3, resets)
+        ((_, msg),) = outputs.build(image, Header(), segments, NodeParameters())
+        return np.frombuffer(msg.data, np.uint8).reshape(image.shape)
+
+    # The row through the centres, between the two places.
+    between = np.s_[70, 40:280]
+    assert not overlay(10, 0)[between].any()
+    assert overlay(300, 10**9)[between].any(axis=-1).all()
+    assert not overlay(10, 2 * 10**9, resets=1)[between].any()
 
 
 def test_names_of_the_classes_wait_for_late_subscribers(node, vision_msgs):

@@ -17,6 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from videomt_ros.inference import draw
+from videomt_ros.inference.draw import positions
+from videomt_ros.inference.trails import Trails
 from videomt_ros.msg import TrackArray
 from videomt_ros.ros.consumers import (
     class_mask,
@@ -55,11 +57,13 @@ class Result:
     """Parameters of the camera."""
     camera_info: CameraInfo | None = None
     """The camera_info of the image, with its header; None if the camera sent none."""
+    trails: Trails | None = None
+    """Where the tracks were in the images before and are in this one; None: not known."""
 
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
         """Overlay, RGB, (H, W, 3), which is drawn once for all topics."""
-        return draw(self.image, self.segments)
+        return draw(self.image, self.segments, trails=self.trails)
 
 
 def _build_tracks(result: Result) -> TrackArray:
@@ -164,6 +168,7 @@ class OutputTopics:
         """
         self._node = node
         self._model = model
+        self._trails = Trails()
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
                 kind, f'{prefix}segmentation/{output.topic}', _QOS
@@ -192,7 +197,10 @@ class OutputTopics:
         Returns:
             Pairs of a publisher and its message.
         """
-        result = Result(image, header, segments, self._model, parameters, camera_info)
+        self._trails.update(segments.stamp_ns, positions(segments), segments.resets)
+        result = Result(
+            image, header, segments, self._model, parameters, camera_info, self._trails
+        )
         messages = []
         for name, publisher in self._publishers.items():
             if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count():
