@@ -6,6 +6,7 @@ with stand-ins, which record the actions.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from importlib import util
@@ -196,6 +197,18 @@ def test_rviz_shows_ids_of_any_size_and_every_mask():
     by_topic = {display['Topic']['Value']: display for display in displays}
     instances = by_topic['segmentation/instances']
     assert instances['Enabled'] and instances['Normalize Range']
+
+
+def test_foxglove_shows_the_topics_of_an_unnamed_camera():
+    layout = json.loads(resource('config', 'segmenter.foxglove.json').read_text())
+    panels = layout['configById']
+
+    def placed(node):
+        return [node] if isinstance(node, str) else placed(node['first']) + placed(node['second'])
+
+    assert sorted(placed(layout['layout'])) == sorted(panels)
+    assert panels['Image!overlay']['imageMode']['imageTopic'] == '/segmentation/overlay/compressed'
+    assert panels['DiagnosticSummary!node']['topicToRender'] == '/diagnostics'
 
 
 @pytest.fixture
