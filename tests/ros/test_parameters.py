@@ -164,6 +164,11 @@ def test_unknown_classes_are_named_with_the_nearest():
         change(class_filter=['xyz'], class_names=['dog', 'cat'])
 
 
+def test_a_string_for_a_list_is_refused_with_the_way_to_write_it():
+    with pytest.raises(ValueError, match=r"got 'cat'. Write it as \[cat\]"):
+        change(class_filter='cat')
+
+
 def test_empty_words_and_empty_lists_mean_every_class():
     current = NodeParameters(class_filter=('cat',))
     assert change(current, class_filter=['']).class_filter == ()

@@ -436,7 +436,8 @@ def _check(entry: Field[Any], value: Any) -> None:
         fits = fits and all(isinstance(word, str) for word in value)
     if not fits:
         kind = 'list of strings' if wanted is tuple else wanted.__name__
-        raise ValueError(f'Expected {entry.name} to be a {kind}, got {value!r}.')
+        hint = f' Write it as [{value}].' if wanted is tuple and isinstance(value, str) else ''
+        raise ValueError(f'Expected {entry.name} to be a {kind}, got {value!r}.{hint}')
     if limits['range'] and not limits['range'][0] <= value <= limits['range'][1]:
         low, high = limits['range']
         raise ValueError(f'Expected {entry.name} from {low} to {high}, got {value}.')
