@@ -169,3 +169,23 @@ def test_destroying_takes_the_topics_away(node):
     assert all(node.count_publishers(topic) == 1 for topic in topics)
     outputs.destroy()
     wait_for(lambda: not any(node.count_publishers(topic) for topic in topics), 'the end')
+
+
+def test_the_overlay_shows_the_way_of_a_track_until_a_reset(node):
+    outputs = OutputTopics(node, '', 'random')
+    node.create_subscription(Image, 'segmentation/overlay', lambda msg: None, 1)
+    wait_for(lambda: build(outputs), 'the subscriber')
+    image = np.zeros((120, 160, 3), np.uint8)
+
+    def overlay(left: int, stamp_ms: int, resets: int) -> np.ndarray:
+        ids = np.zeros((120, 160), np.uint16)
+        ids[60:80, left : left + 10] = 1
+        box = (left, 60, left + 10, 80)
+        track = Segment(1, 0, 'cat', True, 0.9, TrackState.CONFIRMED, 5, 0, box, 200)
+        segments = Segments(stamp_ms * 1_000_000, ids, (track,), 3, resets)
+        ((_, message),) = outputs.build(image, Header(), segments, NodeParameters())
+        return np.frombuffer(message.data, np.uint8).reshape(120, 160, 3)
+
+    assert not overlay(20, 0, 0)[66:76, 40:].any()
+    assert overlay(120, 500, 0)[70, 40:110].any(1).all()
+    assert not overlay(130, 600, 1)[66:76, :100].any()
