@@ -1,6 +1,7 @@
 """`videomt benchmark`: measure speed on this machine, without ROS.
 
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
+`benchmark cameras` times rounds of several cameras that share one network;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
 `benchmark train` times the parts of a training step.
 """
@@ -55,6 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         '--repeats', type=count, default=10, help='timed frames on each side; default: 10'
+    )
+
+    text = 'time rounds of several cameras that share one network'
+    cameras = choices.add_parser('cameras', help=text, description=text)
+    cameras.set_defaults(run=benchmark_cameras)
+    for option in model._actions:
+        if option.dest in ('size', 'device', 'precision', 'threads', 'segments', 'repeats'):
+            cameras._add_action(option)
+    cameras.add_argument(
+        '--cameras',
+        type=count,
+        nargs='+',
+        default=(1, 2, 4, 6),
+        help='numbers of cameras to try; default: 1 2 4 6',
     )
 
     text = 'time video AP beside the loop over pairs of tracks that it replaces'
@@ -132,6 +147,45 @@ def benchmark_model(args: argparse.Namespace) -> int:
         f'A frame takes {ours:.{digits(ours)}f} ms here and {port:.{digits(port)}f} ms with '
         f'transformers, {port / ours:.2f} times as long.'
     )
+    return 0
+
+
+def benchmark_cameras(args: argparse.Namespace) -> int:
+    """Time rounds of several cameras and print the table."""
+    import torch
+
+    from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.speed.cameras import build_network, time_rounds
+    from videomt_ros.speed.machine import hardware, versions
+    from videomt_ros.speed.transformers_port import port_sizes
+
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    net = build_network(
+        port_sizes(args.size),
+        image_size=640,
+        frame=FRAME,
+        num_segments=args.segments,
+        device=device,
+        dtype=dtype,
+    )
+    rounds = time_rounds(net, FRAME, args.cameras, args.repeats)
+    print(f'hardware: {hardware(device)}')
+    print(f'versions: {versions("torch", "timm", "transformers")}')
+    print(
+        f'network: ViT-{args.size}, {str(dtype).removeprefix("torch.")}, random weights; images: '
+        f'random, {FRAME[1]} x {FRAME[0]} (width x height), {args.segments} segments in each'
+    )
+    print()
+    print(f'| cameras | round, ms (median of {args.repeats}) | network, ms | frames/s | GPU, MB |')
+    print('|---:|---:|---:|---:|---:|')
+    for entry in rounds:
+        print(
+            f'| {entry.cameras} | {entry.round_ms:.1f} | {entry.network_ms:.1f} | '
+            f'{entry.frames_per_s:.1f} | {entry.memory_bytes / 2**20:.0f} |'
+        )
     return 0
 
 

@@ -1,0 +1,43 @@
+"""`videomt benchmark cameras`: what it runs and prints. No timing is asserted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from videomt_ros.speed.cameras import build_network, time_rounds
+
+SIZES = {
+    'hidden_size': 32,
+    'num_hidden_layers': 4,
+    'num_attention_heads': 2,
+    'num_blocks': 2,
+    'num_queries': 24,
+}
+FRAME = (72, 128)
+
+
+def build(device: str = 'cpu', dtype: torch.dtype = torch.float32):
+    pytest.importorskip('transformers', minversion='5.8')
+    return build_network(
+        SIZES,
+        image_size=64,
+        frame=FRAME,
+        num_segments=2,
+        device=torch.device(device),
+        dtype=dtype,
+    )
+
+
+def test_every_number_of_cameras_has_a_row():
+    rounds = time_rounds(build(), FRAME, (1, 3), repeats=2)
+    assert [entry.cameras for entry in rounds] == [1, 3]
+    for entry in rounds:
+        assert 0 < entry.network_ms < entry.round_ms
+        assert entry.frames_per_s == pytest.approx(entry.cameras * 1e3 / entry.round_ms)
+
+
+@pytest.mark.gpu
+def test_rounds_run_on_a_gpu():
+    (entry,) = time_rounds(build('cuda', torch.float16), FRAME, (2,), repeats=2)
+    assert entry.memory_bytes > 0

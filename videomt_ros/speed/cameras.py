@@ -1,0 +1,102 @@
+"""Frames per second of several cameras that share one network, by the number of cameras."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from videomt_ros.inference import StreamFrame, VideoStream, push_together
+from videomt_ros.model import VidEoMT
+from videomt_ros.speed.frame import (
+    FRAME_NS,
+    NUM_IMAGES,
+    WARM_UP,
+    matching_test_size,
+    random_images,
+)
+from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
+
+
+@dataclass(frozen=True)
+class Round:
+    """Times of one round, in which each camera has one frame; medians in milliseconds."""
+
+    cameras: int
+    """Number of cameras, whose frames are one batch of the network."""
+    round_ms: float
+    """From the images on the host to the segments of all cameras on the host."""
+    network_ms: float
+    """Part that the network takes."""
+    memory_bytes: int
+    """Largest memory of the GPU so far; 0 on a CPU."""
+
+    @property
+    def frames_per_s(self) -> float:
+        """Number of frames of all cameras per second."""
+        return self.cameras / self.round_ms * 1e3
+
+
+def build_network(
+    sizes: dict[str, int],
+    *,
+    image_size: int,
+    frame: tuple[int, int],
+    num_segments: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> VidEoMT:
+    """Build a network with random weights that sees segments in random images.
+
+    Args:
+        sizes: sizes of the network; see `transformers_port.port_sizes`.
+        image_size: side of a square that has as many patches as the network's input.
+        frame: (height, width) of the cameras' images.
+        num_segments: number of segments in each frame.
+        device: device of the network.
+        dtype: type of weights and activations.
+    """
+    net, network = build_pair(sizes, image_size, num_classes=40)
+    net.config = replace(net.config, test_size=matching_test_size(net.config, image_size, frame))
+    port = Port(network.to(device), image_size)
+    images = random_images(frame)
+    fit_class_head(net.to(device), network, port.prepare(images[0]), images, num_segments)
+    return net.to(dtype)
+
+
+def time_rounds(
+    net: VidEoMT, frame: tuple[int, int], numbers: Sequence[int], repeats: int
+) -> list[Round]:
+    """Time rounds of several cameras.
+
+    Args:
+        net: network on its device, in its dtype.
+        frame: (height, width) of the cameras' images.
+        numbers: numbers of cameras to try.
+        repeats: number of rounds timed for each.
+    """
+    images = random_images(frame)
+    device = next(net.parameters()).device
+    rounds = []
+    for cameras in numbers:
+        streams = [VideoStream(net) for _ in range(cameras)]
+        whole_ms, network_ms = [], []
+        for n in range(WARM_UP + repeats):
+            frames = [
+                StreamFrame(stream, images[(n + place) % NUM_IMAGES], n * FRAME_NS)
+                for place, stream in enumerate(streams)
+            ]
+            start_s = time.perf_counter()
+            for result in push_together(frames):  # on the host, so the device is done
+                if isinstance(result, Exception):
+                    raise result
+            times = streams[0].times
+            if n >= WARM_UP and times is not None:
+                whole_ms.append((time.perf_counter() - start_s) * 1e3)
+                network_ms.append(times.network_ms)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else 0
+        rounds.append(Round(cameras, median(whole_ms), median(network_ms), peak))
+    return rounds
