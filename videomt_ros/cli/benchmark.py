@@ -1,9 +1,10 @@
-"""`videomt benchmark`: measure speed on this machine, without ROS.
+"""`videomt benchmark`: measure speed on this machine.
 
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
 `benchmark cameras` times rounds of several cameras that share one network;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
-`benchmark train` times the parts of a training step.
+`benchmark train` times the parts of a training step; `benchmark node` times the running node and
+alone needs ROS.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.benchmark_node import add_node
 from videomt_ros.cli.benchmark_train import add_train
 
 if TYPE_CHECKING:
     from videomt_ros.speed.frame import Comparison
 
-HELP = 'measure speed on this machine: of the network, of scoring, of training'
+HELP = 'measure speed on this machine: of the network, scoring, training and the node'
 
 FRAME = (720, 1280)
 """Size (height, width) of the camera's images."""
@@ -93,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--repeats', type=count, default=1, help='times that each side is timed; default: 1'
     )
     add_train(choices)
+    add_node(choices)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -130,7 +130,7 @@ class RigProcesses:
         name: str,
         module: str,
         args: Sequence[str] = (),
-        parameters: Mapping[str, str | int | bool] | None = None,
+        parameters: Mapping[str, str | int | bool | list[str]] | None = None,
         params_file: Path | None = None,
     ) -> None:
         """Start a process; `next_event` returns the events that it prints.
@@ -188,6 +188,10 @@ class RigProcesses:
     def is_running(self, name: str) -> bool:
         """Whether a process has not ended yet."""
         return self._processes[name].poll() is None
+
+    def pid(self, name: str) -> int:
+        """Get the number of a process."""
+        return self._processes[name].pid
 
     def check(self, name: str) -> None:
         """Check that a process did not end with an error.
