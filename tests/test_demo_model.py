@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
+from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
+from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource
 
@@ -23,6 +27,23 @@ def test_the_demo_model_finds_names_and_follows_shapes(tmp_path):
     assert scores['HOTA'] > 0.75
     assert scores['IDF1'] > 0.85
     assert scores['IDSW'] < 6  # in 200 frames
+
+
+@pytest.mark.parametrize('input_size', [96, 128, 160, 192])
+def test_the_demo_model_sees_shapes_at_other_input_sizes(input_size):
+    net = load_model('demo')
+    assert net.config.test_size == 128
+    overlaps = []
+    for seed in (910, 911):
+        stream = VideoStream(net, input_size=input_size)
+        images, truths = zip(*Scene(seed, num_frames=8).frames(), strict=True)
+        result = [stream.push(image, t * 100_000_000) for t, image in enumerate(images)][-1]
+        truth = truths[-1]
+        for mask in (truth == identity for identity in np.unique(truth[truth > 0])):
+            found = [result.ids == segment.track_id for segment in result.segments]
+            overlaps.append(max((mask & other).sum() / (mask | other).sum() for other in found))
+    assert len(overlaps) > 5
+    assert np.mean(overlaps) > 0.7
 
 
 def test_the_weights_stay_small():

@@ -60,6 +60,21 @@ def test_together_equals_alone(tiny_net, batch_sizes):
     assert found > length
 
 
+def test_streams_of_one_input_size_share_a_batch_whatever_their_images_are(tiny_net, batch_sizes):
+    sizes = [(70, 90), (140, 180), (70, 90), (64, 64)]
+    inputs = [None, None, 32, 32]
+    alone, together = (
+        [VideoStream(tiny_net, input_size=size, **OPEN) for size in inputs] for _ in range(2)
+    )
+    videos = [video(k, 3, size) for k, size in enumerate(sizes)]
+    for t in range(3):
+        expected = [stream.push(videos[k][t], t) for k, stream in enumerate(alone)]
+        del batch_sizes[:]
+        results = push_together([StreamFrame(s, videos[k][t], t) for k, s in enumerate(together)])
+        assert batch_sizes == [2, 1, 1]
+        assert equal_but_scores(results, expected)
+
+
 def equal_but_scores(results, expected):
     """Whether pixels, tracks and their states are the same; scores may differ by rounding."""
     for result, other in zip(results, expected, strict=True):

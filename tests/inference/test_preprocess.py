@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from videomt_ros.inference.preprocess import Geometry, Preprocessor
+from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
 from videomt_ros.model import VidEoMTConfig
 
 CONFIG = VidEoMTConfig(num_classes=2, test_size=96, size_divisor=32)
@@ -43,6 +43,32 @@ def test_sizes(image_size, resized, padded):
     assert geometry == Geometry(image_size, resized, padded)
     assert frame.shape == (1, 3, *padded)
     assert torch.isfinite(frame).all()
+
+
+@pytest.mark.parametrize(
+    ('image_size', 'input_size', 'resized', 'padded'),
+    [
+        ((480, 640), 96, (96, 128), (96, 128)),
+        ((480, 640), 48, (48, 64), (64, 64)),
+        ((640, 480), 192, (256, 192), (256, 192)),
+        ((3, 2000), 16, (1, 64), (32, 64)),
+    ],
+)
+def test_another_input_size(image_size, input_size, resized, padded):
+    prepare_own = Preprocessor(CONFIG, torch.device('cpu'), torch.float32, input_size)
+    image = random_image(*image_size)
+    frame, geometry = prepare_own(image)
+    assert geometry == Geometry(image_size, resized, padded)
+    expected, _ = prepare(image, replace(CONFIG, test_size=input_size))
+    assert torch.equal(frame, expected)
+
+
+def test_input_sizes_are_whole_patches():
+    for input_size in (16, 32, 48, 96, 2048):
+        check_input_size(input_size, CONFIG)
+    for input_size in (0, -16, 8, 100, 2064, 96.0, True, '96'):
+        with pytest.raises(ValueError, match='multiple of the patch size 16 from 16 to 2048, got'):
+            check_input_size(input_size, CONFIG)
 
 
 def pixels_of(frame, geometry):

@@ -12,6 +12,7 @@ import torch
 
 from tests.inference.scripted import CAT, IMAGE, STEP_NS, Obj, scripted_stream, summary
 from videomt_ros.inference import VideoStream, postprocess
+from videomt_ros.model import VidEoMT
 
 OPEN = {
     'score_threshold': 0.1,
@@ -247,6 +248,35 @@ def test_reduced_precision(tiny_net, dtype):
     stream = VideoStream(tiny_net.to(dtype), **OPEN)
     run(stream, video(0))
     assert stream.outputs.mask_logits.dtype == dtype
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
+@pytest.mark.parametrize('input_size', [16, 48, 64, 160])
+def test_another_input_size(tiny_config, family, input_size):
+    """As if the model had been tested with this size; its own one changes nothing."""
+    config = replace(tiny_config, family=family)
+    torch.manual_seed(0)
+    net = VidEoMT(config).eval()
+    other = VidEoMT(replace(config, test_size=input_size)).eval()
+    other.load_state_dict(net.state_dict())
+    own = VideoStream(net, **OPEN)
+    streams = VideoStream(net, input_size=input_size, **OPEN), VideoStream(other, **OPEN)
+    for t, image in enumerate(video(0, size=(70, 130))):
+        result, expected = (stream.push(image, t * 10**8) for stream in streams)
+        assert summary(result) == summary(expected)
+        assert torch.equal(streams[0].outputs.mask_logits, streams[1].outputs.mask_logits)
+        assert streams[0].outputs.mask_logits.isfinite().all()
+        if input_size == config.test_size:
+            assert summary(own.push(image, t * 10**8)) == summary(result)
+    assert result.segments
+    streams[0].reset()
+    geometry = streams[0].prepare(image, 0).geometry
+    assert geometry.resized_size == (input_size, round(input_size * 130 / 70))
+
+
+def test_an_input_size_that_the_network_does_not_take(tiny_net):
+    with pytest.raises(ValueError, match=r'multiple of .* 16 from 16 to 2048, got 70\. The own'):
+        VideoStream(tiny_net, input_size=70)
 
 
 @pytest.mark.gpu

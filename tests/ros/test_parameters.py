@@ -61,6 +61,17 @@ def test_the_documented_file_says_what_the_table_says():
     }
 
 
+def test_input_sizes_that_the_network_does_not_take_are_refused(tiny_config):
+    common = NodeParameters(cameras=('front', 'rear'), input_size=96)
+    Parameters(common).check_input_sizes(tiny_config)
+    Parameters(NodeParameters()).check_input_sizes(tiny_config)
+    wrong = Parameters(common, {'rear': {'input_size': 100}})
+    with pytest.raises(ValueError, match='Camera rear: Expected input_size to be a multiple of'):
+        wrong.check_input_sizes(tiny_config)
+    with pytest.raises(ValueError, match='^Expected input_size to be a multiple of the patch'):
+        Parameters(NodeParameters(input_size=8)).check_input_sizes(tiny_config)
+
+
 def test_the_page_of_the_node_marks_what_may_differ_and_what_may_change():
     text = (Path(__file__).parents[2] / 'docs' / 'node.md').read_text()
     marks = dict(re.findall(r'^\| `(\w+)` ?([+*]*) \|', text, re.MULTILINE))

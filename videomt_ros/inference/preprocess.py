@@ -1,9 +1,9 @@
 """Turn an image into the network's input, and masks of the network into masks of the image.
 
 As in the original code, an image is resized, with its aspect ratio kept, until its short side has
-the model's test size, normalised, and padded with zeros at the right and bottom to a multiple of
-the divisor. Masks are resized twice, bilinearly: to the padded input, whose padding is then cut
-off, and to the image.
+the input size (by default the model's test size), normalised, and padded with zeros at the right
+and bottom to a multiple of the divisor. Masks are resized twice, bilinearly: to the padded input,
+whose padding is then cut off, and to the image.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from torch import Tensor
 from videomt_ros.model.config import VidEoMTConfig
 
 MAX_ASPECT = 4
-"""Largest long side of the input over the test size. Longer images are made smaller than the test
-size instead, so that no image can require unbounded memory."""
+"""Largest long side of the input over the input size. Longer images are made smaller instead, so
+that no image can require unbounded memory."""
+MAX_INPUT_SIZE = 2048
+"""Largest input size in pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,18 @@ class Geometry:
     """Size of the network's input."""
 
     @classmethod
-    def of(cls, image_size: tuple[int, int], config: VidEoMTConfig) -> Geometry:
-        """Compute the sizes for an image of (height, width) under the model's test settings."""
-        scale = min(
-            config.test_size / min(image_size), MAX_ASPECT * config.test_size / max(image_size)
-        )
+    def of(
+        cls, image_size: tuple[int, int], config: VidEoMTConfig, input_size: int | None = None
+    ) -> Geometry:
+        """Compute the sizes for an image.
+
+        Args:
+            image_size: (height, width) of the image.
+            config: configuration of the network.
+            input_size: short side of the resized image in pixels; None: the model's test size.
+        """
+        short_side = config.test_size if input_size is None else input_size
+        scale = min(short_side / min(image_size), MAX_ASPECT * short_side / max(image_size))
         height, width = (max(1, int(side * scale + 0.5)) for side in image_size)
         divisor = config.size_divisor
         padded = (-(-height // divisor) * divisor, -(-width // divisor) * divisor)
@@ -86,8 +95,24 @@ class Geometry:
 class Preprocessor:
     """Turns images into the network's input, on the network's device."""
 
-    def __init__(self, config: VidEoMTConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        config: VidEoMTConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        input_size: int | None = None,
+    ) -> None:
+        """Prepare images for a network.
+
+        Args:
+            config: configuration of the network.
+            device: device of the network.
+            dtype: type of its weights.
+            input_size: short side of the resized images in pixels, see `check_input_size`; None:
+                the model's test size.
+        """
         self.config = config
+        self.input_size = input_size
         self.device = device
         self.dtype = dtype
         self._mean = torch.tensor(config.pixel_mean, device=device).view(3, 1, 1)
@@ -109,7 +134,7 @@ class Preprocessor:
             ValueError: the image has another shape or type, or no pixels.
         """
         check_image(image)
-        geometry = Geometry.of((image.shape[0], image.shape[1]), self.config)
+        geometry = Geometry.of((image.shape[0], image.shape[1]), self.config, self.input_size)
         if not image.flags.writeable:
             image = image.copy()  # torch warns of tensors that share read-only memory
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
@@ -128,6 +153,22 @@ class Preprocessor:
         height, width = geometry.resized_size
         padding = (0, geometry.padded_size[1] - width, 0, geometry.padded_size[0] - height)
         return F.pad(frame.to(self.dtype), padding).contiguous(), geometry
+
+
+def check_input_size(input_size: int, config: VidEoMTConfig) -> None:
+    """Check that a network takes inputs whose short side has this size.
+
+    Raises:
+        ValueError: it is no multiple of the patch size from one patch to MAX_INPUT_SIZE.
+    """
+    patch = config.patch_size
+    largest = MAX_INPUT_SIZE // patch * patch
+    is_whole = isinstance(input_size, int) and not isinstance(input_size, bool)
+    if not is_whole or not patch <= input_size <= largest or input_size % patch:
+        raise ValueError(
+            f'Expected input_size to be a multiple of the patch size {patch} from {patch} to '
+            f'{largest}, got {input_size!r}. The own size of the model is {config.test_size}.'
+        )
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

@@ -22,7 +22,7 @@ from videomt_ros.inference.association import build_detections, class_scores, so
 from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
 from videomt_ros.inference.identities import Sight
-from videomt_ros.inference.preprocess import Geometry, Preprocessor
+from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
 from videomt_ros.inference.semantic import ClassSegments
 from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings
@@ -52,6 +52,7 @@ class VideoStream:
         net: VidEoMT,
         task: Task | None = None,
         *,
+        input_size: int | None = None,
         hold_outliers: bool = False,
         **settings: Any,
     ) -> None:
@@ -61,13 +62,17 @@ class VideoStream:
             net: network in evaluation mode; the stream runs on its device and in its dtype. Call
                 `reset` after moving it.
             task: kind of results; None: the task that the network was trained for.
+            input_size: short side in pixels to which images are resized for the network, a
+                multiple of its patch size; None: the size that it was tested with. A smaller one
+                takes less time and finds fewer small objects.
             hold_outliers: whether a lone frame whose stamp or size does not continue the video is
                 dropped (`push` raises OutlierError), as suits live cameras; else it begins a new
                 video at once.
             settings: fields of StreamSettings that differ from the defaults.
 
         Raises:
-            ValueError: the task is unknown, or a setting is unknown or out of range.
+            ValueError: the task is unknown, the network does not take the input size, or a
+                setting is unknown or out of range.
         """
         self.net = net
         self.task = net.config.task if task is None else task
@@ -78,6 +83,9 @@ class VideoStream:
         self.settings = StreamSettings().changed(settings, net.config.class_names)
         self.resets_by_reason: dict[ResetReason, int] = dict.fromkeys(RESET_REASONS, 0)
         """Number of times that a new video began, by reason."""
+        if input_size is not None:
+            check_input_size(input_size, net.config)
+        self._input_size = input_size
         self._hold_outliers = hold_outliers
         self._start()
 
@@ -117,7 +125,9 @@ class VideoStream:
     def _start(self) -> None:
         """Start without a video."""
         weight = next(self.net.parameters())
-        self._preprocess = Preprocessor(self.net.config, weight.device, weight.dtype)
+        self._preprocess = Preprocessor(
+            self.net.config, weight.device, weight.dtype, self._input_size
+        )
         self._continuity = Continuity(self._hold_outliers)
         self._memory = self._new_memory(next_id=1)
         self._state: Tensor | None = None

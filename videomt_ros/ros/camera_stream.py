@@ -92,7 +92,12 @@ class CameraStream:
         """Name of the camera; empty for the only one."""
         self.health = health
         """Counts of the images."""
-        self.stream = VideoStream(net, parameters.stream_task(), **parameters.stream_settings())
+        self.stream = VideoStream(
+            net,
+            parameters.stream_task(),
+            input_size=parameters.input_size or None,
+            **parameters.stream_settings(),
+        )
         """The stream of the camera, used by the worker's thread alone."""
         self._model_health = model_health
         self._node = node

@@ -117,6 +117,7 @@ class SegmenterNode(LifecycleNode):
             self._settings.check_classes(net.config.class_names)
             own = declare_camera_parameters(self, self._settings.common.cameras)
             self._settings = replace(self._settings, own=own)
+            self._settings.check_input_sizes(net.config)
             self._net = net
             self._cameras = Cameras(
                 self, net, self._settings, self._health.__getitem__, self._model_health

@@ -21,7 +21,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from videomt_ros.inference import StreamSettings
-from videomt_ros.model.config import Task
+from videomt_ros.inference.preprocess import MAX_INPUT_SIZE, check_input_size
+from videomt_ros.model.config import Task, VidEoMTConfig
 
 
 def _parameter(
@@ -155,6 +156,14 @@ class NodeParameters:
         range=(1, 65535),
         per_camera=True,
         dynamic=True,
+    )
+    input_size: int = _parameter(
+        0,
+        'Short side in pixels to which images are resized for the network, a multiple of its '
+        'patch size; a smaller one takes less time and loses small objects. 0: the size that the '
+        'model was tested with.',
+        range=(0, MAX_INPUT_SIZE),
+        per_camera=True,
     )
     max_rate_hz: float = _parameter(
         0.0,
@@ -294,6 +303,21 @@ class Parameters:
         """
         for parameters in (self.common, *map(self.of_camera, self.common.cameras)):
             parameters.check_classes(class_names)
+
+    def check_input_sizes(self, config: VidEoMTConfig) -> None:
+        """Check that the network takes the input sizes.
+
+        Raises:
+            ValueError: it does not take one; says which it takes.
+        """
+        for camera in self.common.cameras or ('',):
+            input_size = self.of_camera(camera).input_size
+            if not input_size:
+                continue
+            try:
+                check_input_size(input_size, config)
+            except ValueError as error:
+                raise ValueError(f'Camera {camera}: {error}' if camera else str(error)) from error
 
 
 def constraint(entry: Field[Any]) -> str:
