@@ -134,7 +134,7 @@ def test_an_error_in_one_result_leaves_the_others(tiny_net, monkeypatch):
     assert not streams[0].started_anew  # the network itself had succeeded
 
 
-def test_a_batch_that_fails_is_tried_one_by_one(tiny_net, monkeypatch):
+def test_a_batch_that_fails_is_tried_one_by_one(tiny_net, monkeypatch, caplog):
     images = video(0)
     streams = [VideoStream(tiny_net, **OPEN) for _ in range(3)]
     alone = VideoStream(tiny_net, **OPEN)
@@ -153,6 +153,7 @@ def test_a_batch_that_fails_is_tried_one_by_one(tiny_net, monkeypatch):
             results = push_together([StreamFrame(s, images[t], t * 10**8) for s in streams])
         assert [summary(result) for result in results] == [summary(expected)] * 3
     assert sizes == [3, 1, 1, 1] * 4
+    assert 'failed on a batch of 3 frames' in caplog.text and 'CUDA out of memory' in caplog.text
 
 
 def test_after_an_error_of_the_network_its_state_is_new_and_tracks_stay(tiny_net, monkeypatch):

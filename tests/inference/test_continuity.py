@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+
 import numpy as np
 import pytest
 
@@ -259,3 +262,20 @@ def test_an_id_comes_again_only_after_all_others():
     stream.push(IMAGE, 0)
     stream.restart('clock_jump')
     assert ids(stream.push(IMAGE, 0)) == [1, 65535]
+
+
+def test_outliers_and_resets_take_no_memory():
+    """Wrong stamps and clocks that are set, over and over."""
+    stream = scripted_stream([[Obj(0, CAT, 4, 4)]], hold_outliers=True)
+
+    def run(rounds: int) -> int:
+        for n in range(rounds):
+            for stamp_s in (*regular(3), 1.0, 1_000.3, YEAR_S * (n % 3), *regular(3, 10.0)):
+                with contextlib.suppress(OutlierError):
+                    stream.push(IMAGE, round(stamp_s * 1e9))
+        return len(pickle.dumps((stream._continuity, stream._memory, stream.resets_by_reason)))
+
+    before = run(4)
+    resets = stream.resets
+    assert run(60) < 1.2 * before
+    assert stream.resets >= resets + 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from videomt_ros.structures import Segments
 
 if TYPE_CHECKING:
     from videomt_ros.inference.stream import VideoStream
+
+_logger = logging.getLogger(__name__)
 
 
 class StreamFrame(NamedTuple):
@@ -112,6 +115,11 @@ def _process(batch: list[_Begun], clock: StageClock) -> dict[int, Segments | Exc
         if len(batch) == 1:
             batch[0].stream.lose_state()
             return {batch[0].place: error}
+        _logger.warning(
+            'The network failed on a batch of %d frames, which it now processes one by one: %s',
+            len(batch),
+            error,
+        )
     else:
         return _finish(batch, outputs, states, network, clock)
     # Outside of the handler, since the exception keeps the tensors of the failed step alive.
@@ -146,16 +154,24 @@ def _finish(
     """Compute the results of a batch, by place."""
     results: dict[int, Segments | Exception] = {}
     for n, begun in enumerate(batch):
-        own, state = outputs, states
-        if len(batch) > 1:
-            # Copies, so that a stream that waits for its next frame does not keep those of others.
-            own = Outputs(
-                outputs.class_logits[n, None].clone(), outputs.mask_logits[n, None].clone()
-            )
-            state = states[n, None].clone()
+        try:
+            own, state = _of_frame(outputs, states, n)
+        except Exception as error:  # no memory
+            begun.stream.lose_state()
+            results[begun.place] = error
+            continue
         try:
             results[begun.place] = begun.stream.finish(begun.frame, own, state)
             begun.stream.times = clock.times(begun.frame.clock, network)
         except Exception as error:
             results[begun.place] = error
     return results
+
+
+def _of_frame(outputs: Outputs, states: Tensor, n: int) -> tuple[Outputs, Tensor]:
+    """Get the outputs and the next state of one frame of a batch, each with B = 1."""
+    if len(states) == 1:
+        return outputs, states
+    # Copies, so that a stream that waits for its next frame does not keep those of others.
+    own = Outputs(outputs.class_logits[n, None].clone(), outputs.mask_logits[n, None].clone())
+    return own, states[n, None].clone()
