@@ -81,7 +81,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what is slow; skip what this machine cannot run, with the reason."""
     folder = Path(__file__).parent
     order = {name: number for number, name in enumerate(SLOW)}
@@ -89,6 +89,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not set(ROS_TESTS).isdisjoint(item.path.parents):
             item.add_marker('ros')
+    if 'soak' not in config.getoption('markexpr'):
+        skip = pytest.mark.skip(reason='takes half an hour: ask for it by -m soak')
+        for item in items:
+            if item.get_closest_marker('soak'):
+                item.add_marker(skip)
     for marker in ('gpu', 'ros', 'weights'):
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = missing(marker) if marked else None
