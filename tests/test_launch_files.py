@@ -321,7 +321,7 @@ def test_cameras_launch_file_requires_names(launch_modules):
 @pytest.mark.parametrize('truth', ['', PROFILE])
 def test_replay_launch_file_plays_scores_and_ends(launch_modules, truth):
     module = load('replay.launch.py')
-    given = dict.fromkeys(('image', 'cameras'), '') | {'namespace': 'robot', 'name': 'eyes'}
+    given = {'namespace': 'robot', 'name': 'eyes', 'use_sim_time': ''}
     actions, context = started(module, **given, bag='a', out='b', truth=truth, rate='2')
     play = actions['ExecuteProcess']
     assert play.cmd[0].args == ('videomt', 'videomt_ros')
@@ -351,10 +351,10 @@ def test_replay_launch_file_hears_every_image_unless_told_otherwise(launch_modul
 
 def test_a_replay_is_of_one_camera_and_has_its_truth():
     given = {name: default for name, default, _ in REPLAY_ARGUMENTS}
-    given |= {'topic': '/a', 'every_frame': 'true'}
+    given |= {'topic': '/a', 'every_frame': 'true', 'use_sim_time': 'true'}
     check_replay(given)
     words = replay_words(given, '/segmenter')
-    assert words[-3:] == ['--topic', '/a', '--every-frame'] and '--rate' not in words
+    assert words[-4:] == ['--clock', '--topic', '/a', '--every-frame'] and '--rate' not in words
     for wrong in ({'image': '/b'}, {'cameras': 'front'}, {'truth': '/missing.json'}):
         with pytest.raises(ValueError, match='one camera|/missing.json'):
             check_replay({**given, **wrong})

@@ -278,6 +278,8 @@ def replay_words(given: Mapping[str, str], node: str) -> list[str]:
         node: full name of the node.
     """
     words = ['bag', 'replay', given['bag'], '--running', node, '--out', given['out']]
+    if any(sim_time_parameter(given['use_sim_time']).values()):
+        words += ['--clock']
     if given['topic']:
         words += ['--topic', given['topic']]
     if parse_bool('every_frame', given['every_frame']):

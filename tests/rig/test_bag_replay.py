@@ -189,15 +189,24 @@ def test_what_the_node_publishes_is_what_the_evaluator_sees(tmp_path, replays, c
 
 
 def test_a_bag_is_played_to_a_segmenter_that_runs(bags, tmp_path, capsys):
-    """Twice: what it counted before is not counted again."""
+    """Twice: what it counted before is not counted again. Without /clock, all would be stale."""
     bag, _ = bags['ytvis']
     words = (
-        '--ros-args -r __ns:=/robot -r __node:=eyes -p model:=demo -p input_reliability:=reliable'
+        '--ros-args -r __ns:=/robot -r __node:=eyes -p model:=demo -p input_reliability:=reliable '
+        '-p use_sim_time:=true -p stale_after_s:=60.0'
     )
     node = subprocess.Popen([sys.executable, '-m', 'videomt_ros.ros', *words.split()])
     try:
         for name in ('first', 'second'):
-            command = ['bag', 'replay', str(bag), '--running', '/robot/eyes', '--every-frame']
+            command = [
+                'bag',
+                'replay',
+                str(bag),
+                '--running',
+                '/robot/eyes',
+                '--every-frame',
+                '--clock',
+            ]
             assert main([*command, '--out', str(tmp_path / name)]) == 0
             live = Replay(bag, bag, tmp_path / name, capsys.readouterr().out)
             assert live.counts() == {

@@ -77,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='auto',
         help='task to run the model for; auto is the one that it was trained for',
     )
+    replay.add_argument(
+        '--clock',
+        action='store_true',
+        help='publish the stamp of each image on /clock before it, for a node with use_sim_time',
+    )
     replay.add_argument('--params', type=Path, help='parameter file of the node')
     replay.set_defaults(run=_replay)
 
@@ -129,6 +134,7 @@ def _replay(args: argparse.Namespace) -> int:
         bag.parent.mkdir()
         # With --every-frame images are sent as fast as the node takes them.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
+        pace += ['--clock'] if args.clock else []
         run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, False, args.running)
         run.execute(
             {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},

@@ -24,6 +24,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -55,6 +56,8 @@ class Playback:
     """Whether images keep the stamps of the source, or its times if it has no stamps."""
     every_frame: bool = False
     """Whether to wait for the result of each image before sending the next."""
+    clock: bool = False
+    """Whether to publish the stamp of each image on /clock before it."""
 
 
 def play(source: Source, node: Node, playback: Playback) -> None:
@@ -72,6 +75,7 @@ def play(source: Source, node: Node, playback: Playback) -> None:
     # drivers are often best effort; the segmenter takes either.
     quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     publisher = node.create_publisher(Image, 'image_raw', quality)
+    clock = node.create_publisher(Clock, '/clock', 10) if playback.clock else None
     results = _Results(node) if playback.every_frame else None
     _wait_for_subscriber(publisher)
     try:
@@ -81,6 +85,8 @@ def play(source: Source, node: Node, playback: Playback) -> None:
             source_ns = frame.time_ns if frame.stamp_ns is None else frame.stamp_ns
             stamp_ns = source_ns if playback.keeps_stamps else node.get_clock().now().nanoseconds
             header = Header(stamp=stamp_to_msg(stamp_ns), frame_id=frame.frame_id)
+            if clock is not None:
+                clock.publish(Clock(clock=header.stamp))
             publisher.publish(image_to_msg(frame.image, 'rgb8', header))
             emit('sent', number=number, stamp_ns=stamp_ns, source_ns=source_ns)
     except KeyboardInterrupt:
@@ -169,6 +175,7 @@ def main() -> int:
     parser.add_argument('--speed', type=float, default=1.0, help="times the source's own")
     parser.add_argument('--keep-stamps', action='store_true', help='those of the source')
     parser.add_argument('--every-frame', action='store_true', help='wait for each result')
+    parser.add_argument('--clock', action='store_true', help='publish the stamps on /clock')
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     # SIGINT ends the source, but rclpy must run until the last image has arrived.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -177,7 +184,13 @@ def main() -> int:
     try:
         source = open_source(args.source, args.topic, args.seed, args.scene_frames, args.stuff)
         playback = Playback(
-            args.seconds, args.frames, args.rate, args.speed, args.keep_stamps, args.every_frame
+            args.seconds,
+            args.frames,
+            args.rate,
+            args.speed,
+            args.keep_stamps,
+            args.every_frame,
+            args.clock,
         )
         play(source, node, playback)
     except (ValueError, OSError) as error:
