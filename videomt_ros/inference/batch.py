@@ -170,7 +170,7 @@ def _finish(
 
 def _of_frame(outputs: Outputs, states: Tensor, n: int) -> tuple[Outputs, Tensor]:
     """Get the outputs and the next state of one frame of a batch, each with B = 1."""
-    if len(states) == 1:
+    if len(outputs.class_logits) == 1:
         return outputs, states
     # Copies, so that a stream that waits for its next frame does not keep those of others.
     own = Outputs(outputs.class_logits[n, None].clone(), outputs.mask_logits[n, None].clone())
