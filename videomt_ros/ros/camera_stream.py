@@ -132,6 +132,7 @@ class CameraStream:
 
     def activate(self, worker: Worker[Received]) -> None:
         """Subscribe, and have the worker process the images from now on."""
+        self.health.start()
         self._mailbox = worker.open()
         self._input.open()
         self._follow_switches()

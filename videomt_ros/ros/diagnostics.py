@@ -121,6 +121,7 @@ def model_status(
     state: str,
     values: Mapping[str, str],
     troubles: Sequence[str] = (),
+    fault: str = '',
 ) -> DiagnosticStatus:
     """Build the status of the model.
 
@@ -130,13 +131,17 @@ def model_status(
         state: state of the node's life cycle.
         values: what is known of the model: name, device, precision and memory.
         troubles: sentences on what is wrong at present, and what to do.
+        fault: why the node left the active state by itself; empty if it did not.
 
     Returns:
-        ERROR if one batch is being processed for longer than STALL_S, WARN if there are troubles,
-        else OK.
+        ERROR if one batch is being processed for longer than STALL_S, or after a fault; WARN if
+        there are troubles; else OK.
     """
     busy_s = health.busy_s()
     level = WARN if troubles else OK
+    if fault:
+        level = ERROR
+        troubles = [*troubles, fault]
     if busy_s > STALL_S:
         level = ERROR
         troubles = [*troubles, f'The network has been busy with one batch for {busy_s:.0f} s.']

@@ -62,6 +62,8 @@ class CameraHealth:
         """Number of images that cannot be read, by the kind of fault."""
         self.failed = 0
         """Number of images on which inference raised an error."""
+        self.failed_in_row = 0
+        """Number of these since the newest result, or since the camera was started."""
         self.lost = 0
         """Number of images that the middleware reported as lost."""
         self.missing = 0
@@ -81,6 +83,11 @@ class CameraHealth:
         self._input_rate, self._output_rate = Rate(), Rate()
         self._known_ids: set[int] = set()
 
+    def start(self) -> None:
+        """Note that the camera is started."""
+        with self._lock:
+            self.failed_in_row = 0
+
     def count_received(self) -> None:
         """Count an image that was received."""
         with self._lock:
@@ -94,6 +101,7 @@ class CameraHealth:
         """Count an image whose results were published this long after it was received."""
         with self._lock:
             self.processed += 1
+            self.failed_in_row = 0
             self._latencies_ms.append(latency_ms)
             self._output_rate.count()
 
@@ -113,6 +121,7 @@ class CameraHealth:
         """Count an image on which inference raised an error."""
         with self._lock:
             self.failed += 1
+            self.failed_in_row += 1
             self._keep_error(reason)
 
     def count_lost(self, number: int) -> None:

@@ -8,6 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -15,6 +16,8 @@ from videomt_ros.inference import VideoStream
 from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.device import choose_device, choose_precision
 from videomt_ros.ros.parameters import NodeParameters
+
+_DEFAULT_THREADS = torch.get_num_threads()
 
 
 def load_network(parameters: NodeParameters) -> VidEoMT:
@@ -45,6 +48,15 @@ def load_network(parameters: NodeParameters) -> VidEoMT:
             'Choose another device or precision.'
         ) from error
     return net
+
+
+def set_threads(number: int) -> None:
+    """Set the largest number of CPU threads of one operation; 0 is the libraries' own choice.
+
+    It applies to the calling thread, and to each that starts later.
+    """
+    torch.set_num_threads(number or _DEFAULT_THREADS)
+    cv2.setNumThreads(number or -1)
 
 
 def describe_network(net: VidEoMT) -> dict[str, str]:

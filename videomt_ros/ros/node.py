@@ -37,7 +37,12 @@ from videomt_ros.ros.cameras import Cameras
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.health import CameraHealth, ModelHealth
-from videomt_ros.ros.loading import describe_network, load_network, return_memory
+from videomt_ros.ros.loading import (
+    describe_network,
+    load_network,
+    return_memory,
+    set_threads,
+)
 from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import check_overrides
 from videomt_ros.ros.parameters import (
@@ -75,7 +80,7 @@ class SegmenterNode(LifecycleNode):
         logging.getLogger('videomt_ros').addHandler(self._log_handler)
         logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # the ROS logger filters
         self.failure: Future = Future()
-        """Future that is done once `autostart` has failed."""
+        """Future that is done when the process is to end with an error."""
         self._settings = declare_parameters(self)
         self._override_errors, warnings = check_overrides(self, arguments)
         for warning in warnings:
@@ -91,26 +96,29 @@ class SegmenterNode(LifecycleNode):
         self._health: dict[str, CameraHealth] = defaultdict(CameraHealth)
         self._model_health = ModelHealth()
         self._camera_diagnostics: dict[str, CameraDiagnostics] = {}
+        self._fault = ''  # why the node left the active state by itself
         self._throttle = Throttle(WARNING_PERIOD_S)
         self._reset_services: list[Service] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # With the steady clock, the node reports even while a simulation is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
+        group = self._transitions.callback_group
+        self.create_timer(REPORT_PERIOD_S, self._leave_failing, group, clock=steady)
         if self._settings.common.autostart:
-            self._autostart_timer = self.create_timer(
-                0.0, self._autostart, self._transitions.callback_group, clock=steady
-            )
+            self._autostart_timer = self.create_timer(0.0, self._autostart, group, clock=steady)
         guard_services(self)
 
     async def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and offer the outputs; leads to inactive, or back to unconfigured."""
         del state
+        self._fault = ''
         if self._override_errors:
             self.get_logger().error(f'Not configured: {" ".join(self._override_errors)}')
             return TransitionCallbackReturn.FAILURE
         common = self._settings.common
         self.get_logger().info(f'Loading {common.model!r}.')
+        set_threads(common.threads)  # here, so that all threads which start from now on follow
         try:
             net = await self._transitions.run(lambda: load_network(common), can_be_left=True)
             # The classes are known only now, and dynamic parameters may have changed.
@@ -148,6 +156,8 @@ class SegmenterNode(LifecycleNode):
         assert self._cameras is not None
         self._cameras.deactivate()
         await self._transitions.run(self._cameras.wait)
+        if self._fault:
+            return TransitionCallbackReturn.ERROR
         return super().on_deactivate(state)
 
     async def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -163,8 +173,8 @@ class SegmenterNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     async def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything after a transition that raised; leads to unconfigured."""
-        self.get_logger().error(f'A transition from {state.label} raised an error.')
+        """Free everything after an error, which the log has; leads to unconfigured."""
+        self.get_logger().error(f'Error from the state {state.label}: the model is freed.')
         await self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -186,6 +196,27 @@ class SegmenterNode(LifecycleNode):
             if result != TransitionCallbackReturn.SUCCESS:
                 self.failure.set_result(None)
                 return
+
+    async def _leave_failing(self) -> None:
+        """Go through the error state once inference fails on all images of a camera."""
+        limit = self._settings.common.max_failures
+        if not limit or self._transitions.state != 'active':
+            return
+        for camera in self._cameras or ():
+            number = camera.health.failed_in_row
+            if number < limit:
+                continue
+            whose = f' of the camera {camera.name}' if camera.name else ''
+            self._fault = (
+                f'Inference failed on {number} images{whose} in a row '
+                f'(max_failures is {limit}), at last with {camera.health.last_error}'
+            )
+            self.get_logger().error(self._fault)
+            await self._transitions.change('deactivate')  # ends in ERROR, because of the fault
+            if self._settings.common.autostart:
+                self.get_logger().fatal('The node ends, since no one configures it again.')
+                self.failure.set_result(None)
+            return
 
     async def _release(self) -> None:
         """Free everything, once the images that are being processed are finished."""
@@ -271,7 +302,9 @@ class SegmenterNode(LifecycleNode):
             )
             array.status.append(status)
         array.status.append(
-            model_status(f'{name}: model', self._model_health, state, values, troubles)
+            model_status(
+                f'{name}: model', self._model_health, state, values, troubles, self._fault
+            )
         )
         self._diagnostics.publish(array)
         if self._cameras is not None and self._cameras.is_active:
@@ -314,8 +347,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until a signal or a shutdown ends it.
 
     Returns:
-        0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not start by itself, which its
-        log explains.
+        0 after SIGINT, SIGTERM or a shutdown; 1 if the node could not start by itself, or left the
+        active state because of failures, which its log explains.
     """
     # With handlers, SIGINT works even if a shell started the node in the background, where it is
     # ignored. rclpy calls them before its own handlers.

@@ -226,6 +226,20 @@ class NodeParameters:
     error_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'ERROR')
     warn_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'WARN')
     error_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'ERROR')
+    threads: int = _parameter(
+        0,
+        'Largest number of CPU threads that one operation of the network or of the image '
+        "processing uses. 0: the libraries' own choice, mostly one for each core.",
+        range=(0, 1024),
+    )
+    max_failures: int = _parameter(
+        100,
+        'Number of images of one camera in a row on which inference fails, after which the node '
+        'goes through its error state to unconfigured and, with autostart, ends with exit code 1. '
+        '0: never.',
+        range=(0, 1000000),
+        dynamic=True,
+    )
     autostart: bool = _parameter(
         True,
         'Configure and activate the node at its start; end with exit code 1 if that fails.',
