@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the messages into install/ with colcon, against .venv: requirements/build.sh
 # Does nothing where what they are made from is as it was. The Python sources are linked into
-# install/, so that an edit needs no build.
+# install/, so that an edit needs no build; a new file in config/, launch/ or models/ does.
 set -eu
 cd "$(dirname "$0")/.."
 root=$(pwd)
@@ -10,7 +10,8 @@ stamp=install/built
 # Built against these: other ones need a build from nothing, new messages do not.
 against=$({ echo "$root"; .venv/bin/python --version; cat requirements/ros.txt \
   requirements/prepare_ros.py; } | cksum)
-key="$against $(cat msg/*.msg CMakeLists.txt package.xml | cksum)"
+key="$against $({ cat msg/*.msg CMakeLists.txt package.xml; find config launch models -type f |
+  LC_ALL=C sort; } | cksum)"
 if [ "$(cat $stamp 2>/dev/null)" = "$key" ]; then
   exit 0
 fi
