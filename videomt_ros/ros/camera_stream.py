@@ -25,6 +25,9 @@ from videomt_ros.ros.transports import AnyImage
 from videomt_ros.ros.worker import Mailbox, Worker
 from videomt_ros.structures import Segments
 
+_OTHER_CLOCK_S = 600.0
+"""Age of a stamp, in seconds, from which it counts as one of another clock, such as a bag's."""
+
 
 @dataclass(frozen=True)
 class Received:
@@ -268,9 +271,9 @@ class CameraStream:
         if times is not None:
             durations_ms['prepare'], durations_ms['network'], durations_ms['result'] = times
         stamp_ns = stamp_from_msg(header.stamp)
-        if stamp_ns:
-            now_ns = self._node.get_clock().now().nanoseconds
-            durations_ms['stamp_to_result'] = (now_ns - stamp_ns) * 1e-6
+        age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        if 0 <= age_s < _OTHER_CLOCK_S:
+            durations_ms['stamp_to_result'] = age_s * 1e3
         self._model_health.count(**durations_ms)
 
     def fail(self, received: Received, error: Exception) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -13,6 +14,9 @@ from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.outputs import missing_outputs
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.worker import Worker
+
+_MAX_DECODERS = 4
+"""Largest number of threads that decode the images of one batch."""
 
 
 class Cameras:
@@ -50,6 +54,7 @@ class Cameras:
             for name in parameters.common.cameras or ('',)
         ]
         self._worker: Worker[Received] | None = None
+        self._decoders: ThreadPoolExecutor | None = None
         missing = missing_outputs(parameters.common)
         if missing:
             node.get_logger().info(
@@ -68,6 +73,9 @@ class Cameras:
 
     def activate(self) -> None:
         """Subscribe to all cameras, and process their images from now on."""
+        if len(self._cameras) > 1:
+            threads = min(len(self._cameras), _MAX_DECODERS)
+            self._decoders = ThreadPoolExecutor(threads, thread_name_prefix='decode')
         self._worker = Worker(self._process, _fail, self._max_batch, name='inference')
         for camera in self:
             camera.activate(self._worker)
@@ -85,6 +93,8 @@ class Cameras:
         """
         if self._worker is not None:
             self._worker.stop(timeout_s)
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=False)
 
     def destroy(self, timeout_s: float | None = None) -> None:
         """Deactivate, and remove the publishers from the node.
@@ -103,11 +113,19 @@ class Cameras:
         for camera in self:
             camera.update(parameters.of_camera(camera.name))
 
+    def _map(
+        self, begin: Callable[[Received], Frame | None], batch: list[Received]
+    ) -> Iterable[Frame | None]:
+        """Decode the images of a batch side by side: OpenCV lets other threads run meanwhile."""
+        if len(batch) == 1 or self._decoders is None:
+            return map(begin, batch)
+        return self._decoders.map(begin, batch)
+
     def _process(self, batch: list[Received]) -> None:
         """Process and publish one image each of some cameras; runs in the worker's thread."""
         self._health.begin_batch(len(batch))
         try:
-            frames = list(_begin(batch))
+            frames = [frame for frame in self._map(_begin, batch) if frame is not None]
             results = push_together([frame.for_stream() for frame in frames])
             for frame, result in zip(frames, results, strict=True):
                 camera = frame.received.camera
@@ -119,16 +137,13 @@ class Cameras:
             self._health.end_batch()
 
 
-def _begin(batch: Sequence[Received]) -> Iterator[Frame]:
-    """Make the images ready for the network, those that are to be processed."""
-    for received in batch:
-        try:
-            frame = received.camera.begin(received)
-        except Exception as error:  # of this camera alone
-            received.camera.fail(received, error)
-        else:
-            if frame is not None:
-                yield frame
+def _begin(received: Received) -> Frame | None:
+    """Make an image ready for the network; None if it is not to be processed."""
+    try:
+        return received.camera.begin(received)
+    except Exception as error:  # of this camera alone
+        received.camera.fail(received, error)
+        return None
 
 
 def _fail(batch: list[Received], error: Exception) -> None:
