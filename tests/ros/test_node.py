@@ -141,14 +141,33 @@ def test_reset_starts_ids_and_ages_anew(peer):
     assert {track.age for track in again.tracks} == {1}
 
 
-def test_a_bag_that_starts_over_starts_a_new_stream(peer, live):
+def test_a_bag_that_starts_over_starts_a_new_video_and_its_ids_go_on(peer, live):
     peer.set_parameters(**EAGER)
     image = noise()
     for second in range(3):
-        peer.ask(image, 'tracks', stamp_ns=(100 + second) * 10**9)
-    again = peer.ask(image, 'tracks', stamp_ns=99 * 10**9)[0]
+        before = peer.ask(image, 'tracks', stamp_ns=(100 + second) * 10**9)[0]
+    counts = peer.counts()
+    # A single image of an earlier time is dropped; the next one shows that it was no accident.
+    peer.send(image, stamp_ns=50 * 10**9)
+    again = peer.ask(image, 'tracks', stamp_ns=51 * 10**9)[0]
     assert {track.age for track in again.tracks} == {1}
+    assert not set(ids_of(again)) & set(ids_of(before))
+    assert again.resets == before.resets + 1
     live[0].wait_for_log('the stream starts anew')
+    peer.wait_for_rise(counts, 2, processed=1, dropped=1)
+    resets = int(peer.health['resets_stamp_back'])
+    assert int(peer.health['dropped_outlier']) >= 1
+    # Without another image of its time, it changes nothing.
+    peer.send(image, stamp_ns=10 * 10**9)
+    lone = peer.ask(image, 'tracks', stamp_ns=52 * 10**9)[0]
+    assert (ids_of(lone), lone.resets) == (ids_of(again), again.resets)
+    peer.wait_for_rise(counts, 4, processed=2, dropped=2)
+    assert int(peer.health['resets_stamp_back']) == resets
+    # Asked for, ids begin at 1 again, and consumers are told.
+    assert peer.reset().success
+    anew = peer.ask(image, 'tracks')[0]
+    assert 1 in ids_of(anew)
+    assert anew.resets > lone.resets
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 500), (700, 2), (33, 47)])

@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import StreamFrame, VideoStream
+from videomt_ros.inference.continuity import OutlierError
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_info import CameraInfos
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
@@ -99,6 +100,7 @@ class CameraStream:
             net,
             parameters.stream_task(),
             input_size=parameters.input_size or None,
+            hold_outliers=True,
             **parameters.stream_settings(),
         )
         """The stream of the camera, used by the worker's thread alone."""
@@ -250,7 +252,9 @@ class CameraStream:
         if isinstance(result, Exception):
             self.fail(received, result)
             return
-        self.health.keep_tracks([s.track_id for s in result.segments], {})
+        self.health.keep_tracks(
+            [s.track_id for s in result.segments], self.stream.resets_by_reason
+        )
         begin_s = time.perf_counter()
         header = received.msg.header
         messages = self._outputs.build(
@@ -282,7 +286,12 @@ class CameraStream:
         if not self._node.context.ok():
             return  # publishing failed because the process is ending
         prefix = f'Camera {self.name}: ' if self.name else ''
-        if isinstance(error, FrameError):
+        if isinstance(error, OutlierError):
+            self.health.count_dropped('outlier')
+            text = f'{prefix}{error}'
+            if self._throttle.allows(text):
+                self._logger.warning(text)
+        elif isinstance(error, FrameError):
             self.health.count_rejected(error.kind, str(error))
             text = f'{prefix}Image rejected: {error}'
             if self._throttle.allows(text):

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
+from videomt_ros.inference.continuity import ResetReason
+
 WINDOW = 200
 """Number of newest images over which percentiles are computed."""
 RATE_WINDOW_S = 10.0
@@ -68,7 +70,7 @@ class CameraHealth:
         """Number of images that the middleware reported as lost."""
         self.missing = 0
         """Number of images that gaps in the stamps suggest never arrived."""
-        self.resets: Mapping[str, int] = {}
+        self.resets: Mapping[ResetReason, int] = {}
         """Number of times the video began anew, by reason."""
         self.tracks_alive = 0
         """Number of tracks in the newest result."""
@@ -134,7 +136,7 @@ class CameraHealth:
         with self._lock:
             self.missing += number
 
-    def keep_tracks(self, ids: Collection[int], resets: Mapping[str, int]) -> None:
+    def keep_tracks(self, ids: Collection[int], resets: Mapping[ResetReason, int]) -> None:
         """Keep what the newest result shows.
 
         Args:
