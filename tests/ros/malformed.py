@@ -15,8 +15,8 @@ _LARGEST = 2**32 - 1
 _ENCODINGS = (
     'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', 'rgb16', 'bgr16', 'rgba16', '8UC1',
     '8UC2', '8UC3', '8UC4', '16UC1', '16SC1', '32FC1', '32SC3', '64FC1', 'bayer_rggb8',
-    'bayer_grbg16', 'yuv422', 'yuv422_yuy2', 'uyvy', 'nv12', 'nv21', 'nv24', 'i420', '', ' ', 'RGB8',
-    'rgb8; jpg', 'h264', '8UC0', '8UC99', '16UC', '%s%n', '\u00e9\u4e2d', 'x' * 2000,
+    'bayer_grbg16', 'yuv422', 'yuv422_yuy2', 'uyvy', 'nv12', 'nv21', 'nv24', 'i420', '', ' ',
+    'RGB8', 'rgb8; jpg', 'h264', '8UC0', '8UC99', '16UC', '%s%n', '\u00e9\u4e2d', 'x' * 2000,
 )  # fmt: skip
 _FORMATS = (
     'jpeg', 'png', 'rgb8; jpeg compressed bgr8', 'mono16; png compressed ', 'JPG', '', ';', 'webp',
