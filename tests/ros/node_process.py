@@ -29,7 +29,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
@@ -304,6 +304,10 @@ class Peer:
 
     def wait_for_state(self, state: str) -> None:
         wait_for(lambda: self.state() == state, f'the state {state}')
+
+    def enable(self, is_enabled: bool, camera: str = '') -> SetBool.Response:
+        name = f'{camera}/enable' if camera else 'enable'
+        return self.call(SetBool, name, SetBool.Request(data=is_enabled))
 
     def reset(self) -> Trigger.Response:
         """Reset the camera of this peer."""

@@ -95,6 +95,18 @@ def test_it_answers_before_the_image_in_work_is_done(node, peer):
     network.gate.release()
 
 
+def test_an_image_in_work_is_not_published_after_a_pause(node, peer):
+    network = SlowNetwork(node)
+    stamp_ns = peer.send(IMAGE)
+    wait_for(network.has_begun, 'the image to be in work')
+    before = peer.counts()
+    assert peer.enable(False).success
+    network.gate.release()
+    wait_for(lambda: peer.counts()['dropped'] == before['dropped'] + 1, 'the end of the image')
+    assert stamp_ns not in peer.received['tracks']
+    assert peer.enable(True).success
+
+
 def test_it_answers_while_it_waits_for_the_image_in_work(node, peer):
     network = SlowNetwork(node)
     stamp_ns = peer.send(IMAGE)

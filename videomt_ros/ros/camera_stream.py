@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import StreamFrame, VideoStream
-from videomt_ros.inference.continuity import OutlierError
+from videomt_ros.inference.continuity import STEP_BACK_S, OutlierError
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_info import CameraInfos
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
@@ -28,6 +28,16 @@ from videomt_ros.structures import Segments
 
 _OTHER_CLOCK_S = 600.0
 """Age of a stamp, in seconds, from which it counts as one of another clock, such as a bag's."""
+STEP_BACK_NS = round(STEP_BACK_S * 1e9)
+"""Largest step back of a clock, in nanoseconds, that is no jump."""
+
+
+@dataclass(frozen=True, eq=False)  # each is another jump, though several lead to one time
+class ClockJump:
+    """A jump back of the node's clock, as when a bag loops that a simulated clock follows."""
+
+    clock_ns: int
+    """Time after the jump, in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Received:
     """Time of the monotonic clock, in seconds, from which the latency is measured."""
     resets: int
     """Number of resets that had been requested when the image was received."""
+    clock_jump: ClockJump | None
+    """The newest jump of the node's clock when the image was received."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,10 @@ class CameraStream:
         self._publishing = threading.Lock()
         self._resets = 0
         self._resets_done = 0
+        self._clock_jump: ClockJump | None = None
+        self._clock_jump_done: ClockJump | None = None
+        self._newest_ns = 0  # time of the newest frame that continued the video
+        self._is_enabled = True
 
     @property
     def is_active(self) -> bool:
@@ -139,13 +155,12 @@ class CameraStream:
         """Subscribe, and have the worker process the images from now on."""
         self.health.start()
         self._mailbox = worker.open()
-        self._input.open()
-        self._follow_switches()
+        if self._is_enabled:
+            self._listen()
 
     def deactivate(self) -> None:
         """Unsubscribe; an image that is being processed may still be published."""
-        self._input.close()
-        self._infos.close()
+        self._close()
         if self._mailbox is not None:
             if self._mailbox.close() is not None:
                 self.health.count_dropped('stopped')
@@ -172,6 +187,36 @@ class CameraStream:
         if self._mailbox is not None and self._mailbox.clear() is not None:
             self.health.count_dropped('stopped')
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether images are processed while the node is active."""
+        return self._is_enabled
+
+    def enable(self, is_enabled: bool) -> None:
+        """Pause the camera, so that it takes no processor time, or resume it.
+
+        No earlier result is published once it is paused. When it is resumed, the video goes on, or
+        begins anew if the pause was too long for the stream; in both cases ids go on.
+        """
+        with self._publishing:
+            was_enabled, self._is_enabled = self._is_enabled, is_enabled
+        if self._mailbox is None or was_enabled == is_enabled:
+            return
+        if is_enabled:
+            self._listen()
+            return
+        self._close()
+        if self._mailbox.clear() is not None:
+            self.health.count_dropped('stopped')
+
+    def follow_clock_jump(self, clock_ns: int) -> None:
+        """Begin a new video with the images that are received from now on; ids go on.
+
+        Args:
+            clock_ns: time of the node's clock, in nanoseconds, to which it has jumped back.
+        """
+        self._clock_jump = ClockJump(clock_ns)
+
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
         self._input.follow_publishers(self._parameters.warn_silence_s)
@@ -185,6 +230,16 @@ class CameraStream:
     def silent_s(self) -> float | None:
         """Time in seconds for which no image came; None while none is expected."""
         return self._input.silent_s
+
+    def _listen(self) -> None:
+        """Subscribe to what the camera publishes."""
+        self._input.open()
+        self._follow_switches()
+
+    def _close(self) -> None:
+        """Unsubscribe from what the camera publishes."""
+        self._input.close()
+        self._infos.close()
 
     def _follow_switches(self) -> None:
         """Publish the labels and listen to camera_info, where these are switched on."""
@@ -210,7 +265,7 @@ class CameraStream:
         if not self._rate.allows(stamp_ns, self._parameters.max_rate_hz):
             self.health.count_dropped('rate')
             return
-        received = Received(self, msg, clock_ns, time.monotonic(), self._resets)
+        received = Received(self, msg, clock_ns, time.monotonic(), self._resets, self._clock_jump)
         if self._mailbox is None:
             self.health.count_dropped('stopped')
         elif self._mailbox.put(received) is not None:
@@ -225,6 +280,13 @@ class CameraStream:
         if received.resets != self._resets_done:
             self.stream.reset()
             self._resets_done = received.resets
+        jump = received.clock_jump
+        if jump is not None and jump is not self._clock_jump_done:
+            self._clock_jump_done = jump
+            self._clock = StreamClock()
+            # Unless its stamps have gone back before the clock did, and it has begun anew by that.
+            if self._newest_ns > jump.clock_ns + STEP_BACK_NS:
+                self.stream.restart('clock_jump')
         parameters = self._parameters
         if parameters is not self._applied:
             self.stream.update(**parameters.stream_settings())
@@ -252,6 +314,7 @@ class CameraStream:
         if isinstance(result, Exception):
             self.fail(received, result)
             return
+        self._newest_ns = frame.stamp_ns
         self.health.keep_tracks(
             [s.track_id for s in result.segments], self.stream.resets_by_reason
         )
@@ -261,7 +324,7 @@ class CameraStream:
             frame.image, header, result, self._applied, self._infos.of_image(header)
         )
         with self._publishing:
-            if received.resets != self._resets:
+            if received.resets != self._resets or not self._is_enabled:
                 self.health.count_dropped('stopped')
                 return
             for publisher, message in messages:

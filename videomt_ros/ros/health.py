@@ -146,7 +146,7 @@ class CameraHealth:
         with self._lock:
             if resets.get('requested', 0) != self.resets.get('requested', 0):
                 self._known_ids.clear()  # the ids begin again
-            self.resets = dict(resets)
+            self.resets = {**resets}
             self.tracks_alive = len(ids)
             new = set(ids) - self._known_ids
             self.tracks_ever += len(new)

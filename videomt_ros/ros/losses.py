@@ -82,6 +82,10 @@ class Losses:
         except UnsupportedEventTypeError:
             return node.create_subscription(message_type, topic, callback, qos)
 
+    def start(self) -> None:
+        """Note that the node begins to listen: it has missed nothing before the next image."""
+        self._gaps.start()
+
     def heard(self, stamp_ns: int) -> None:
         """Take the stamp, in nanoseconds, of the next image that was received."""
         missing = self._gaps.add(stamp_ns)
@@ -136,6 +140,10 @@ class StampGaps:
         self._newest_ns: int | None = None
         self._intervals_ns: deque[int] = deque(maxlen=_WINDOW)
         self._pending = 0
+
+    def start(self) -> None:
+        """Forget the newest stamp, but not the usual interval."""
+        self._newest_ns, self._pending = None, 0
 
     def add(self, stamp_ns: int) -> int:
         """Take the stamp of the next image that arrived.

@@ -14,7 +14,7 @@ import logging
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from types import FrameType
@@ -22,7 +22,8 @@ from types import FrameType
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -30,9 +31,10 @@ from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.service import Service
 from rclpy.task import Future
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from videomt_ros.model import VidEoMT
+from videomt_ros.ros.camera_stream import STEP_BACK_NS, CameraStream
 from videomt_ros.ros.cameras import Cameras
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
@@ -98,8 +100,16 @@ class SegmenterNode(LifecycleNode):
         self._camera_diagnostics: dict[str, CameraDiagnostics] = {}
         self._fault = ''  # why the node left the active state by itself
         self._throttle = Throttle(WARNING_PERIOD_S)
-        self._reset_services: list[Service] = []
+        self._services_of_cameras: list[Service] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        threshold = JumpThreshold(
+            min_forward=None,
+            min_backward=Duration(nanoseconds=-STEP_BACK_NS),
+            on_clock_change=False,
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(
+            threshold, post_callback=self._on_clock_jump
+        )
         # With the steady clock, the node reports even while a simulation is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)
@@ -180,6 +190,7 @@ class SegmenterNode(LifecycleNode):
 
     def close(self) -> None:
         """End the worker and free everything without a transition, as the process is ending."""
+        self._jump_handle.unregister()
         self._destroy(CLOSE_TIMEOUT_S)
         logging.getLogger('videomt_ros').removeHandler(self._log_handler)
         self.destroy_node()
@@ -228,8 +239,8 @@ class SegmenterNode(LifecycleNode):
 
     def _destroy(self, timeout_s: float | None = None) -> None:
         """Let go of the network, and remove what depends on it from the node."""
-        while self._reset_services:
-            self.destroy_service(self._reset_services.pop())
+        while self._services_of_cameras:
+            self.destroy_service(self._services_of_cameras.pop())
         if self._cameras is not None:
             self._cameras.destroy(timeout_s)
             self._cameras = None
@@ -251,21 +262,25 @@ class SegmenterNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _create_services(self) -> None:
-        """Offer `~/reset` for all cameras, and `~/<camera>/reset` for each that has a name."""
+        """Offer `~/reset` and `~/enable` for all cameras, and below `~/<camera>/` for each."""
         for name in ('', *self._settings.common.cameras):
+            prefix = f'~/{name}/' if name else '~/'
             # By name: the executor keeps the callback of a destroyed service for a while.
-            callback = partial(self._on_reset, name)
-            topic = f'~/{name}/reset'.replace('//', '/')
-            self._reset_services.append(self.create_service(Trigger, topic, callback))
+            for kind, service, callback in (
+                (Trigger, 'reset', self._on_reset),
+                (SetBool, 'enable', self._on_enable),
+            ):
+                self._services_of_cameras.append(
+                    self.create_service(kind, prefix + service, partial(callback, name))
+                )
 
     def _on_reset(
         self, name: str, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         """Reset the camera of this name, or all of them."""
         del request
-        for camera in self._cameras or ():
-            if not name or camera.name == name:
-                camera.reset()
+        for camera in self._cameras_of(name):
+            camera.reset()
         what = f'the camera {name}' if name else 'every camera'
         self.get_logger().info(f'Reset: {what} starts afresh with the next image.')
         response.success = True
@@ -273,6 +288,29 @@ class SegmenterNode(LifecycleNode):
             f'{what.capitalize()} starts afresh with the next image; ids start again at 1.'
         )
         return response
+
+    def _on_enable(
+        self, name: str, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        for camera in self._cameras_of(name):
+            camera.enable(request.data)
+        what = f'The camera {name}' if name else 'Every camera'
+        response.success = True
+        response.message = f'{what} is {"enabled" if request.data else "paused"}.'
+        self.get_logger().info(response.message)
+        return response
+
+    def _cameras_of(self, name: str) -> Iterator[CameraStream]:
+        """Iterate over the camera of this name; over all cameras if it is empty."""
+        return (camera for camera in self._cameras or () if name in ('', camera.name))
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self.get_logger().warning(
+            f'The clock went back by {-jump.delta.nanoseconds * 1e-9:.3f} s: every camera begins '
+            'a new video, and ids go on.'
+        )
+        for camera in self._cameras or ():
+            camera.follow_clock_jump(self.get_clock().now().nanoseconds)
 
     def _report(self) -> None:
         troubles = self._override_errors + self._find_twins()
@@ -289,13 +327,14 @@ class SegmenterNode(LifecycleNode):
             camera.follow_publishers()
         for camera_name in self._settings.common.cameras or ('',):
             own = cameras.get(camera_name)
+            is_paused = state == 'active' and own is not None and not own.is_enabled
             diagnostics = self._camera_diagnostics.setdefault(
                 camera_name, CameraDiagnostics(self._health[camera_name])
             )
             status = diagnostics.to_msg(
                 f'{name}: {camera_name} frames'.replace(':  ', ': '),
                 values.get('device', ''),
-                state,
+                'disabled' if is_paused else state,
                 self._settings.of_camera(camera_name),
                 troubles + (own.troubles if own is not None else []),
                 None if own is None else own.silent_s,

@@ -110,6 +110,7 @@ class ImageSubscription:
         self._silent_since_s = time.monotonic()
         self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._sources = SourceFilter()
+        self._losses.start()
         self._is_heard = False
         self._channel = choose_channel(
             self._node, self._channels, self._channels[0], is_heard=False, is_silent=False
