@@ -22,6 +22,9 @@ part's area. On drawn scenes with truth, two thirds of the parts that are nearer
 and one in ten of those that are farther; the distance in relation to the main part separates the
 two less well."""
 
+MAX_PARTS = 1000
+"""Number of parts from which a mask is noise, and is left as it is."""
+
 
 def drop_specks(
     pixels: NDArray[np.int16],
@@ -34,7 +37,7 @@ def drop_specks(
     Pixels are connected to their eight neighbours. A gap is counted in pixels, along the rows or
     the columns, whichever is more, between the box of the small part and the nearest pixel of a
     large one. Small parts do not reach farther through one another. The main part stays, and so
-    does every segment.
+    does every segment; a mask of more than MAX_PARTS parts stays as it is.
 
     Args:
         pixels: (H, W); k + 1 for segment k, 0 for none. Specks are set to 0 in place.
@@ -58,6 +61,8 @@ def _without_specks(pixels: NDArray[np.int16], value: int, region: Region, share
     mask = (view == value).view(np.uint8)
     num_labels, labels = cv2.connectedComponents(mask, connectivity=8)
     if num_labels <= 2:  # the background and one part, as most masks have
+        return region
+    if num_labels > MAX_PARTS:  # no object, but noise, on which time would be wasted
         return region
     # A box that specks have stretched is mostly empty, so only the mask's pixels are measured:
     # connectedComponentsWithStats takes ten times as long as connectedComponents.

@@ -234,7 +234,8 @@ class Criterion:
         labels = torch.full(class_logits.shape[:3], no_object, device=class_logits.device)
         labels[clips, frames, queries] = class_ids
         label_weights = class_logits.new_ones(no_object + 1)
-        label_weights[-1] = weights.no_object_weight
+        # An assignment of a number to an element would make the host wait for the GPU.
+        label_weights[-1:].fill_(weights.no_object_weight)
         class_loss = F.cross_entropy(
             class_logits.flatten(0, 2), labels.flatten(), label_weights, reduction='sum'
         )
