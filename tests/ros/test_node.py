@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import time
 
 import numpy as np
 import pytest
@@ -168,6 +169,22 @@ def test_a_bag_that_starts_over_starts_a_new_video_and_its_ids_go_on(peer, live)
     anew = peer.ask(image, 'tracks')[0]
     assert 1 in ids_of(anew)
     assert anew.resets > lone.resets
+
+
+def test_a_camera_that_pauses_loses_no_image_and_its_video_begins_anew(peer):
+    assert peer.set_parameters(**EAGER, gap_s=0.1, max_gap_s=0.5)[1].successful
+    image = noise()
+    for _ in range(2):
+        before_ns = peer.send(image)
+        before = peer.results(before_ns, 'tracks')[0]
+    time.sleep(1.0)
+    after = peer.ask(image, 'tracks', stamp_ns=before_ns + 1_000_000_000)[0]
+    assert after.resets == before.resets + 1
+    assert {track.age for track in after.tracks} == {1}
+    assert not set(ids_of(after)) & set(ids_of(before))
+    peer.counts()
+    assert int(peer.health['resets_gap']) >= 1
+    assert peer.set_parameters(gap_s=1.0, max_gap_s=5.0)[0].successful
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 500), (700, 2), (33, 47)])

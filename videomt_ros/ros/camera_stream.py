@@ -70,7 +70,8 @@ class Frame:
 
     def for_stream(self) -> StreamFrame:
         """Get the frame as its stream takes it."""
-        return StreamFrame(self.received.camera.stream, self.image, self.stamp_ns)
+        received = self.received
+        return StreamFrame(received.camera.stream, self.image, self.stamp_ns, received.monotonic_s)
 
 
 class CameraStream:
