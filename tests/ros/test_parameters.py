@@ -19,13 +19,8 @@ from tests.ros.node_process import new_domain
 from videomt_ros.inference import StreamSettings
 from videomt_ros.launch_files import read_parameters
 from videomt_ros.resources import resource
-from videomt_ros.ros.parameters import (
-    NodeParameters,
-    Parameters,
-    changed_parameters,
-    constraint,
-    declare_parameters,
-)
+from videomt_ros.ros.declaration import changed_parameters, declare_parameters
+from videomt_ros.ros.parameters import NodeParameters, Parameters, constraint
 
 pytestmark = pytest.mark.ros
 TABLE = {entry.name: entry for entry in fields(NodeParameters)}

@@ -36,6 +36,11 @@ from std_srvs.srv import SetBool, Trigger
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import STEP_BACK_NS, CameraStream
 from videomt_ros.ros.cameras import Cameras
+from videomt_ros.ros.declaration import (
+    changed_parameters,
+    declare_camera_parameters,
+    declare_parameters,
+)
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
 from videomt_ros.ros.health import CameraHealth, ModelHealth
@@ -47,11 +52,6 @@ from videomt_ros.ros.loading import (
 )
 from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import check_overrides
-from videomt_ros.ros.parameters import (
-    changed_parameters,
-    declare_camera_parameters,
-    declare_parameters,
-)
 from videomt_ros.ros.sources import publisher_name
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
 from videomt_ros.ros.transitions import Cancelled, Transitions

@@ -11,14 +11,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.node import Node
-from rclpy.parameter import Parameter
 
 from videomt_ros.inference import StreamSettings
 from videomt_ros.inference.preprocess import MAX_INPUT_SIZE, check_input_size
@@ -350,116 +345,6 @@ def constraint(entry: Field[Any]) -> str:
     return ' '.join(words)
 
 
-def declare_parameters(node: Node) -> Parameters:
-    """Declare every parameter of the table on a node, and read the values that the user set.
-
-    Raises:
-        ValueError: a value is of the wrong type or out of range.
-    """
-    values = {}
-    for entry in fields(NodeParameters):
-        default = _to_ros(entry.default)
-        # rclpy reads an empty list as an array of bytes, and `[]` in a YAML file as no value, so
-        # the types of arrays are checked here.
-        is_array = isinstance(default, list)
-        try:
-            declared = node.declare_parameter(
-                entry.name, default, _descriptor(entry, dynamic_typing=is_array)
-            )
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            hint = ' A whole number needs a point too: 1.0.' if type(default) is float else ''
-            raise ValueError(f'{error}.{hint}') from error
-        value = declared.value
-        if is_array and not value:
-            value = []
-            node.set_parameters([Parameter(entry.name, Parameter.Type.STRING_ARRAY, value)])
-        values[entry.name] = _from_ros(entry, value)
-    common = NodeParameters(**values)
-    return Parameters(common, declare_camera_parameters(node, common.cameras))
-
-
-def declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Declare the parameters that cameras may have of their own, those that are not yet there.
-
-    They have no value, and so any type, until the user sets one.
-
-    Returns:
-        The values that the user has set, by camera, then by parameter.
-    """
-    own: dict[str, dict[str, Any]] = {}
-    for camera in cameras:
-        own[camera] = {}
-        for entry in _camera_entries():
-            name = f'{camera}.{entry.name}'
-            if not node.has_parameter(name):
-                descriptor = ParameterDescriptor(
-                    description=entry.metadata['meaning'],
-                    additional_constraints=f'{constraint(entry)} Not set: as {entry.name}.',
-                    dynamic_typing=True,
-                )
-                node.declare_parameter(name, None, descriptor)
-            value = node.get_parameter(name).value
-            if value is not None:
-                own[camera][entry.name] = _from_ros(entry, value)
-    return own
-
-
-def changed_parameters(
-    current: Parameters,
-    changes: Sequence[Parameter],
-    class_names: Sequence[str] | None,
-    is_loading: bool = False,
-) -> Parameters:
-    """Apply changes that a user asks for while the node runs.
-
-    Args:
-        current: the present values.
-        changes: the changes; those of other names (such as use_sim_time) are ignored.
-        class_names: names of the model's classes; None if no model is loaded yet.
-        is_loading: whether a model is being loaded.
-
-    Raises:
-        ValueError: a value is wrong or cannot change now; says why.
-    """
-    entries = {entry.name: entry for entry in fields(NodeParameters)}
-    common: dict[str, Any] = {}
-    own = {camera: dict(values) for camera, values in current.own.items()}
-    for change in changes:
-        camera, _, name = change.name.rpartition('.')
-        entry = entries.get(name)
-        if entry is None or (camera and camera not in own):
-            continue
-        value = _from_ros(entry, change.value)
-        before = own[camera].get(name) if camera else getattr(current.common, name)
-        if value == before:
-            continue
-        if not entry.metadata['dynamic'] and is_loading:
-            raise ValueError(
-                f'{change.name} cannot change while a model is being loaded: wait until it is, or '
-                'clean the node up.'
-            )
-        if not entry.metadata['dynamic'] and class_names is not None:
-            raise ValueError(
-                f'{change.name} cannot change while a model is loaded: deactivate the node and '
-                'clean it up first.'
-            )
-        if not camera:
-            common[name] = value
-        elif value is None:
-            own[camera].pop(name, None)
-        else:
-            own[camera][name] = value
-    changed = Parameters(replace(current.common, **common), own)
-    if class_names is not None:
-        changed.check_classes(class_names)
-    return changed
-
-
-def _camera_entries() -> Iterator[Field[Any]]:
-    """Iterate over the entries that a camera may have a value of its own for."""
-    return (entry for entry in fields(NodeParameters) if entry.metadata['per_camera'])
-
-
 def _check(entry: Field[Any], value: Any) -> None:
     """Check a value.
 
@@ -491,35 +376,3 @@ def _check(entry: Field[Any], value: Any) -> None:
                 raise ValueError(
                     f'Expected {entry.name} of the form {limits["pattern"]}, got {word!r}.'
                 )
-
-
-def _descriptor(entry: Field[Any], *, dynamic_typing: bool) -> ParameterDescriptor:
-    limits = entry.metadata
-    descriptor = ParameterDescriptor(
-        description=limits['meaning'],
-        read_only=limits['read_only'],
-        dynamic_typing=dynamic_typing,
-    )
-    descriptor.additional_constraints = constraint(entry)
-    if limits['range']:
-        low, high = limits['range']
-        if isinstance(entry.default, float):
-            limit = FloatingPointRange(from_value=low, to_value=high)
-            descriptor.floating_point_range = [limit]
-        else:
-            limit = IntegerRange(from_value=low, to_value=high, step=1)
-            descriptor.integer_range = [limit]
-    return descriptor
-
-
-def _to_ros(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _from_ros(entry: Field[Any], value: Any) -> Any:
-    """Convert a parameter's value to that of the table, without empty strings in arrays."""
-    if not isinstance(entry.default, tuple):
-        return value
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return value
-    return tuple(word for word in value if word != '')
