@@ -20,15 +20,17 @@ def told(frames, hold_outliers=True, max_gap_s=5.0):
     """What becomes of each frame: `+` continues the video, `-` is dropped, or why it begins anew.
 
     Args:
-        frames: stamp in seconds of each, or (stamp, arrival), or (stamp, arrival, size).
+        frames: stamp in seconds of each, or (stamp, arrival, size, whether it is the camera's),
+            of which the last ones may be left out.
     """
     continuity = Continuity(hold_outliers)
     found = []
     for frame in frames:
         stamp_s, *rest = frame if isinstance(frame, tuple) else (frame,)
-        arrival_s, size = (*rest, *(None, SIZE)[len(rest) :])
+        arrival_s, size, is_stamped = (*rest, *(None, SIZE, True)[len(rest) :])
+        moment = Moment(round(stamp_s * 1e9), size, arrival_s, is_stamped)
         try:
-            broken = continuity.judge(Moment(round(stamp_s * 1e9), size, arrival_s), max_gap_s)
+            broken = continuity.judge(moment, max_gap_s)
         except OutlierError as error:
             assert error.reason in RESET_REASONS
             found.append('-')
@@ -65,6 +67,25 @@ def test_a_lone_wrong_stamp_is_dropped(stamp_s):
     expected = ['+'] * 10 + ['-'] + ['+'] * 9
     assert told(frames) == expected
     assert told(live(frames)) == expected
+
+
+def made_up(*stamps_s):
+    """Frames that the camera did not stamp, with the times that they were given."""
+    return [(stamp_s, None, SIZE, False) for stamp_s in stamps_s]
+
+
+@pytest.mark.parametrize('wrong_s', [990.0, 1_500.0])
+def test_frames_without_stamps_leave_open_which_stamps_are_right(wrong_s):
+    frames = [1_000.0, wrong_s, *made_up(1_000.2, 1_000.3), 1_000.4, wrong_s, 1_000.6]
+    assert told(frames) == ['+', '-', '+', '+', '+', '-', '+']
+    reason = 'stamp_back' if wrong_s < 1_000 else 'stamp_ahead'
+    frames = [1_000.0, wrong_s, *made_up(1_000.2), wrong_s + 0.2, *made_up(wrong_s + 0.3)]
+    assert told(frames) == ['+', '-', '+', reason, '+']  # the clock was set
+
+
+def test_a_lone_size_among_frames_without_stamps_is_dropped():
+    other = (1_000.1, None, OTHER, False)
+    assert told(made_up(1_000.0) + [other, *made_up(1_000.2)] * 3) == ['+', *['-', '+'] * 3]
 
 
 def test_every_seventh_stamp_is_old():

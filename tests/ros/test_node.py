@@ -160,9 +160,12 @@ def test_a_bag_that_starts_over_starts_a_new_video_and_its_ids_go_on(peer, live)
     assert int(peer.health['dropped_outlier']) >= 1
     # Without another image of its time, it changes nothing.
     peer.send(image, stamp_ns=10 * 10**9)
+    peer.wait_for_rise(counts, 3, dropped=2)
+    unstamped = peer.ask(image, 'tracks', stamp_ns=0)[0]
     lone = peer.ask(image, 'tracks', stamp_ns=52 * 10**9)[0]
-    assert (ids_of(lone), lone.resets) == (ids_of(again), again.resets)
-    peer.wait_for_rise(counts, 4, processed=2, dropped=2)
+    assert ids_of(unstamped) == ids_of(lone) == ids_of(again)
+    assert unstamped.resets == lone.resets == again.resets
+    peer.wait_for_rise(counts, 5, processed=3, dropped=2)
     assert int(peer.health['resets_stamp_back']) == resets
     # Asked for, ids begin at 1 again, and consumers are told.
     assert peer.reset().success

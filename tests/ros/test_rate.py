@@ -33,6 +33,11 @@ def test_every_third_of_30_hz_is_10_hz():
     assert allowed(np.arange(12) * 33_333_333, 10.0) == [0, 3, 6, 9]
 
 
+def test_images_out_of_order_earn_none():
+    stamps = np.arange(60).reshape(-1, 2)[:, ::-1].ravel() * 33_333_333
+    assert len(allowed(stamps, 10.0)) == 20
+
+
 def test_a_pause_earns_no_burst_and_a_step_back_does_not_block():
     stamps = [0, 100 * SECOND, 100 * SECOND + 1, 100 * SECOND + 2, 5 * SECOND, 5 * SECOND + 1]
     assert allowed(stamps, 10.0) == [0, 1, 4]

@@ -36,6 +36,8 @@ class StreamFrame(NamedTuple):
     """Time at which the image was taken, in nanoseconds of any clock."""
     arrival_s: float | None = None
     """Time at which the image arrived, in seconds of a clock that never jumps; None: not known."""
+    is_stamped: bool = True
+    """Whether the stamp is the camera's; else it was made up so that the video goes on."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
     clock = StageClock(next(frames[0].stream.net.parameters()).device)
     results: dict[int, Segments | Exception] = {}
     batches: dict[tuple[int, int], list[_Begun]] = defaultdict(list)
-    for place, (stream, image, stamp_ns, arrival_s) in enumerate(frames):
+    for place, (stream, image, stamp_ns, arrival_s, is_stamped) in enumerate(frames):
         try:
-            prepared = stream.prepare(image, stamp_ns, arrival_s)
+            prepared = stream.prepare(image, stamp_ns, arrival_s, is_stamped)
             clock.queue(prepared.clock)
             state = stream.begin(prepared)
             begun = _Begun(place, stream, prepared, state)

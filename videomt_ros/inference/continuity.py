@@ -64,6 +64,8 @@ class Moment:
     """(height, width) in pixels."""
     arrival_s: float | None
     """Time at which it arrived, in seconds of a clock that never jumps; None: not known."""
+    is_stamped: bool = True
+    """Whether the stamp is the camera's; else it was made up so that the video goes on."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Continuity:
     Every other frame is an outlier. It begins a new video at once, unless outliers are held: then
     it is dropped. If the next frame neither continues the video nor agrees with the outlier, it is
     dropped too; if it agrees, a new video begins with it. It agrees if it has the same size and,
-    unless this size is new, its stamp is nearer to that of the outlier than to the video.
+    unless this size is new, its stamp is nearer to that of the outlier than to the video. A frame
+    without a stamp of its own does not tell which stamps are right: the one after it does.
     """
 
     def __init__(self, hold_outliers: bool) -> None:
@@ -148,7 +151,8 @@ class Continuity:
             now_ns = max(now_ns, before.stamp_ns)
             self._intervals_ns.append(now_ns - before.stamp_ns)
         self._latest = Moment(now_ns, frame.image_size, frame.arrival_s)
-        self._suspect, self._num_held = None, 0
+        if frame.is_stamped or self._suspect is None or self._suspect.found.reason == 'size':
+            self._suspect, self._num_held = None, 0
 
     def _find_break(self, latest: Moment, frame: Moment, max_gap_s: float) -> Break | None:
         """Find out why a frame does not continue the video; None if it does."""

@@ -187,14 +187,18 @@ class VideoStream:
         return result
 
     def prepare(
-        self, image: NDArray[np.uint8], stamp_ns: int, arrival_s: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        stamp_ns: int,
+        arrival_s: float | None = None,
+        is_stamped: bool = True,
     ) -> PreparedFrame:
-        """Prepare a frame for the network; the stream stays as it is. See `push`."""
+        """Prepare a frame for the network; the stream stays as it is. See StreamFrame."""
         clock = DeviceClock(self._preprocess.device)
         clock.mark()
         frame, geometry = self._preprocess(image)
         clock.mark()
-        moment = Moment(stamp_ns, geometry.image_size, arrival_s)
+        moment = Moment(stamp_ns, geometry.image_size, arrival_s, is_stamped)
         return PreparedFrame(frame, geometry, moment, clock)
 
     def begin(self, frame: PreparedFrame) -> Tensor:

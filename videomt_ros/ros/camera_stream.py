@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from dataclasses import dataclass
@@ -65,13 +66,21 @@ class Frame:
     """RGB, (H, W, 3); not to be written to."""
     stamp_ns: int
     """Time of the image on the clock of the stream, in nanoseconds."""
+    clock: StreamClock
+    """The clock of the stream, if the image is no outlier."""
     decode_ms: float
     """Time that it took to read the pixels from the message."""
 
     def for_stream(self) -> StreamFrame:
         """Get the frame as its stream takes it."""
         received = self.received
-        return StreamFrame(received.camera.stream, self.image, self.stamp_ns, received.monotonic_s)
+        return StreamFrame(
+            received.camera.stream,
+            self.image,
+            self.stamp_ns,
+            received.monotonic_s,
+            is_stamped=bool(stamp_from_msg(received.msg.header.stamp)),
+        )
 
 
 class CameraStream:
@@ -305,13 +314,16 @@ class CameraStream:
             self.fail(received, error)
             return None
         # For the stream only: the results carry the header of the image unchanged.
-        stamp_ns = self._clock.time_of(stamp_ns, received.clock_ns, received.monotonic_s)
+        clock = copy.copy(self._clock)
+        stamp_ns = clock.time_of(stamp_ns, received.clock_ns, received.monotonic_s)
         decode_ms = (time.perf_counter() - begin_s) * 1e3
-        return Frame(received, image, stamp_ns, decode_ms)
+        return Frame(received, image, stamp_ns, clock, decode_ms)
 
     def finish(self, frame: Frame, result: Segments | Exception) -> None:
         """Publish the result of a frame, or count its failure; runs in the worker's thread."""
         received = frame.received
+        if not isinstance(result, OutlierError):
+            self._clock = frame.clock  # later images without stamps go on from this one
         if isinstance(result, Exception):
             self.fail(received, result)
             return

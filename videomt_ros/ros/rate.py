@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from videomt_ros.inference.continuity import STEP_BACK_S
+
 _TOLERANCE = 0.1
 """Share of the period by which an image may come early, since the stamps of cameras jitter."""
 
@@ -24,7 +26,7 @@ class RateLimit:
             self._due_ns = None
             return True
         period_ns = 1e9 / max_rate_hz
-        went_back = stamp_ns < self._stamp_ns
+        went_back = stamp_ns < self._stamp_ns - STEP_BACK_S * 1e9
         self._stamp_ns = stamp_ns
         due_ns = self._due_ns
         if due_ns is None or went_back or stamp_ns > due_ns + period_ns:
