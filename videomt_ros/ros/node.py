@@ -30,7 +30,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.service import Service
-from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from videomt_ros.model import VidEoMT
@@ -81,8 +80,8 @@ class SegmenterNode(LifecycleNode):
         self._log_handler = RosHandler(self.get_logger())
         logging.getLogger('videomt_ros').addHandler(self._log_handler)
         logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # the ROS logger filters
-        self.failure: Future = Future()
-        """Future that is done when the process is to end with an error."""
+        self.has_failed = False
+        """Whether the process is to end with an error, which the log has."""
         self._settings = declare_parameters(self)
         self._override_errors, warnings = check_overrides(self, arguments)
         for warning in warnings:
@@ -205,7 +204,7 @@ class SegmenterNode(LifecycleNode):
             if self._transitions.is_cancelled:
                 return  # by a peer, which goes on from here
             if result != TransitionCallbackReturn.SUCCESS:
-                self.failure.set_result(None)
+                self.has_failed = True
                 return
 
     async def _leave_failing(self) -> None:
@@ -226,7 +225,7 @@ class SegmenterNode(LifecycleNode):
             await self._transitions.change('deactivate')  # ends in ERROR, because of the fault
             if self._settings.common.autostart:
                 self.get_logger().fatal('The node ends, since no one configures it again.')
-                self.failure.set_result(None)
+                self.has_failed = True
             return
 
     async def _release(self) -> None:
@@ -413,8 +412,10 @@ def main(args: list[str] | None = None) -> int:
             return 1
         executor = GuardedExecutor()
         executor.add_node(node)
-        executor.spin_until_future_complete(node.failure)
-        return int(node.failure.done())
+        # Not `spin_until_future_complete`, which adds a callback to the future at each turn.
+        while rclpy.ok() and not node.has_failed:
+            executor.spin_once()
+        return int(node.has_failed)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except RuntimeError:
