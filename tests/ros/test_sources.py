@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
 
-from videomt_ros.ros.sources import explain_silence
+from videomt_ros.ros.sources import SOURCE_TIMEOUT_S, SourceFilter, explain_silence
 from videomt_ros.ros.transports import COMPRESSED_TYPE, IMAGE_TYPE, Channel
 
 
@@ -65,3 +66,30 @@ def test_compressed_depth_is_not_offered_as_an_image():
     )
     assert 'Images are published on /colour/image: remap image_raw' in text
     assert text.endswith('with transport auto or compressed.')
+
+
+def heard_of(numbers: list[int | None], has_several: bool = True) -> list[bool]:
+    subject = SourceFilter()
+    return [subject.accepts(Image(), lambda: has_several, 10.0, number) for number in numbers]
+
+
+def test_like_images_are_told_by_the_numbers_of_their_messages():
+    # The second publisher is behind, far ahead, and of equal numbers.
+    assert heard_of([50, 3, 51, 4, 53]) == [True, False, True, False, True]
+    assert heard_of([3, 5000, 4, 5001, 5]) == [True, False, True, False, True]
+    assert heard_of([1, 1, 2, 2, 3, 3]) == [True, False] * 3
+    # One that is a little ahead wins once, and stays.
+    assert heard_of([1, 5, 2, 6, 3, 7]) == [True, True, False, True, False, True]
+
+
+def test_the_numbers_of_a_single_publisher_may_begin_again():
+    assert all(heard_of([50, 1, 2, 900, 3], has_several=False))
+    assert all(heard_of([None, 1, None, 1]))
+
+
+def test_another_publisher_is_heard_after_a_silence():
+    subject = SourceFilter()
+    assert subject.accepts(Image(), lambda: True, 10.0, 500)
+    assert not subject.accepts(Image(), lambda: True, 10.1, 3)
+    assert subject.accepts(Image(), lambda: True, 10.0 + SOURCE_TIMEOUT_S, 4)
+    assert not subject.accepts(Image(), lambda: True, 12.1, 502)

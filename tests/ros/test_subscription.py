@@ -257,6 +257,43 @@ def test_of_two_publishers_one_is_heard_and_both_are_named(
     assert not subject.troubles
 
 
+def test_of_two_publishers_of_like_images_one_is_heard(node, named_node, monkeypatch, pass_time):
+    heard, ignored = [], []
+    subject, _ = build_subscription(node, monkeypatch, receive=heard.append, ignore=ignored.append)
+    front = publish_images(named_node('front'), RELIABLE)
+    rear = publish_images(named_node('rear'), RELIABLE)
+    wait_for_cameras(node, 2)
+    subject.open()
+    for publisher in (front, rear):
+        wait_for(publisher.get_subscription_count, 'the subscription')
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def send(publisher, side):
+        count = len(heard) + len(ignored)
+        publisher.publish(Image(height=4, width=4, data=bytes([side])))
+        wait_for(
+            lambda: executor.spin_once(timeout_sec=0.1) or len(heard) + len(ignored) > count,
+            'an image',
+        )
+
+    try:
+        for _ in range(4):
+            send(front, 1)
+            send(rear, 2)
+        assert {msg.data[0] for msg in heard} == {1}
+        assert {msg.data[0] for msg in ignored} == {2}
+        subject.follow_publishers(5.0)
+        (trouble,) = subject.troubles
+        assert 'one video' not in trouble
+        pass_time(SOURCE_TIMEOUT_S)
+        send(rear, 2)
+        send(front, 1)
+        assert [msg.data[0] for msg in heard[-2:]] == [1, 2]
+    finally:
+        executor.shutdown()
+
+
 def test_silence_is_told_with_its_reason_until_an_image_comes(
     node, named_node, monkeypatch, pass_time
 ):

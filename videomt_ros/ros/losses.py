@@ -8,7 +8,7 @@ Every image that is lost leaves a gap in the stamps.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -62,7 +62,7 @@ class Losses:
         node: Node,
         message_type: type,
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[[Any, int | None], None],
         qos: QoSProfile,
     ) -> Subscription:
         """Create a subscription whose lost messages are counted, where the middleware tells them.
@@ -71,16 +71,25 @@ class Losses:
             node: node on which it is created.
             message_type: type of the messages.
             topic: name of the topic, which a user may have remapped.
-            callback: called with each message.
+            callback: called with each message and its number among those of its publisher, None
+                where the middleware (Cyclone DDS) or rclpy (Humble) does not tell it.
             qos: quality of service that is requested.
         """
+        if hasattr(Subscription, 'CallbackType'):
+
+            def take(msg: Any, info: Mapping[str, Any]) -> None:
+                callback(msg, info.get('publication_sequence_number'))
+
+        else:  # Humble
+
+            def take(msg: Any) -> None:  # type: ignore[misc]
+                callback(msg, None)
+
         events = SubscriptionEventCallbacks(message_lost=self._take_event)
         try:
-            return node.create_subscription(
-                message_type, topic, callback, qos, event_callbacks=events
-            )
+            return node.create_subscription(message_type, topic, take, qos, event_callbacks=events)
         except UnsupportedEventTypeError:
-            return node.create_subscription(message_type, topic, callback, qos)
+            return node.create_subscription(message_type, topic, take, qos)
 
     def start(self) -> None:
         """Note that the node begins to listen: it has missed nothing before the next image."""

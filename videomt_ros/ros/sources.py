@@ -19,6 +19,8 @@ from videomt_ros.ros.transports import (
 
 SOURCE_TIMEOUT_S = 2.0
 """Time in seconds without an image of the source that is heard, after which another one may be."""
+_MAX_LOST = 100
+"""Largest step of the numbers of messages of one publisher; others in between were lost."""
 _READABLE_BY = {IMAGE_TYPE: 'raw', COMPRESSED_TYPE: 'compressed'}
 _VIDEO_TRANSPORTS = {
     'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': 'ffmpeg',
@@ -128,14 +130,22 @@ class SourceFilter:
     """Hears one of several publishers: the one whose images were heard before.
 
     rclpy does not tell which publisher sent a message. So images count as of one source that are
-    alike in frame_id, size and encoding (compressed ones: in frame_id and format).
+    alike in frame_id, size and encoding (compressed ones: in frame_id and format), and whose
+    numbers follow on those heard before: DDS counts the messages of each publisher.
     """
 
     def __init__(self) -> None:
         self._source: tuple[str, str] | None = None
+        self._number: int | None = None
         self._heard_s = 0.0
 
-    def accepts(self, msg: AnyImage, has_several: Callable[[], bool], now_s: float) -> bool:
+    def accepts(
+        self,
+        msg: AnyImage,
+        has_several: Callable[[], bool],
+        now_s: float,
+        number: int | None = None,
+    ) -> bool:
         """Whether to process an image.
 
         Args:
@@ -143,16 +153,24 @@ class SourceFilter:
             has_several: tells whether the topic has several publishers; a single one may change
                 its size at any time. Called only for an image of another source.
             now_s: time of the monotonic clock.
+            number: number of the message among those of its publisher; None: not known.
         """
         if isinstance(msg, CompressedImage):
             source = (msg.header.frame_id, msg.format)
         else:
             source = (msg.header.frame_id, f'{msg.width} x {msg.height} {msg.encoding}')
-        is_heard = source == self._source or now_s - self._heard_s >= SOURCE_TIMEOUT_S
+        is_heard = source == self._source and self._follows(number)
+        is_heard |= now_s - self._heard_s >= SOURCE_TIMEOUT_S
         if not is_heard and has_several():
             return False
-        self._source, self._heard_s = source, now_s
+        self._source, self._number, self._heard_s = source, number, now_s
         return True
+
+    def _follows(self, number: int | None) -> bool:
+        """Whether a message may be of the publisher of the newest one, by its number."""
+        if number is None or self._number is None:
+            return True
+        return 0 < number - self._number <= _MAX_LOST
 
     def explain(self, topic: str, publishers: Sequence[TopicEndpointInfo]) -> str:
         """Say which of several publishers is heard; empty if there are not several."""
@@ -164,10 +182,11 @@ class SourceFilter:
             frame_id, what = map(reprlib.repr, self._source)
             heard = f' (now frame_id {frame_id}, {what})'
         twins = len(set(names)) < len(names)
+        alike = '' if self._number is not None else ', and those alike in all three make one video'
         return (
             f'{len(names)} publishers on {topic}: {", ".join(names)}. Only the source whose image '
-            f'came first is heard{heard}; images of another frame_id, size or encoding are '
-            f'dropped until it is silent for {SOURCE_TIMEOUT_S:.0f} s, and those alike in all '
-            'three make one video. Leave one publisher on the topic.'
+            f'came first is heard{heard}; images of others, told by frame_id, size, encoding and '
+            f'the number of the message, are dropped until it is silent for '
+            f'{SOURCE_TIMEOUT_S:.0f} s{alike}. Leave one publisher on the topic.'
             + (' (A publisher that was killed is listed for 20 s or so.)' if twins else '')
         )

@@ -180,10 +180,11 @@ class ImageSubscription:
         self._subscription = self._losses.subscribe(self._node, kind, topic, self._take, qos)
         self._logger.info(f'Listening to {topic}, {reliability.name.lower()}.')
 
-    def _take(self, msg: AnyImage) -> None:
+    def _take(self, msg: AnyImage, number: int | None = None) -> None:
+        """Take an image, with its number among those of its publisher where that is known."""
         now_s = time.monotonic()
         self._silent_since_s, self._is_heard = now_s, True
-        if self._sources.accepts(msg, self._has_several, now_s):
+        if self._sources.accepts(msg, self._has_several, now_s, number):
             self._losses.heard(stamp_from_msg(msg.header.stamp))
             self._receive(msg)
         else:
