@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -119,6 +120,18 @@ def test_signals_end_it_cleanly(start, make_peer, model):
         process.process.send_signal(signals[name])
         assert process.end(signals[name]) == 0, process.log()
         assert 'Traceback' not in process.log()
+
+
+def test_the_end_leaves_no_shared_memory(start, model):
+    # Without a peer, whose segments the node would map too.
+    process = start(model=model)
+    process.wait_for_log('Listening')
+    maps = Path('/proc', str(process.process.pid), 'maps').read_text()
+    segments = {Path(name) for name in re.findall(r'/dev/shm/fastrtps_(?!port)\w+', maps)}
+    if not segments:
+        pytest.skip('the middleware uses no shared memory here')
+    assert process.end() == 0
+    assert not [path for path in segments if path.exists()]
 
 
 def test_a_signal_ends_a_load(start, model):

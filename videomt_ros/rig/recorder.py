@@ -12,7 +12,6 @@ when all results of one more image are written, and `health` for every report of
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import signal
 import sys
@@ -40,6 +39,7 @@ from videomt_ros.datasets.recording import RecordingWriter
 from videomt_ros.msg import Track, TrackArray
 from videomt_ros.rig.processes import emit
 from videomt_ros.ros.conversions import stamp_from_msg
+from videomt_ros.ros.ending import end_process
 
 _QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 _TELLS_ARRIVAL = hasattr(Subscription, 'CallbackType')
@@ -284,8 +284,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is closed. The end of the interpreter can wait for threads of the middleware.
-    os._exit(exit_code)
+    end_process(main())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from types import FrameType
 
 
@@ -28,8 +27,6 @@ def run() -> int:
 
 if __name__ == '__main__':
     exit_code = run()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is closed. Python would take seconds to unload torch, and a launch file kills the
-    # process after five.
-    os._exit(exit_code)
+    from videomt_ros.ros.ending import end_process
+
+    end_process(exit_code)
