@@ -35,7 +35,7 @@ MAY_IMPORT = {
 ROS = {
     'ament_index_python', 'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'geometry_msgs',
     'launch', 'launch_ros', 'lifecycle_msgs', 'message_filters', 'rcl_interfaces', 'rclpy',
-    'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs',
+    'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs', 'visualization_msgs',
 }  # fmt: skip
 LIBRARIES = {
     'structures': {'numpy'},

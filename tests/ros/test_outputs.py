@@ -16,7 +16,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from tests.ros.node_process import KINDS, new_domain, wait_for
+from videomt_ros.inference.depth import Intrinsics
 from videomt_ros.ros import outputs as outputs_module
+from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.outputs import OUTPUTS, LabelTopic, OutputTopics, missing_outputs
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.structures import Segment, Segments, TrackState
@@ -27,6 +29,8 @@ LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 IMAGE = np.zeros((4, 6, 3), np.uint8)
+DEPTH = DepthView(np.ones((4, 6), np.float32), Intrinsics(5.0, 5.0, 2.5, 1.5))
+EVERYTHING = {f'publish_{name}': True for name in OUTPUTS}
 
 
 @pytest.fixture
@@ -42,7 +46,8 @@ def node():
 def build(outputs: OutputTopics, num_classes: int = 3, **switches: bool) -> dict[str, object]:
     """Messages by their topic below `segmentation/`."""
     segments = Segments(0, np.zeros((4, 6), np.uint16), (), num_classes)
-    messages = outputs.build(IMAGE, Header(), segments, NodeParameters(**switches), CameraInfo())
+    parameters = NodeParameters(**{**EVERYTHING, **switches})
+    messages = outputs.build(IMAGE, Header(), segments, parameters, CameraInfo(), lambda: DEPTH)
     return {publisher.topic_name[len('/segmentation/') :]: msg for publisher, msg in messages}
 
 
@@ -69,6 +74,34 @@ def test_nothing_is_published_for_an_image_without_camera_info(node):
     segments = Segments(0, np.zeros((4, 6), np.uint16), (), 3)
     wait_for(lambda: build(outputs), 'the subscriber')
     assert outputs.build(IMAGE, Header(), segments, NodeParameters()) == []
+
+
+def test_the_depth_is_looked_for_once_and_only_if_a_message_needs_it(node, vision_msgs):
+    outputs = OutputTopics(node, '', 'random')
+    parameters = NodeParameters(**EVERYTHING)
+    segments = Segments(0, np.zeros((4, 6), np.uint16), (), 3)
+    looked = []
+
+    def topics(depth: DepthView | None) -> set[str]:
+        looked.clear()
+        find = lambda: looked.append(1) or depth  # noqa: E731
+        messages = outputs.build(IMAGE, Header(), segments, parameters, None, find)
+        return {publisher.topic_name[len('/segmentation/') :] for publisher, _ in messages}
+
+    node.create_subscription(Image, 'segmentation/instances', lambda msg: None, 1)
+    wait_for(lambda: topics(DEPTH), 'the subscriber')
+    assert not looked
+    names = ('tracks', 'points', 'markers', 'detections3d')
+    for name in names:
+        kind = OUTPUTS[name].find_type()
+        node.create_subscription(kind, f'segmentation/{name}', lambda msg: None, 1)
+    wait_for(lambda: topics(DEPTH) == {'instances', *names}, 'the subscribers')
+    assert looked == [1]
+    # Without depth there are no points; the others say that there is nothing.
+    assert topics(None) == {'instances', *names} - {'points'}
+    assert looked == [1]
+    parameters = NodeParameters()
+    assert topics(DEPTH) == {'instances', 'tracks'}
 
 
 def test_the_overlay_is_drawn_once_for_both_topics(node, monkeypatch):
@@ -143,9 +176,11 @@ def test_without_vision_msgs_the_rest_is_offered(node, monkeypatch):
     outputs = OutputTopics(node, '', 'random')
     labels = LabelTopic(node, '', ['cat'])
     labels.publish(0.5)
-    missing = missing_outputs(NodeParameters())
-    assert missing == ['segmentation/detections', 'segmentation/label_info']
-    assert missing_outputs(NodeParameters(publish_detections=False)) == missing[1:]
+    missing = missing_outputs(NodeParameters(**EVERYTHING))
+    assert missing == [
+        f'segmentation/{topic}' for topic in ('detections', 'detections3d', 'label_info')
+    ]
+    assert missing_outputs(NodeParameters(publish_detections=False)) == missing[2:]
     offered = [topic for topic in NAMES if node.count_publishers(f'segmentation/{topic}')]
     assert offered == [topic for topic in NAMES if f'segmentation/{topic}' not in missing]
     assert not node.count_publishers('segmentation/label_info')

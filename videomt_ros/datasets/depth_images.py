@@ -42,7 +42,8 @@ def decode_depth_image(msg: Any) -> NDArray[np.float32]:
     if encoding is None:  # a CompressedImage
         raise EncodingError(
             f'Expected a raw depth image, got a compressed one, {reprlib.repr(msg.format)}. Have '
-            'it decoded: ros2 run image_transport republish compressedDepth raw --ros-args -r '
+            'it decoded: ros2 run image_transport republish --ros-args -p '
+            'in_transport:=compressedDepth -p out_transport:=raw -r '
             'in/compressedDepth:=<topic>/compressedDepth -r out:=<topic>'
         )
     if encoding not in _BYTES:

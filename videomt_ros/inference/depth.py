@@ -21,7 +21,7 @@ surface which the inner part of the mask shows:
 The constants were chosen on rendered planes, boxes and balls with 30 % of holes, 5 % of wrong
 depths and edges mixed over two pixels (`tests/inference/test_depth.py`). There positions were
 within 1.5 % of the distance with masks up to 4 pixels too wide, and the widths and heights of
-planes and boxes within 10 %; a ball, whose rim is seen at a flat angle, came out 10 % too small,
+planes and boxes within 13 %; a ball, whose rim is seen at a flat angle, came out 10 % too small,
 and a third along the axis. An extent is too large where a small mask is too wide and what is
 behind the object is less than about 15 % of its distance away.
 
@@ -159,18 +159,21 @@ def locate(
     return places
 
 
-def to_points(depth: NDArray[np.float32], intrinsics: Intrinsics) -> NDArray[np.float32]:
+def to_points(
+    depth: NDArray[np.float32], intrinsics: Intrinsics, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Compute the point that each pixel sees.
 
     Args:
         depth: depth in metres, (H, W); NaN where there is none.
         intrinsics: those of the image.
+        out: where the points are written, (H, W, 3); None: a new array.
 
     Returns:
         (H, W, 3) float32, x, y, z in metres in the optical frame; NaN where there is no depth.
     """
     height, width = depth.shape
-    points = np.empty((height, width, 3), np.float32)
+    points = np.empty((height, width, 3), np.float32) if out is None else out
     columns = ((np.arange(width) - intrinsics.cx) / intrinsics.fx).astype(np.float32)
     rows = ((np.arange(height) - intrinsics.cy) / intrinsics.fy).astype(np.float32)
     np.multiply(depth, columns, out=points[..., 0])
@@ -228,7 +231,11 @@ def _locate_one(
         (y, LATERAL_PERCENTILES, intrinsics.fy),
         (all_z, DEPTH_PERCENTILES, None),
     ):
-        first, last = np.percentile(values[whole], percentiles)
+        ordered = np.sort(values[whole])
+        # np.percentile would take ten times as long.
+        first, last = ordered[
+            np.rint(np.array(percentiles) * (len(ordered) - 1) / 100).astype(int)
+        ]
         # A pixel has a width: that of one sample is added, half on each side.
         pixel = 0.0 if focal is None else stride * position[2] / focal
         extent.append(float(last - first + pixel))

@@ -17,6 +17,7 @@ from videomt_ros.inference.continuity import STEP_BACK_S, OutlierError
 from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_info import CameraInfos
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
+from videomt_ros.ros.depth import DepthImages
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.outputs import LabelTopic, OutputTopics
@@ -138,6 +139,12 @@ class CameraStream:
         self._outputs = OutputTopics(node, prefix, net.config.name)
         self._labels = LabelTopic(node, prefix, net.config.class_names)
         self._infos = CameraInfos(node, node.resolve_topic_name(f'{prefix}image_raw'))
+        self._depth = DepthImages(
+            node,
+            f'{prefix}depth/image_raw',
+            node.resolve_topic_name(f'{prefix}image_raw'),
+            health,
+        )
         self._input = ImageSubscription(
             node,
             f'{prefix}image_raw',
@@ -230,11 +237,12 @@ class CameraStream:
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
         self._input.follow_publishers(self._parameters.warn_silence_s)
+        self._depth.follow_publishers(self._infos.topic)
 
     @property
     def troubles(self) -> list[str]:
-        """What is wrong with the publishers of the images, with the remedies."""
-        return self._input.troubles
+        """What is wrong with the publishers of images and depth, with the remedies."""
+        return self._input.troubles + self._depth.troubles
 
     @property
     def silent_s(self) -> float | None:
@@ -250,14 +258,19 @@ class CameraStream:
         """Unsubscribe from what the camera publishes."""
         self._input.close()
         self._infos.close()
+        self._depth.close()
 
     def _follow_switches(self) -> None:
-        """Publish the labels and listen to camera_info, where these are switched on."""
+        """Publish the labels and listen to camera_info and depth, where these are switched on."""
         parameters = self._parameters
         if parameters.publish_label_info:
             is_semantic = self.stream.task == 'semantic'  # which has no threshold
             self._labels.publish(0.0 if is_semantic else parameters.score_threshold)
-        if parameters.publish_camera_info:
+        if parameters.depth:
+            self._depth.open()
+        else:
+            self._depth.close()
+        if parameters.publish_camera_info or parameters.depth:
             self._infos.open()
         else:
             self._infos.close()
@@ -333,8 +346,15 @@ class CameraStream:
         )
         begin_s = time.perf_counter()
         header = received.msg.header
+        info = self._infos.of_image(header)
+        size, tolerance_s = frame.image.shape[:2], self._applied.depth_tolerance_s
         messages = self._outputs.build(
-            frame.image, header, result, self._applied, self._infos.of_image(header)
+            frame.image,
+            header,
+            result,
+            self._applied,
+            info if self._applied.publish_camera_info else None,
+            lambda: self._depth.find(header, size, info, tolerance_s),
         )
         with self._publishing:
             if received.resets != self._resets or not self._is_enabled:

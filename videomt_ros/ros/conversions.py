@@ -12,6 +12,7 @@ import array
 import math
 import reprlib
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -26,9 +27,11 @@ from std_msgs.msg import Header
 
 from videomt_ros.datasets.compressed import decode_compressed_image
 from videomt_ros.datasets.images import EncodingError, FrameError, GreyRange, decode_image
+from videomt_ros.inference.depth import Place
 from videomt_ros.msg import Mask, Track, TrackArray
 from videomt_ros.structures import Segment, Segments, TrackState
 
+_NOWHERE = Place(*[(math.nan, math.nan, math.nan)] * 3)
 JPEG_QUALITY = 80
 """Quality of JPEG images, 0..100. Names and outlines of the overlay stay legible."""
 
@@ -112,13 +115,16 @@ def image_to_jpeg_msg(image: NDArray[np.uint8], header: Header) -> CompressedIma
     return CompressedImage(header=header, format='rgb8; jpeg compressed bgr8', data=data)
 
 
-def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArray:
+def segments_to_msg(
+    segments: Segments, header: Header, model: str, places: Mapping[int, Place] | None = None
+) -> TrackArray:
     """Write the list of tracks of one frame.
 
     Args:
         segments: the result of the frame.
         header: header of the image.
         model: name of the checkpoint.
+        places: place of each track that has one, by id.
     """
     height, width = segments.ids.shape
     masks = encode_masks(segments.ids)
@@ -129,7 +135,13 @@ def segments_to_msg(segments: Segments, header: Header, model: str) -> TrackArra
         width=width,
         resets=segments.resets,
         tracks=[
-            _track_to_msg(segment, height, width, masks.get(segment.track_id))
+            _track_to_msg(
+                segment,
+                height,
+                width,
+                masks.get(segment.track_id),
+                (places or {}).get(segment.track_id, _NOWHERE),
+            )
             for segment in segments.segments
         ],
     )
@@ -179,8 +191,11 @@ def encode_masks(ids: NDArray[np.uint16]) -> dict[int, str]:
     return {i: code['counts'].decode() for i, code in zip(found, compressed, strict=True)}
 
 
-def _track_to_msg(segment: Segment, height: int, width: int, counts: str | None) -> Track:
+def _track_to_msg(
+    segment: Segment, height: int, width: int, counts: str | None, place: Place
+) -> Track:
     x0, y0, x1, y1 = segment.box
+    (x, y, z), (size_x, size_y, size_z) = place.position, place.extent
     track = Track(
         id=segment.track_id,
         class_id=segment.class_id,
@@ -192,8 +207,8 @@ def _track_to_msg(segment: Segment, height: int, width: int, counts: str | None)
         last_seen=stamp_to_msg(segment.last_seen_ns),
         box=RegionOfInterest(x_offset=x0, y_offset=y0, width=x1 - x0, height=y1 - y0),
         area=segment.area,
-        position=Point(x=math.nan, y=math.nan, z=math.nan),
-        extent=Vector3(x=math.nan, y=math.nan, z=math.nan),
+        position=Point(x=x, y=y, z=z),
+        extent=Vector3(x=size_x, y=size_y, z=size_z),
     )
     if counts is not None and segment.state != TrackState.LOST:
         track.mask = Mask(height=height, width=width, counts=counts)

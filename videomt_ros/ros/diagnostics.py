@@ -105,6 +105,8 @@ class CameraDiagnostics:
             'processed_hz': f'{output_hz:.2f}',
             'last_error': health.last_error if is_recent else '',
         }
+        if parameters.depth:
+            values |= {f'depth_{outcome}': number for outcome, number in health.depth.items()}
         if latencies is not None:
             keys = ('latency_p50_ms', 'latency_p95_ms', 'latency_max_ms')
             values |= {key: f'{ms:.1f}' for key, ms in zip(keys, latencies, strict=True)}

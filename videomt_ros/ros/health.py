@@ -21,6 +21,9 @@ RATE_WINDOW_S = 10.0
 DROP_REASONS = ('replaced', 'rate', 'stale', 'outlier', 'other_publisher', 'stopped')
 """Why an image is skipped: a newer one came first, `max_rate_hz`, `stale_after_s`, a stamp or a
 size that belongs to no video, a publisher that is not heard, a reset or the end of the work."""
+DEPTH_OUTCOMES = ('found', 'no_depth', 'stamps', 'no_camera_info', 'unusable')
+"""What became of the search for the depth of an image: there is one; no depth image came at all,
+or none near its stamp; no camera_info came; or one of the two cannot be used."""
 STAGES = ('decode', 'prepare', 'network', 'result', 'publish', 'stamp_to_result')
 """Stages of an image whose durations are measured."""
 
@@ -62,6 +65,8 @@ class CameraHealth:
         """Number of images skipped, by reason."""
         self.rejected: Counter[str] = Counter()
         """Number of images that cannot be read, by the kind of fault."""
+        self.depth: Counter[str] = Counter(dict.fromkeys(DEPTH_OUTCOMES, 0))
+        """Number of results for which a depth image was looked for, by DEPTH_OUTCOMES."""
         self.failed = 0
         """Number of images on which inference raised an error."""
         self.failed_in_row = 0
@@ -118,6 +123,12 @@ class CameraHealth:
         with self._lock:
             self.rejected[kind] += 1
             self._keep_error(reason)
+
+    def count_depth(self, outcome: str) -> None:
+        """Count a result for which a depth image was looked for, by one of DEPTH_OUTCOMES."""
+        assert outcome in DEPTH_OUTCOMES, outcome
+        with self._lock:
+            self.depth[outcome] += 1
 
     def count_failed(self, reason: str) -> None:
         """Count an image on which inference raised an error."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
 
 from videomt_ros.inference import draw
+from videomt_ros.inference.depth import Place, locate
 from videomt_ros.inference.draw import positions
 from videomt_ros.inference.trails import Trails
 from videomt_ros.msg import TrackArray
@@ -29,7 +31,9 @@ from videomt_ros.ros.consumers import (
     label_info_to_msg,
 )
 from videomt_ros.ros.conversions import image_to_jpeg_msg, image_to_msg, segments_to_msg
+from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.spatial import TrackMarkers, detections3d_to_msg, points_to_msg
 from videomt_ros.structures import Segments
 
 # A reliable publisher is matched with subscribers of both kinds. A few messages of history cover
@@ -60,6 +64,23 @@ class Result:
     trails: Trails | None = None
     """Where the tracks were in the images before and are in this one; None: not known."""
 
+    markers: TrackMarkers = field(default_factory=TrackMarkers)
+    """Writes the markers of the camera."""
+    find_depth: Callable[[], DepthView | None] = lambda: None
+    """Finds the depth of the image; None if it has none."""
+
+    @cached_property
+    def depth(self) -> DepthView | None:
+        """Depth of the image, which is looked for once; None if it has none."""
+        return self.find_depth()
+
+    @cached_property
+    def places(self) -> Mapping[int, Place]:
+        """Place of each track that has a depth, by id, computed once for all topics."""
+        if self.depth is None:
+            return {}
+        return locate(self.segments, self.depth.depth, self.depth.intrinsics)
+
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
         """Overlay, RGB, (H, W, 3), which is drawn once for all topics."""
@@ -67,7 +88,7 @@ class Result:
 
 
 def _build_tracks(result: Result) -> TrackArray:
-    return segments_to_msg(result.segments, result.header, result.model)
+    return segments_to_msg(result.segments, result.header, result.model, result.places)
 
 
 def _build_instances(result: Result) -> Image:
@@ -107,6 +128,21 @@ def _build_detections(result: Result) -> Any:
     return detections_to_msg(result.segments, result.header)
 
 
+def _build_detections3d(result: Result) -> Any:
+    return detections3d_to_msg(result.segments, result.places, result.header)
+
+
+def _build_markers(result: Result) -> MarkerArray:
+    return result.markers.build(result.segments, result.places, result.header)
+
+
+def _build_points(result: Result) -> PointCloud2 | None:
+    if result.depth is None:
+        return None
+    depth, intrinsics = result.depth.depth, result.depth.intrinsics
+    return points_to_msg(result.image, result.segments, depth, intrinsics, result.header)
+
+
 @dataclass(frozen=True)
 class Output:
     """One topic, which has a message for every image."""
@@ -133,6 +169,9 @@ OUTPUTS = {
     'mask': Output('mask', Image, _build_mask),
     'camera_info': Output('camera_info', CameraInfo, _build_camera_info),
     'detections': Output('detections', 'Detection2DArray', _build_detections),
+    'detections3d': Output('detections3d', 'Detection3DArray', _build_detections3d),
+    'markers': Output('markers', MarkerArray, _build_markers),
+    'points': Output('points', PointCloud2, _build_points),
     'overlay': Output('overlay', Image, _build_overlay),
     'overlay_compressed': Output('overlay/compressed', CompressedImage, _build_overlay_compressed),
 }
@@ -169,6 +208,7 @@ class OutputTopics:
         self._node = node
         self._model = model
         self._trails = Trails()
+        self._markers = TrackMarkers()
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
                 kind, f'{prefix}segmentation/{output.topic}', _QOS
@@ -184,6 +224,7 @@ class OutputTopics:
         segments: Segments,
         parameters: NodeParameters,
         camera_info: CameraInfo | None = None,
+        find_depth: Callable[[], DepthView | None] = lambda: None,
     ) -> list[tuple[LifecyclePublisher, Any]]:
         """Build the message of each topic that is switched on and has a subscriber.
 
@@ -193,13 +234,23 @@ class OutputTopics:
             segments: the result of the image.
             parameters: the parameters of the camera, with the switches of the topics.
             camera_info: camera_info of the image, with its header, if the camera sent any.
+            find_depth: finds the depth of the image, None if it has none; called at most once,
+                and only if a message needs it.
 
         Returns:
             Pairs of a publisher and its message.
         """
         self._trails.update(segments.stamp_ns, positions(segments), segments.resets)
         result = Result(
-            image, header, segments, self._model, parameters, camera_info, self._trails
+            image,
+            header,
+            segments,
+            self._model,
+            parameters,
+            camera_info,
+            self._trails,
+            self._markers,
+            find_depth,
         )
         messages = []
         for name, publisher in self._publishers.items():

@@ -61,11 +61,13 @@ def _setting(name: str) -> Any:
     return _parameter(setting.default, per_camera=True, dynamic=True, **setting.metadata)
 
 
-def _switch(output: str, default: bool) -> Any:
+def _switch(output: str, default: bool, condition: str = '') -> Any:
     """Build the entry that switches an output on and off."""
-    meaning = f'Publish segmentation/{output} if it has a subscriber.'
+    meaning = f'Publish segmentation/{output} if it has a subscriber.{condition}'
     return _parameter(default, meaning, per_camera=True, dynamic=True)
 
+
+_NEEDS_DEPTH = ' Needs depth.'
 
 _LATENCY = '95th percentile of the milliseconds from the arrival of an image to its results'
 
@@ -200,6 +202,20 @@ class NodeParameters:
         per_camera=True,
         dynamic=True,
     )
+    depth: bool = _parameter(
+        False,
+        'Give tracks their position and extent in metres, from depth images on depth/image_raw '
+        'that are aligned with the image, and the camera_info of the image.',
+        per_camera=True,
+        dynamic=True,
+    )
+    depth_tolerance_s: float = _parameter(
+        0.02,
+        'Largest difference in seconds between the stamps of an image and of its depth image.',
+        range=(0.0, 10.0),
+        per_camera=True,
+        dynamic=True,
+    )
     publish_tracks: bool = _switch('tracks', True)
     publish_instances: bool = _switch('instances', True)
     publish_semantic: bool = _switch('semantic', True)
@@ -207,6 +223,9 @@ class NodeParameters:
     publish_mask: bool = _switch('mask', True)
     publish_camera_info: bool = _switch('camera_info', True)
     publish_detections: bool = _switch('detections', True)
+    publish_detections3d: bool = _switch('detections3d', False, _NEEDS_DEPTH)
+    publish_markers: bool = _switch('markers', False, _NEEDS_DEPTH)
+    publish_points: bool = _switch('points', False, _NEEDS_DEPTH)
     publish_label_info: bool = _parameter(
         True,
         'Publish segmentation/label_info when the node is activated, also for later subscribers.',
