@@ -1,14 +1,17 @@
 """Turn the logits of one frame into the query or class of each pixel.
 
 Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Tensors
-stay on the network's device, and each function copies one array to the host at its end.
+stay on the network's device, and each function copies one array to the host at its end. On a CPU
+masks are computed in their boxes alone; see `contest`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from videomt_ros.inference.contest import Box, contest_in_boxes
 from videomt_ros.inference.preprocess import Geometry
+
+Numbers: TypeAlias = NDArray[np.uint8] | NDArray[np.int16]
+"""Numbers of segments: bytes if they are at most 255."""
 
 Region: TypeAlias = tuple[int, tuple[int, int, int, int]]
 """Area of a segment in pixels and its box (x0, y0, x1, y1), x1 and y1 exclusive."""
@@ -67,7 +74,7 @@ def read_masks(
 
 def instance_pixels(
     mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
-) -> NDArray[np.int16]:
+) -> Numbers:
     """Assign each pixel to the segment with the largest score x mask probability.
 
     Segments compete for pixels where their mask probability exceeds the threshold. Both resizes
@@ -83,8 +90,12 @@ def instance_pixels(
         (H, W); k + 1 for segment k, 0 for none.
     """
     device = mask_logits.device
+    # A matrix product would spread an infinity or a NaN over rows and columns.
+    if device.type == 'cpu' and np.isfinite(mask_logits.float().numpy()).all():
+        return contest_in_boxes(mask_logits.float(), scores, geometry, mask_threshold)
     best = torch.zeros(geometry.image_size, device=device)
-    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
+    number_type = torch.uint8 if len(mask_logits) <= 255 else torch.int16
+    winner = torch.zeros(geometry.image_size, dtype=number_type, device=device)
     weights = torch.from_numpy(scores.astype(np.float32)).to(device).view(-1, 1, 1)
     for start in range(0, len(mask_logits), CHUNK):
         logits = mask_logits[start : start + CHUNK].float()
@@ -199,24 +210,62 @@ def semantic_pixels(
     return winner.cpu().numpy(), (best / total.clamp_min(1e-12)).cpu().numpy()
 
 
-def regions(pixels: NDArray[np.int16], count: int) -> list[Region | None]:
+def regions(
+    pixels: Numbers, count: int, bounds: Sequence[Box | None] | None = None
+) -> list[Region | None]:
     """Measure the segments of an image.
 
     Args:
         pixels: (H, W); k + 1 for segment k, 0 for none.
         count: number of segments.
+        bounds: for each segment a box in which its pixels are expected, which saves time; None
+            for no pixels.
 
     Returns:
         Area and box of each segment; None if it has no pixels.
     """
     if not count:
         return []
+    if bounds is not None:
+        found = [
+            None if box is None else _region(pixels, k, box)
+            for k, box in enumerate(bounds, start=1)
+        ]
+        if sum(region[0] for region in found if region) == cv2.countNonZero(pixels):
+            return found
     areas = np.bincount(pixels.ravel(), minlength=count + 1)[1:].tolist()
     boxes = ndimage.find_objects(pixels, max_label=count)
     return [
         None if box is None else (area, (box[1].start, box[0].start, box[1].stop, box[0].stop))
         for area, box in zip(areas, boxes, strict=True)
     ]
+
+
+def _region(pixels: Numbers, number: int, box: Box) -> Region | None:
+    """Measure the segment of this number in a box."""
+    mask = (pixels[box.slices] == number).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(mask)
+    if not height:
+        return None
+    left, top = box.columns.start + x, box.rows.start + y
+    return cv2.countNonZero(mask), (left, top, left + width, top + height)
+
+
+def look_up(table: NDArray[np.uint16], pixels: Numbers) -> NDArray[np.uint16]:
+    """Replace each number by its value.
+
+    Args:
+        table: value of each number.
+        pixels: numbers, (H, W).
+
+    Returns:
+        (H, W).
+    """
+    if pixels.dtype != np.uint8:
+        return table[pixels]
+    whole = np.zeros(256, np.uint16)
+    whole[: len(table)] = table
+    return cv2.LUT(pixels, whole)
 
 
 def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.inference.postprocess import Region
+from videomt_ros.inference.postprocess import Numbers, Region
 
 REACH = 1.5
 """Widest gap between a small part and the object, as a multiple of the side of a square with the
@@ -27,7 +27,7 @@ MAX_PARTS = 1000
 
 
 def drop_specks(
-    pixels: NDArray[np.int16],
+    pixels: Numbers,
     regions: list[Region | None],
     are_things: list[bool],
     share: float,
@@ -54,7 +54,7 @@ def drop_specks(
     ]
 
 
-def _without_specks(pixels: NDArray[np.int16], value: int, region: Region, share: float) -> Region:
+def _without_specks(pixels: Numbers, value: int, region: Region, share: float) -> Region:
     """Remove the specks of the segment with this value; see `drop_specks`."""
     area, (left, top, right, bottom) = region
     view = pixels[top:bottom, left:right]

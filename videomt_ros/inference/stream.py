@@ -20,6 +20,7 @@ from torch import Tensor
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
 from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
+from videomt_ros.inference.contest import bound_masks
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
@@ -296,7 +297,9 @@ class VideoStream:
         )
         matches = tracker.match(detections)
         pixels = self._winners(mask_logits, matches, geometry)
-        regions = postprocess.regions(pixels, len(matches))
+        chosen = masks[np.searchsorted(queries, [match.query for match in matches])]
+        bounds = bound_masks(chosen, geometry, grid)
+        regions = postprocess.regions(pixels, len(matches), bounds)
         if settings.speck_share:
             are_things = [self.net.config.thing_classes[match.class_id] for match in matches]
             regions = drop_specks(pixels, regions, are_things, settings.speck_share)
@@ -308,18 +311,18 @@ class VideoStream:
             }
         )
         values = np.array([0, *(match.identity.pixel_value for match in matches)], np.uint16)
-        return values[pixels], segments
+        return postprocess.look_up(values, pixels), segments
 
     def _winners(
         self, mask_logits: Tensor, matches: list[Match], geometry: Geometry
-    ) -> NDArray[np.int16]:
+    ) -> postprocess.Numbers:
         """Assign each pixel to the match that wins it.
 
         Returns:
             (H, W); k + 1 for match k, 0 for none.
         """
         if not matches:
-            return np.zeros(geometry.image_size, np.int16)
+            return np.zeros(geometry.image_size, np.uint8)
         queries = [match.query for match in matches]
         chosen = mask_logits[torch.tensor(queries, device=mask_logits.device)]
         scores = np.array([match.score for match in matches])

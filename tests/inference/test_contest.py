@@ -1,0 +1,121 @@
+"""Pixels that are computed in boxes against those of whole images; see plain_postprocess."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference import plain_postprocess as plain
+from videomt_ros.inference import postprocess
+from videomt_ros.inference.contest import bound_masks, last_logit_outside
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.resizing import Scratch, Span, logits_to_image
+
+CAMERA = Geometry((180, 320), (96, 171), (96, 192))
+
+
+def case(seed, max_count=15):
+    """Sizes, logits and scores, some of them equal."""
+    rng = np.random.default_rng(seed)
+    geometry, grid = plain.random_geometry(rng)
+    count = int(rng.integers(0, max_count))
+    scores = rng.choice([0.25, 0.5, 1.0, rng.uniform(0.1, 1)], count)
+    return rng, geometry, plain.random_logits(rng, count, grid), scores
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_a_box_is_a_part_of_the_resized_image(seed):
+    rng, geometry, logits, _ = case(seed)
+    if not len(logits):
+        logits = torch.zeros(1, *logits.shape[1:])
+    whole = geometry.to_image(geometry.to_padded(logits[:1]))[0]
+    spans = []
+    for side in geometry.image_size:
+        start = int(rng.integers(0, side))
+        spans.append(Span(start, int(rng.integers(start, side)) + 1))
+    resize = logits_to_image(geometry, (logits.shape[1], logits.shape[2]))
+    strips = [(rows, strip.clone()) for rows, strip in resize.strips(logits[0], *spans, Scratch())]
+    assert [rows.start for rows, _ in strips[1:]] == [rows.stop for rows, _ in strips[:-1]]
+    result = torch.cat([strip for _, strip in strips])
+    expected = whole[slice(*spans[0]), slice(*spans[1])]
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('seed', range(60))
+@pytest.mark.parametrize('threshold', [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_instances_are_those_of_whole_images(seed, threshold):
+    _, geometry, logits, scores = case(seed)
+    result = postprocess.instance_pixels(logits, scores, geometry, threshold)
+    expected = plain.instance_pixels(logits, scores, geometry, threshold)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_many_instances_of_a_camera_are_those_of_whole_images():
+    rng = np.random.default_rng(0)
+    for count in (1, 70, 300):
+        logits, scores = plain.random_logits(rng, count, (24, 48)), rng.uniform(0.2, 1, count)
+        result = postprocess.instance_pixels(logits, scores, CAMERA, 0.5)
+        np.testing.assert_array_equal(result, plain.instance_pixels(logits, scores, CAMERA, 0.5))
+        assert result.dtype == (np.uint8 if count <= 255 else np.int16)
+
+
+def test_half_precision_is_converted_first():
+    rng = np.random.default_rng(0)
+    logits, scores = plain.random_logits(rng, 10, (24, 48)), rng.uniform(0.2, 1, 10)
+    for dtype in (torch.float16, torch.bfloat16):
+        result = postprocess.instance_pixels(logits.to(dtype), scores, CAMERA, 0.5)
+        expected = plain.instance_pixels(logits.to(dtype).float(), scores, CAMERA, 0.5)
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
+def test_values_that_are_not_finite_stay_where_they_are(value):
+    rng = np.random.default_rng(0)
+    logits, scores = plain.random_logits(rng, 10, (24, 48)), rng.uniform(0.2, 1, 10)
+    logits[4, 10:14, 20:25] = value
+    result = postprocess.instance_pixels(logits, scores, CAMERA, 0.5)
+    np.testing.assert_array_equal(result, plain.instance_pixels(logits, scores, CAMERA, 0.5))
+
+
+def test_of_equal_products_the_earlier_wins():
+    logits = plain.random_logits(np.random.default_rng(3), 1, (24, 48)).expand(3, -1, -1)
+    result = postprocess.instance_pixels(logits, np.array([0.5, 0.8, 0.8]), CAMERA, 0.5)
+    assert set(np.unique(result)) == {0, 2}
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_boxes_hold_their_masks_and_regions_are_measured_in_them(seed):
+    _, geometry, logits, scores = case(seed)
+    grid = (logits.shape[1], logits.shape[2])
+    rows, columns = geometry.grid_inside(grid)
+    bounds = bound_masks((logits[:, :rows, :columns] >= 0).numpy(), geometry, grid)
+    pixels = postprocess.instance_pixels(logits, scores, geometry, 0.5)
+    expected = plain.regions(pixels, len(logits))
+    assert postprocess.regions(pixels, len(logits)) == expected
+    assert postprocess.regions(pixels, len(logits), bounds) == expected
+    for bound, region in zip(bounds, expected, strict=True):
+        if region:
+            x0, y0, x1, y1 = region[1]
+            assert bound.rows.start <= y0 and y1 <= bound.rows.stop
+            assert bound.columns.start <= x0 and x1 <= bound.columns.stop
+    # Boxes that miss pixels are noticed.
+    assert postprocess.regions(pixels, len(logits), [None] * len(logits)) == expected
+
+
+def test_the_last_logit_outside_a_mask():
+    assert last_logit_outside(1.0) == np.inf
+    for threshold in (0.0, 1e-30, 0.3, 0.5, 0.7, 0.999999):
+        limit = np.float32(last_logit_outside(threshold))
+        above = np.nextafter(limit, np.float32(np.inf))
+        probs = torch.tensor([[limit], [above]]).expand(2, 64).sigmoid()
+        assert (probs > threshold).all(1).tolist() == [False, True]
+
+
+def test_numbers_are_replaced_by_ids():
+    ids = np.array([0, 7, 65535, 300], np.uint16)
+    numbers = np.random.default_rng(0).integers(0, 4, (17, 23))
+    for dtype in (np.uint8, np.int16):
+        result = postprocess.look_up(ids, numbers.astype(dtype))
+        assert result.dtype == np.uint16
+        np.testing.assert_array_equal(result, ids[numbers])

@@ -1,0 +1,143 @@
+"""The contest of instances for pixels on a CPU, in which each mask is computed in its box alone.
+
+Letters: N segments, h w mask grid, H W image size in pixels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.resizing import Scratch, Span, logits_to_image
+
+_LEAST_SAFE_THRESHOLD = 1e-6
+"""Mask threshold from which no product of a score and a probability is rounded to 0."""
+_LEAST_SAFE_SCORE = 1e-6
+"""The same for scores."""
+
+
+class Box(NamedTuple):
+    """A rectangle of the image that is not empty."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the box, as the index into an image (H, W)."""
+        return slice(*self.rows), slice(*self.columns)
+
+    def meets(self, other: Box) -> bool:
+        """Tell whether the two have a pixel in common."""
+        return all(a.start < b.stop and b.start < a.stop for a, b in zip(self, other, strict=True))
+
+
+def bound_masks(
+    masks: NDArray[np.bool_], geometry: Geometry, grid: tuple[int, int]
+) -> list[Box | None]:
+    """Find the box of the image that the cells of each mask can reach.
+
+    Args:
+        masks: (N, rows, columns), the upper left part of the grid, or all of it.
+        geometry: sizes of the frame.
+        grid: size (h, w) of the whole grid.
+
+    Returns:
+        The box of each mask; None if it reaches no pixel.
+    """
+    resize = logits_to_image(geometry, grid)
+    boxes: list[Box | None] = []
+    for mask in masks:
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        rows = resize.rows.reached(Span(y, y + height))
+        columns = resize.columns.reached(Span(x, x + width))
+        is_empty = not height or rows.start == rows.stop or columns.start == columns.stop
+        boxes.append(None if is_empty else Box(rows, columns))
+    return boxes
+
+
+def contest_in_boxes(
+    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """Compute what `postprocess.instance_pixels` does, from finite logits on a CPU.
+
+    The logit of a pixel lies between those of its cells. So a mask lies in the box that its cells
+    above the threshold reach, and masks compete only where their boxes meet.
+
+    Args:
+        mask_logits: (N, h, w) float32.
+        scores: (N,), 0..1.
+        geometry: sizes of the frame.
+        mask_threshold: mask probability that a pixel must exceed.
+
+    Returns:
+        (H, W); k + 1 for segment k, 0 for none.
+    """
+    grid = (mask_logits.shape[1], mask_logits.shape[2])
+    resize = logits_to_image(geometry, grid)
+    outside = last_logit_outside(mask_threshold)
+    # Rounding may lift a pixel a little above its cells.
+    lowest = outside - 1e-5 * max(1.0, abs(outside)) if np.isfinite(outside) else outside
+    boxes = bound_masks(mask_logits.numpy() > lowest, geometry, grid)
+    winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
+    best = torch.zeros(0)
+    scratch = Scratch()
+    for k, box in enumerate(boxes):
+        if box is None:
+            continue
+        number = winner.dtype.type(k + 1)
+        others = (other for n, other in enumerate(boxes) if n != k and other is not None)
+        is_sure = mask_threshold >= _LEAST_SAFE_THRESHOLD and scores[k] >= _LEAST_SAFE_SCORE
+        is_alone = is_sure and not any(box.meets(other) for other in others)
+        if not is_alone and not len(best):
+            best = torch.zeros(geometry.image_size)
+        for rows, strip in resize.strips(mask_logits[k], *box, scratch):
+            index = Box(rows, box.columns).slices
+            if is_alone:
+                np.multiply(strip.numpy() > outside, number, out=winner[index])
+                continue
+            values = F.threshold(strip.sigmoid_(), mask_threshold, 0.0, inplace=True)
+            values.mul_(float(np.float32(scores[k])))
+            own_best = best[index]
+            larger = values.numpy() > own_best.numpy()  # torch takes three times as long
+            torch.maximum(own_best, values, out=own_best)
+            # Numbers rise, so the newest is the largest, and a maximum replaces a masked write.
+            np.maximum(winner[index], larger * number, out=winner[index])
+    return winner
+
+
+@lru_cache(maxsize=64)
+def last_logit_outside(mask_threshold: float) -> float:
+    """Find the largest float32 logit whose probability does not exceed the threshold.
+
+    Comparing logits with it decides as comparing their rounded probabilities does, which are equal
+    for many logits next to one another.
+
+    Args:
+        mask_threshold: probability, 0..1.
+    """
+
+    def is_outside(logit: np.float32) -> bool:
+        # Several equal numbers, since torch rounds a single one in another way.
+        probs = torch.full((64,), float(logit)).sigmoid()
+        return not bool(F.threshold(probs, mask_threshold, 0.0)[0] > 0)
+
+    low, high = np.float32(-128.0), np.float32(128.0)  # probabilities 0 and 1
+    if is_outside(high):
+        return float('inf')
+    while True:
+        middle = (low + high) / np.float32(2.0)
+        if middle in (low, high):
+            return float(low)
+        if is_outside(middle):
+            low = middle
+        else:
+            high = middle

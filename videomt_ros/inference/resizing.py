@@ -1,0 +1,159 @@
+"""The two resizes of a mask as one banded matrix per axis, so that a part can be computed alone.
+
+A bilinear resize is a linear map of the rows and one of the columns, and so are two in a row. Each
+pixel depends on two to four neighbouring cells along an axis, so a box of the image needs the
+cells around it and no others.
+
+Letters: h w mask grid, H W image size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomt_ros.inference.preprocess import Geometry
+
+STRIP = 65536
+"""Number of pixels that are computed at once, so that what is done with them finds them in the
+cache, and their matrix product is not mostly one of zeros outside of the band."""
+_BLOCK = 128
+"""Number of columns that one matrix product computes, for the same reason."""
+
+
+class Span(NamedTuple):
+    """Positions along one axis, or cells of it."""
+
+    start: int
+    stop: int
+    """Exclusive."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The map from cells to pixels along one axis."""
+
+    matrix: Tensor
+    """Share of each cell in each pixel, (pixels, cells) float32."""
+    first_cell: NDArray[np.intp]
+    """First cell with a share in each pixel, (pixels,); never falls."""
+    last_cell: NDArray[np.intp]
+    """Last cell with a share in each pixel, (pixels,); never falls."""
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Axis:
+        """Find the band of a matrix (pixels, cells)."""
+        reached = matrix.numpy() != 0.0
+        first = reached.argmax(1)
+        last = reached.shape[1] - 1 - reached[:, ::-1].argmax(1)
+        # Where rounding leaves a share of exactly 0, the cell may be in the band all the same.
+        return cls(matrix, np.minimum.accumulate(first[::-1])[::-1], np.maximum.accumulate(last))
+
+    def reached(self, cells: Span) -> Span:
+        """Find the pixels in which some of these cells have a share."""
+        return Span(
+            int(np.searchsorted(self.last_cell, cells.start, 'left')),
+            int(np.searchsorted(self.first_cell, cells.stop, 'left')),
+        )
+
+    def cells(self, pixels: Span) -> Span:
+        """Find the cells that have a share in some of these pixels."""
+        return Span(int(self.first_cell[pixels.start]), int(self.last_cell[pixels.stop - 1]) + 1)
+
+    def blocks(self, pixels: Span, size: int) -> list[tuple[Span, Span]]:
+        """Split pixels into blocks of this size, each with the cells that it needs."""
+        starts = range(pixels.start, pixels.stop, size)
+        blocks = [Span(start, min(start + size, pixels.stop)) for start in starts]
+        return [(block, self.cells(block)) for block in blocks]
+
+
+class Scratch:
+    """Memory that is used again: new pages cost more time than the arithmetic on them."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Tensor] = {}
+
+    def take(self, name: str, size: tuple[int, int]) -> Tensor:
+        """Get a part as an array of any content, float32; the last one of this name is lost."""
+        length = size[0] * size[1]
+        part = self._parts.get(name)
+        if part is None or len(part) < length:
+            part = self._parts[name] = torch.empty(length)
+        return part[:length].view(size)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The map from a grid of cells to an image."""
+
+    rows: Axis
+    columns: Axis
+
+    def strips(
+        self, values: Tensor, rows: Span, columns: Span, scratch: Scratch
+    ) -> Iterator[tuple[Span, Tensor]]:
+        """Compute a box of the image, a few rows at a time.
+
+        Args:
+            values: finite values of the cells, (h, w) float32.
+            rows: rows of the image.
+            columns: columns of the image.
+            scratch: memory to compute in.
+
+        Yields:
+            Some rows, and their pixels, (rows, columns) float32 and contiguous, which may be
+            changed and are valid until the next ones.
+        """
+        width = columns.stop - columns.start
+        cells = self.rows.cells(rows)
+        wide = scratch.take('wide', (cells.stop - cells.start, width))
+        for block, band in self.columns.blocks(columns, _BLOCK):
+            torch.mm(
+                values[cells.start : cells.stop, band.start : band.stop],
+                self.columns.matrix[block.start : block.stop, band.start : band.stop].T,
+                out=wide[:, block.start - columns.start : block.stop - columns.start],
+            )
+        for block, band in self.rows.blocks(rows, max(1, STRIP // width)):
+            strip = scratch.take('strip', (block.stop - block.start, width))
+            torch.mm(
+                self.rows.matrix[block.start : block.stop, band.start : band.stop],
+                wide[band.start - cells.start : band.stop - cells.start],
+                out=strip,
+            )
+            yield block, strip
+
+
+@lru_cache(maxsize=8)
+def logits_to_image(geometry: Geometry, grid: tuple[int, int]) -> Resize:
+    """Build both resizes, from a mask grid (h, w) to the image, as one map."""
+    return Resize(
+        *(
+            Axis.of(
+                _matrix(
+                    grid[axis],
+                    geometry.padded_size[axis],
+                    geometry.resized_size[axis],
+                    geometry.image_size[axis],
+                )
+            )
+            for axis in range(2)
+        )
+    )
+
+
+def _matrix(cells: int, padded: int, resized: int, pixels: int) -> Tensor:
+    """Resize an impulse in each cell as `Geometry.to_padded` and `to_image` do."""
+    impulses = torch.eye(cells)[None]  # 1, cells, cells
+    spread = F.interpolate(impulses, size=padded, mode='linear', align_corners=False)
+    spread = spread[..., :resized]
+    if resized != pixels:
+        spread = F.interpolate(spread, size=pixels, mode='linear', align_corners=False)
+    return spread[0].T.contiguous()
