@@ -91,7 +91,8 @@ def test_cycles_give_the_memory_back(start, make_peer, tmp_path):
         wait_for(
             lambda: peer.node.count_publishers('segmentation/tracks') == 1, 'the tracks topic'
         )
-        peer.ask(IMAGE)
+        # Ids begin at 1 again, and consumers learn it.
+        assert peer.ask(IMAGE)[0].resets == cycle
         assert peer.change_state('deactivate')
         wait_for(lambda: not peer.images.get_subscription_count(), 'the end of the subscription')
         loaded_mb = process.memory_mb()

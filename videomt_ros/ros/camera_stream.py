@@ -127,6 +127,11 @@ class CameraStream:
             **parameters.stream_settings(),
         )
         """The stream of the camera, used by the worker's thread alone."""
+        if health.processed:
+            # The node was configured before: ids begin at 1 again, which consumers learn from the
+            # number of resets, as after a reset that was asked for.
+            self.stream.resets_by_reason.update(health.resets)
+            self.stream.resets_by_reason['requested'] += 1
         self._model_health = model_health
         self._node = node
         self._logger = node.get_logger()
