@@ -189,7 +189,7 @@ def test_what_is_lost_over_dds_is_counted():
     executor.add_node(node)
     health = CameraHealth()
     qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-    Losses(health).subscribe(node, Image, 'image_raw', lambda msg: None, qos)
+    Losses(health).subscribe(node, Image, 'image_raw', lambda msg, number: None, qos)
     plain = {name: value for name, value in os.environ.items() if 'PROFILES_FILE' not in name}
     process = subprocess.Popen(
         [sys.executable, '-c', PUBLISHER], env={**plain, 'ROS_DOMAIN_ID': str(domain)}
