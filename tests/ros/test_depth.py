@@ -95,6 +95,21 @@ def test_old_depth_images_are_forgotten(images):
     assert metres(images.find(header(10**9), SIZE, INFO, 0.5)) == 1.001
 
 
+def test_the_depth_of_an_expected_image_is_kept(images):
+    """A slow network: many depth images come before the result, that of the image among them."""
+    for before in (0, 1):
+        begin = 10**12 * (before + 1)
+        if before:
+            images._keep(depth_image(2000, begin))
+        images.expect(header(begin))
+        if not before:
+            images._keep(depth_image(2000, begin))
+        for number in range(1, 3 * KEPT):
+            images._keep(depth_image(3000, begin + number * 33_000_000))
+        assert metres(images.find(header(begin), SIZE, INFO, 0.02)) == 2.0
+        assert images.find(header(begin + 33_000_000), SIZE, INFO, 0.02) is None
+
+
 def test_what_is_missing_is_said_with_its_remedy(images, node, health):
     def trouble() -> str:
         images.follow_publishers('/front/camera_info')

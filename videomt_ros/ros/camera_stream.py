@@ -325,6 +325,7 @@ class CameraStream:
             if age_s > parameters.stale_after_s:
                 self.health.count_dropped('stale')
                 return None
+        self._depth.expect(received.msg.header)
         begin_s = time.perf_counter()
         try:
             image = image_from_msg(received.msg, parameters.grey_range())

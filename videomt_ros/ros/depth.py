@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,9 @@ from videomt_ros.ros.health import CameraHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
 
-KEPT = 30
-"""Number of depth images that are kept until the result of their image is there."""
+KEPT = 8
+"""Number of depth images that are kept until the network begins with an image. One of 1280 x 720
+pixels takes up to 4 MB."""
 GRACE_S = 2.0
 """Time after subscribing, in seconds, in which a missing depth image is counted but not told."""
 # A best-effort subscription hears reliable publishers too.
@@ -104,6 +106,8 @@ class DepthImages:
         self._is_rectified = 'image_rect' in image_topic
         self._subscription: Subscription | None = None
         self._recent: deque[Image] = deque(maxlen=KEPT)
+        self._expected_ns: int | None = None
+        self._nearest: Image | None = None  # to what is expected, however long ago it came
         self._lock = threading.Lock()
         self._opened_s = 0.0
         self._miss = self._fault = ''
@@ -133,8 +137,20 @@ class DepthImages:
             self._subscription = None
         with self._lock:
             self._recent.clear()
+            self._expected_ns = self._nearest = None
         self._miss = self._foreign_frame = ''
         self.troubles = []
+
+    def expect(self, header: Header) -> None:
+        """Keep the depth of an image until `find`, however many depth images come meanwhile.
+
+        Args:
+            header: header of the image with which the network begins.
+        """
+        if self.is_open:
+            with self._lock:
+                self._expected_ns = stamp_from_msg(header.stamp)
+                self._nearest = self._nearest_to(self._expected_ns)
 
     def find(
         self, header: Header, size: tuple[int, int], info: CameraInfo | None, tolerance_s: float
@@ -158,11 +174,8 @@ class DepthImages:
             return None
         stamp_ns = stamp_from_msg(header.stamp)
         with self._lock:
-            nearest = min(
-                reversed(self._recent),
-                key=lambda msg: abs(stamp_from_msg(msg.header.stamp) - stamp_ns),
-                default=None,
-            )
+            is_expected = stamp_ns == self._expected_ns
+            nearest = self._nearest if is_expected else self._nearest_to(stamp_ns)
         if nearest is None:
             self._missed('no_depth')
             return None
@@ -247,3 +260,18 @@ class DepthImages:
     def _keep(self, msg: Image) -> None:
         with self._lock:
             self._recent.append(msg)
+            if self._expected_ns is not None:
+                rivals = [msg] if self._nearest is None else [msg, self._nearest]
+                self._nearest = _nearest(rivals, self._expected_ns)
+
+    def _nearest_to(self, stamp_ns: int) -> Image | None:
+        return _nearest(reversed(self._recent), stamp_ns)
+
+
+def _nearest(newest_first: Iterable[Image], stamp_ns: int) -> Image | None:
+    """Get the image of the nearest stamp, of several the newest."""
+    return min(
+        newest_first,
+        key=lambda msg: abs(stamp_from_msg(msg.header.stamp) - stamp_ns),
+        default=None,
+    )
