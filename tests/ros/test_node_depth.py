@@ -44,10 +44,10 @@ def measured_depth() -> np.ndarray:
 class DepthCamera:
     """Publishes depth images and camera_info beside the images of a peer."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, prefix: str = '') -> None:
         self.peer = peer
-        self.images = peer.node.create_publisher(Image, 'depth/image_raw', 10)
-        self.infos = peer.node.create_publisher(CameraInfo, 'camera_info', 10)
+        self.images = peer.node.create_publisher(Image, f'{prefix}depth/image_raw', 10)
+        self.infos = peer.node.create_publisher(CameraInfo, f'{prefix}camera_info', 10)
         self.next_ns = 1_800_000_000_000_000_000
 
     def wait_until_heard(self) -> None:
@@ -239,3 +239,26 @@ def test_depth_is_switched_off_and_on_while_it_runs(camera):
     camera.peer.set_parameters(depth=True)
     camera.wait_until_heard()
     camera.ask_until_located()
+
+
+def test_one_camera_of_two_has_depth(tmp_path):
+    domain = new_domain()
+    settings = {'model': 'demo', 'input_reliability': 'reliable', 'confirm_frames': 1}
+    words = ('-p', 'front.depth:=true')
+    process = NodeProcess(tmp_path / 'log', domain, *words, cameras='[front, rear]', **settings)
+    peers = {name: Peer(domain, camera=name) for name in ('front', 'rear')}
+    try:
+        for peer in peers.values():
+            peer.wait_for_state('active')
+            peer.wait_until_heard()
+            peer.subscribe('tracks')
+        camera = DepthCamera(peers['front'], 'front/')
+        camera.wait_until_heard()
+        assert not peers['rear'].node.count_subscribers('rear/depth/image_raw')
+        camera.ask_until_located()
+        (tracks,) = peers['rear'].ask(IMAGE)
+        assert_nowhere(tracks)
+    finally:
+        for peer in peers.values():
+            peer.close()
+        process.kill()
