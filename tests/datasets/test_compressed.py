@@ -131,7 +131,7 @@ def test_a_file_that_was_cut_off_is_refused(name):
 
 
 @pytest.mark.parametrize('tail', [b'\xff\xd9', JPEG, b'\xff\xd9' + bytes(1000)])
-@pytest.mark.parametrize('data', [JPEG, RESTARTS, FILES['jpeg of grey']])
+@pytest.mark.parametrize('data', [JPEG, RESTARTS, FILES['jpeg of grey'], PROGRESSIVE])
 def test_a_jpeg_that_was_cut_off_and_ended_is_refused(data, tail):
     """Decoders fill it with grey, Pillow, too."""
     start = data.index(b'\xff\xda') + 20

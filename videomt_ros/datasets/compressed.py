@@ -108,15 +108,25 @@ def _decode(data: bytes, header: ImageHeader, colours: int) -> NDArray[Any]:
             f'Expected a {header.kind} image of 8 or 16 bits, got {len(data)} bytes that OpenCV '
             'cannot decode as one.'
         )
-    if header.end and (pixels[-1, -1] == 128).all():
-        # What is missing of a JPEG is mid-grey, which an image may be, too. Bytes before the end
-        # marker are decoded if pixels are missing, and ignored otherwise.
+    if header.end and (header.is_progressive or _is_mid_grey(pixels[-1, -1])):
+        # What is missing of a JPEG is mid-grey, which an image may be, too; of a progressive one,
+        # it is details. Bytes before the end marker are decoded if pixels are missing, and ignored
+        # otherwise.
         longer = _imdecode(data[: header.end] + _FILLER + data[header.end :], colours)
         if longer is None or not np.array_equal(pixels, longer):
             raise FrameError(
                 f'Expected a whole JPEG image, got {len(data)} bytes that lack some of the pixels.'
             )
     return pixels
+
+
+def _is_mid_grey(pixel: NDArray[Any]) -> bool:
+    """Whether a pixel, grey or BGR, is as bright as one that is missing of a JPEG.
+
+    The colour of neighbours, which has half the resolution, may still reach it.
+    """
+    weights = (0.114, 0.587, 0.299) if pixel.size == 3 else (1.0,)
+    return abs(float(np.dot(pixel.reshape(-1), weights)) - 128) <= 2
 
 
 def _imdecode(data: bytes, colours: int) -> NDArray[Any] | None:

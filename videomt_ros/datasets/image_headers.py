@@ -24,7 +24,8 @@ _MAX_PIXELS_PER_BYTE = 2048
 # Fill bytes (FF), escaped FF of the scan's own (FF 00) and restarts (D0-D7) are no segments.
 _JPEG_SEGMENT = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
+_PROGRESSIVE = 0xC2
+_HUFFMAN_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
 _TIFF_TYPES = {1: 'B', 3: 'H', 4: 'I'}
 _TIFF_WIDTHS, _TIFF_HEIGHTS = {256, 322}, {257, 323}
 """Tags of the image's size, and of its tiles', which a decoder allocates, too."""
@@ -41,6 +42,8 @@ class ImageHeader(NamedTuple):
     """Whether it has one channel; known for JPEG and PNG only."""
     end: int = 0
     """Position of the end marker of a JPEG of Huffman codes, otherwise 0."""
+    is_progressive: bool = False
+    """Whether it is a JPEG of several scans, each with more detail."""
 
 
 def read_header(data: bytes) -> ImageHeader | None:
@@ -80,14 +83,17 @@ def read_header(data: bytes) -> ImageHeader | None:
 def _read_jpeg(data: bytes) -> ImageHeader:
     frame: tuple[int, int, int, int] | None = None
     position, num_scans = 2, 0
+    wanted: set[tuple[int, int]] = set()  # component and coefficient of a progressive image
     while segment := _JPEG_SEGMENT.search(data, position):
         marker, position = data[segment.start() + 1], segment.end()
         if marker == 0xD9:  # end of the image
             if frame is None or not num_scans:
                 raise FrameError('Expected a JPEG image, got one without pixels.')
             kind, height, width, channels = frame
+            if wanted:
+                break  # scans are missing
             end = segment.start() if kind in _HUFFMAN_FRAMES else 0
-            return ImageHeader('JPEG', height, width, channels == 1, end)
+            return ImageHeader('JPEG', height, width, channels == 1, end, kind == _PROGRESSIVE)
         if marker == 0xD8:  # start of another image, which a cut one may be followed by
             break
         if marker == 0x01:
@@ -98,11 +104,26 @@ def _read_jpeg(data: bytes) -> ImageHeader:
                 raise FrameError('Expected a JPEG image of one frame, got one of several.')
             height, width, channels = struct.unpack_from('>xHHB', data, position + 2)
             frame = marker, height, width, channels
-        num_scans += marker == 0xDA
+            if marker == _PROGRESSIVE:
+                components = data[position + 8 : position + length : 3]
+                wanted = {(component, k) for component in components for k in range(64)}
+        if marker == 0xDA:
+            num_scans += 1
+            wanted -= _finished_by_scan(data, position)
         if num_scans > _MAX_SCANS:
             raise FrameError(f'Expected a JPEG image of at most {_MAX_SCANS} scans, got more.')
         position += length
     raise _cut('JPEG', data)
+
+
+def _finished_by_scan(data: bytes, position: int) -> set[tuple[int, int]]:
+    """List the coefficients, each with its component, whose last bit a scan holds."""
+    count = data[position + 2]
+    components = data[position + 3 : position + 3 + 2 * count : 2]
+    first, last, bits = struct.unpack_from('BBB', data, position + 3 + 2 * count)
+    if bits & 0xF:
+        return set()
+    return {(component, k) for component in components for k in range(first, last + 1)}
 
 
 def _read_png(data: bytes) -> ImageHeader:
