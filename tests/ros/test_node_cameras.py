@@ -168,6 +168,9 @@ def test_a_cameras_own_value_changes_that_camera_alone(peers):
     assert front.set_parameters(**{'rear.confirm_frames': None})[0].successful
     rear.reset()
     assert ids_of(rear.ask(image, 'tracks')[0]) == []
+    assert front.set_parameters(**{'rear.confirm_frames': 1})[0].successful  # and set again
+    assert ids_of(rear.ask(image, 'tracks')[0])
+    assert front.set_parameters(**{'rear.confirm_frames': None})[0].successful
 
 
 def test_a_rate_limit_lets_evenly_spaced_images_through(peers):

@@ -186,6 +186,20 @@ def test_a_manager_learns_of_a_misspelt_parameter(start, make_peer):
     assert peer.state() == 'unconfigured'
 
 
+def test_other_cameras_are_served_after_a_parameter_named_them(start, make_peer, model):
+    start(model=model, cameras='[front, rear]', autostart=False)
+    peer = make_peer(RELIABLE, '', 'left')
+    assert peer.set_parameters(cameras=['rear', 'left'])[0].successful
+    (refused, accepted) = peer.set_parameters(**{'front.min_area': 5, 'left.confirm_frames': 1})
+    assert 'undeclared' in refused.reason
+    assert accepted.successful
+    assert peer.change_state('configure')
+    assert peer.change_state('activate')
+    peer.wait_until_heard()
+    peer.subscribe('tracks')
+    assert peer.ask(IMAGE)
+
+
 def test_names_namespaces_and_remappings(start, make_peer, model):
     start('-r', '__ns:=/robot', '-r', 'image_raw:=/image_raw', model=model)
     peer = make_peer()

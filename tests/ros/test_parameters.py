@@ -19,7 +19,11 @@ from tests.ros.node_process import new_domain
 from videomt_ros.inference import StreamSettings
 from videomt_ros.launch_files import read_parameters
 from videomt_ros.resources import resource
-from videomt_ros.ros.declaration import changed_parameters, declare_parameters
+from videomt_ros.ros.declaration import (
+    changed_parameters,
+    declare_parameters,
+    follow_changes,
+)
 from videomt_ros.ros.parameters import NodeParameters, Parameters, constraint
 
 pytestmark = pytest.mark.ros
@@ -137,6 +141,27 @@ def test_values_of_cameras_are_read_and_may_be_set_later():
         assert changed_parameters(declared, [later], ['cat']).own['front'] == {
             'class_filter': ('cat',)
         }
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_parameters_of_cameras_follow_unset_values_and_the_cameras():
+    context = Context()
+    words = ['-p', 'cameras:=[front, rear]', '-p', 'rear.gap_s:=3.0']
+    rclpy.init(args=['--ros-args', *words], context=context, domain_id=new_domain())
+    node = rclpy.create_node('segmenter', context=context)
+    try:
+        declared = declare_parameters(node)
+        changes = [Parameter('rear.gap_s'), Parameter('cameras', value=['rear', 'left'])]
+        changed = changed_parameters(declared, changes, None)
+        assert node.set_parameters_atomically(changes).successful
+        assert not node.has_parameter('rear.gap_s')
+        followed = follow_changes(node, changed, changes)
+        assert followed.own == {'rear': {}, 'left': {}}
+        assert node.get_parameter('rear.gap_s').value is None
+        assert node.has_parameter('left.gap_s')
+        assert not node.has_parameter('front.gap_s')
     finally:
         node.destroy_node()
         context.try_shutdown()

@@ -39,13 +39,40 @@ def declare_parameters(node: Node) -> Parameters:
             node.set_parameters([Parameter(entry.name, Parameter.Type.STRING_ARRAY, value)])
         values[entry.name] = _from_ros(entry, value)
     common = NodeParameters(**values)
-    return Parameters(common, declare_camera_parameters(node, common.cameras))
+    return Parameters(common, _declare_camera_parameters(node, common.cameras))
 
 
-def declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Declare the parameters that cameras may have of their own, those that are not yet there.
+def follow_changes(node: Node, current: Parameters, changes: Sequence[Parameter]) -> Parameters:
+    """Declare and undeclare parameters of cameras after changes that a user has made.
 
-    They have no value, and so any type, until the user sets one.
+    rclpy undeclares a parameter that is unset, but it must be there to be set again. A camera that
+    is new in `cameras` gets parameters of its own, and one that has left loses them.
+
+    Args:
+        node: node whose parameters were changed.
+        current: values after the changes.
+        changes: the changes.
+
+    Returns:
+        The values of the cameras that there are now.
+    """
+    if not any(change.value is None or change.name == 'cameras' for change in changes):
+        return current
+    cameras = current.common.cameras
+    for camera in current.own:
+        for entry in _camera_entries() if camera not in cameras else ():
+            if node.has_parameter(f'{camera}.{entry.name}'):
+                node.undeclare_parameter(f'{camera}.{entry.name}')
+    for camera in cameras:
+        for entry in _camera_entries():
+            if not node.has_parameter(f'{camera}.{entry.name}'):
+                # Not with a value from the start, which was unset since.
+                _declare_camera_parameter(node, camera, entry, ignore_override=True)
+    return replace(current, own={camera: current.own.get(camera, {}) for camera in cameras})
+
+
+def _declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Declare the parameters that cameras may have of their own.
 
     Returns:
         The values that the user has set, by camera, then by parameter.
@@ -54,18 +81,23 @@ def declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, d
     for camera in cameras:
         own[camera] = {}
         for entry in _camera_entries():
-            name = f'{camera}.{entry.name}'
-            if not node.has_parameter(name):
-                descriptor = ParameterDescriptor(
-                    description=entry.metadata['meaning'],
-                    additional_constraints=f'{constraint(entry)} Not set: as {entry.name}.',
-                    dynamic_typing=True,
-                )
-                node.declare_parameter(name, None, descriptor)
-            value = node.get_parameter(name).value
+            value = _declare_camera_parameter(node, camera, entry).value
             if value is not None:
                 own[camera][entry.name] = _from_ros(entry, value)
     return own
+
+
+def _declare_camera_parameter(
+    node: Node, camera: str, entry: Field[Any], ignore_override: bool = False
+) -> Parameter:
+    """Declare a parameter of a camera, which has no value, and so any type, until one is set."""
+    descriptor = ParameterDescriptor(
+        description=entry.metadata['meaning'],
+        additional_constraints=f'{constraint(entry)} Not set: as {entry.name}.',
+        dynamic_typing=True,
+    )
+    name = f'{camera}.{entry.name}'
+    return node.declare_parameter(name, None, descriptor, ignore_override=ignore_override)
 
 
 def changed_parameters(

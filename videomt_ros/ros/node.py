@@ -15,7 +15,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from types import FrameType
 
@@ -37,8 +37,8 @@ from videomt_ros.ros.camera_stream import STEP_BACK_NS, CameraStream
 from videomt_ros.ros.cameras import Cameras
 from videomt_ros.ros.declaration import (
     changed_parameters,
-    declare_camera_parameters,
     declare_parameters,
+    follow_changes,
 )
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
@@ -132,8 +132,6 @@ class SegmenterNode(LifecycleNode):
             net = await self._transitions.run(lambda: load_network(common), can_be_left=True)
             # The classes are known only now, and dynamic parameters may have changed.
             self._settings.check_classes(net.config.class_names)
-            own = declare_camera_parameters(self, self._settings.common.cameras)
-            self._settings = replace(self._settings, own=own)
             self._settings.check_input_sizes(net.config)
             self._net = net
             self._cameras = Cameras(
@@ -245,9 +243,17 @@ class SegmenterNode(LifecycleNode):
             self._cameras = None
         self._net = None
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Change parameters, as a peer may ask for at any time; overrides that of rclpy."""
+        result = super().set_parameters_atomically(parameter_list)
+        if result.successful:
+            self._settings = follow_changes(self, self._settings, parameter_list)
+        return result
+
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        # rclpy lets one without a name through.
-        if not all(self.has_parameter(change.name) for change in changes):
+        # rclpy lets one without a name through. Others may not be there yet: it also asks about
+        # those that are being declared.
+        if not all(change.name for change in changes):
             return SetParametersResult(successful=False, reason='A parameter has no name.')
         try:
             class_names = None if self._net is None else self._net.config.class_names
