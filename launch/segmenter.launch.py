@@ -32,6 +32,7 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     params_text = params_file.read_text()
     cameras = launch_files.find_cameras(given['cameras'], params_text)
     images = launch_files.parse_words('image', given['image'])
+    depths = launch_files.parse_words('depth_image', given['depth_image'])
     # Where another launch file includes this one, the command line has arguments of that one.
     if any(Path(word).name in LAUNCH_FILES for word in sys.argv):
         launch_files.check_arguments(sys.argv, PARAMETERS, cameras)
@@ -51,7 +52,10 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             ParameterFile(params_file, allow_substs='$(' in params_text),
             *([values] if values else []),
         ],
-        remappings=launch_files.image_remappings(cameras, images),
+        remappings=[
+            *launch_files.image_remappings(cameras, images),
+            *launch_files.image_remappings(cameras, depths, 'depth_image'),
+        ],
         ros_arguments=['--log-level', given['log_level']],
         output='screen',
         respawn=respawns,

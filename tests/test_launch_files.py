@@ -150,6 +150,11 @@ def test_each_camera_hears_its_image_topic():
     assert image_remappings([], ['/a']) == [('image_raw', '/a')]
     two = image_remappings(['front', 'rear'], ['/a', 'b/c'])
     assert two == [('front/image_raw', '/a'), ('rear/image_raw', 'b/c')]
+    assert image_remappings([], ['/d'], 'depth_image') == [('depth/image_raw', '/d')]
+    one = image_remappings(['front'], ['/d'], 'depth_image')
+    assert one == [('front/depth/image_raw', '/d')]
+    with pytest.raises(ValueError, match='got depth_image:=a,b for'):
+        image_remappings([], ['a', 'b'], 'depth_image')
     for cameras, images in ((['front'], ['a', 'b']), ([], ['a', 'b']), (['a', 'b'], ['c'])):
         with pytest.raises(ValueError, match='one image topic for each camera'):
             image_remappings(cameras, images)

@@ -20,6 +20,8 @@ Argument = tuple[str, str, str]
 SEGMENTER_ARGUMENTS: tuple[Argument, ...] = (
     ('image', '', 'topic of the images; with cameras:=a,b one for each, in their order. Default: '
      'image_raw, or <camera>/image_raw'),
+    ('depth_image', '', 'topic of the depth images, likewise; used with depth:=true. Default: '
+     'depth/image_raw, or <camera>/depth/image_raw'),
     ('namespace', '', 'namespace of the node and its topics'),
     ('name', 'segmenter', 'name of the node'),
     ('use_sim_time', '', 'true takes the time from /clock, as for a simulation or a bag'),
@@ -203,12 +205,15 @@ def sim_time_parameter(text: str) -> dict[str, bool]:
     return {'use_sim_time': parse_bool('use_sim_time', text)} if text else {}
 
 
-def image_remappings(cameras: Sequence[str], images: Sequence[str]) -> list[tuple[str, str]]:
+def image_remappings(
+    cameras: Sequence[str], images: Sequence[str], argument: str = 'image'
+) -> list[tuple[str, str]]:
     """Map the image topic of each camera to the topic that it publishes.
 
     Args:
         cameras: names of the cameras; empty for the one without a name.
         images: their topics, in the same order; empty where the topics have the node's own names.
+        argument: launch argument that names them: image or depth_image.
 
     Raises:
         ValueError: there are more or fewer topics than cameras.
@@ -217,11 +222,12 @@ def image_remappings(cameras: Sequence[str], images: Sequence[str]) -> list[tupl
         return []
     if len(images) != max(1, len(cameras)):
         raise ValueError(
-            f'Expected one image topic for each camera, got image:={",".join(images)} for '
+            f'Expected one image topic for each camera, got {argument}:={",".join(images)} for '
             f'cameras:={",".join(cameras) or "(none)"}.'
         )
+    name = {'image': 'image_raw', 'depth_image': 'depth/image_raw'}[argument]
     return [
-        (f'{camera}/image_raw' if camera else 'image_raw', image)
+        (f'{camera}/{name}' if camera else name, image)
         for camera, image in zip(cameras or [''], images, strict=True)
     ]
 
