@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import array
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -184,7 +185,7 @@ class Camera:
 class Soak:
     """One segmenter and its four cameras."""
 
-    def __init__(self, folder: Path, model: str, score_threshold: float) -> None:
+    def __init__(self, folder: Path, model: str, score_threshold: float, input_size: int) -> None:
         """Start everything, and wait until all are connected."""
         self._score_threshold = score_threshold
         domain = new_domain()
@@ -195,6 +196,7 @@ class Soak:
             cameras=f'[{", ".join(SIZES)}]',
             gap_s=GAP_S,
             score_threshold=score_threshold,
+            input_size=input_size,
             input_reliability='reliable',
             input_depth=100,
         )
@@ -322,10 +324,11 @@ def soak(
     model: str,
     num_frames: int,
     score_threshold: float = 0.5,
+    input_size: int = 0,
     note: Callable[[Report], None] | None = None,
 ) -> Report:
     """Play images through a segmenter with this model; `folder` gets its log."""
-    run = Soak(folder, model, score_threshold)
+    run = Soak(folder, model, score_threshold, input_size)
     try:
         return run.run(num_frames, note)
     finally:
@@ -337,13 +340,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0] if __doc__ else None)
     parser.add_argument('--frames', type=int, default=20_000)
     parser.add_argument('--model', default='demo')
+    parser.add_argument('--input-size', type=int, default=0, help="0: the model's own")
     args = parser.parse_args()
 
     def note(report: Report) -> None:
         print(json.dumps({**asdict(report), 'growth': report.growth}), file=sys.stderr)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the segmenter ends too
     with tempfile.TemporaryDirectory() as folder:
-        report = soak(Path(folder), args.model, args.frames, note=note)
+        report = soak(Path(folder), args.model, args.frames, input_size=args.input_size, note=note)
     print(json.dumps({**asdict(report), 'growth': report.growth}, indent=2))
 
 
