@@ -273,13 +273,13 @@ def started(module, **given):
 
 def test_segmenter_launch_file_starts_the_node(launch_modules):
     module = load('segmenter.launch.py')
-    actions, context = started(module, model='demo', image='/camera/image_raw')
+    actions, context = started(module, model='demo', image='/camera/image_raw', depth_image='/d')
     assert set(actions) == {'SetEnvironmentVariable', 'LifecycleNode'}
     node = actions['LifecycleNode']
     assert (node.package, node.executable) == ('videomt_ros', 'segmenter')
     assert (node.name, node.namespace) == ('segmenter', '')
     assert node.parameters[1] == {'model': 'demo'}
-    assert node.remappings == [('image_raw', '/camera/image_raw')]
+    assert node.remappings == [('image_raw', '/camera/image_raw'), ('depth/image_raw', '/d')]
     assert node.respawn is False
     assert node.on_exit(SimpleNamespace(returncode=0), context) is None
     for code in (1, -9):

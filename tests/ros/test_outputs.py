@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from std_msgs.msg import Header
 
 from tests.ros.node_process import KINDS, new_domain, wait_for
 from videomt_ros.inference.depth import Intrinsics
+from videomt_ros.resources import resource
 from videomt_ros.ros import outputs as outputs_module
 from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.outputs import OUTPUTS, LabelTopic, OutputTopics, missing_outputs
@@ -224,3 +227,13 @@ def test_the_overlay_shows_the_way_of_a_track_until_a_reset(node):
     assert not overlay(20, 0, 0)[66:76, 40:].any()
     assert overlay(120, 500, 0)[70, 40:110].any(1).all()
     assert not overlay(130, 600, 1)[66:76, :100].any()
+
+
+def test_rviz_and_foxglove_show_topics_that_there_are():
+    topics = {f'segmentation/{output.topic}' for output in OUTPUTS.values()}
+    rviz = resource('config', 'segmenter.rviz').read_text()
+    shown = set(re.findall(r'Value: ((?:segmentation/|image_raw).*)', rviz))
+    assert {'segmentation/overlay', 'segmentation/markers'} <= shown <= {*topics, 'image_raw'}
+    foxglove = resource('config', 'segmenter.foxglove.json').read_text()
+    found = set(re.findall(r'"/(segmentation/[a-z_/]+)', foxglove))
+    assert 'segmentation/overlay/compressed' in found and found <= topics
