@@ -13,7 +13,6 @@ from videomt_ros.ros.diagnostics import (
     ERROR,
     ERROR_SHOWN_S,
     OK,
-    STALL_S,
     WARN,
     CameraDiagnostics,
     model_status,
@@ -148,15 +147,20 @@ def test_tracks_ever_counts_ids_and_begins_again_with_them():
 
 def test_the_model_tells_its_stages_and_that_it_is_stuck(now_s):
     health = ModelHealth()
-    status = model_status('segmenter: model', health, 'active', {'model': 'demo', 'device': 'cpu'})
+    status = model_status(
+        'segmenter: model', health, 'active', {'model': 'demo', 'device': 'cpu'}, 5.0
+    )
     assert (status.level, status.message, status.hardware_id) == (OK, 'demo, active.', 'cpu')
     for network_ms in (10.0, 20.0, 40.0):
         health.begin_batch(2)
         health.count(decode=1.0, network=network_ms)
         health.end_batch()
     health.begin_batch(2)
-    now_s[0] += STALL_S + 1.0
-    status = model_status('segmenter: model', health, 'active', {'model': 'demo'})
+    now_s[0] += 6.0
+    for error_stall_s in (0.0, 7.0):
+        status = model_status('segmenter: model', health, 'active', {}, error_stall_s)
+        assert status.level == OK
+    status = model_status('segmenter: model', health, 'active', {'model': 'demo'}, 5.0)
     values = {item.key: item.value for item in status.values}
     assert status.level == ERROR
     assert 'busy with one batch for 6 s' in status.message

@@ -120,18 +120,26 @@ def test_images_without_a_stamp_tell_nothing():
 def test_losses_are_told_while_they_are_many():
     health = CameraHealth()
     counted = Losses(health)
-    assert counted.explain() == ''
+    assert counted.explain(0.05) == ''
     stamps = [n for n in range(300) if n % 10]
     for n in stamps:
         counted.heard(START_NS + n * INTERVAL_NS)
-    text = counted.explain()
+    text = counted.explain(0.05)
     assert 'of about 299 ' in text  # 270 heard, 29 between them
     assert '0 by the report of the middleware and 29 by gaps' in text
     assert (health.missing, health.lost) == (29, 0)
     for n in range(300, 330):
         counted.heard(START_NS + n * INTERVAL_NS)
-        text = counted.explain()
+        text = counted.explain(0.05)
     assert text == ''
+
+
+def test_losses_are_told_above_the_share_that_is_set():
+    counted = Losses(CameraHealth())
+    for n in range(300):
+        if n % 10:
+            counted.heard(START_NS + n * INTERVAL_NS)
+    assert [bool(counted.explain(share)) for share in (0.0, 0.2, 0.05)] == [False, False, True]
 
 
 def test_a_single_loss_is_counted_but_not_told():
@@ -140,7 +148,7 @@ def test_a_single_loss_is_counted_but_not_told():
     for n in (*range(10), *range(11, 20)):
         counted.heard(START_NS + n * INTERVAL_NS)
     assert health.missing == 1
-    assert counted.explain() == ''
+    assert counted.explain(0.05) == ''
 
 
 @pytest.mark.parametrize('knows_events', [True, False])

@@ -148,20 +148,20 @@ def offered(node):
 def test_it_follows_the_cameras_and_rises_again_only_in_silence(node, monkeypatch, pass_time):
     subject, log = build_subscription(node, monkeypatch)
     assert not subject.is_open
-    subject.follow_publishers(5.0)  # nothing to do yet
+    subject.follow_publishers(5.0, 0.05)  # nothing to do yet
     subject.open()
     assert subject.is_open
     camera = node.create_publisher(Image, 'image_raw', QoSProfile(depth=1, reliability=RELIABLE))
     wait_for_cameras(node, 1)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     node.destroy_publisher(camera)
     wait_for_cameras(node, 0)
-    subject.follow_publishers(5.0)  # the camera restarts
+    subject.follow_publishers(5.0, 0.05)  # the camera restarts
     camera = node.create_publisher(
         Image, 'image_raw', QoSProfile(depth=1, reliability=BEST_EFFORT)
     )
     wait_for_cameras(node, 1)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     node.destroy_publisher(camera)
     node.create_publisher(Image, 'image_raw', QoSProfile(depth=1, reliability=RELIABLE))
     wait_for(
@@ -171,12 +171,12 @@ def test_it_follows_the_cameras_and_rises_again_only_in_silence(node, monkeypatc
         ),
         'the reliable camera alone',
     )
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     words = [line.rpartition(', ')[2] for line in log.infos]
     assert words == ['best_effort.', 'reliable.', 'best_effort.']
     assert not log.warnings
     pass_time(subscription.SILENCE_S)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert log.infos[-1] == 'Listening to /image_raw, reliable.'
     assert len(offered(node)) == 1
     subject.close()
@@ -188,7 +188,7 @@ def test_it_opens_as_it_is_told(node, monkeypatch, setting, expected):
     subject, _ = build_subscription(node, monkeypatch, setting)
     subject.open()
     wait_for(lambda: offered(node) == [expected], 'the subscription')
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert offered(node) == [expected]
 
 
@@ -203,13 +203,13 @@ def test_an_idle_reliable_publisher_does_not_keep_it_deaf(
     assert log.infos == ['Listening to /image_raw, reliable.']
     camera = publish_images(named_node('camera'), BEST_EFFORT)
     wait_for_cameras(node, 2)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert len(log.infos) == 1
     pass_time(subscription.SILENCE_S)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert log.infos[1:] == ['Listening to /image_raw, best_effort.']
     receive_one(node, camera, images, Image())
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert len(log.infos) == 2
     # Best effort hears the reliable publisher as well.
     pass_time(SOURCE_TIMEOUT_S)
@@ -241,11 +241,11 @@ def test_of_two_publishers_one_is_heard_and_both_are_named(
     words = '2 publishers on /image_raw: /front, /rear. Only the source'
 
     def are_named():
-        subject.follow_publishers(5.0)
+        subject.follow_publishers(5.0, 0.05)
         return words in subject.troubles[0]
 
     wait_for(are_named, words)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert [words in warning for warning in log.warnings].count(True) == 1
     receive_one(node, front, images, Image(width=6))
     pass_time(SOURCE_TIMEOUT_S)
@@ -253,7 +253,7 @@ def test_of_two_publishers_one_is_heard_and_both_are_named(
     receive_one(node, front, ignored, Image(width=6))
     rear.destroy()
     wait_for_cameras(node, 1)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert not subject.troubles
 
 
@@ -283,7 +283,7 @@ def test_of_two_publishers_of_like_images_one_is_heard(node, named_node, monkeyp
             send(rear, 2)
         assert {msg.data[0] for msg in heard} == {1}
         assert {msg.data[0] for msg in ignored} == {2}
-        subject.follow_publishers(5.0)
+        subject.follow_publishers(5.0, 0.05)
         (trouble,) = subject.troubles
         assert 'one video' not in trouble
         pass_time(SOURCE_TIMEOUT_S)
@@ -300,13 +300,13 @@ def test_silence_is_told_with_its_reason_until_an_image_comes(
     images = []
     subject, log = build_subscription(node, monkeypatch, 'reliable', receive=images.append)
     subject.open()
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert not subject.troubles
     pass_time(subscription.SILENCE_S)
 
     def wait_for_reason(*words):
         def is_told():
-            subject.follow_publishers(5.0)
+            subject.follow_publishers(5.0, 0.05)
             (trouble,) = subject.troubles
             assert trouble.startswith('No image for 5 s on /image_raw: ')
             return all(word in trouble for word in words)
@@ -344,7 +344,7 @@ def test_silence_is_told_with_its_reason_until_an_image_comes(
     publisher = publish_images(driver, RELIABLE)
     wait_for_reason('its publishers are silent: /quick_driver (reliable). Is the camera paused')
     receive_one(node, publisher, images, Image())
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert not subject.troubles
 
 
@@ -361,7 +361,7 @@ def test_auto_hears_compressed_images_where_there_are_no_raw_ones(
     camera = publish_images(named_node('camera'), RELIABLE, topic, CompressedImage)
 
     def is_chosen():
-        subject.follow_publishers(5.0)
+        subject.follow_publishers(5.0, 0.05)
         return f'Listening to /{topic}, best_effort.' in log.infos[1:]
 
     wait_for(is_chosen, 'the other transport')
@@ -369,7 +369,7 @@ def test_auto_hears_compressed_images_where_there_are_no_raw_ones(
     # It is heard, so a raw camera that comes beside it does not end it.
     raw = publish_images(named_node('raw_camera'), RELIABLE, 'other_raw')
     count = len(log.infos)
-    subject.follow_publishers(5.0)
+    subject.follow_publishers(5.0, 0.05)
     assert len(log.infos) == count
     raw.destroy()
 
@@ -397,13 +397,13 @@ def test_a_paused_camera_of_both_transports_is_not_tried_in_turns(
     subject.open()
     for _ in range(3):
         pass_time(subscription.SILENCE_S)
-        subject.follow_publishers(5.0)
+        subject.follow_publishers(5.0, 0.05)
     assert log.infos == ['Listening to /image_raw, reliable.']
     # Another camera, of compressed images alone, is heard in the silence of the first.
     other = publish_images(named_node('other'), RELIABLE, 'image_raw/compressed', CompressedImage)
 
     def is_chosen():
-        subject.follow_publishers(5.0)
+        subject.follow_publishers(5.0, 0.05)
         return log.infos[-1].startswith('Listening to /image_raw/compressed')
 
     wait_for(is_chosen, 'the other camera')

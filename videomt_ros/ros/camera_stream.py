@@ -241,7 +241,8 @@ class CameraStream:
 
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
-        self._input.follow_publishers(self._parameters.warn_silence_s)
+        parameters = self._parameters
+        self._input.follow_publishers(parameters.warn_silence_s, parameters.warn_lost_share)
         self._depth.follow_publishers(self._infos.topic)
 
     @property

@@ -14,8 +14,6 @@ from videomt_ros.ros.parameters import NodeParameters
 
 ERROR_SHOWN_S = 60.0
 """Time in seconds for which the text of an error is shown."""
-STALL_S = 5.0
-"""Time in seconds after which the processing of one batch counts as stalled."""
 _MIN_RATE_S = 10.0
 """Time in seconds after the first image from which the rate is judged."""
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -122,6 +120,7 @@ def model_status(
     health: ModelHealth,
     state: str,
     values: Mapping[str, str],
+    error_stall_s: float,
     troubles: Sequence[str] = (),
     fault: str = '',
 ) -> DiagnosticStatus:
@@ -132,19 +131,20 @@ def model_status(
         health: durations of the stages.
         state: state of the node's life cycle.
         values: what is known of the model: name, device, precision and memory.
+        error_stall_s: time in seconds for one batch above which it counts as stalled; 0: never.
         troubles: sentences on what is wrong at present, and what to do.
         fault: why the node left the active state by itself; empty if it did not.
 
     Returns:
-        ERROR if one batch is being processed for longer than STALL_S, or after a fault; WARN if
-        there are troubles; else OK.
+        ERROR if one batch is being processed for longer than `error_stall_s`, or after a fault;
+        WARN if there are troubles; else OK.
     """
     busy_s = health.busy_s()
     level = WARN if troubles else OK
     if fault:
         level = ERROR
         troubles = [*troubles, fault]
-    if busy_s > STALL_S:
+    if error_stall_s and busy_s > error_stall_s:
         level = ERROR
         troubles = [*troubles, f'The network has been busy with one batch for {busy_s:.0f} s.']
     message = troubles or [f'{values.get("model") or "No model"}, {state}.']

@@ -36,8 +36,8 @@ _BACK_NS = 1_000_000_000
 _REPORTS = 11
 """Number of newest reports, one each second, between the first and the last of which losses are
 judged."""
-_TOLD_SHARE, _TOLD_NUMBER = 0.05, 3
-"""Share of the images, and their number, above which a loss is told."""
+_TOLD_NUMBER = 3
+"""Smallest number of lost images that is told, whatever share of the images they are."""
 
 
 class Losses:
@@ -101,17 +101,20 @@ class Losses:
         self._health.count_missing(missing)
         self._add(heard=1, missing=missing)
 
-    def explain(self) -> str:
+    def explain(self, warn_share: float) -> str:
         """Say how many images were lost lately, and what to do; empty if they are few.
 
         It is called once a second.
+
+        Args:
+            warn_share: share of the images, 0..1, above which losses are told; 0: never.
         """
         before, now = self._reported[0], self._totals
         self._reported.append(now)
         heard, lost, missing = (new - old for new, old in zip(now, before, strict=True))
         # Images that the middleware lost leave gaps too.
         absent = max(lost, missing)
-        if absent < _TOLD_NUMBER or absent <= _TOLD_SHARE * (heard + absent):
+        if not warn_share or absent < _TOLD_NUMBER or absent <= warn_share * (heard + absent):
             return ''
         return (
             f'Images are lost before they reach the node: of about {heard + absent} in the last '

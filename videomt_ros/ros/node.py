@@ -347,7 +347,13 @@ class SegmenterNode(LifecycleNode):
             array.status.append(status)
         array.status.append(
             model_status(
-                f'{name}: model', self._model_health, state, values, troubles, self._fault
+                f'{name}: model',
+                self._model_health,
+                state,
+                values,
+                self._settings.common.error_stall_s,
+                troubles,
+                self._fault,
             )
         )
         self._diagnostics.publish(array)

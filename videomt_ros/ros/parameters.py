@@ -240,6 +240,21 @@ class NodeParameters:
     error_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'ERROR')
     warn_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'WARN')
     error_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'ERROR')
+    warn_lost_share: float = _parameter(
+        0.05,
+        'Share of the images of the last 10 s that were lost before they reached the node, above '
+        'which the diagnostics of the camera are at the level WARN. 0: none.',
+        range=(0.0, 1.0),
+        per_camera=True,
+        dynamic=True,
+    )
+    error_stall_s: float = _parameter(
+        5.0,
+        'Time in seconds that the network takes for one batch above which the diagnostics of the '
+        'model are at the level ERROR. 0: none.',
+        range=(0.0, 1e6),
+        dynamic=True,
+    )
     threads: int = _parameter(
         0,
         'Largest number of CPU threads that one operation of the network or of the image '

@@ -125,11 +125,12 @@ class ImageSubscription:
             self._subscription = None
         self.troubles = []
 
-    def follow_publishers(self, warn_silence_s: float) -> None:
+    def follow_publishers(self, warn_silence_s: float, warn_lost_share: float) -> None:
         """Adopt transport and QoS of the publishers, and look for what is wrong with them.
 
         Args:
             warn_silence_s: time in seconds without an image after which this is told; 0: never.
+            warn_lost_share: share of images, 0..1, above which losses are told; 0: never.
         """
         if self._subscription is None:
             return
@@ -149,7 +150,8 @@ class ImageSubscription:
             self._node.destroy_subscription(self._subscription)
             self._subscribe(reliability)
         several = self._sources.explain(self._channel.topic, self._publishers)
-        self.troubles = [text for text in (several, self._losses.explain()) if text]
+        losses = self._losses.explain(warn_lost_share)
+        self.troubles = [text for text in (several, losses) if text]
         if warn_silence_s and silent_s >= warn_silence_s:
             reason = explain_silence(self._node, self._name, self._channel, self._reliability)
             self.troubles.append(
