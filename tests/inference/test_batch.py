@@ -125,7 +125,7 @@ def test_an_error_in_one_result_leaves_the_others(tiny_net, monkeypatch):
     streams = [VideoStream(tiny_net, task, **OPEN) for task in ('instance', 'semantic')]
     frames = [StreamFrame(stream, video(0)[0], 0) for stream in streams]
     with monkeypatch.context() as patch:
-        patch.setattr(postprocess, 'read_queries', Mock(side_effect=RuntimeError('broken')))
+        patch.setattr(postprocess, 'read_classes', Mock(side_effect=RuntimeError('broken')))
         error, result = push_together(frames)
     assert str(error) == 'broken'
     assert (result.ids > 0).any()

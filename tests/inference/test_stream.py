@@ -172,7 +172,7 @@ def test_a_state_that_is_not_finite_is_dropped_in_a_frame_that_fails_too(
     stream.push(image, 0)
     stream._state = torch.full_like(stream._state, float('nan'))
     with monkeypatch.context() as patch:
-        for name in ('read_queries', 'semantic_pixels'):
+        for name in ('read_classes', 'semantic_pixels'):
             patch.setattr(postprocess, name, Mock(side_effect=RuntimeError('out of memory')))
         with pytest.raises(RuntimeError, match='out of memory'):
             stream.push(image, 10**8)

@@ -7,8 +7,10 @@ points are (row, column).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -48,6 +50,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.queries)
 
+    @cached_property
+    def rows(self) -> NDArray[np.float32]:
+        """Masks as rows of 0 and 1, (N, h * w)."""
+        return flatten(self.masks)
+
 
 def build_detections(
     queries: NDArray[np.intp],
@@ -65,10 +72,9 @@ def build_detections(
         masks: (N, h, w), none of them empty.
         cell_area: number of image pixels that one cell of the grid stands for.
     """
-    areas = masks.sum((1, 2)).astype(np.float64)
-    rows = masks.sum(2) @ np.arange(masks.shape[1])
-    columns = masks.sum(1) @ np.arange(masks.shape[2])
-    centres = np.stack([rows, columns], 1) / areas[:, None]
+    moments = [cv2.moments(mask.view(np.uint8), binaryImage=True) for mask in masks]
+    sums = np.array([[m['m00'], m['m01'], m['m10']] for m in moments]).reshape(-1, 3)
+    areas, centres = sums[:, 0], sums[:, 1:] / sums[:, :1]
     order = np.lexsort((centres[:, 1], centres[:, 0], -areas, -scores))
     return Detections(
         queries[order],
@@ -81,20 +87,15 @@ def build_detections(
     )
 
 
-def overlaps(
-    masks: NDArray[np.bool_], others: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Measure two sets of masks: their intersections, (N, M), and areas, (N,) and (M,)."""
-    cells = int(np.prod(masks.shape[1:]))
-    a = masks.reshape(-1, cells).astype(np.float32)
-    b = others.reshape(-1, cells).astype(np.float32)
-    return a @ b.T, a.sum(1), b.sum(1)
+def flatten(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Turn masks (N, h, w) into rows of 0 and 1, (N, h * w), for matrix products."""
+    return masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32)
 
 
-def ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Compute the intersections over unions, (N, M); 0 where both masks are empty."""
-    inside, areas, other_areas = overlaps(masks, others)
-    unions = areas[:, None] + other_areas[None] - inside
+def ious(masks: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the intersections over unions of flattened masks, (N, M); 0 if both are empty."""
+    inside = masks @ others.T
+    unions = masks.sum(1)[:, None] + others.sum(1)[None] - inside
     return inside / np.maximum(unions, 1.0)
 
 
@@ -113,7 +114,7 @@ def suppress_duplicates(
     Returns:
         Indices of the detections that are kept, in the same order.
     """
-    inside, areas, _ = overlaps(detections.masks, detections.masks)
+    inside, areas = detections.rows @ detections.rows.T, detections.rows.sum(1)
     unions = areas[:, None] + areas[None] - inside
     same_object = inside >= DUPLICATE_IOU * unions
     classes = detections.class_logits[:, :-1].argmax(1)

@@ -5,6 +5,7 @@ Letters: N segments, h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +23,16 @@ _LEAST_SAFE_THRESHOLD = 1e-6
 """Mask threshold from which no product of a score and a probability is rounded to 0."""
 _LEAST_SAFE_SCORE = 1e-6
 """The same for scores."""
+
+
+class _Memory(threading.local):
+    """Memory of one thread, which grows with the largest image."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+
+_memory = _Memory()
 
 
 class Box(NamedTuple):
@@ -57,9 +68,12 @@ def bound_masks(
     boxes: list[Box | None] = []
     for mask in masks:
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        if not height:
+            boxes.append(None)
+            continue
         rows = resize.rows.reached(Span(y, y + height))
         columns = resize.columns.reached(Span(x, x + width))
-        is_empty = not height or rows.start == rows.stop or columns.start == columns.stop
+        is_empty = rows.start >= rows.stop or columns.start >= columns.stop
         boxes.append(None if is_empty else Box(rows, columns))
     return boxes
 
@@ -88,8 +102,8 @@ def contest_in_boxes(
     lowest = outside - 1e-5 * max(1.0, abs(outside)) if np.isfinite(outside) else outside
     boxes = bound_masks(mask_logits.numpy() > lowest, geometry, grid)
     winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
-    best = torch.zeros(0)
-    scratch = Scratch()
+    best: Tensor | None = None
+    scratch = _memory.scratch
     for k, box in enumerate(boxes):
         if box is None:
             continue
@@ -97,11 +111,11 @@ def contest_in_boxes(
         others = (other for n, other in enumerate(boxes) if n != k and other is not None)
         is_sure = mask_threshold >= _LEAST_SAFE_THRESHOLD and scores[k] >= _LEAST_SAFE_SCORE
         is_alone = is_sure and not any(box.meets(other) for other in others)
-        if not is_alone and not len(best):
-            best = torch.zeros(geometry.image_size)
+        if best is None and not is_alone:
+            best = scratch.take('best', geometry.image_size).zero_()
         for rows, strip in resize.strips(mask_logits[k], *box, scratch):
             index = Box(rows, box.columns).slices
-            if is_alone:
+            if best is None or is_alone:
                 np.multiply(strip.numpy() > outside, number, out=winner[index])
                 continue
             values = F.threshold(strip.sigmoid_(), mask_threshold, 0.0, inplace=True)

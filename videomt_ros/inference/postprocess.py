@@ -39,23 +39,9 @@ def logit(probability: float) -> float:
     return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
 
 
-def read_queries(
-    class_logits: Tensor, mask_logits: Tensor, mask_threshold: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Copy to the host, in one transfer, what decides which queries matter.
-
-    Args:
-        class_logits: (Q, K + 1).
-        mask_logits: (Q, h, w), the part of the grid that can reach the image.
-        mask_threshold: least probability of a cell that is in a mask.
-
-    Returns:
-        The class logits, (Q, K + 1), and for each query whether any cell is in its mask, (Q,).
-        Resizing never exceeds the largest logit, so a query without such a cell has no pixel.
-    """
-    peaks = mask_logits.amax((1, 2))[:, None].float()
-    table = torch.cat([class_logits.float(), peaks], 1).cpu().numpy()
-    return table[:, :-1], table[:, -1] >= logit(mask_threshold)
+def read_classes(class_logits: Tensor) -> NDArray[np.float32]:
+    """Copy the class logits to the host, (Q, K + 1)."""
+    return class_logits.float().cpu().numpy()
 
 
 def read_masks(
@@ -63,13 +49,19 @@ def read_masks(
 ) -> NDArray[np.bool_]:
     """Copy the masks of some queries to the host, (N, h, w) at the resolution of the grid.
 
+    Resizing never exceeds the largest logit, so a query whose mask is empty has no pixel.
+
     Args:
-        mask_logits: (Q, h, w).
+        mask_logits: (Q, h, w), the part of the grid that can reach the image.
         queries: indices of the queries, (N,).
         mask_threshold: least probability of a cell that is in a mask.
+
+    Returns:
+        (N, h, w); empty for a query with a NaN.
     """
     chosen = mask_logits[torch.from_numpy(queries).to(mask_logits.device)]
-    return (chosen >= logit(mask_threshold)).cpu().numpy()
+    peaks = chosen.amax((1, 2), keepdim=True)  # NaN if any is
+    return ((chosen >= logit(mask_threshold)) & (peaks == peaks)).cpu().numpy()
 
 
 def instance_pixels(

@@ -43,10 +43,14 @@ class Axis:
 
     matrix: Tensor
     """Share of each cell in each pixel, (pixels, cells) float32."""
-    first_cell: NDArray[np.intp]
-    """First cell with a share in each pixel, (pixels,); never falls."""
-    last_cell: NDArray[np.intp]
-    """Last cell with a share in each pixel, (pixels,); never falls."""
+    first_cell: list[int]
+    """First cell with a share in each pixel; never falls."""
+    last_cell: list[int]
+    """Last cell with a share in each pixel; never falls."""
+    first_pixel: list[int]
+    """First pixel in which each cell, or a later one, has a share."""
+    end_pixel: list[int]
+    """End, exclusive, of the pixels in which each cell, or an earlier one, has a share."""
 
     @classmethod
     def of(cls, matrix: Tensor) -> Axis:
@@ -55,18 +59,18 @@ class Axis:
         first = reached.argmax(1)
         last = reached.shape[1] - 1 - reached[:, ::-1].argmax(1)
         # Where rounding leaves a share of exactly 0, the cell may be in the band all the same.
-        return cls(matrix, np.minimum.accumulate(first[::-1])[::-1], np.maximum.accumulate(last))
+        first, last = np.minimum.accumulate(first[::-1])[::-1], np.maximum.accumulate(last)
+        cells = np.arange(reached.shape[1])
+        starts, ends = np.searchsorted(last, cells), np.searchsorted(first, cells, 'right')
+        return cls(matrix, first.tolist(), last.tolist(), starts.tolist(), ends.tolist())
 
     def reached(self, cells: Span) -> Span:
-        """Find the pixels in which some of these cells have a share."""
-        return Span(
-            int(np.searchsorted(self.last_cell, cells.start, 'left')),
-            int(np.searchsorted(self.first_cell, cells.stop, 'left')),
-        )
+        """Find the pixels in which some of these cells, at least one, have a share."""
+        return Span(self.first_pixel[cells.start], self.end_pixel[cells.stop - 1])
 
     def cells(self, pixels: Span) -> Span:
         """Find the cells that have a share in some of these pixels."""
-        return Span(int(self.first_cell[pixels.start]), int(self.last_cell[pixels.stop - 1]) + 1)
+        return Span(self.first_cell[pixels.start], self.last_cell[pixels.stop - 1] + 1)
 
     def blocks(self, pixels: Span, size: int) -> list[tuple[Span, Span]]:
         """Split pixels into blocks of this size, each with the cells that it needs."""
@@ -79,15 +83,17 @@ class Scratch:
     """Memory that is used again: new pages cost more time than the arithmetic on them."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, Tensor] = {}
+        """Start without memory."""
+        # Arrays, since tensors that are made in inference mode cannot be changed outside of it.
+        self._parts: dict[str, NDArray[np.float32]] = {}
 
     def take(self, name: str, size: tuple[int, int]) -> Tensor:
         """Get a part as an array of any content, float32; the last one of this name is lost."""
         length = size[0] * size[1]
         part = self._parts.get(name)
         if part is None or len(part) < length:
-            part = self._parts[name] = torch.empty(length)
-        return part[:length].view(size)
+            part = self._parts[name] = np.empty(length, np.float32)
+        return torch.from_numpy(part[:length].reshape(size))
 
 
 @dataclass(frozen=True)

@@ -284,14 +284,15 @@ class VideoStream:
         grid = (mask_logits.shape[1], mask_logits.shape[2])
         rows, columns = geometry.grid_inside(grid)
         inside = mask_logits[:, :rows, :columns]
-        logits, present = postprocess.read_queries(class_logits, inside, settings.mask_threshold)
+        logits = postprocess.read_classes(class_logits)
         scores = class_scores(softmax(logits), self.task)
         is_candidate = scores >= settings.score_threshold
         is_candidate[tracker.owned_queries()] = True
         # Half precision may overflow to NaN.
-        is_candidate &= present & np.isfinite(logits).all(1)
-        queries = np.flatnonzero(is_candidate)
+        queries = np.flatnonzero(is_candidate & np.isfinite(logits).all(1))
         masks = postprocess.read_masks(inside, queries, settings.mask_threshold)
+        is_present = masks.any((1, 2))
+        queries, masks = queries[is_present], masks[is_present]
         detections = build_detections(
             queries, logits[queries], scores[queries], masks, geometry.pixels_per_cell(grid)
         )

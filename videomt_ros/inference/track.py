@@ -70,6 +70,8 @@ class Motion:
     def expected_mask(self, stamp_ns: int) -> NDArray[np.bool_]:
         """Shift the last mask by the expected movement, (h, w); what leaves the grid is gone."""
         rows, columns = (int(round(cells)) for cells in self.displacement(stamp_ns))
+        if not rows and not columns:
+            return self.mask
         height, width = self.mask.shape
         moved = np.zeros_like(self.mask)
         if abs(rows) < height and abs(columns) < width:
