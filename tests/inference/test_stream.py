@@ -111,12 +111,13 @@ def test_outputs_are_the_networks(tiny_net):
 
 
 def test_time_that_goes_back_starts_anew(tiny_net, caplog):
-    stream = VideoStream(tiny_net, **OPEN)
+    stream = VideoStream(tiny_net, name='front', **OPEN)
     images = video(0)
     first = run(stream, images)
     with caplog.at_level(logging.WARNING):
         again = run(stream, images)  # a bag in a loop
-    assert 'went back by 0.500 s: the stream starts anew, and ids go on' in caplog.text
+    words = 'Camera front: The stamps went back by 0.500 s: the stream starts anew, and ids go on'
+    assert words in caplog.text
     assert {result.resets for result in first} == {0} and {r.resets for r in again} == {1}
     assert shifted(again, last_id(first)) == shifted(first, 0)
 

@@ -110,6 +110,7 @@ def test_cv_bridge_is_not_the_way_out_of_encodings_that_it_does_not_read(encodin
     with pytest.raises(FrameError) as caught:
         image_from_msg(msg)
     assert 'install it' not in str(caught.value)
+    assert caught.value.kind == 'encoding'
 
 
 @pytest.mark.parametrize(

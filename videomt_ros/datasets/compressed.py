@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.image_headers import ImageHeader, read_header
-from videomt_ros.datasets.images import FrameError, GreyRange, demosaic, to_eight_bits
+from videomt_ros.datasets.images import (
+    FrameError,
+    GreyRange,
+    RefusedEncodingError,
+    demosaic,
+    to_eight_bits,
+)
 
 _ANY_DEPTH = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _VIDEO_CODECS = ('h264', 'h.264', 'avc', 'h265', 'h.265', 'hevc', 'av1', 'vp8', 'vp9', 'theora')
@@ -41,7 +47,7 @@ def decode_compressed_image(msg: Any, grey_range: GreyRange | None = None) -> ND
             packet of a video.
     """
     if 'compresseddepth' in msg.format.lower():
-        raise FrameError(
+        raise RefusedEncodingError(
             f'Expected a JPEG or PNG image, got one of depth ({reprlib.repr(msg.format)}). Choose '
             'the topic of the colour image.'
         )
@@ -68,7 +74,7 @@ def decode_image_file(
     """
     header = read_header(data)
     if header is None:
-        raise FrameError(_explain_unknown(data, stated_format))
+        raise RefusedEncodingError(_explain_unknown(data, stated_format))
     source, target = _formats(stated_format)
     pixels = None
     if header.is_grey and source.startswith('bayer_'):

@@ -104,6 +104,12 @@ class FrameError(ValueError):
     """Word for the kind of fault, under which it is counted."""
 
 
+class RefusedEncodingError(FrameError):
+    """Raised for an image whose encoding no known converter reads."""
+
+    kind = 'encoding'
+
+
 class EncodingError(FrameError):
     """Raised for an image whose encoding is not supported here, but may be elsewhere."""
 
@@ -143,7 +149,7 @@ def decode_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.ui
         ) from error
     text = f'Expected an encoding of {_SUMMARY}, got {reprlib.repr(msg.encoding)}.'
     if msg.encoding in _REMEDIES:
-        raise FrameError(f'{text} {_REMEDIES[msg.encoding]}')
+        raise RefusedEncodingError(f'{text} {_REMEDIES[msg.encoding]}')
     raise EncodingError(text)
 
 

@@ -55,6 +55,7 @@ class VideoStream:
         *,
         input_size: int | None = None,
         hold_outliers: bool = False,
+        name: str = '',
         **settings: Any,
     ) -> None:
         """Start a stream.
@@ -69,6 +70,7 @@ class VideoStream:
             hold_outliers: whether a lone frame whose stamp or size does not continue the video is
                 dropped (`push` raises OutlierError), as suits live cameras; else it begins a new
                 video at once.
+            name: name of the camera, which log lines begin with; empty: none.
             settings: fields of StreamSettings that differ from the defaults.
 
         Raises:
@@ -88,6 +90,7 @@ class VideoStream:
             check_input_size(input_size, net.config)
         self._input_size = input_size
         self._hold_outliers = hold_outliers
+        self._log_prefix = f'Camera {name}: ' if name else ''
         self._start()
 
     def update(self, **settings: Any) -> None:
@@ -214,7 +217,9 @@ class VideoStream:
         max_gap_s = max(self.settings.max_gap_s, self.settings.gap_s)
         found = self._continuity.judge(frame.moment, max_gap_s)
         if found is not None:
-            _logger.warning('%s: the stream starts anew, and ids go on.', found.text)
+            _logger.warning(
+                '%s%s: the stream starts anew, and ids go on.', self._log_prefix, found.text
+            )
             self._begin_anew(found.reason)
         self._memory.begin(self._continuity.now_ns)
         self.started_anew = self._state is None
@@ -261,8 +266,9 @@ class VideoStream:
             self._state = None
             if self._state_was_finite:  # a network that always overflows warns once
                 _logger.warning(
-                    'The state of the network is not finite: it starts anew, and the tracks stay. '
-                    'If this comes again, use another precision.'
+                    '%sThe state of the network is not finite: it starts anew, and the tracks '
+                    'stay. If this comes again, use another precision.',
+                    self._log_prefix,
                 )
         self._state_was_finite = is_finite
 

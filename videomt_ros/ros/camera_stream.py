@@ -124,6 +124,7 @@ class CameraStream:
             parameters.stream_task(),
             input_size=parameters.input_size or None,
             hold_outliers=True,
+            name=name,
             **parameters.stream_settings(),
         )
         """The stream of the camera, used by the worker's thread alone."""

@@ -175,6 +175,8 @@ class StampGaps:
         if interval_ns <= 0:
             if interval_ns >= -_BACK_NS:
                 self._newest_ns = before_ns  # a duplicate, or late
+                # A late one fills the gap that it left, also if its stamp was wrong.
+                self._pending -= interval_ns < 0
             return 0
         if len(self._intervals_ns) < _AGREEING:
             self._intervals_ns.append(interval_ns)
@@ -191,7 +193,7 @@ class StampGaps:
         if interval_ns > usual_ns + max(0.5 * usual_ns, 4 * jitter_ns):
             self._pending += round(interval_ns / usual_ns) - 1
             return 0
-        rise, self._pending = self._pending, 0
+        rise, self._pending = max(self._pending, 0), 0
         self.missing += rise
         return rise
 
