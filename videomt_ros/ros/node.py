@@ -310,10 +310,12 @@ class SegmenterNode(LifecycleNode):
         return (camera for camera in self._cameras or () if name in ('', camera.name))
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        self.get_logger().warning(
+        text = (
             f'The clock went back by {-jump.delta.nanoseconds * 1e-9:.3f} s: every camera begins '
             'a new video, and ids go on.'
         )
+        if self._throttle.allows(text):
+            self.get_logger().warning(text)
         for camera in self._cameras or ():
             camera.follow_clock_jump(self.get_clock().now().nanoseconds)
 
