@@ -407,4 +407,37 @@ def test_a_paused_camera_of_both_transports_is_not_tried_in_turns(
         return log.infos[-1].startswith('Listening to /image_raw/compressed')
 
     wait_for(is_chosen, 'the other camera')
+    # It is silent too: each is listened to for a while, in turn.
+    pass_time(subscription.SILENCE_S - 1.0)
+    count = len(log.infos)
+    subject.follow_publishers(5.0, 0.05)
+    assert len(log.infos) == count
     other.destroy()
+
+
+def test_of_silent_transports_each_is_tried_in_turn(node, named_node, monkeypatch, pass_time):
+    subject, log = build_subscription(node, monkeypatch, transport='auto')
+    channels = (('image_raw', Image), ('image_raw/compressed', CompressedImage))
+    topics = [(*channel, named_node(f'camera_{n}')) for n, channel in enumerate(channels)]
+    topics.append(('image_raw', CompressedImage, named_node('camera_2')))
+    for topic, kind, camera in topics:
+        publish_images(camera, RELIABLE, topic, kind)
+
+    def are_known():
+        infos = [
+            info
+            for topic in ('/image_raw', '/image_raw/compressed')
+            for info in node.get_publishers_info_by_topic(topic)
+        ]
+        return len(infos) == 3 and not any('UNKNOWN' in info.node_name for info in infos)
+
+    wait_for(are_known, 'the cameras')
+    subject.open()
+    tried = [subject._channel]
+    for _ in range(4):
+        pass_time(subscription.SILENCE_S)
+        subject.follow_publishers(0.0, 0.05)
+        tried.append(subject._channel)
+    first = subject._channels
+    assert tried == [first[0], first[1], first[2], first[0], first[1]]
+    assert len(log.infos) == 5

@@ -19,7 +19,7 @@ from videomt_ros.ros.sources import SourceFilter, explain_silence
 from videomt_ros.ros.transports import AnyImage, channels, choose_channel
 
 SILENCE_S = 5.0
-"""Time without an image, in seconds, after which another reliability is tried."""
+"""Time without an image, in seconds, after which another reliability or transport is tried."""
 WARNING_PERIOD_S = 10.0
 """Shortest time, in seconds, between two warnings of one kind."""
 
@@ -83,6 +83,7 @@ class ImageSubscription:
         topic = node.resolve_topic_name(topic)
         self._channels = channels(topic, parameters.transport)
         self._channel = self._channels[0]
+        self._chosen_s = 0.0  # when the channel was chosen
         self._subscription: Subscription | None = None
         self._reliability = ReliabilityPolicy.BEST_EFFORT
         self._was_lowered = False
@@ -107,7 +108,7 @@ class ImageSubscription:
 
     def open(self) -> None:
         """Subscribe, with the reliability that suits the present publishers."""
-        self._silent_since_s = time.monotonic()
+        self._silent_since_s = self._chosen_s = time.monotonic()
         self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._sources = SourceFilter()
         self._losses.start()
@@ -134,13 +135,16 @@ class ImageSubscription:
         """
         if self._subscription is None:
             return
-        silent_s = time.monotonic() - self._silent_since_s
+        now_s = time.monotonic()
+        silent_s = now_s - self._silent_since_s
         is_silent = silent_s >= SILENCE_S
+        was_tried = is_silent and now_s - self._chosen_s >= SILENCE_S
         channel = choose_channel(
-            self._node, self._channels, self._channel, self._is_heard, is_silent
+            self._node, self._channels, self._channel, self._is_heard, was_tried
         )
         is_other = channel != self._channel
         if is_other:
+            self._chosen_s = now_s
             self._channel, self._sources, self._is_heard = channel, SourceFilter(), False
             self._reliability, self._was_lowered = ReliabilityPolicy.BEST_EFFORT, False
         self._list_publishers()

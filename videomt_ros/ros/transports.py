@@ -61,14 +61,15 @@ def choose_channel(
     """Choose the channel to listen to: the first one that is published.
 
     One that is heard is kept. In silence another one is chosen if a node publishes it that does
-    not publish the present one: a camera that is paused offers all of its transports.
+    not publish the present one: a camera that is paused offers all of its transports. Several are
+    tried in turn, as a node that was killed is listed for a while.
 
     Args:
         node: node that knows the graph of topics.
         choices: channels by preference, at least one.
         present: channel that is listened to now.
         is_heard: whether an image has come on it.
-        is_silent: whether no image came for a while.
+        is_silent: whether no image came for a while, in which the present one was listened to.
     """
     owners = {
         choice: {(info.node_namespace, info.node_name) for info in choice.publishers(node)}
@@ -76,7 +77,9 @@ def choose_channel(
     }
     published = [choice for choice in choices if owners[choice]]
     if present in published:
-        others = [c for c in published if c != present and owners[c] - owners[present]]
+        place = choices.index(present)
+        in_turn = (*choices[place + 1 :], *choices[:place])
+        others = [choice for choice in in_turn if owners[choice] - owners[present]]
         return others[0] if is_silent and others else present
     may_return = is_heard and not is_silent  # a camera that restarts
     return published[0] if published and not may_return else present
