@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -292,7 +292,7 @@ def panoptic_frames(
     queries = [item.query for item in chosen]
     scores = np.array([item.score for item in chosen])
     won, inside, areas = (np.zeros(len(chosen), np.int64) for _ in range(3))
-    waiting: list[tuple[int, int, tuple[int, int]]] = []
+    waiting: list[tuple[int, int, tuple[int, ...], np.dtype[Any]]] = []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder, prefix='pixels-') as file:
         for frame in frames:
@@ -302,11 +302,12 @@ def panoptic_frames(
             won += frame_won
             areas += frame_areas
             inside += np.bincount(pixels.ravel(), minlength=len(chosen) + 1)[1:]
-            waiting.append((frame.index, file.write(zlib.compress(pixels.data, 1)), pixels.shape))
+            size = file.write(zlib.compress(pixels.data, 1))
+            waiting.append((frame.index, size, pixels.shape, pixels.dtype))
         kept = np.zeros(len(chosen) + 1, bool)
         kept[1:] = (inside > 0) & (won / np.maximum(areas, 1) >= OVERLAP_THRESHOLD)
         file.seek(0)
-        for index, size, shape in waiting:
+        for index, size, shape, dtype in waiting:
             data = zlib.decompress(file.read(size))
-            pixels = np.frombuffer(data, np.int16).reshape(shape)
+            pixels = np.frombuffer(data, dtype).reshape(shape)
             yield index, np.where(kept[pixels], pixels, 0).astype(np.int16)

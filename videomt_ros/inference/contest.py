@@ -5,9 +5,7 @@ Letters: N segments, h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,38 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import Scratch, Span, logits_to_image
+from videomt_ros.inference.resizing import Box, Span, logits_to_image, own_scratch
 
 _LEAST_SAFE_THRESHOLD = 1e-6
 """Mask threshold from which no product of a score and a probability is rounded to 0."""
 _LEAST_SAFE_SCORE = 1e-6
 """The same for scores."""
-
-
-class _Memory(threading.local):
-    """Memory of one thread, which grows with the largest image."""
-
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-
-
-_memory = _Memory()
-
-
-class Box(NamedTuple):
-    """A rectangle of the image that is not empty."""
-
-    rows: Span
-    columns: Span
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of the box, as the index into an image (H, W)."""
-        return slice(*self.rows), slice(*self.columns)
-
-    def meets(self, other: Box) -> bool:
-        """Tell whether the two have a pixel in common."""
-        return all(a.start < b.stop and b.start < a.stop for a, b in zip(self, other, strict=True))
 
 
 def bound_masks(
@@ -103,7 +75,7 @@ def contest_in_boxes(
     boxes = bound_masks(mask_logits.numpy() > lowest, geometry, grid)
     winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
     best: Tensor | None = None
-    scratch = _memory.scratch
+    scratch = own_scratch()
     for k, box in enumerate(boxes):
         if box is None:
             continue

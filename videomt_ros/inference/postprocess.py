@@ -2,14 +2,14 @@
 
 Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Tensors
 stay on the network's device, and each function copies one array to the host at its end. On a CPU
-masks are computed in their boxes alone; see `contest`.
+masks are computed in parts; see `contest` and `panoptic_contest`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from videomt_ros.inference.contest import Box, contest_in_boxes
+from videomt_ros.inference.contest import contest_in_boxes
+from videomt_ros.inference.panoptic_contest import PanopticContest, contest_in_tiles
 from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.resizing import Box
 
 Numbers: TypeAlias = NDArray[np.uint8] | NDArray[np.int16]
 """Numbers of segments: bytes if they are at most 255."""
@@ -82,8 +84,7 @@ def instance_pixels(
         (H, W); k + 1 for segment k, 0 for none.
     """
     device = mask_logits.device
-    # A matrix product would spread an infinity or a NaN over rows and columns.
-    if device.type == 'cpu' and np.isfinite(mask_logits.float().numpy()).all():
+    if _is_finite_on_cpu(mask_logits):
         return contest_in_boxes(mask_logits.float(), scores, geometry, mask_threshold)
     best = torch.zeros(geometry.image_size, device=device)
     number_type = torch.uint8 if len(mask_logits) <= 255 else torch.int16
@@ -105,7 +106,7 @@ def panoptic_pixels(
     geometry: Geometry,
     mask_threshold: float,
     overlap_threshold: float,
-) -> NDArray[np.int16]:
+) -> Numbers:
     """Assign each pixel to a segment by the paper's rule for video panoptic segmentation.
 
     The segment with the largest score x mask probability wins the pixel; the sigmoid is taken
@@ -124,14 +125,14 @@ def panoptic_pixels(
         (H, W); k + 1 for segment k, 0 for none.
     """
     pixels, won, areas = panoptic_contest(mask_logits, scores, geometry, mask_threshold)
-    kept = np.zeros(len(scores) + 1, bool)
-    kept[1:] = (areas > 0) & (won >= overlap_threshold * areas)
-    return np.where(kept[pixels], pixels, 0).astype(np.int16)
+    is_kept = (areas > 0) & (won >= overlap_threshold * areas)
+    numbers = np.where(is_kept, np.arange(1, len(scores) + 1), 0)
+    return look_up(np.append(0, numbers).astype(pixels.dtype), pixels)
 
 
 def panoptic_contest(
     mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
-) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
+) -> PanopticContest:
     """Assign each pixel to the largest score x mask probability, before segments are dropped.
 
     Args:
@@ -139,13 +140,10 @@ def panoptic_contest(
         scores: (N,), 0..1.
         geometry: sizes of the frame.
         mask_threshold: lowest mask probability of a pixel.
-
-    Returns:
-        Three arrays: (H, W), k + 1 where segment k wins inside its own mask, else 0; the number
-        of pixels that each segment wins, inside its mask or not, (N,); the area of each mask in
-        pixels, (N,).
     """
     device = mask_logits.device
+    if _is_finite_on_cpu(mask_logits) and len(mask_logits):
+        return contest_in_tiles(mask_logits.float(), scores, geometry, mask_threshold)
     best = torch.zeros(geometry.image_size, device=device)
     winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
     inside = torch.zeros(geometry.image_size, dtype=torch.bool, device=device)
@@ -161,12 +159,13 @@ def panoptic_contest(
             larger = _keep_larger(best, winner, value, start + offset + 1)
             inside = torch.where(larger, mask, inside)
     if not mask_areas:
-        return winner.cpu().numpy(), np.zeros(0, np.int64), np.zeros(0, np.int64)
+        nothing = np.zeros(0, np.int64)
+        return PanopticContest(winner.cpu().numpy(), nothing, nothing)
     areas = torch.cat(mask_areas).cpu().numpy()
     # The sign tells whether the pixel is in the winner's mask, so that one copy carries both.
     code = torch.where(inside, winner, -winner).cpu().numpy()
     won = np.bincount(np.abs(code).ravel(), minlength=len(scores) + 1)[1:]
-    return np.maximum(code, 0), won, areas
+    return PanopticContest(np.maximum(code, 0), won, areas)
 
 
 def semantic_pixels(
@@ -243,21 +242,28 @@ def _region(pixels: Numbers, number: int, box: Box) -> Region | None:
     return cv2.countNonZero(mask), (left, top, left + width, top + height)
 
 
-def look_up(table: NDArray[np.uint16], pixels: Numbers) -> NDArray[np.uint16]:
+def look_up(table: NDArray[Any], pixels: Numbers) -> NDArray[Any]:
     """Replace each number by its value.
 
     Args:
-        table: value of each number.
+        table: value of each number, of type uint8, int16 or uint16.
         pixels: numbers, (H, W).
 
     Returns:
-        (H, W).
+        (H, W), of the table's type.
     """
     if pixels.dtype != np.uint8:
         return table[pixels]
-    whole = np.zeros(256, np.uint16)
+    whole = np.zeros(256, table.dtype)
     whole[: len(table)] = table
     return cv2.LUT(pixels, whole)
+
+
+def _is_finite_on_cpu(mask_logits: Tensor) -> bool:
+    """Whether matrix products may be used, which spread infinities and NaNs over rows."""
+    return mask_logits.device.type == 'cpu' and bool(
+        np.isfinite(mask_logits.float().numpy()).all()
+    )
 
 
 def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:

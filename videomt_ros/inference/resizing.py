@@ -9,6 +9,7 @@ Letters: h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,27 @@ class Span(NamedTuple):
     start: int
     stop: int
     """Exclusive."""
+
+
+class Box(NamedTuple):
+    """A rectangle that is not empty."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of the box, as the index into an image (H, W)."""
+        return slice(*self.rows), slice(*self.columns)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the box."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def meets(self, other: Box) -> bool:
+        """Tell whether the two have a pixel in common."""
+        return all(a.start < b.stop and b.start < a.stop for a, b in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True)
@@ -96,12 +118,48 @@ class Scratch:
         return torch.from_numpy(part[:length].reshape(size))
 
 
+class _Memory(threading.local):
+    """Memory of one thread, which grows with the largest image."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+
+_memory = _Memory()
+
+
+def own_scratch() -> Scratch:
+    """Get the memory of the calling thread."""
+    return _memory.scratch
+
+
 @dataclass(frozen=True)
 class Resize:
     """The map from a grid of cells to an image."""
 
     rows: Axis
     columns: Axis
+
+    def needed(self, box: Box) -> Box:
+        """Find the cells that have a share in a box of the image."""
+        return Box(self.rows.cells(box.rows), self.columns.cells(box.columns))
+
+    def box(self, values: Tensor, corner: tuple[int, int], box: Box, out: Tensor) -> None:
+        """Compute a small box of the image as a whole.
+
+        Args:
+            values: finite values of the cells that the box needs, and perhaps more, float32.
+            corner: row and column of the first of these cells.
+            box: where to compute.
+            out: takes the result, (rows, columns) float32.
+        """
+        rows, columns = self.rows.cells(box.rows), self.columns.cells(box.columns)
+        top, left = corner
+        wide = torch.mm(
+            values[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left],
+            self.columns.matrix[slice(*box.columns), slice(*columns)].T,
+        )
+        torch.mm(self.rows.matrix[slice(*box.rows), slice(*rows)], wide, out=out)
 
     def strips(
         self, values: Tensor, rows: Span, columns: Span, scratch: Scratch
@@ -155,10 +213,25 @@ def logits_to_image(geometry: Geometry, grid: tuple[int, int]) -> Resize:
     )
 
 
+@lru_cache(maxsize=8)
+def single_resizes(geometry: Geometry, grid: tuple[int, int]) -> tuple[Resize, Resize | None]:
+    """Build the resize from a mask grid (h, w) to the resized image, and from that to the image.
+
+    The second is None where both have the same size.
+    """
+    sizes = zip(grid, geometry.padded_size, geometry.resized_size, strict=True)
+    first = Resize(*(Axis.of(_matrix(*axis, axis[-1])) for axis in sizes))
+    if geometry.resized_size == geometry.image_size:
+        return first, None
+    both = zip(geometry.resized_size, geometry.image_size, strict=True)
+    return first, Resize(*(Axis.of(_matrix(side, side, side, end)) for side, end in both))
+
+
 def _matrix(cells: int, padded: int, resized: int, pixels: int) -> Tensor:
-    """Resize an impulse in each cell as `Geometry.to_padded` and `to_image` do."""
-    impulses = torch.eye(cells)[None]  # 1, cells, cells
-    spread = F.interpolate(impulses, size=padded, mode='linear', align_corners=False)
+    """Resize an impulse in each cell as `Geometry` resizes a mask, (pixels, cells)."""
+    spread = torch.eye(cells)[None]  # 1, cells, cells
+    if padded != cells:
+        spread = F.interpolate(spread, size=padded, mode='linear', align_corners=False)
     spread = spread[..., :resized]
     if resized != pixels:
         spread = F.interpolate(spread, size=pixels, mode='linear', align_corners=False)
