@@ -309,6 +309,7 @@ class CameraStream:
         """
         if received.resets != self._resets_done:
             self.stream.reset()
+            self._clock = StreamClock()
             self._resets_done = received.resets
         jump = received.clock_jump
         if jump is not None and jump is not self._clock_jump_done:

@@ -13,14 +13,12 @@ import json
 import logging
 import signal
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from types import FrameType
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -40,19 +38,16 @@ from videomt_ros.ros.declaration import (
     declare_parameters,
     follow_changes,
 )
-from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.guards import GuardedExecutor, guard_services
-from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.loading import (
     describe_network,
     load_network,
     return_memory,
     set_threads,
 )
-from videomt_ros.ros.logs import RosHandler, Throttle
+from videomt_ros.ros.logs import RosHandler
 from videomt_ros.ros.overrides import check_overrides
-from videomt_ros.ros.sources import publisher_name
-from videomt_ros.ros.subscription import WARNING_PERIOD_S
+from videomt_ros.ros.reporter import Reporter
 from videomt_ros.ros.transitions import Cancelled, Transitions
 
 REPORT_PERIOD_S = 1.0
@@ -94,13 +89,9 @@ class SegmenterNode(LifecycleNode):
         self._transitions = Transitions(self)
         self._net: VidEoMT | None = None
         self._cameras: Cameras | None = None
-        self._health: dict[str, CameraHealth] = defaultdict(CameraHealth)
-        self._model_health = ModelHealth()
-        self._camera_diagnostics: dict[str, CameraDiagnostics] = {}
+        self._reporter = Reporter(self, self._override_errors)
         self._fault = ''  # why the node left the active state by itself
-        self._throttle = Throttle(WARNING_PERIOD_S)
         self._services_of_cameras: list[Service] = []
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         threshold = JumpThreshold(
             min_forward=None,
             min_backward=Duration(nanoseconds=-STEP_BACK_NS),
@@ -135,7 +126,7 @@ class SegmenterNode(LifecycleNode):
             self._settings.check_input_sizes(net.config)
             self._net = net
             self._cameras = Cameras(
-                self, net, self._settings, self._health.__getitem__, self._model_health
+                self, net, self._settings, self._reporter.health_of, self._reporter.model_health
             )
             self._create_services()
         except Cancelled:
@@ -320,74 +311,12 @@ class SegmenterNode(LifecycleNode):
             camera.follow_clock_jump(self.get_clock().now().nanoseconds)
 
     def _report(self) -> None:
-        troubles = self._override_errors + self._find_twins()
-        net = self._net
-        values = {} if net is None else describe_network(net)
-        values['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
-        state = self._transitions.state
-        # The full name, since segmenters in several namespaces have the same short name.
-        name = self.get_fully_qualified_name()
-        array = DiagnosticArray()
-        array.header.stamp = self.get_clock().now().to_msg()
-        cameras = {camera.name: camera for camera in self._cameras or ()}
-        for camera in cameras.values():
+        cameras = list(self._cameras or ())
+        for camera in cameras:
             camera.follow_publishers()
-        for camera_name in self._settings.common.cameras or ('',):
-            own = cameras.get(camera_name)
-            is_paused = state == 'active' and own is not None and not own.is_enabled
-            diagnostics = self._camera_diagnostics.setdefault(
-                camera_name, CameraDiagnostics(self._health[camera_name])
-            )
-            status = diagnostics.to_msg(
-                f'{name}: {camera_name} frames'.replace(':  ', ': '),
-                values.get('device', ''),
-                'disabled' if is_paused else state,
-                self._settings.of_camera(camera_name),
-                troubles + (own.troubles if own is not None else []),
-                None if own is None else own.silent_s,
-            )
-            array.status.append(status)
-        array.status.append(
-            model_status(
-                f'{name}: model',
-                self._model_health,
-                state,
-                values,
-                self._settings.common.error_stall_s,
-                troubles,
-                self._fault,
-            )
-        )
-        self._diagnostics.publish(array)
-        if self._cameras is not None and self._cameras.is_active:
-            lines = (f'{c.name}: {c.health.summary()}'.lstrip(': ') for c in cameras.values())
-            self.get_logger().info('; '.join(lines), throttle_duration_sec=30.0)
-
-    def _find_twins(self) -> list[str]:
-        """Look for another node of this name, and for others that publish the same outputs."""
-        troubles = []
-        name = self.get_fully_qualified_name()
-        namesakes = self.get_node_names_and_namespaces().count(
-            (self.get_name(), self.get_namespace())
-        )
-        if namesakes > 1:
-            troubles.append(
-                f'{namesakes} nodes are named {name}: their services and results mix. Give each a '
-                'name or namespace of its own. (A node that was killed is listed for 20 s or so.)'
-            )
-        for camera in self._cameras or ():
-            topic = self.resolve_topic_name(f'{camera.name}/segmentation/tracks'.lstrip('/'))
-            names = {publisher_name(info) for info in self.get_publishers_info_by_topic(topic)}
-            others = sorted(names - {name})
-            if others:
-                troubles.append(
-                    f'{", ".join(others)} publishes {topic} too. Give each node a namespace of '
-                    'its own.'
-                )
-        for trouble in troubles:
-            if self._throttle.allows(trouble):
-                self.get_logger().warning(trouble)
-        return troubles
+        model = {} if self._net is None else describe_network(self._net)
+        model['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
+        self._reporter.report(self._transitions.state, self._settings, cameras, model, self._fault)
 
 
 def _ignore_signals() -> None:
