@@ -45,7 +45,7 @@ from videomt_ros.ros.loading import (
     return_memory,
     set_threads,
 )
-from videomt_ros.ros.logs import RosHandler
+from videomt_ros.ros.logs import RosHandler, Throttle
 from videomt_ros.ros.overrides import check_overrides
 from videomt_ros.ros.reporter import Reporter
 from videomt_ros.ros.transitions import Cancelled, Transitions
@@ -72,6 +72,7 @@ class SegmenterNode(LifecycleNode):
             rclpy.exceptions.ParameterException: the same, if rclpy itself found it.
         """
         super().__init__('segmenter')
+        self._throttle = Throttle()
         self._log_handler = RosHandler(self.get_logger())
         logging.getLogger('videomt_ros').addHandler(self._log_handler)
         logging.getLogger('videomt_ros').setLevel(logging.DEBUG)  # the ROS logger filters
