@@ -40,6 +40,16 @@ def panoptic_contest(mask_logits, scores, geometry, mask_threshold):
     return pixels, won, masks.sum((1, 2))
 
 
+def semantic_sums(class_logits, mask_logits, geometry):
+    """The sum over the queries of class probability x mask probability, (K, H, W)."""
+    class_probs = class_logits.float().softmax(-1)[:, :-1]
+    sums = torch.zeros(class_probs.shape[1], *geometry.image_size)
+    for probs, logits in zip(class_probs, mask_logits.float(), strict=True):
+        mask = geometry.to_image(geometry.to_padded(logits[None]).sigmoid())
+        sums += probs[:, None, None] * mask
+    return sums.numpy()
+
+
 def doubtful(mask_logits, scores, geometry, mask_threshold, is_panoptic=False):
     """Pixels that the rounding of sums in another order may decide in another way, (H, W)."""
     probs = geometry.to_padded(mask_logits.float())

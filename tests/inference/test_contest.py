@@ -105,6 +105,23 @@ def test_half_precision_is_converted_first():
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize('seed', range(60))
+def test_semantic_labels_are_those_of_whole_images(seed):
+    rng, geometry, logits, _ = case(seed)
+    if not len(logits):
+        return
+    num_classes = int(rng.choice([1, 2, 5, 124]))
+    class_logits = torch.tensor(
+        rng.normal(size=(len(logits), num_classes + 1)) * rng.choice([1, 5])
+    )
+    classes, shares = postprocess.semantic_pixels(class_logits, logits, geometry)
+    sums = plain.semantic_sums(class_logits, logits, geometry)
+    top = np.sort(sums, 0)
+    is_clear = top[-1] - (top[-2] if num_classes > 1 else 0) > 1e-5 * top[-1]
+    plain.assert_same(classes, sums.argmax(0), ~is_clear)
+    np.testing.assert_allclose(shares, sums.max(0) / sums.sum(0).clip(1e-12), atol=1e-5)
+
+
 @pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
 def test_values_that_are_not_finite_stay_where_they_are(value):
     rng = np.random.default_rng(0)

@@ -9,9 +9,6 @@ Letters: N segments, h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,19 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import (
-    Box,
-    Resize,
-    Scratch,
-    Span,
-    own_scratch,
-    single_resizes,
-)
+from videomt_ros.inference.resizing import own_scratch
+from videomt_ros.inference.tiles import SLACK, cut_tiles
 
 _TILE = (64, 128)
-"""Height and width of a tile in pixels."""
-_SLACK = 1e-4
-"""Relative margin of the bounds of a probability, far above the rounding of its computation."""
+"""Height and width of a tile in pixels; others were slower."""
 _LEAST_VALUE = 1e-30
 """Product of score and probability below which rounding to 0 would have to be considered."""
 
@@ -46,45 +35,6 @@ class PanopticContest(NamedTuple):
     """Number of pixels that each segment wins, inside its mask or not, (N,)."""
     areas: NDArray[np.int64]
     """Area of each mask in pixels, (N,)."""
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """A part of the image, and the parts of the resized image and of the grid that it needs."""
-
-    image: Box
-    resized: Box
-    cells: Box
-    first: Resize
-    """From the grid to the resized image."""
-    second: Resize | None
-    """From the resized image to the image, if they differ."""
-
-    @classmethod
-    def of(cls, image: Box, first: Resize, second: Resize | None) -> _Tile:
-        """Find what a box of the image needs."""
-        resized = image if second is None else second.needed(image)
-        return cls(image, resized, first.needed(resized), first, second)
-
-    def probs(self, logits: Tensor, scratch: Scratch) -> Tensor:
-        """Compute the mask probabilities of the tile.
-
-        Args:
-            logits: mask logits of one segment, (h, w).
-            scratch: memory to compute in.
-
-        Returns:
-            (rows, columns), which may be changed and is valid until the next call.
-        """
-        probs = scratch.take('resized', self.resized.size)
-        self.first.box(logits, (0, 0), self.resized, probs)
-        probs.sigmoid_()
-        if self.second is None:
-            return probs
-        corner = self.resized.rows.start, self.resized.columns.start
-        image = scratch.take('image', self.image.size)
-        self.second.box(probs, corner, self.image, image)
-        return image
 
 
 def contest_in_tiles(
@@ -104,7 +54,7 @@ def contest_in_tiles(
     pixels = np.zeros(geometry.image_size, np.uint8 if count <= 255 else np.int16)
     won, areas = np.zeros(count, np.int64), np.zeros(count, np.int64)
     scratch = own_scratch()
-    for row in _tiles(geometry, grid):
+    for row in cut_tiles(geometry, grid, _TILE):
         rows = mask_logits[:, slice(*row[0].cells.rows)]
         row_lows, row_highs = rows.amin(1), rows.amax(1)  # N, w
         for tile in row:
@@ -112,10 +62,10 @@ def contest_in_tiles(
             lows = row_lows[:, columns].amin(1).sigmoid().numpy()
             highs = row_highs[:, columns].amax(1).sigmoid().numpy()
             view = pixels[tile.image.slices]
-            is_inside = lows >= mask_threshold * (1 + _SLACK)
-            is_outside = highs < mask_threshold * (1 - _SLACK)
+            is_inside = lows >= mask_threshold * (1 + SLACK)
+            is_outside = highs < mask_threshold * (1 - SLACK)
             areas[is_inside] += view.size
-            can_win = highs * weights * (1 + _SLACK) >= (lows * weights).max()
+            can_win = highs * weights * (1 + SLACK) >= (lows * weights).max()
             winner = int(can_win.argmax())
             is_known = is_inside[winner] or is_outside[winner]
             is_certain = lows[winner] * weights[winner] > _LEAST_VALUE
@@ -145,16 +95,3 @@ def contest_in_tiles(
             if len(numbers):
                 np.multiply(view, is_won_inside, out=view)
     return PanopticContest(pixels, won, areas)
-
-
-@lru_cache(maxsize=8)
-def _tiles(geometry: Geometry, grid: tuple[int, int]) -> list[list[_Tile]]:
-    """Cut the image into tiles, row by row."""
-    first, second = single_resizes(geometry, grid)
-    rows, columns = (
-        [Span(start, min(start + side, end)) for start in range(0, end, side)]
-        for side, end in zip(_TILE, geometry.image_size, strict=True)
-    )
-    return [
-        [_Tile.of(Box(*spans), first, second) for spans in product([row], columns)] for row in rows
-    ]

@@ -2,7 +2,8 @@
 
 Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Tensors
 stay on the network's device, and each function copies one array to the host at its end. On a CPU
-masks are computed in parts; see `contest` and `panoptic_contest`.
+masks are computed in parts; see `contest`, `panoptic_contest` and
+`semantic_contest`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from videomt_ros.inference.contest import contest_in_boxes
 from videomt_ros.inference.panoptic_contest import PanopticContest, contest_in_tiles
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Box
+from videomt_ros.inference.semantic_contest import label_in_tiles
 
 Numbers: TypeAlias = NDArray[np.uint8] | NDArray[np.int16]
 """Numbers of segments: bytes if they are at most 255."""
@@ -185,6 +187,8 @@ def semantic_pixels(
         Class ids 0..K-1, (H, W), and the winner's share of the sum over all classes, 0..1, (H, W).
     """
     class_probs = class_logits.float().softmax(-1)[:, :-1]  # Q, K
+    if _is_finite_on_cpu(mask_logits) and bool(np.isfinite(class_probs.numpy()).all()):
+        return label_in_tiles(class_probs, mask_logits.float(), geometry)
     num_classes = class_probs.shape[1]
     maps = class_probs.new_zeros((num_classes, *geometry.resized_size))
     for start in range(0, len(mask_logits), CHUNK):
