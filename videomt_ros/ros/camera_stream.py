@@ -243,6 +243,8 @@ class CameraStream:
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
         parameters = self._parameters
+        if self.is_active:
+            self._follow_switches()
         self._input.follow_publishers(parameters.warn_silence_s, parameters.warn_lost_share)
         self._depth.follow_publishers(self._infos.topic)
 
@@ -268,16 +270,18 @@ class CameraStream:
         self._depth.close()
 
     def _follow_switches(self) -> None:
-        """Publish the labels and listen to camera_info and depth, where these are switched on."""
+        """Publish the labels and listen to camera_info and depth, where these are wanted."""
         parameters = self._parameters
         if parameters.publish_label_info:
             is_semantic = self.stream.task == 'semantic'  # which has no threshold
             self._labels.publish(0.0 if is_semantic else parameters.score_threshold)
-        if parameters.depth:
+        # Depth images are large, so they are received only while somebody uses them.
+        wants_depth = parameters.depth and self._outputs.read_depth(parameters)
+        if wants_depth:
             self._depth.open()
         else:
             self._depth.close()
-        if parameters.publish_camera_info or parameters.depth:
+        if parameters.publish_camera_info or wants_depth:
             self._infos.open()
         else:
             self._infos.close()

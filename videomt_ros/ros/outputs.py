@@ -153,6 +153,8 @@ class Output:
     """Type of the messages; the name of one of vision_msgs, which may not be installed."""
     build: Callable[[Result], Any]
     """Builds the message of an image; None if there is none to publish."""
+    reads_depth: bool = False
+    """Whether it holds places, which come from depth."""
 
     def find_type(self) -> type | None:
         """Find the type of the messages; None if it is not installed."""
@@ -162,16 +164,18 @@ class Output:
 
 
 OUTPUTS = {
-    'tracks': Output('tracks', TrackArray, _build_tracks),
+    'tracks': Output('tracks', TrackArray, _build_tracks, reads_depth=True),
     'instances': Output('instances', Image, _build_instances),
     'semantic': Output('semantic', Image, _build_semantic),
     'confidence': Output('confidence', Image, _build_confidence),
     'mask': Output('mask', Image, _build_mask),
     'camera_info': Output('camera_info', CameraInfo, _build_camera_info),
     'detections': Output('detections', 'Detection2DArray', _build_detections),
-    'detections3d': Output('detections3d', 'Detection3DArray', _build_detections3d),
-    'markers': Output('markers', MarkerArray, _build_markers),
-    'points': Output('points', PointCloud2, _build_points),
+    'detections3d': Output(
+        'detections3d', 'Detection3DArray', _build_detections3d, reads_depth=True
+    ),
+    'markers': Output('markers', MarkerArray, _build_markers, reads_depth=True),
+    'points': Output('points', PointCloud2, _build_points, reads_depth=True),
     'overlay': Output('overlay', Image, _build_overlay),
     'overlay_compressed': Output('overlay/compressed', CompressedImage, _build_overlay_compressed),
 }
@@ -253,12 +257,23 @@ class OutputTopics:
             find_depth,
         )
         messages = []
-        for name, publisher in self._publishers.items():
-            if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count():
-                message = OUTPUTS[name].build(result)
-                if message is not None:
-                    messages.append((publisher, message))
+        for name in self._wanted(parameters):
+            message = OUTPUTS[name].build(result)
+            if message is not None:
+                messages.append((self._publishers[name], message))
         return messages
+
+    def read_depth(self, parameters: NodeParameters) -> bool:
+        """Whether a topic that holds places is switched on and has a subscriber."""
+        return any(OUTPUTS[name].reads_depth for name in self._wanted(parameters))
+
+    def _wanted(self, parameters: NodeParameters) -> list[str]:
+        """List the topics that are switched on and have a subscriber."""
+        return [
+            name
+            for name, publisher in self._publishers.items()
+            if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count()
+        ]
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""

@@ -123,6 +123,8 @@ def _other_topics(node: Node, name: str, channel: Channel) -> str:
             f'Images are published on {named}: remap {name} (`image:={images[0]}` for the '
             f'launch file, `-r {name}:={images[0]}` for the node){hint}.'
         )
+    if node.count_publishers(channel.topic):  # of another type
+        return f'Remap {name} to a topic of images.'
     return 'Is the camera running, on this ROS_DOMAIN_ID?'
 
 
