@@ -24,7 +24,8 @@ from videomt_ros.ros.declaration import (
     declare_parameters,
     follow_changes,
 )
-from videomt_ros.ros.parameters import NodeParameters, Parameters, constraint
+from videomt_ros.ros.parameter_entry import constraint
+from videomt_ros.ros.parameters import NodeParameters, Parameters
 
 pytestmark = pytest.mark.ros
 TABLE = {entry.name: entry for entry in fields(NodeParameters)}

@@ -11,7 +11,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from videomt_ros.ros.parameters import NodeParameters, Parameters, constraint
+from videomt_ros.ros.parameter_entry import constraint
+from videomt_ros.ros.parameters import NodeParameters, Parameters
 
 
 def declare_parameters(node: Node) -> Parameters:

@@ -10,61 +10,26 @@ camera without a value of its own follows the common one, `score_threshold`.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from videomt_ros.inference import StreamSettings
 from videomt_ros.inference.preprocess import MAX_INPUT_SIZE, check_input_size
 from videomt_ros.model.config import Task, VidEoMTConfig
-
-
-def _parameter(
-    default: Any,
-    meaning: str,
-    *,
-    range: tuple[float, float] | None = None,
-    choices: Sequence[str] = (),
-    pattern: str = '',
-    per_camera: bool = False,
-    dynamic: bool = False,
-    read_only: bool = False,
-) -> Any:
-    """Build one entry of the table.
-
-    Args:
-        default: default value, whose type is the parameter's; a tuple is an array of strings.
-        meaning: description, which `ros2 param describe` shows.
-        range: least and largest value, both allowed.
-        choices: allowed values of a string, or of each string of an array.
-        pattern: regular expression that a string, or each string of an array, must match.
-        per_camera: whether a camera may have a value of its own.
-        dynamic: whether it may change while a model is loaded; the next image uses it.
-        read_only: whether it is fixed once the node has started.
-    """
-    metadata = {
-        'meaning': meaning,
-        'range': range,
-        'choices': tuple(choices),
-        'pattern': pattern,
-        'per_camera': per_camera,
-        'dynamic': dynamic,
-        'read_only': read_only,
-    }
-    return field(default=default, metadata=metadata)
+from videomt_ros.ros.parameter_entry import check_value, parameter
 
 
 def _setting(name: str) -> Any:
     """Build the entry of a setting of the stream from its field in StreamSettings."""
     (setting,) = (entry for entry in fields(StreamSettings) if entry.name == name)
-    return _parameter(setting.default, per_camera=True, dynamic=True, **setting.metadata)
+    return parameter(setting.default, per_camera=True, dynamic=True, **setting.metadata)
 
 
 def _switch(output: str, default: bool, condition: str = '') -> Any:
     """Build the entry that switches an output on and off."""
     meaning = f'Publish segmentation/{output} if it has a subscriber.{condition}'
-    return _parameter(default, meaning, per_camera=True, dynamic=True)
+    return parameter(default, meaning, per_camera=True, dynamic=True)
 
 
 _NEEDS_DEPTH = ' Needs depth.'
@@ -77,47 +42,47 @@ def _threshold(default: float, what: str, side: str, level: str) -> Any:
     meaning = (
         f'{what} {side} which the diagnostics of the camera are at the level {level}. 0: none.'
     )
-    return _parameter(default, meaning, range=(0.0, 1e6), per_camera=True, dynamic=True)
+    return parameter(default, meaning, range=(0.0, 1e6), per_camera=True, dynamic=True)
 
 
 @dataclass(frozen=True)
 class NodeParameters:
     """The values of all parameters for one camera, which are checked when it is built."""
 
-    model: str = _parameter(
+    model: str = parameter(
         '',
         'What to load: a .pth or .safetensors file, a Hugging Face folder or hub name, or a name '
         'that `videomt models` lists. There is no default.',
     )
-    device: str = _parameter(
+    device: str = parameter(
         'auto',
         'Where the network runs: auto (a GPU if there is one), cpu, cuda, cuda:0, cuda:1, ...',
         pattern=r'auto|cpu|cuda(:\d+)?',
     )
-    precision: str = _parameter(
+    precision: str = parameter(
         'auto',
         'Number format of the network; auto is fp16 on a GPU and fp32 on a CPU.',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
     )
-    task: str = _parameter(
+    task: str = parameter(
         'auto',
         'Kind of results; auto is what the model was trained for.',
         choices=('auto', 'instance', 'panoptic', 'semantic'),
     )
-    cameras: tuple[str, ...] = _parameter(
+    cameras: tuple[str, ...] = parameter(
         (),
         'Names of the cameras, which share the network; camera front has the topics '
         'front/image_raw and front/segmentation/... Empty: one camera without a name, with '
         'image_raw and segmentation/...',
         pattern=r'[A-Za-z][A-Za-z0-9_]*',
     )
-    max_batch: int = _parameter(
+    max_batch: int = parameter(
         8,
         'Largest number of images, one of each camera, that the network processes at once. A '
         'smaller one takes less memory, and the first results come sooner.',
         range=(1, 64),
     )
-    transport: str = _parameter(
+    transport: str = parameter(
         'auto',
         'How images arrive: raw (sensor_msgs/Image on image_raw), compressed '
         '(sensor_msgs/CompressedImage on image_raw/compressed, or on the topic itself), or auto: '
@@ -125,7 +90,7 @@ class NodeParameters:
         choices=('auto', 'raw', 'compressed'),
         per_camera=True,
     )
-    input_reliability: str = _parameter(
+    input_reliability: str = parameter(
         'auto',
         'QoS of the image subscription. best_effort receives from every camera but may lose '
         'images, above all large ones; reliable loses none but receives from reliable cameras '
@@ -134,27 +99,27 @@ class NodeParameters:
         choices=('auto', 'best_effort', 'reliable'),
         per_camera=True,
     )
-    input_depth: int = _parameter(
+    input_depth: int = parameter(
         5,
         'QoS of the image subscription: number of images that may wait in the middleware.',
         range=(1, 100),
         per_camera=True,
     )
-    grey_low: int = _parameter(
+    grey_low: int = parameter(
         0,
         'Value of a 16-bit image that becomes black, as of a thermal camera.',
         range=(0, 65534),
         per_camera=True,
         dynamic=True,
     )
-    grey_high: int = _parameter(
+    grey_high: int = parameter(
         65535,
         'Value of a 16-bit image that becomes white; larger than grey_low.',
         range=(1, 65535),
         per_camera=True,
         dynamic=True,
     )
-    input_size: int = _parameter(
+    input_size: int = parameter(
         0,
         'Short side in pixels to which images are resized for the network, a multiple of its '
         'patch size; a smaller one takes less time and loses small objects. 0: the size that the '
@@ -162,7 +127,7 @@ class NodeParameters:
         range=(0, MAX_INPUT_SIZE),
         per_camera=True,
     )
-    max_rate_hz: float = _parameter(
+    max_rate_hz: float = parameter(
         0.0,
         'Largest number of images per second, by their stamps, that are processed; the others are '
         'dropped before they are decoded. 0: all.',
@@ -170,7 +135,7 @@ class NodeParameters:
         per_camera=True,
         dynamic=True,
     )
-    stale_after_s: float = _parameter(
+    stale_after_s: float = parameter(
         0.0,
         'Age in seconds, from its stamp to the clock of the node, above which an image is dropped '
         'when its turn comes. 0: never.',
@@ -188,13 +153,13 @@ class NodeParameters:
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
-    mask_classes: tuple[str, ...] = _parameter(
+    mask_classes: tuple[str, ...] = parameter(
         (),
         'Names of the classes in segmentation/mask; empty: all things.',
         per_camera=True,
         dynamic=True,
     )
-    instance_encoding: str = _parameter(
+    instance_encoding: str = parameter(
         'mono16',
         'Encoding of segmentation/instances: mono16, whose pixels are track ids, or 32SC1, whose '
         'pixels are class id << 16 | track id.',
@@ -202,14 +167,14 @@ class NodeParameters:
         per_camera=True,
         dynamic=True,
     )
-    depth: bool = _parameter(
+    depth: bool = parameter(
         False,
         'Give tracks their position and extent in metres, from depth images on depth/image_raw '
         'that are aligned with the image, and the camera_info of the image.',
         per_camera=True,
         dynamic=True,
     )
-    depth_tolerance_s: float = _parameter(
+    depth_tolerance_s: float = parameter(
         0.02,
         'Largest difference in seconds between the stamps of an image and of its depth image.',
         range=(0.0, 10.0),
@@ -226,7 +191,7 @@ class NodeParameters:
     publish_detections3d: bool = _switch('detections3d', False, _NEEDS_DEPTH)
     publish_markers: bool = _switch('markers', False, _NEEDS_DEPTH)
     publish_points: bool = _switch('points', False, _NEEDS_DEPTH)
-    publish_label_info: bool = _parameter(
+    publish_label_info: bool = parameter(
         True,
         'Publish segmentation/label_info when the node is activated, also for later subscribers.',
         per_camera=True,
@@ -240,7 +205,7 @@ class NodeParameters:
     error_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'ERROR')
     warn_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'WARN')
     error_rate_hz: float = _threshold(0.0, 'Number of results per second', 'below', 'ERROR')
-    warn_lost_share: float = _parameter(
+    warn_lost_share: float = parameter(
         0.05,
         'Share of the images of the last 10 s that were lost before they reached the node, above '
         'which the diagnostics of the camera are at the level WARN. 0: none.',
@@ -248,20 +213,20 @@ class NodeParameters:
         per_camera=True,
         dynamic=True,
     )
-    error_stall_s: float = _parameter(
+    error_stall_s: float = parameter(
         5.0,
         'Time in seconds that the network takes for one batch above which the diagnostics of the '
         'model are at the level ERROR. 0: none.',
         range=(0.0, 1e6),
         dynamic=True,
     )
-    threads: int = _parameter(
+    threads: int = parameter(
         0,
         'Largest number of CPU threads that one operation of the network or of the image '
         "processing uses. 0: the libraries' own choice, mostly one for each core.",
         range=(0, 1024),
     )
-    max_failures: int = _parameter(
+    max_failures: int = parameter(
         100,
         'Number of images of one camera in a row on which inference fails, after which the node '
         'goes through its error state to unconfigured and, with autostart, ends with exit code 1. '
@@ -269,7 +234,7 @@ class NodeParameters:
         range=(0, 1000000),
         dynamic=True,
     )
-    autostart: bool = _parameter(
+    autostart: bool = parameter(
         True,
         'Configure and activate the node at its start; end with exit code 1 if that fails.',
         read_only=True,
@@ -277,7 +242,7 @@ class NodeParameters:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            _check(entry, getattr(self, entry.name))
+            check_value(entry, getattr(self, entry.name))
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f'Expected cameras of different names, got {list(self.cameras)}.')
         if self.grey_low >= self.grey_high:
@@ -361,52 +326,3 @@ class Parameters:
                 check_input_size(input_size, config)
             except ValueError as error:
                 raise ValueError(f'Camera {camera}: {error}' if camera else str(error)) from error
-
-
-def constraint(entry: Field[Any]) -> str:
-    """Say which values an entry of the table takes, and when it may change; may be empty."""
-    limits = entry.metadata
-    words = []
-    if limits['range']:
-        words.append(f'From {limits["range"][0]} to {limits["range"][1]}.')
-    if limits['choices']:
-        kind = 'Any' if isinstance(entry.default, tuple) else 'One'
-        words.append(f'{kind} of {", ".join(limits["choices"])}.')
-    if limits['read_only']:
-        words.append('Fixed at the start.')
-    elif not limits['dynamic']:
-        words.append('Takes effect when the node is configured.')
-    return ' '.join(words)
-
-
-def _check(entry: Field[Any], value: Any) -> None:
-    """Check a value.
-
-    Raises:
-        ValueError: the value is not of the entry's type or not in its range.
-    """
-    limits = entry.metadata
-    wanted: type = type(entry.default)
-    # isinstance would accept True for an int.
-    fits = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
-    if wanted is tuple:
-        fits = fits and all(isinstance(word, str) for word in value)
-    if not fits:
-        kind = 'list of strings' if wanted is tuple else wanted.__name__
-        hint = f' Write it as [{value}].' if wanted is tuple and isinstance(value, str) else ''
-        raise ValueError(f'Expected {entry.name} to be a {kind}, got {value!r}.{hint}')
-    if limits['range'] and not limits['range'][0] <= value <= limits['range'][1]:
-        low, high = limits['range']
-        raise ValueError(f'Expected {entry.name} from {low} to {high}, got {value}.')
-    if limits['choices']:
-        for word in value if wanted is tuple else (value,):
-            if word not in limits['choices']:
-                raise ValueError(
-                    f'Expected {entry.name} of {", ".join(limits["choices"])}, got {word!r}.'
-                )
-    if limits['pattern']:
-        for word in value if wanted is tuple else (value,):
-            if not re.fullmatch(limits['pattern'], word):
-                raise ValueError(
-                    f'Expected {entry.name} of the form {limits["pattern"]}, got {word!r}.'
-                )
