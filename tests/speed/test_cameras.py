@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from videomt_ros.cli import main
 from videomt_ros.speed.cameras import build_network, time_rounds
+from videomt_ros.speed.frame import random_images
 
 SIZES = {
     'hidden_size': 32,
@@ -30,7 +32,7 @@ def build(device: str = 'cpu', dtype: torch.dtype = torch.float32):
 
 
 def test_every_number_of_cameras_has_a_row():
-    rounds = time_rounds(build(), FRAME, (1, 3), repeats=2)
+    rounds = time_rounds(build(), random_images(FRAME), (1, 3), repeats=2)
     assert [entry.cameras for entry in rounds] == [1, 3]
     for entry in rounds:
         assert 0 < entry.network_ms < entry.round_ms
@@ -39,5 +41,12 @@ def test_every_number_of_cameras_has_a_row():
 
 @pytest.mark.gpu
 def test_rounds_run_on_a_gpu():
-    (entry,) = time_rounds(build('cuda', torch.float16), FRAME, (2,), repeats=2)
+    (entry,) = time_rounds(build('cuda', torch.float16), random_images(FRAME), (2,), repeats=2)
     assert entry.memory_bytes > 0
+
+
+def test_the_command_prints_a_row_for_each_number(capsys):
+    words = ['benchmark', 'cameras', '--device', 'cpu', '--cameras', '1', '2', '--repeats', '1']
+    assert main(words) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+    assert [row.split('|')[1].strip() for row in rows[1:]] == ['1', '2']

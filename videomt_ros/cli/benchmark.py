@@ -64,8 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cameras = choices.add_parser('cameras', help=text, description=text)
     cameras.set_defaults(run=benchmark_cameras)
     for option in model._actions:
-        if option.dest in ('size', 'device', 'precision', 'threads', 'segments', 'repeats'):
+        if option.dest in ('device', 'precision', 'threads', 'segments', 'repeats'):
             cameras._add_action(option)
+    cameras.add_argument('--model', default='demo', help='on drawn scenes; default: demo')
+    cameras.add_argument(
+        '--size',
+        choices=('S', 'B', 'L'),
+        help='a ViT with random weights on random images instead, input as 640 x 640',
+    )
     cameras.add_argument(
         '--cameras',
         type=count,
@@ -157,8 +163,11 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     """Time rounds of several cameras and print the table."""
     import torch
 
+    from videomt_ros.datasets.synthetic.scene import Scene
+    from videomt_ros.model import load_model
     from videomt_ros.model.device import choose_device, choose_precision
     from videomt_ros.speed.cameras import build_network, time_rounds
+    from videomt_ros.speed.frame import NUM_IMAGES, random_images
     from videomt_ros.speed.machine import hardware, versions
     from videomt_ros.speed.transformers_port import port_sizes
 
@@ -166,21 +175,26 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     dtype = choose_precision(args.precision, device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    net = build_network(
-        port_sizes(args.size),
-        image_size=640,
-        frame=FRAME,
-        num_segments=args.segments,
-        device=device,
-        dtype=dtype,
-    )
-    rounds = time_rounds(net, FRAME, args.cameras, args.repeats)
+    if args.size:
+        net = build_network(
+            port_sizes(args.size),
+            image_size=640,
+            frame=FRAME,
+            num_segments=args.segments,
+            device=device,
+            dtype=dtype,
+        )
+        images = random_images(FRAME)
+        what = f'ViT-{args.size}, random weights; random images, {args.segments} segments in each'
+    else:
+        net = load_model(args.model).to(device, dtype)
+        images = [image for image, _ in Scene(5, *FRAME, num_frames=NUM_IMAGES).frames()]
+        what = f'{args.model}; drawn scenes'
+    rounds = time_rounds(net, images, args.cameras, args.repeats)
     print(f'hardware: {hardware(device)}')
-    print(f'versions: {versions("torch", "timm", "transformers")}')
-    print(
-        f'network: ViT-{args.size}, {str(dtype).removeprefix("torch.")}, random weights; images: '
-        f'random, {FRAME[1]} x {FRAME[0]} (width x height), {args.segments} segments in each'
-    )
+    print(f'versions: {versions("torch", "timm")}')
+    number_format = str(dtype).removeprefix('torch.')
+    print(f'network: {what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)')
     print()
     print(f'| cameras | round, ms (median of {args.repeats}) | network, ms | frames/s | GPU, MB |')
     print('|---:|---:|---:|---:|---:|')

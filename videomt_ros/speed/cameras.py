@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.model import VidEoMT
 from videomt_ros.speed.frame import (
     FRAME_NS,
-    NUM_IMAGES,
     WARM_UP,
     matching_test_size,
     random_images,
@@ -68,17 +69,16 @@ def build_network(
 
 
 def time_rounds(
-    net: VidEoMT, frame: tuple[int, int], numbers: Sequence[int], repeats: int
+    net: VidEoMT, images: Sequence[NDArray[np.uint8]], numbers: Sequence[int], repeats: int
 ) -> list[Round]:
     """Time rounds of several cameras.
 
     Args:
         net: network on its device, in its dtype.
-        frame: (height, width) of the cameras' images.
+        images: images that the cameras send in turns, RGB, (H, W, 3).
         numbers: numbers of cameras to try.
         repeats: number of rounds timed for each.
     """
-    images = random_images(frame)
     device = next(net.parameters()).device
     rounds = []
     for cameras in numbers:
@@ -86,7 +86,7 @@ def time_rounds(
         whole_ms, network_ms = [], []
         for n in range(WARM_UP + repeats):
             frames = [
-                StreamFrame(stream, images[(n + place) % NUM_IMAGES], n * FRAME_NS)
+                StreamFrame(stream, images[(n + place) % len(images)], n * FRAME_NS)
                 for place, stream in enumerate(streams)
             ]
             start_s = time.perf_counter()
