@@ -22,8 +22,9 @@ from videomt_ros.inference.depth import Intrinsics
 from videomt_ros.resources import resource
 from videomt_ros.ros import outputs as outputs_module
 from videomt_ros.ros.depth import DepthView
-from videomt_ros.ros.outputs import OUTPUTS, LabelTopic, OutputTopics, missing_outputs
+from videomt_ros.ros.outputs import OUTPUTS, find_type, missing_outputs
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.publishers import LabelTopic, OutputTopics
 from videomt_ros.structures import Segment, Segments, TrackState
 
 pytestmark = pytest.mark.ros
@@ -59,7 +60,7 @@ def test_only_what_somebody_listens_to_is_built(node, vision_msgs, listened):
     outputs = OutputTopics(node, '', 'random')
     subscriptions = [
         node.create_subscription(
-            OUTPUTS[NAMES[topic]].find_type(), f'segmentation/{topic}', lambda msg: None, 1
+            find_type(OUTPUTS[NAMES[topic]].kind), f'segmentation/{topic}', lambda msg: None, 1
         )
         for topic in listened
     ]
@@ -68,7 +69,7 @@ def test_only_what_somebody_listens_to_is_built(node, vision_msgs, listened):
     for name in listened:
         assert name not in build(outputs, **{f'publish_{NAMES[name]}': False})
     for topic, message in build(outputs).items():
-        assert type(message) is OUTPUTS[NAMES[topic]].find_type()
+        assert type(message) is find_type(OUTPUTS[NAMES[topic]].kind)
 
 
 def test_nothing_is_published_for_an_image_without_camera_info(node):
@@ -96,7 +97,7 @@ def test_the_depth_is_looked_for_once_and_only_if_a_message_needs_it(node, visio
     assert not looked
     names = ('tracks', 'points', 'markers', 'detections3d')
     for name in names:
-        kind = OUTPUTS[name].find_type()
+        kind = find_type(OUTPUTS[name].kind)
         node.create_subscription(kind, f'segmentation/{name}', lambda msg: None, 1)
     wait_for(lambda: topics(DEPTH) == {'instances', *names}, 'the subscribers')
     assert looked == [1]

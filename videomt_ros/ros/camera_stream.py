@@ -20,8 +20,8 @@ from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_m
 from videomt_ros.ros.depth import DepthImages
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
-from videomt_ros.ros.outputs import LabelTopic, OutputTopics
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.publishers import LabelTopic, OutputTopics
 from videomt_ros.ros.rate import RateLimit
 from videomt_ros.ros.subscription import ImageSubscription
 from videomt_ros.ros.transports import AnyImage

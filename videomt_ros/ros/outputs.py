@@ -1,8 +1,8 @@
-"""The topics that the node publishes for one camera."""
+"""The outputs of the node: the topic of each, and how its message is built from a result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from videomt_ros.inference import draw
 from videomt_ros.inference.depth import Place, locate
-from videomt_ros.inference.draw import positions
 from videomt_ros.inference.trails import Trails
 from videomt_ros.msg import TrackArray
 from videomt_ros.ros.consumers import (
@@ -28,21 +24,12 @@ from videomt_ros.ros.consumers import (
     detections_to_msg,
     has_vision_msgs,
     instances_with_classes,
-    label_info_to_msg,
 )
 from videomt_ros.ros.conversions import image_to_jpeg_msg, image_to_msg, segments_to_msg
 from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.spatial import TrackMarkers, detections3d_to_msg, points_to_msg
 from videomt_ros.structures import Segments
-
-# A reliable publisher is matched with subscribers of both kinds. A few messages of history cover
-# a subscriber's short delay.
-_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-# The newest message waits for subscribers that come later.
-_LATCHED_QOS = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 
 
 @dataclass(frozen=True)
@@ -156,12 +143,6 @@ class Output:
     reads_depth: bool = False
     """Whether it holds places, which come from depth."""
 
-    def find_type(self) -> type | None:
-        """Find the type of the messages; None if it is not installed."""
-        if isinstance(self.kind, type):
-            return self.kind
-        return getattr(import_module('vision_msgs.msg'), self.kind) if has_vision_msgs() else None
-
 
 OUTPUTS = {
     'tracks': Output('tracks', TrackArray, _build_tracks, reads_depth=True),
@@ -182,6 +163,17 @@ OUTPUTS = {
 """The topics by name. The parameter `publish_` + name switches a topic on and off."""
 
 
+def find_type(kind: type | str) -> type | None:
+    """Find a type of messages; None if it is not installed.
+
+    Args:
+        kind: the type, or the name of one of vision_msgs.
+    """
+    if isinstance(kind, type):
+        return kind
+    return getattr(import_module('vision_msgs.msg'), kind) if has_vision_msgs() else None
+
+
 def missing_outputs(parameters: NodeParameters) -> list[str]:
     """List the topics that are switched on and not offered, since vision_msgs is not installed."""
     if has_vision_msgs():
@@ -193,134 +185,3 @@ def missing_outputs(parameters: NodeParameters) -> list[str]:
         for name, topic in topics.items()
         if getattr(parameters, f'publish_{name}')
     ]
-
-
-class OutputTopics:
-    """The publishers of one camera.
-
-    A message is built only if its topic is switched on and has a subscriber.
-    """
-
-    def __init__(self, node: LifecycleNode, prefix: str, model: str) -> None:
-        """Create the publishers under `segmentation/` of one camera.
-
-        Args:
-            node: lifecycle node, which publishes nothing while it is inactive.
-            prefix: what the names of the topics begin with: `front/`, or nothing.
-            model: name of the checkpoint, for `TrackArray.model`.
-        """
-        self._node = node
-        self._model = model
-        self._trails = Trails()
-        self._markers = TrackMarkers()
-        self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(
-                kind, f'{prefix}segmentation/{output.topic}', _QOS
-            )
-            for name, output in OUTPUTS.items()
-            if (kind := output.find_type()) is not None
-        }
-
-    def build(
-        self,
-        image: NDArray[np.uint8],
-        header: Header,
-        segments: Segments,
-        parameters: NodeParameters,
-        camera_info: CameraInfo | None = None,
-        find_depth: Callable[[], DepthView | None] = lambda: None,
-    ) -> list[tuple[LifecyclePublisher, Any]]:
-        """Build the message of each topic that is switched on and has a subscriber.
-
-        Args:
-            image: RGB, (H, W, 3) uint8.
-            header: header of the image, which every message gets.
-            segments: the result of the image.
-            parameters: the parameters of the camera, with the switches of the topics.
-            camera_info: camera_info of the image, with its header, if the camera sent any.
-            find_depth: finds the depth of the image, None if it has none; called at most once,
-                and only if a message needs it.
-
-        Returns:
-            Pairs of a publisher and its message.
-        """
-        self._trails.update(segments.stamp_ns, positions(segments), segments.resets)
-        result = Result(
-            image,
-            header,
-            segments,
-            self._model,
-            parameters,
-            camera_info,
-            self._trails,
-            self._markers,
-            find_depth,
-        )
-        messages = []
-        for name in self._wanted(parameters):
-            message = OUTPUTS[name].build(result)
-            if message is not None:
-                messages.append((self._publishers[name], message))
-        return messages
-
-    def read_depth(self, parameters: NodeParameters) -> bool:
-        """Whether a topic that holds places is switched on and has a subscriber."""
-        return any(OUTPUTS[name].reads_depth for name in self._wanted(parameters))
-
-    def _wanted(self, parameters: NodeParameters) -> list[str]:
-        """List the topics that are switched on and have a subscriber."""
-        return [
-            name
-            for name, publisher in self._publishers.items()
-            if getattr(parameters, f'publish_{name}') and publisher.get_subscription_count()
-        ]
-
-    def destroy(self) -> None:
-        """Remove the publishers from the node."""
-        for publisher in self._publishers.values():
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._publishers.clear()
-
-
-class LabelTopic:
-    """The topic `segmentation/label_info`: names of the class ids, also for late subscribers.
-
-    Only where vision_msgs is installed; elsewhere it does nothing.
-    """
-
-    def __init__(self, node: LifecycleNode, prefix: str, class_names: Sequence[str]) -> None:
-        """Create the publisher.
-
-        Args:
-            node: node that publishes.
-            prefix: what the name of the topic begins with: `front/`, or nothing.
-            class_names: names of the model's classes, in the order of their ids.
-        """
-        self._node = node
-        self._class_names = class_names
-        self._threshold: float | None = None
-        self._publisher: Publisher | None = None
-        if has_vision_msgs():
-            # No lifecycle publisher, which has no message before the node is active.
-            self._publisher = node.create_publisher(
-                import_module('vision_msgs.msg').LabelInfo,
-                f'{prefix}segmentation/label_info',
-                _LATCHED_QOS,
-            )
-
-    def publish(self, threshold: float) -> None:
-        """Publish the names, if that was not done yet with this threshold.
-
-        Args:
-            threshold: lowest score of a segment, 0..1.
-        """
-        if self._publisher is not None and threshold != self._threshold:
-            header = Header(stamp=self._node.get_clock().now().to_msg())
-            self._publisher.publish(label_info_to_msg(self._class_names, threshold, header))
-            self._threshold = threshold
-
-    def destroy(self) -> None:
-        """Remove the publisher from the node."""
-        if self._publisher is not None:
-            self._node.destroy_publisher(self._publisher)
-            self._publisher = None
