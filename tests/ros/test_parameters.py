@@ -112,7 +112,7 @@ def test_a_cameras_values_are_checked_as_the_common_ones():
         change_camera(two_cameras(), {'rear.gap_s': -1.0})
     with pytest.raises(ValueError, match='Camera rear: Expected gap_s to be a float, got 1'):
         change_camera(two_cameras(), {'rear.gap_s': 1})
-    with pytest.raises(ValueError, match="got 'cart'"):
+    with pytest.raises(ValueError, match="Camera rear: Expected in class_filter .* got 'cart'"):
         change_camera(two_cameras(), {'rear.class_filter': ['cart']}, ['cat'])
     with pytest.raises(ValueError, match='rear.input_depth cannot change while a model is loaded'):
         change_camera(two_cameras(), {'rear.input_depth': 3}, ['cat'])
@@ -130,16 +130,18 @@ def test_names_of_cameras_are_names_of_topics_and_differ(cameras):
 def test_values_of_cameras_are_read_and_may_be_set_later():
     context = Context()
     words = ['-p', 'cameras:=[front, rear]', '-p', 'rear.gap_s:=3.0', '-p', 'gap_s:=2.0']
+    words += ['-p', 'class_filter:=[dog]', '-p', 'rear.class_filter:=[]']  # all, and not the dog
     rclpy.init(args=['--ros-args', *words], context=context, domain_id=new_domain())
     node = rclpy.create_node('segmenter', context=context)
     try:
         declared = declare_parameters(node)
-        assert declared.own == {'front': {}, 'rear': {'gap_s': 3.0}}
+        assert declared.own == {'front': {}, 'rear': {'gap_s': 3.0, 'class_filter': ()}}
+        assert list(node.get_parameter('rear.class_filter').value) == []
         assert declared.of_camera('front').gap_s == 2.0
         assert not node.has_parameter('rear.model')
         later = Parameter('front.class_filter', value=['cat'])
         assert node.set_parameters([later])[0].successful
-        assert changed_parameters(declared, [later], ['cat']).own['front'] == {
+        assert changed_parameters(declared, [later], ['cat', 'dog']).own['front'] == {
             'class_filter': ('cat',)
         }
     finally:

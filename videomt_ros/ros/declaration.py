@@ -82,7 +82,13 @@ def _declare_camera_parameters(node: Node, cameras: Sequence[str]) -> dict[str, 
     for camera in cameras:
         own[camera] = {}
         for entry in _camera_entries():
-            value = _declare_camera_parameter(node, camera, entry).value
+            declared = _declare_camera_parameter(node, camera, entry)
+            value = declared.value
+            # `[]` in a YAML file is an override without a value. rclpy has no public way to find
+            # it.
+            if value is None and declared.name in node._parameter_overrides:
+                value = []
+                node.set_parameters([Parameter(declared.name, Parameter.Type.STRING_ARRAY, value)])
             if value is not None:
                 own[camera][entry.name] = _from_ros(entry, value)
     return own

@@ -309,8 +309,12 @@ class Parameters:
         Raises:
             ValueError: the model does not know a class; names it and the most similar known one.
         """
-        for parameters in (self.common, *map(self.of_camera, self.common.cameras)):
-            parameters.check_classes(class_names)
+        self.common.check_classes(class_names)
+        for camera in self.common.cameras:
+            try:
+                self.of_camera(camera).check_classes(class_names)
+            except ValueError as error:
+                raise ValueError(f'Camera {camera}: {error}') from error
 
     def check_input_sizes(self, config: VidEoMTConfig) -> None:
         """Check that the network takes the input sizes.
