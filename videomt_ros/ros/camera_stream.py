@@ -15,15 +15,13 @@ from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.inference import StreamFrame, VideoStream
 from videomt_ros.inference.continuity import STEP_BACK_S, OutlierError
 from videomt_ros.model import VidEoMT
-from videomt_ros.ros.camera_info import CameraInfos
+from videomt_ros.ros.camera_inputs import CameraInputs
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
-from videomt_ros.ros.depth import DepthImages
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.publishers import LabelTopic, OutputTopics
 from videomt_ros.ros.rate import RateLimit
-from videomt_ros.ros.subscription import ImageSubscription
 from videomt_ros.ros.transports import AnyImage
 from videomt_ros.ros.worker import Mailbox, Worker
 from videomt_ros.structures import Segments
@@ -144,21 +142,7 @@ class CameraStream:
         prefix = f'{name}/' if name else ''
         self._outputs = OutputTopics(node, prefix, net.config.name)
         self._labels = LabelTopic(node, prefix, net.config.class_names)
-        self._infos = CameraInfos(node, node.resolve_topic_name(f'{prefix}image_raw'))
-        self._depth = DepthImages(
-            node,
-            f'{prefix}depth/image_raw',
-            node.resolve_topic_name(f'{prefix}image_raw'),
-            health,
-        )
-        self._input = ImageSubscription(
-            node,
-            f'{prefix}image_raw',
-            self._receive,
-            self._ignore,
-            parameters,
-            health,
-        )
+        self._inputs = CameraInputs(node, prefix, self._receive, parameters, health)
         self._mailbox: Mailbox[Received] | None = None
         # Held while publishing, so that no earlier result is published after the reply to a reset.
         self._publishing = threading.Lock()
@@ -172,7 +156,7 @@ class CameraStream:
     @property
     def is_active(self) -> bool:
         """Whether images are processed."""
-        return self._input.is_open
+        return self._inputs.is_open
 
     def activate(self, worker: Worker[Received]) -> None:
         """Subscribe, and have the worker process the images from now on."""
@@ -183,7 +167,7 @@ class CameraStream:
 
     def deactivate(self) -> None:
         """Unsubscribe; an image that is being processed may still be published."""
-        self._close()
+        self._inputs.close()
         if self._mailbox is not None:
             if self._mailbox.close() is not None:
                 self.health.count_dropped('stopped')
@@ -228,7 +212,7 @@ class CameraStream:
         if is_enabled:
             self._listen()
             return
-        self._close()
+        self._inputs.close()
         if self._mailbox.clear() is not None:
             self.health.count_dropped('stopped')
 
@@ -242,32 +226,24 @@ class CameraStream:
 
     def follow_publishers(self) -> None:
         """Adopt the QoS of the publishers, and warn of what is wrong with them."""
-        parameters = self._parameters
         if self.is_active:
             self._follow_switches()
-        self._input.follow_publishers(parameters.warn_silence_s, parameters.warn_lost_share)
-        self._depth.follow_publishers(self._infos.topic)
+        self._inputs.follow_publishers(self._parameters)
 
     @property
     def troubles(self) -> list[str]:
         """What is wrong with the publishers of images and depth, with the remedies."""
-        return self._input.troubles + self._depth.troubles
+        return self._inputs.troubles
 
     @property
     def silent_s(self) -> float | None:
         """Time in seconds for which no image came; None while none is expected."""
-        return self._input.silent_s
+        return self._inputs.silent_s
 
     def _listen(self) -> None:
         """Subscribe to what the camera publishes."""
-        self._input.open()
+        self._inputs.open()
         self._follow_switches()
-
-    def _close(self) -> None:
-        """Unsubscribe from what the camera publishes."""
-        self._input.close()
-        self._infos.close()
-        self._depth.close()
 
     def _follow_switches(self) -> None:
         """Publish the labels and listen to camera_info and depth, where these are wanted."""
@@ -276,21 +252,8 @@ class CameraStream:
             is_semantic = self.stream.task == 'semantic'  # which has no threshold
             self._labels.publish(0.0 if is_semantic else parameters.score_threshold)
         # Depth images are large, so they are received only while somebody uses them.
-        wants_depth = parameters.depth and self._outputs.read_depth(parameters)
-        if wants_depth:
-            self._depth.open()
-        else:
-            self._depth.close()
-        if parameters.publish_camera_info or wants_depth:
-            self._infos.open()
-        else:
-            self._infos.close()
-
-    def _ignore(self, msg: AnyImage) -> None:
-        """Count an image of a publisher that is not heard."""
-        del msg
-        self.health.count_received()
-        self.health.count_dropped('other_publisher')
+        wants_depth = parameters.depth and self._outputs.reads_depth(parameters)
+        self._inputs.listen(parameters.publish_camera_info or wants_depth, wants_depth)
 
     def _receive(self, msg: AnyImage) -> None:
         self.health.count_received()
@@ -332,12 +295,12 @@ class CameraStream:
             if age_s > parameters.stale_after_s:
                 self.health.count_dropped('stale')
                 return None
-        self._depth.expect(received.msg.header)
+        self._inputs.expect(received.msg.header)
         begin_s = time.perf_counter()
         try:
             image = image_from_msg(received.msg, parameters.grey_range())
         except FrameError as error:
-            self.fail(received, error)
+            self.fail(error)
             return None
         # For the stream only: the results carry the header of the image unchanged.
         clock = copy.copy(self._clock)
@@ -351,7 +314,7 @@ class CameraStream:
         if not isinstance(result, OutlierError):
             self._clock = frame.clock  # later images without stamps go on from this one
         if isinstance(result, Exception):
-            self.fail(received, result)
+            self.fail(result)
             return
         self._newest_ns = frame.stamp_ns
         self.health.keep_tracks(
@@ -359,7 +322,7 @@ class CameraStream:
         )
         begin_s = time.perf_counter()
         header = received.msg.header
-        info = self._infos.of_image(header)
+        info = self._inputs.camera_info_of(header)
         size, tolerance_s = frame.image.shape[:2], self._applied.depth_tolerance_s
         messages = self._outputs.build(
             frame.image,
@@ -367,7 +330,7 @@ class CameraStream:
             result,
             self._applied,
             info if self._applied.publish_camera_info else None,
-            lambda: self._depth.find(header, size, info, tolerance_s),
+            lambda: self._inputs.find_depth(header, size, info, tolerance_s),
         )
         with self._publishing:
             if received.resets != self._resets or not self._is_enabled:
@@ -376,22 +339,22 @@ class CameraStream:
             for publisher, message in messages:
                 publisher.publish(message)
         self.health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
-        durations_ms = {
-            'decode': frame.decode_ms,
-            'publish': (time.perf_counter() - begin_s) * 1e3,
-        }
+        self._measure(frame, (time.perf_counter() - begin_s) * 1e3)
+
+    def _measure(self, frame: Frame, publish_ms: float) -> None:
+        """Keep the durations of the stages of a frame whose results were published."""
+        durations_ms = {'decode': frame.decode_ms, 'publish': publish_ms}
         times = self.stream.times
         if times is not None:
             durations_ms['prepare'], durations_ms['network'], durations_ms['result'] = times
-        stamp_ns = stamp_from_msg(header.stamp)
+        stamp_ns = stamp_from_msg(frame.received.msg.header.stamp)
         age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
         if 0 <= age_s < _OTHER_CLOCK_S:
             durations_ms['stamp_to_result'] = age_s * 1e3
         self._model_health.count(**durations_ms)
 
-    def fail(self, received: Received, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Count and log an image that could not be processed; runs in the worker's thread."""
-        del received
         if not self._node.context.ok():
             return  # publishing failed because the process is ending
         prefix = f'Camera {self.name}: ' if self.name else ''

@@ -132,7 +132,7 @@ class Cameras:
                 try:
                     camera.finish(frame, result)
                 except Exception as error:  # of this camera alone
-                    camera.fail(frame.received, error)
+                    camera.fail(error)
         finally:
             self._health.end_batch()
 
@@ -142,10 +142,10 @@ def _begin(received: Received) -> Frame | None:
     try:
         return received.camera.begin(received)
     except Exception as error:  # of this camera alone
-        received.camera.fail(received, error)
+        received.camera.fail(error)
         return None
 
 
 def _fail(batch: list[Received], error: Exception) -> None:
     for received in batch:
-        received.camera.fail(received, error)
+        received.camera.fail(error)

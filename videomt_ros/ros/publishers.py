@@ -99,7 +99,7 @@ class OutputTopics:
                 messages.append((self._publishers[name], message))
         return messages
 
-    def read_depth(self, parameters: NodeParameters) -> bool:
+    def reads_depth(self, parameters: NodeParameters) -> bool:
         """Whether a topic that holds places is switched on and has a subscriber."""
         return any(OUTPUTS[name].reads_depth for name in self._wanted(parameters))
 
