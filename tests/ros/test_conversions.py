@@ -15,7 +15,6 @@ from std_msgs.msg import Header
 from tests.ros.malformed import malformed_images
 from videomt_ros.ros.conversions import (
     FrameError,
-    encode_masks,
     image_from_msg,
     image_to_jpeg_msg,
     image_to_msg,
@@ -147,33 +146,6 @@ def test_writes_jpeg_as_image_transport_does():
 
 def test_an_image_comes_back_as_it_went():
     np.testing.assert_array_equal(image_from_msg(image_to_msg(RGB, 'rgb8', Header())), RGB)
-
-
-def reference_code(mask: np.ndarray) -> str:
-    return coco_mask.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
-
-
-@pytest.mark.parametrize(
-    'ids',
-    [
-        np.zeros((4, 5)),
-        np.full((4, 5), 3),
-        np.eye(5) * 65535,
-        np.tile([1, 2, 0, 2, 1], (3, 1)),
-        np.pad(np.ones((1, 1)), 2),
-        [[1, 0], [0, 1]],
-        [[7]],
-        RNG.integers(0, 4, (17, 23)),
-        RNG.integers(0, 4, (1, 40)),
-        RNG.integers(0, 4, (40, 1)),
-        np.repeat(np.repeat(RNG.integers(0, 9, (12, 20)), 31, axis=0), 17, axis=1),
-    ],
-    ids=lambda ids: 'x'.join(map(str, np.shape(ids))),
-)
-def test_masks_are_those_of_pycocotools(ids):
-    ids = np.asarray(ids, np.uint16)
-    codes = encode_masks(ids)
-    assert codes == {i: reference_code(ids == i) for i in np.unique(ids).tolist() if i}
 
 
 def segment(track_id: int, state: TrackState = TrackState.CONFIRMED, area: int = 4) -> Segment:
