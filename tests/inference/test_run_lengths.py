@@ -15,6 +15,29 @@ def reference_code(mask: np.ndarray) -> str:
     return coco_mask.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
 
 
+@pytest.mark.parametrize('seed', range(40))
+def test_random_images_are_encoded_as_by_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 90, 2)
+    cells = rng.integers(0, rng.integers(2, 30), (height, width)) * 37
+    ids = np.repeat(np.repeat(cells, rng.integers(1, 12), 0), rng.integers(1, 12), 1)
+    if seed % 4 == 0:
+        ids[rng.random(ids.shape) < 0.9] = 0
+    ids = ids.astype(np.uint16)
+    codes = encode_masks(ids)
+    assert codes == {i: reference_code(ids == i) for i in np.unique(ids).tolist() if i}
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 70000), (5000, 800)])
+def test_large_counts_are_encoded_as_by_pycocotools(size):
+    for y, x in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 2, size[1] // 2)):
+        ids = np.zeros(size, np.uint16)
+        ids[y, x] = 9
+        assert encode_masks(ids) == {9: reference_code(ids == 9)}
+        ids[:, : x + 1] = 4
+        assert encode_masks(ids) == {4: reference_code(ids == 4)}
+
+
 @pytest.mark.parametrize(
     'ids',
     [

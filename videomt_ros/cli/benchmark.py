@@ -1,6 +1,7 @@
 """`videomt benchmark`: measure speed on this machine.
 
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
+`benchmark stream` times the stages of a frame for several sizes of images, without ROS;
 `benchmark cameras` times rounds of several cameras that share one network;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
 `benchmark train` times the parts of a training step; `benchmark node` times the running node and
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import count
 from videomt_ros.cli.benchmark_node import add_node
+from videomt_ros.cli.benchmark_stream import add_stream
 from videomt_ros.cli.benchmark_train import add_train
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         '--repeats', type=count, default=1, help='times that each side is timed; default: 1'
     )
+    add_stream(choices)
     add_train(choices)
     add_node(choices)
 

@@ -1,0 +1,99 @@
+"""`videomt benchmark stream`: time a frame from image to results, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
+
+from videomt_ros.cli.argument_types import count
+
+if TYPE_CHECKING:
+    from videomt_ros.speed.stream import FrameTimes
+
+SIZES = ((480, 640), (720, 1280), (1080, 1920))
+"""Sizes (height, width) of the images by default."""
+
+
+def add_stream(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `benchmark stream` and its options."""
+    text = 'time a frame from image to results: input, network, masks, tracks, encoding, overlay'
+    parser = choices.add_parser('stream', help=text, description=f'{text}. Needs no ROS.')
+    parser.set_defaults(run=benchmark_stream)
+    parser.add_argument('--model', default='demo', help='model that sees drawn scenes; or none')
+    parser.add_argument(
+        '--objects',
+        type=count,
+        nargs='+',
+        default=(10,),
+        help='numbers of made-up objects, for which no network runs; default: 10',
+    )
+    parser.add_argument(
+        '--task',
+        choices=('instance', 'panoptic', 'semantic'),
+        default='instance',
+        help='results of made-up objects; default: instance',
+    )
+    parser.add_argument(
+        '--sizes',
+        type=count,
+        nargs='+',
+        metavar='HEIGHT WIDTH',
+        help='sizes of the images; default: 480 640 720 1280 1080 1920',
+    )
+    parser.add_argument('--threads', type=count, default=1, help='CPU threads; default: 1')
+    parser.add_argument('--repeats', type=count, default=20, help='timed frames; default: 20')
+
+
+def benchmark_stream(args: argparse.Namespace) -> int:
+    """Time the frames and print one table for each network."""
+    import cv2
+    import torch
+
+    from videomt_ros.model import load_model
+    from videomt_ros.model.config import Task
+    from videomt_ros.speed.frame import random_images
+    from videomt_ros.speed.machine import cpu_name, versions
+    from videomt_ros.speed.stream import MadeNetwork, draw_scene, time_frames
+
+    assert args.task in get_args(Task)
+    if args.sizes and len(args.sizes) % 2:
+        raise ValueError('Expected --sizes as pairs of height and width, got an odd number.')
+    sizes = list(zip(args.sizes[::2], args.sizes[1::2], strict=True)) if args.sizes else SIZES
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
+    print(f'hardware: {cpu_name()}, {args.threads} threads')
+    print(f'versions: {versions("torch", "numpy", "cv2")}')
+    if args.model != 'none':
+        net = load_model(args.model)
+        times = [time_frames(net, draw_scene(size), args.repeats) for size in sizes]
+        _print_table(f'{args.model} on drawn scenes', times, args.repeats)
+    for number in args.objects:
+        times = [
+            time_frames(MadeNetwork(number, size, args.task), random_images(size), args.repeats)
+            for size in sizes
+        ]
+        _print_table(f'{number} made-up objects, {args.task}, no network', times, args.repeats)
+    return 0
+
+
+def _print_table(title: str, times: Sequence[FrameTimes], repeats: int) -> None:
+    print()
+    for row in table(title, times, repeats):
+        print(row)
+
+
+def table(title: str, times: Sequence[FrameTimes], repeats: int) -> list[str]:
+    """Build the Markdown rows: the time of each stage for each size of images."""
+    sizes = [f'{entry.frame[1]} x {entry.frame[0]}' for entry in times]
+    rows = [[f'{title}; median of {repeats}, ms', *sizes]]
+    for stage in times[0].stages_ms:
+        rows.append([stage, *(f'{entry.stages_ms[stage]:.2f}' for entry in times)])
+    without = [
+        sum(ms for stage, ms in entry.stages_ms.items() if stage not in ('network', 'overlay'))
+        for entry in times
+    ]
+    rows.append(['all but network and overlay', *(f'{ms:.2f}' for ms in without)])
+    rows.append(['segments', *(str(entry.num_segments) for entry in times)])
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    return [lines[0], f'|---|{"---:|" * len(times)}', *lines[1:]]
