@@ -5,6 +5,7 @@ Letters: N segments, h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -76,13 +77,12 @@ def contest_in_boxes(
     winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
     best: Tensor | None = None
     scratch = own_scratch()
+    is_free = ~_meet_others(boxes) & (scores >= _LEAST_SAFE_SCORE)
     for k, box in enumerate(boxes):
         if box is None:
             continue
         number = winner.dtype.type(k + 1)
-        others = (other for n, other in enumerate(boxes) if n != k and other is not None)
-        is_sure = mask_threshold >= _LEAST_SAFE_THRESHOLD and scores[k] >= _LEAST_SAFE_SCORE
-        is_alone = is_sure and not any(box.meets(other) for other in others)
+        is_alone = bool(is_free[k]) and mask_threshold >= _LEAST_SAFE_THRESHOLD
         if best is None and not is_alone:
             best = scratch.take('best', geometry.image_size).zero_()
         for rows, strip in resize.strips(mask_logits[k], *box, scratch):
@@ -98,6 +98,16 @@ def contest_in_boxes(
             # Numbers rise, so the newest is the largest, and a maximum replaces a masked write.
             np.maximum(winner[index], larger * number, out=winner[index])
     return winner
+
+
+def _meet_others(boxes: Sequence[Box | None]) -> NDArray[np.bool_]:
+    """Tell which boxes have a pixel in common with another one, (N,)."""
+    corners = np.array([(*box.rows, *box.columns) if box else (0, 0, 0, 0) for box in boxes])
+    top, bottom, left, right = corners.reshape(-1, 4).T
+    meet = (top[:, None] < bottom) & (top < bottom[:, None])
+    meet &= (left[:, None] < right) & (left < right[:, None])
+    np.fill_diagonal(meet, False)
+    return np.asarray(meet.any(1))
 
 
 @lru_cache(maxsize=64)

@@ -54,10 +54,6 @@ class Box(NamedTuple):
         """Height and width of the box."""
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
-    def meets(self, other: Box) -> bool:
-        """Tell whether the two have a pixel in common."""
-        return all(a.start < b.stop and b.start < a.stop for a, b in zip(self, other, strict=True))
-
 
 @dataclass(frozen=True)
 class Axis:
