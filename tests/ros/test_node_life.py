@@ -16,49 +16,12 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 from tests.ros.node_process import (
     BEST_EFFORT,
     RELIABLE,
-    NodeProcess,
-    Peer,
-    new_domain,
     save_random_model,
     wait_for,
 )
 
 pytestmark = pytest.mark.ros
 IMAGE = np.random.default_rng(6).integers(0, 256, (60, 80, 3), np.uint8)
-
-
-@pytest.fixture
-def domain():
-    return new_domain()
-
-
-@pytest.fixture
-def start(tmp_path, domain):
-    """Starts segmenters, and ends them with the test."""
-    processes = []
-
-    def start_(*arguments: str, **parameters: object) -> NodeProcess:
-        process = NodeProcess(tmp_path / f'log{len(processes)}', domain, *arguments, **parameters)
-        processes.append(process)
-        return process
-
-    yield start_
-    for process in processes:
-        process.kill()
-
-
-@pytest.fixture
-def make_peer(domain):
-    """Makes peers, and closes them with the test."""
-    peers = []
-
-    def make(*arguments: object) -> Peer:
-        peers.append(Peer(domain, *arguments))
-        return peers[-1]
-
-    yield make
-    for peer in peers:
-        peer.close()
 
 
 @pytest.fixture(scope='module')

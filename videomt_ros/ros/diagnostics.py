@@ -58,10 +58,6 @@ class CameraDiagnostics:
             a threshold of warnings is passed; else OK.
         """
         health = self._health
-        since_image = health.seconds_since_image()
-        since_error = health.seconds_since_error()
-        latencies = health.latencies_ms()
-        input_hz, output_hz = health.rates_hz()
         troubles = list(troubles)
         levels = [WARN if troubles or health.faults > self._faults_reported else OK]
         if health.failed > self._failures_reported:
@@ -69,23 +65,43 @@ class CameraDiagnostics:
             troubles.append(f'Image not processed: {health.last_error}')
         self._faults_reported, self._failures_reported = health.faults, health.failed
         if silent_s is not None:
-            judged = []
-            if latencies is not None:
-                judged.append(_above('Latency p95', 'ms', latencies[1], parameters, 'latency_ms'))
-            limit_s = parameters.error_silence_s
-            if (
-                limit_s and silent_s > limit_s
-            ):  # the warning is among the troubles, with its reason
-                text = f'No image for {silent_s:.0f} s, above error_silence_s = {limit_s:g}.'
-                judged.append((ERROR, text))
-            if health.seconds_since_first() > _MIN_RATE_S:
-                judged.append(_below('Rate of results', output_hz, parameters))
-            for level, text in judged:
+            for level, text in self._judge(parameters, silent_s):
                 levels.append(level)
                 troubles += [text] if text else []
+        values = {'state': state, **self._values()}
+        if parameters.depth:
+            values |= {f'depth_{outcome}': number for outcome, number in health.depth.items()}
+        return _status(max(levels), name, device, (*troubles, health.summary()), values)
+
+    def _judge(self, parameters: NodeParameters, silent_s: float) -> list[tuple[bytes, str]]:
+        """Compare latency, silence and rate with their thresholds.
+
+        Returns:
+            The level of each, and a sentence on what is wrong, or nothing.
+        """
+        health = self._health
+        judged = []
+        latencies = health.latencies_ms()
+        if latencies is not None:
+            judged.append(_above('Latency p95', 'ms', latencies[1], parameters, 'latency_ms'))
+        # The warning of a silence is among the troubles, with its reason.
+        limit_s = parameters.error_silence_s
+        if limit_s and silent_s > limit_s:
+            text = f'No image for {silent_s:.0f} s, above error_silence_s = {limit_s:g}.'
+            judged.append((ERROR, text))
+        if health.seconds_since_first() > _MIN_RATE_S:
+            judged.append(_below('Rate of results', health.rates_hz()[1], parameters))
+        return judged
+
+    def _values(self) -> dict[str, object]:
+        """List the counts, rates and times of the camera by their keys."""
+        health = self._health
+        since_image = health.seconds_since_image()
+        since_error = health.seconds_since_error()
+        latencies = health.latencies_ms()
+        input_hz, output_hz = health.rates_hz()
         is_recent = since_error is not None and since_error < ERROR_SHOWN_S
-        values = {
-            'state': state,
+        values: dict[str, object] = {
             'received': health.received,
             'processed': health.processed,
             'dropped': sum(health.dropped.values()),
@@ -103,8 +119,6 @@ class CameraDiagnostics:
             'processed_hz': f'{output_hz:.2f}',
             'last_error': health.last_error if is_recent else '',
         }
-        if parameters.depth:
-            values |= {f'depth_{outcome}': number for outcome, number in health.depth.items()}
         if latencies is not None:
             keys = ('latency_p50_ms', 'latency_p95_ms', 'latency_max_ms')
             values |= {key: f'{ms:.1f}' for key, ms in zip(keys, latencies, strict=True)}
@@ -112,7 +126,7 @@ class CameraDiagnostics:
             values['seconds_since_error'] = f'{since_error:.1f}'
         if since_image is not None:
             values['seconds_since_image'] = f'{since_image:.1f}'
-        return _status(max(levels), name, device, (*troubles, health.summary()), values)
+        return values
 
 
 def model_status(
