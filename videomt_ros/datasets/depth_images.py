@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.images import EncodingError, FrameError
+from videomt_ros.datasets.images import EncodingError, FrameError, read_rows
 
 _BYTES = {'16UC1': 2, 'mono16': 2, '32FC1': 4}
 """Number of bytes per pixel of each encoding."""
@@ -52,22 +52,11 @@ def decode_depth_image(msg: Any) -> NDArray[np.float32]:
             f'{reprlib.repr(encoding)}. Choose the topic of depth images that are aligned with '
             'the colour image.'
         )
-    height, width, step = msg.height, msg.width, msg.step
-    if not height or not width:
-        raise FrameError(f'Expected a depth image with pixels, got {width} x {height} pixels.')
-    row_bytes = width * _BYTES[encoding]
-    if step < row_bytes:
+    if not msg.height or not msg.width:
         raise FrameError(
-            f'Expected a step of at least {row_bytes} bytes for {width} pixels of {encoding}, '
-            f'got {step}.'
+            f'Expected a depth image with pixels, got {msg.width} x {msg.height} pixels.'
         )
-    if len(msg.data) < step * height:
-        raise FrameError(
-            f'Expected at least step x height = {step} x {height} = {step * height} bytes of '
-            f'data, got {len(msg.data)}.'
-        )
-    rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
-    rows = np.ascontiguousarray(rows[:, :row_bytes])
+    rows = np.ascontiguousarray(read_rows(msg, msg.width * _BYTES[encoding]))
     order = '>' if msg.is_bigendian else '<'
     if encoding == '32FC1':
         depth = rows.view(f'{order}f4').astype(np.float32)

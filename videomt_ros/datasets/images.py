@@ -193,29 +193,44 @@ def demosaic(mosaic: NDArray[Any], encoding: str) -> NDArray[Any] | None:
     return cv2.cvtColor(mosaic, layout.code)
 
 
-def _decode_packed(msg: Any, layout: _Packed, grey_range: GreyRange | None) -> NDArray[np.uint8]:
-    height, width, step = msg.height, msg.width, msg.step
-    columns = width + width % 2 if layout.shares_colour else width
-    row_bytes = columns * layout.channels * layout.num_bytes
+def read_rows(msg: Any, row_bytes: int) -> NDArray[np.uint8]:
+    """Read the rows of an image message without their padding.
+
+    Args:
+        msg: message with height, width, step, encoding and data (an array of bytes).
+        row_bytes: number of bytes that the pixels of a row take.
+
+    Returns:
+        A view of the data, (H, row_bytes) uint8.
+
+    Raises:
+        FrameError: a row does not fit into `step`, or the data end early.
+    """
+    height, step, size = msg.height, msg.step, len(msg.data)
     if step < row_bytes:
-        if columns > width and step >= width * layout.channels:
-            raise FrameError(
-                f'Expected an even width for {msg.encoding} (or a step of {row_bytes} bytes, with '
-                f'the colour of the last column), got {width} x {height} pixels and a step '
-                f'of {step}.'
-            )
         raise FrameError(
-            f'Expected a step of at least {row_bytes} bytes for {width} pixels of '
+            f'Expected a step of at least {row_bytes} bytes for {msg.width} pixels of '
             f'{msg.encoding}, got {step}.'
         )
-    size = len(msg.data)
     if size < step * height:
         raise FrameError(
             f'Expected at least step x height = {step} x {height} = {step * height} bytes of '
             f'data, got {size}.'
         )
     rows = np.frombuffer(msg.data, np.uint8, count=step * height).reshape(height, step)
-    rows = rows[:, :row_bytes]
+    return rows[:, :row_bytes]
+
+
+def _decode_packed(msg: Any, layout: _Packed, grey_range: GreyRange | None) -> NDArray[np.uint8]:
+    height, width, step = msg.height, msg.width, msg.step
+    columns = width + width % 2 if layout.shares_colour else width
+    row_bytes = columns * layout.channels * layout.num_bytes
+    if columns > width and width * layout.channels <= step < row_bytes:
+        raise FrameError(
+            f'Expected an even width for {msg.encoding} (or a step of {row_bytes} bytes, with '
+            f'the colour of the last column), got {width} x {height} pixels and a step of {step}.'
+        )
+    rows = read_rows(msg, row_bytes)
     image: NDArray[Any] = rows.reshape(height, columns, -1)
     if layout.num_bytes == 2:
         order = '>u2' if msg.is_bigendian else '<u2'
