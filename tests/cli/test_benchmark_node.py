@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from videomt_ros.cli.benchmark_node import image_size, table
+from videomt_ros.cli.argument_types import image_size
+from videomt_ros.cli.benchmark_node import table
 
 
 @pytest.mark.ros

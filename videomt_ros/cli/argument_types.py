@@ -1,4 +1,4 @@
-"""Types of numbers for the options of the command line."""
+"""Types of numbers and sizes for the options of the command line."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def positive_number(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f'expected a number above 0, got {text!r}')
     return value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Parse a size such as 640x480 as (width, height)."""
+    width, _, height = text.partition('x')
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 8):
+        raise argparse.ArgumentTypeError(
+            f'expected width x height of at least 8 pixels each, such as 640x480, got {text!r}'
+        )
+    return int(width), int(height)
 
 
 def _number(text: str) -> float:

@@ -14,6 +14,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.benchmark_cameras import FRAME, add_cameras, add_network_options
 from videomt_ros.cli.benchmark_node import add_node
 from videomt_ros.cli.benchmark_stream import add_stream
 from videomt_ros.cli.benchmark_train import add_train
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from videomt_ros.speed.frame import Comparison
 
 HELP = 'measure speed on this machine: of the network, scoring, training and the node'
-
-FRAME = (720, 1280)
-"""Size (height, width) of the camera's images."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,45 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('HEIGHT', 'WIDTH'),
         help="the network's input; equal, since transformers takes squares; default: 640 640",
     )
-    model.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
-    model.add_argument(
-        '--precision',
-        choices=('auto', 'fp32', 'fp16', 'bf16'),
-        default='auto',
-        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
-    )
-    model.add_argument(
-        '--threads', type=count, help='number of CPU threads; default: those of torch'
-    )
-    model.add_argument(
-        '--segments',
-        type=count,
-        default=10,
-        help='number of segments in each frame, on both sides; default: 10',
-    )
-    model.add_argument(
-        '--repeats', type=count, default=10, help='timed frames on each side; default: 10'
-    )
-
-    text = 'time rounds of several cameras that share one network'
-    cameras = choices.add_parser('cameras', help=text, description=text)
-    cameras.set_defaults(run=benchmark_cameras)
-    for option in model._actions:
-        if option.dest in ('device', 'precision', 'threads', 'segments', 'repeats'):
-            cameras._add_action(option)
-    cameras.add_argument('--model', default='demo', help='on drawn scenes; default: demo')
-    cameras.add_argument(
-        '--size',
-        choices=('S', 'B', 'L'),
-        help='a ViT with random weights on random images instead, input as 640 x 640',
-    )
-    cameras.add_argument(
-        '--cameras',
-        type=count,
-        nargs='+',
-        default=(1, 2, 4, 6),
-        help='numbers of cameras to try; default: 1 2 4 6',
-    )
+    add_network_options(model)
+    add_stream(choices)
+    add_cameras(choices)
 
     text = 'time video AP beside the loop over pairs of tracks that it replaces'
     score = choices.add_parser('score', help=text, description=text)
@@ -102,7 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         '--repeats', type=count, default=1, help='times that each side is timed; default: 1'
     )
-    add_stream(choices)
     add_train(choices)
     add_node(choices)
 
@@ -159,53 +120,6 @@ def benchmark_model(args: argparse.Namespace) -> int:
         f'A frame takes {ours:.{digits(ours)}f} ms here and {port:.{digits(port)}f} ms with '
         f'transformers, {port / ours:.2f} times as long.'
     )
-    return 0
-
-
-def benchmark_cameras(args: argparse.Namespace) -> int:
-    """Time rounds of several cameras and print the table."""
-    import torch
-
-    from videomt_ros.datasets.synthetic.scene import Scene
-    from videomt_ros.model import load_model
-    from videomt_ros.model.device import choose_device, choose_precision
-    from videomt_ros.speed.cameras import build_network, time_rounds
-    from videomt_ros.speed.frame import NUM_IMAGES, random_images
-    from videomt_ros.speed.machine import hardware, versions
-    from videomt_ros.speed.transformers_port import port_sizes
-
-    device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.size:
-        net = build_network(
-            port_sizes(args.size),
-            image_size=640,
-            frame=FRAME,
-            num_segments=args.segments,
-            device=device,
-            dtype=dtype,
-        )
-        images = random_images(FRAME)
-        what = f'ViT-{args.size}, random weights; random images, {args.segments} segments in each'
-    else:
-        net = load_model(args.model).to(device, dtype)
-        images = [image for image, _ in Scene(5, *FRAME, num_frames=NUM_IMAGES).frames()]
-        what = f'{args.model}; drawn scenes'
-    rounds = time_rounds(net, images, args.cameras, args.repeats)
-    print(f'hardware: {hardware(device)}')
-    print(f'versions: {versions("torch", "timm")}')
-    number_format = str(dtype).removeprefix('torch.')
-    print(f'network: {what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)')
-    print()
-    print(f'| cameras | round, ms (median of {args.repeats}) | network, ms | frames/s | GPU, MB |')
-    print('|---:|---:|---:|---:|---:|')
-    for entry in rounds:
-        print(
-            f'| {entry.cameras} | {entry.round_ms:.1f} | {entry.network_ms:.1f} | '
-            f'{entry.frames_per_s:.1f} | {entry.memory_bytes / 2**20:.0f} |'
-        )
     return 0
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import count, positive_number
+from videomt_ros.cli.argument_types import count, image_size, positive_number
 
 if TYPE_CHECKING:
     from videomt_ros.rig.processes import RigProcesses
@@ -30,7 +30,7 @@ def add_node(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = choices.add_parser(
         'node',
         help=text,
-        description=f'{text}. The peak rate is the highest one with less than 5 %% of the frames '
+        description=f'{text}. The peak rate is the highest one with less than 5 % of the frames '
         'lost; latency and processor time are measured at half of it.',
     )
     parser.set_defaults(run=benchmark_node)
@@ -70,16 +70,6 @@ def add_node(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         '--out', type=Path, default=Path('node_speed.json'), help='default: node_speed.json'
     )
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Parse a size such as 640x480 as (width, height)."""
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 8):
-        raise argparse.ArgumentTypeError(
-            f'expected width x height of at least 8 pixels each, such as 640x480, got {text!r}'
-        )
-    return int(width), int(height)
 
 
 def benchmark_node(args: argparse.Namespace) -> int:

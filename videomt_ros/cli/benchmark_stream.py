@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.argument_types import count, image_size
 
 if TYPE_CHECKING:
     from videomt_ros.speed.stream import FrameTimes
 
-SIZES = ((480, 640), (720, 1280), (1080, 1920))
-"""Sizes (height, width) of the images by default."""
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+"""Sizes (width, height) of the images by default."""
 
 
 def add_stream(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,10 +36,11 @@ def add_stream(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument(
         '--sizes',
-        type=count,
+        type=image_size,
         nargs='+',
-        metavar='HEIGHT WIDTH',
-        help='sizes of the images; default: 480 640 720 1280 1080 1920',
+        default=SIZES,
+        metavar='WIDTHxHEIGHT',
+        help='of the images; default: 640x480 1280x720 1920x1080',
     )
     parser.add_argument('--threads', type=count, default=1, help='CPU threads; default: 1')
     parser.add_argument('--repeats', type=count, default=20, help='timed frames; default: 20')
@@ -57,9 +58,7 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     from videomt_ros.speed.stream import MadeNetwork, draw_scene, time_frames
 
     assert args.task in get_args(Task)
-    if args.sizes and len(args.sizes) % 2:
-        raise ValueError('Expected --sizes as pairs of height and width, got an odd number.')
-    sizes = list(zip(args.sizes[::2], args.sizes[1::2], strict=True)) if args.sizes else SIZES
+    sizes = [(height, width) for width, height in args.sizes]
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     print(f'hardware: {cpu_name()}, {args.threads} threads')

@@ -1,0 +1,101 @@
+"""`videomt benchmark cameras`: time rounds of several cameras that share one network."""
+
+from __future__ import annotations
+
+import argparse
+
+from videomt_ros.cli.argument_types import count
+
+FRAME = (720, 1280)
+"""Size (height, width) of the camera's images."""
+
+
+def add_cameras(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `benchmark cameras` and its options."""
+    text = 'time rounds of several cameras that share one network'
+    parser = choices.add_parser('cameras', help=text, description=text)
+    parser.set_defaults(run=benchmark_cameras)
+    add_network_options(parser)
+    parser.add_argument('--model', default='demo', help='on drawn scenes; default: demo')
+    parser.add_argument(
+        '--size',
+        choices=('S', 'B', 'L'),
+        help='a ViT with random weights on random images instead, input as 640 x 640',
+    )
+    parser.add_argument(
+        '--cameras',
+        type=count,
+        nargs='+',
+        default=(1, 2, 4, 6),
+        help='numbers of cameras to try; default: 1 2 4 6',
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of each measurement that runs a network on made-up images."""
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
+    parser.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
+    )
+    parser.add_argument(
+        '--threads', type=count, help='number of CPU threads; default: those of torch'
+    )
+    parser.add_argument(
+        '--segments',
+        type=count,
+        default=10,
+        help='number of segments in each frame, on both sides; default: 10',
+    )
+    parser.add_argument(
+        '--repeats', type=count, default=10, help='timed frames on each side; default: 10'
+    )
+
+
+def benchmark_cameras(args: argparse.Namespace) -> int:
+    """Time rounds of several cameras and print the table."""
+    import torch
+
+    from videomt_ros.datasets.synthetic.scene import Scene
+    from videomt_ros.model import load_model
+    from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.speed.cameras import build_network, time_rounds
+    from videomt_ros.speed.frame import NUM_IMAGES, random_images
+    from videomt_ros.speed.machine import hardware, versions
+    from videomt_ros.speed.transformers_port import port_sizes
+
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.size:
+        net = build_network(
+            port_sizes(args.size),
+            image_size=640,
+            frame=FRAME,
+            num_segments=args.segments,
+            device=device,
+            dtype=dtype,
+        )
+        images = random_images(FRAME)
+        what = f'ViT-{args.size}, random weights; random images, {args.segments} segments in each'
+    else:
+        net = load_model(args.model).to(device, dtype)
+        images = [image for image, _ in Scene(5, *FRAME, num_frames=NUM_IMAGES).frames()]
+        what = f'{args.model}; drawn scenes'
+    rounds = time_rounds(net, images, args.cameras, args.repeats)
+    print(f'hardware: {hardware(device)}')
+    print(f'versions: {versions("torch", "timm")}')
+    number_format = str(dtype).removeprefix('torch.')
+    print(f'network: {what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)')
+    print()
+    print(f'| cameras | round, ms (median of {args.repeats}) | network, ms | frames/s | GPU, MB |')
+    print('|---:|---:|---:|---:|---:|')
+    for entry in rounds:
+        print(
+            f'| {entry.cameras} | {entry.round_ms:.1f} | {entry.network_ms:.1f} | '
+            f'{entry.frames_per_s:.1f} | {entry.memory_bytes / 2**20:.0f} |'
+        )
+    return 0
