@@ -19,6 +19,7 @@ from videomt_ros.ros.diagnostics import (
 )
 from videomt_ros.ros.health import DROP_REASONS, CameraHealth, ModelHealth, Rate
 from videomt_ros.ros.parameters import NodeParameters
+from videomt_ros.ros.withheld import explain_withheld
 
 pytestmark = pytest.mark.ros
 
@@ -63,6 +64,27 @@ def test_an_error_has_an_age_and_ends_to_be_current(now_s):
     _, _, values = camera.report()
     assert values['last_error'] == ''
     assert values['seconds_since_error'] == '62.5'
+
+
+def test_images_that_a_parameter_drops_for_long_are_told(now_s):
+    health, rate = CameraHealth(), NodeParameters(max_rate_hz=0.1)
+    stale = NodeParameters(stale_after_s=2.0)
+    health.count_dropped('stale')
+    assert not explain_withheld(health, stale, 0.1)
+    now_s[0] += 6.0
+    assert 'No result for 6 s: 1 images were dropped by stale_after_s = 2.' in explain_withheld(
+        health, stale, 0.1
+    )
+    assert not explain_withheld(health, stale, None)  # not active
+    assert not explain_withheld(health, stale, 9.0)  # silent, which is told elsewhere
+    assert not explain_withheld(health, NodeParameters(), 0.1)  # switched off since
+    health.count_processed(5.0)
+    assert not explain_withheld(health, stale, 0.1)
+    health.count_dropped('rate')
+    now_s[0] += 15.0
+    assert not explain_withheld(health, rate, 0.1)  # one result in 10 s was asked for
+    now_s[0] += 6.0
+    assert 'max_rate_hz = 0.1' in explain_withheld(health, rate, 0.1)
 
 
 def test_troubles_warn_until_they_are_over():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -185,6 +187,23 @@ def test_a_rate_limit_lets_evenly_spaced_images_through(peers):
             front.results(sent_ns[-1], 'tracks')
     front.wait_for_rise(before, 12, processed=4, dropped=8)
     assert front.set_parameters(**{'front.max_rate_hz': None})[0].successful
+
+
+def test_images_that_are_all_stale_are_told(peers):
+    front = peers['front']
+    limits = {'front.stale_after_s': 1.0, 'front.warn_silence_s': 2.0}
+    assert all(result.successful for result in front.set_parameters(**limits))
+    image = images_of('front')[0]
+    stamps_ns = itertools.count(1_600_000_000 * 10**9, 33_000_000)
+
+    def is_told():
+        front.send(image, stamp_ns=next(stamps_ns))
+        return front.is_warned and 'by stale_after_s = 1. Their stamps' in front.health_message
+
+    wait_for(is_told, 'the warning')
+    assert all(result.successful for result in front.set_parameters(**dict.fromkeys(limits)))
+    assert front.reset().success
+    assert front.ask(image, 'tracks')
 
 
 def test_diagnostics_have_a_status_for_each_camera(peers):

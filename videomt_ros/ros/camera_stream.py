@@ -22,7 +22,9 @@ from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.publishers import LabelTopic, OutputTopics
 from videomt_ros.ros.rate import RateLimit
+from videomt_ros.ros.subscription import WARNING_PERIOD_S
 from videomt_ros.ros.transports import AnyImage
+from videomt_ros.ros.withheld import explain_withheld
 from videomt_ros.ros.worker import Mailbox, Worker
 from videomt_ros.structures import Segments
 
@@ -135,6 +137,8 @@ class CameraStream:
         self._node = node
         self._logger = node.get_logger()
         self._throttle = Throttle()
+        self._warnings = Throttle(WARNING_PERIOD_S)
+        self._withheld_trouble = ''
         self._parameters = parameters
         self._applied = parameters  # those that the stream has; used by the worker alone
         self._clock = StreamClock()
@@ -229,11 +233,16 @@ class CameraStream:
         if self.is_active:
             self._follow_switches()
         self._inputs.follow_publishers(self._parameters)
+        self._withheld_trouble = explain_withheld(self.health, self._parameters, self.silent_s)
+        if self._withheld_trouble and self._warnings.allows(self._withheld_trouble):
+            prefix = f'Camera {self.name}: ' if self.name else ''
+            self._logger.warning(f'{prefix}{self._withheld_trouble}')
 
     @property
     def troubles(self) -> list[str]:
         """What is wrong with the publishers of images and depth, with the remedies."""
-        return self._inputs.troubles
+        own = [self._withheld_trouble] if self._withheld_trouble else []
+        return self._inputs.troubles + own
 
     @property
     def silent_s(self) -> float | None:

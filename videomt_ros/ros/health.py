@@ -84,6 +84,8 @@ class CameraHealth:
         self.last_error = ''
         """Reason why the newest image was rejected or failed; empty if there was none."""
         self._last_error_s = 0.0
+        self._withheld: Counter[str] = Counter()
+        self._withheld_since_s = 0.0
         self._first_image_s: float | None = None
         self._last_image_s: float | None = None
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
@@ -94,6 +96,7 @@ class CameraHealth:
         """Note that the camera is started."""
         with self._lock:
             self.failed_in_row = 0
+            self._withheld.clear()
 
     def count_received(self) -> None:
         """Count an image that was received."""
@@ -109,6 +112,7 @@ class CameraHealth:
         with self._lock:
             self.processed += 1
             self.failed_in_row = 0
+            self._withheld.clear()
             self._latencies_ms.append(latency_ms)
             self._output_rate.count()
 
@@ -117,6 +121,20 @@ class CameraHealth:
         assert reason in DROP_REASONS, reason
         with self._lock:
             self.dropped[reason] += 1
+            if reason in ('stale', 'rate'):
+                if not self._withheld:
+                    self._withheld_since_s = time.monotonic()
+                self._withheld[reason] += 1
+
+    def withheld(self) -> tuple[Mapping[str, int], float]:
+        """Count the images dropped as stale or by the rate since the newest result.
+
+        Returns:
+            The numbers by reason, and the time in seconds since the first of these images.
+        """
+        with self._lock:
+            since_s = time.monotonic() - self._withheld_since_s if self._withheld else 0.0
+            return Counter(self._withheld), since_s
 
     def count_rejected(self, kind: str, reason: str) -> None:
         """Count an image that cannot be read: a word for the kind of fault, and a sentence."""
