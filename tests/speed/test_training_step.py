@@ -119,7 +119,7 @@ def test_one_process_has_its_share_of_the_last_phase(settings):
 
 
 def test_drawn_clips_have_the_size_of_a_cameras_images():
-    """Of 1280 x 720: 32 and 36 high where the long side is 64 at most, in multiples of 8."""
+    # 1280 x 720 becomes 32 and 36 high where the long side is at most 64, in multiples of 8.
     augmentation = Augmentation(short_sides=(32, 48), max_long_side=64)
     assert camera_sizes(augmentation, 8) == ((32, 64), (40, 64))
     published = camera_sizes(Augmentation(), 32)

@@ -33,7 +33,7 @@ class OutlierError(Exception):
     """A frame that does not continue the video was dropped; the stream is as it was before."""
 
     def __init__(self, reason: ResetReason, text: str) -> None:
-        """Say why.
+        """Build the error of one frame.
 
         Args:
             reason: why the frame does not continue the video.

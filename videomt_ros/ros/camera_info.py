@@ -37,7 +37,7 @@ class CameraInfos:
     """
 
     def __init__(self, node: Node, image_topic: str) -> None:
-        """Prepare for a camera; see `open`.
+        """Name the topic; `open` subscribes.
 
         Args:
             node: subscribes.

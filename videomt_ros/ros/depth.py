@@ -91,7 +91,7 @@ class DepthImages:
     """
 
     def __init__(self, node: Node, topic: str, image_topic: str, health: CameraHealth) -> None:
-        """Prepare for a camera; see `open`.
+        """Name the topic; `open` subscribes.
 
         Args:
             node: subscribes.

@@ -166,7 +166,7 @@ class CameraHealth:
             self.missing += number
 
     def keep_tracks(self, ids: Collection[int], resets: Mapping[ResetReason, int]) -> None:
-        """Keep what the newest result shows.
+        """Record the tracks and the resets of the newest result.
 
         Args:
             ids: ids of its tracks.
