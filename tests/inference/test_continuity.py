@@ -279,7 +279,7 @@ def test_an_id_comes_again_only_after_all_others():
         stream.restart('clock_jump')
         given += ids(stream.push(IMAGE, 0))
     assert given == list(range(1, 101))
-    stream._memory.next_id = 65535  # as after as many objects
+    stream._memory.tracker.next_id = 65535  # as after as many objects
     stream.push(IMAGE, 0)
     stream.restart('clock_jump')
     assert ids(stream.push(IMAGE, 0)) == [1, 65535]

@@ -507,5 +507,5 @@ def test_tracks_are_bounded_even_if_time_stands_still():
     counts = []
     for _ in script:
         stream.push(IMAGE, 0)
-        counts.append(len(stream._memory.tracks))
+        counts.append(len(stream._memory.tracker.tracks))
     assert max(counts) == 4 * 6

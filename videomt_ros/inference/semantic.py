@@ -40,6 +40,11 @@ class ClassSegments:
         """Whether no class is in view or was within the last `gap_s` seconds."""
         return not self._identities
 
+    @property
+    def next_id(self) -> int:
+        """Smallest id, at which every video begins: ids are those of the classes."""
+        return 1
+
     def update(self, settings: StreamSettings) -> None:
         """Use other settings from now on."""
         self._life.settings = dataclasses.replace(settings, confirm_frames=1)

@@ -17,21 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomt_ros.inference import postprocess
-from videomt_ros.inference.association import build_detections, class_scores, softmax
 from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
-from videomt_ros.inference.contest import bound_masks
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
-from videomt_ros.inference.identities import Sight
-from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
+from videomt_ros.inference.preprocess import Preprocessor, check_input_size
 from videomt_ros.inference.semantic import ClassSegments
-from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import DeviceClock, StageTimes
-from videomt_ros.inference.tracker import Match, Tracker
+from videomt_ros.inference.track_segments import TrackSegments
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs, VidEoMT
-from videomt_ros.structures import Segment, Segments
+from videomt_ros.structures import Segments
 
 _logger = logging.getLogger(__name__)
 
@@ -148,15 +143,14 @@ class VideoStream:
     def _begin_anew(self, reason: ResetReason) -> None:
         """Forget the tracks and the network's state, and count the reset; ids go on."""
         self.resets_by_reason[reason] += 1
-        memory = self._memory
-        self._memory = self._new_memory(memory.next_id if isinstance(memory, Tracker) else 1)
+        self._memory = self._new_memory(self._memory.next_id)
         self._state, self._state_was_finite = None, True
 
-    def _new_memory(self, next_id: int) -> Tracker | ClassSegments:
+    def _new_memory(self, next_id: int) -> TrackSegments | ClassSegments:
         """Create what is remembered of the frames of a video, besides the network's state."""
         if self.task == 'semantic':
             return ClassSegments(self.net.config, self.settings)
-        return Tracker(self.net.config, self.task, self.settings, next_id=next_id)
+        return TrackSegments(self.net.config, self.task, self.settings, next_id)
 
     def push(
         self, image: NDArray[np.uint8], stamp_ns: int, arrival_s: float | None = None
@@ -247,12 +241,8 @@ class VideoStream:
         self.outputs, self.next_state, self._state = outputs, next_state, next_state
         is_finite = torch.isfinite(next_state).all()
         class_logits, mask_logits = outputs.class_logits[0], outputs.mask_logits[0]
-        geometry = frame.geometry
         try:
-            if isinstance(self._memory, Tracker):
-                ids, segments = self._track(self._memory, class_logits, mask_logits, geometry)
-            else:
-                ids, segments = self._memory.label(class_logits, mask_logits, geometry)
+            ids, segments = self._memory.label(class_logits, mask_logits, frame.geometry)
         finally:
             # After an error too, since the next frame starts from this state. It is copied last,
             # when the device has finished the frame anyway.
@@ -271,71 +261,3 @@ class VideoStream:
                     self._log_prefix,
                 )
         self._state_was_finite = is_finite
-
-    def _track(
-        self, tracker: Tracker, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
-    ) -> tuple[NDArray[np.uint16], tuple[Segment, ...]]:
-        """Turn the outputs of one frame into instance or panoptic results.
-
-        Args:
-            tracker: the tracks so far; its `begin` was called for this frame.
-            class_logits: (Q, K + 1).
-            mask_logits: (Q, h, w).
-            geometry: sizes of the frame.
-
-        Returns:
-            Track id of each pixel, (H, W), 0 for none; and the segments.
-        """
-        settings = self.settings
-        grid = (mask_logits.shape[1], mask_logits.shape[2])
-        rows, columns = geometry.grid_inside(grid)
-        inside = mask_logits[:, :rows, :columns]
-        logits = postprocess.read_classes(class_logits)
-        scores = class_scores(softmax(logits), self.task)
-        is_candidate = scores >= settings.score_threshold
-        is_candidate[tracker.owned_queries()] = True
-        # Half precision may overflow to NaN.
-        queries = np.flatnonzero(is_candidate & np.isfinite(logits).all(1))
-        masks = postprocess.read_masks(inside, queries, settings.mask_threshold)
-        is_present = masks.any((1, 2))
-        queries, masks = queries[is_present], masks[is_present]
-        detections = build_detections(
-            queries, logits[queries], scores[queries], masks, geometry.pixels_per_cell(grid)
-        )
-        matches = tracker.match(detections)
-        pixels = self._winners(mask_logits, matches, geometry)
-        chosen = masks[np.searchsorted(queries, [match.query for match in matches])]
-        bounds = bound_masks(chosen, geometry, grid)
-        regions = postprocess.regions(pixels, len(matches), bounds)
-        if settings.speck_share:
-            are_things = [self.net.config.thing_classes[match.class_id] for match in matches]
-            regions = drop_specks(pixels, regions, are_things, settings.speck_share)
-        segments = tracker.settle(
-            {
-                match: Sight(match.class_id, match.score, *region)
-                for match, region in zip(matches, regions, strict=True)
-                if region is not None
-            }
-        )
-        values = np.array([0, *(match.identity.pixel_value for match in matches)], np.uint16)
-        return postprocess.look_up(values, pixels), segments
-
-    def _winners(
-        self, mask_logits: Tensor, matches: list[Match], geometry: Geometry
-    ) -> postprocess.Numbers:
-        """Assign each pixel to the match that wins it.
-
-        Returns:
-            (H, W); k + 1 for match k, 0 for none.
-        """
-        if not matches:
-            return np.zeros(geometry.image_size, np.uint8)
-        queries = [match.query for match in matches]
-        chosen = mask_logits[torch.tensor(queries, device=mask_logits.device)]
-        scores = np.array([match.score for match in matches])
-        threshold = self.settings.mask_threshold
-        if self.task == 'instance':
-            return postprocess.instance_pixels(chosen, scores, geometry, threshold)
-        return postprocess.panoptic_pixels(
-            chosen, scores, geometry, threshold, self.settings.overlap_threshold
-        )
