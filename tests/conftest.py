@@ -33,7 +33,20 @@ ROS_TESTS = tuple(Path(__file__).parent / folder for folder in ('ros', 'rig'))
 MAX_WORKERS = 8
 """More processes than this have too few files to share, and import torch once each."""
 
-SLOW = ('rig', 'cli', 'ros', 'training', 'test_fine_tuning.py', 'model')
+SLOW = (
+    'rig',
+    'ros/test_node_life.py',
+    'ros/test_node_consumers.py',
+    'ros/test_node_restarts.py',
+    'ros/test_node_stress.py',
+    'ros/test_node_loading.py',
+    'ros/test_node_cameras.py',
+    'cli',
+    'ros',
+    'training',
+    'test_fine_tuning.py',
+    'model',
+)
 """Files and folders that start first, so that no process has them left when the others end."""
 
 
@@ -83,9 +96,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what is slow; skip what this machine cannot run, with the reason."""
-    folder = Path(__file__).parent
-    order = {name: number for number, name in enumerate(SLOW)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(folder).parts[0], len(SLOW)))
+    items.sort(key=_place)
     for item in items:
         if not set(ROS_TESTS).isdisjoint(item.path.parents):
             item.add_marker('ros')
@@ -99,6 +110,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reason = missing(marker) if marked else None
         for item in marked if reason else ():
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _place(item: pytest.Item) -> int:
+    """Find the place of a test's file in SLOW; the end if it is not there."""
+    path = item.path.relative_to(Path(__file__).parent)
+    names = (path.as_posix(), *(parent.as_posix() for parent in path.parents))
+    return next((place for place, name in enumerate(SLOW) if name in names), len(SLOW))
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_malformed_images_are_counted_and_the_stream_goes_on(node, peer, capfd):
         peer.send(msg)
         # Or the next one could take its place in the mailbox; the reports come once a second.
         wait_for(
-            lambda number=number: sum(node._health[''].rejected.values()) == number,
+            lambda number=number: sum(node._reporter.health_of('').rejected.values()) == number,
             f'{number} rejections',
         )
     peer.wait_for_rise(before, 20, rejected=20)
