@@ -77,17 +77,19 @@ def contest_in_boxes(
     winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
     best: Tensor | None = None
     scratch = own_scratch()
-    is_free = ~_meet_others(boxes) & (scores >= _LEAST_SAFE_SCORE)
+    meet = _meet(boxes)
     for k, box in enumerate(boxes):
         if box is None:
             continue
         number = winner.dtype.type(k + 1)
-        is_alone = bool(is_free[k]) and mask_threshold >= _LEAST_SAFE_THRESHOLD
-        if best is None and not is_alone:
+        is_safe = mask_threshold >= _LEAST_SAFE_THRESHOLD and scores[k] >= _LEAST_SAFE_SCORE
+        rivals = [other.rows for n in np.flatnonzero(meet[k]) if (other := boxes[n])]
+        if best is None and not (is_safe and not rivals):
             best = scratch.take('best', geometry.image_size).zero_()
         for rows, strip in resize.strips(mask_logits[k], *box, scratch):
             index = Box(rows, box.columns).slices
-            if best is None or is_alone:
+            is_alone = not any(r.start < rows.stop and rows.start < r.stop for r in rivals)
+            if best is None or (is_safe and is_alone):
                 np.multiply(strip.numpy() > outside, number, out=winner[index])
                 continue
             values = F.threshold(strip.sigmoid_(), mask_threshold, 0.0, inplace=True)
@@ -100,14 +102,14 @@ def contest_in_boxes(
     return winner
 
 
-def _meet_others(boxes: Sequence[Box | None]) -> NDArray[np.bool_]:
-    """Tell which boxes have a pixel in common with another one, (N,)."""
+def _meet(boxes: Sequence[Box | None]) -> NDArray[np.bool_]:
+    """Tell which pairs of different boxes have a pixel in common, (N, N)."""
     corners = np.array([(*box.rows, *box.columns) if box else (0, 0, 0, 0) for box in boxes])
     top, bottom, left, right = corners.reshape(-1, 4).T
     meet = (top[:, None] < bottom) & (top < bottom[:, None])
     meet &= (left[:, None] < right) & (left < right[:, None])
     np.fill_diagonal(meet, False)
-    return np.asarray(meet.any(1))
+    return meet
 
 
 @lru_cache(maxsize=64)
