@@ -64,29 +64,37 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     )
     actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     if launch_files.parse_bool('rviz', given['rviz']):
+        namespace = prefix_namespace(given.get('ros_namespace'), given['namespace'])
         config = launch_files.rviz_config(
             (CONFIG / 'segmenter.rviz').read_text(),
-            make_namespace_absolute(
-                prefix_namespace(given.get('ros_namespace'), given['namespace'])
-            ),
+            make_namespace_absolute(namespace),
             cameras,
             images,
             given['fixed_frame'],
         )
-        with tempfile.NamedTemporaryFile(
-            'w', prefix='segmenter_', suffix='.rviz', delete=False
-        ) as file:
-            file.write(config)
-        rviz = Node(
-            package='rviz2',
-            executable='rviz2',
-            arguments=['-d', file.name],
-            parameters=[sim_time] if sim_time else [],
-            output='screen',
-        )
-        actions.append(rviz)
+        actions.append(rviz_node(config, sim_time))
     # Last: an error right after its start, such as a missing rviz2, would leave it behind.
     return [*actions, node]
+
+
+def rviz_node(config: str, sim_time: dict[str, bool]) -> Node:
+    """Make the action that starts rviz2.
+
+    Args:
+        config: its configuration, which is written to a temporary file.
+        sim_time: the parameter `use_sim_time`, if it was given.
+    """
+    with tempfile.NamedTemporaryFile(
+        'w', prefix='segmenter_', suffix='.rviz', delete=False
+    ) as file:
+        file.write(config)
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', file.name],
+        parameters=[sim_time] if sim_time else [],
+        output='screen',
+    )
 
 
 def end_with_the_node(event: ProcessExited, context: LaunchContext) -> None:

@@ -225,22 +225,26 @@ def _locate_one(
     )
     # Its rim curves away from the camera, and was mostly eroded above.
     whole = is_valid & (all_z >= low) & (all_z <= high + RIM_SHARE * (high - low))
-    extent, center = [], []
-    for values, percentiles, focal in (
-        (x, LATERAL_PERCENTILES, intrinsics.fx),
-        (y, LATERAL_PERCENTILES, intrinsics.fy),
-        (all_z, DEPTH_PERCENTILES, None),
-    ):
-        ordered = np.sort(values[whole])
-        # np.percentile would take ten times as long.
-        first, last = ordered[
-            np.rint(np.array(percentiles) * (len(ordered) - 1) / 100).astype(int)
-        ]
-        # A pixel has a width: that of one sample is added, half on each side.
-        pixel = 0.0 if focal is None else stride * position[2] / focal
-        extent.append(float(last - first + pixel))
-        center.append(float(last + first) / 2)
-    return Place(position, (extent[0], extent[1], extent[2]), (center[0], center[1], center[2]))
+    (left_m, right_m), (top_m, bottom_m) = (
+        _range(values[whole], LATERAL_PERCENTILES) for values in (x, y)
+    )
+    front_m, back_m = _range(all_z[whole], DEPTH_PERCENTILES)
+    # A pixel has a width: that of one sample is added, half on each side.
+    sample_m = stride * position[2]
+    extent = (
+        right_m - left_m + sample_m / intrinsics.fx,
+        bottom_m - top_m + sample_m / intrinsics.fy,
+        back_m - front_m,
+    )
+    center = ((left_m + right_m) / 2, (top_m + bottom_m) / 2, (front_m + back_m) / 2)
+    return Place(position, extent, center)
+
+
+def _range(values: NDArray[np.floating], percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Find two percentiles of values, (P,); np.percentile would take ten times as long."""
+    ordered = np.sort(values)
+    first, last = ordered[np.rint(np.array(percentiles) * (len(ordered) - 1) / 100).astype(int)]
+    return float(first), float(last)
 
 
 def _has_neighbours(z: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
