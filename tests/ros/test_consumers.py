@@ -9,10 +9,9 @@ from std_msgs.msg import Header
 from videomt_ros.ros.consumers import (
     class_mask,
     confidence_image,
-    detections_to_msg,
     instances_with_classes,
-    label_info_to_msg,
 )
+from videomt_ros.ros.vision_messages import detections_to_msg, label_info_to_msg
 from videomt_ros.structures import Segment, Segments, TrackState
 
 HEADER = Header(frame_id='camera')

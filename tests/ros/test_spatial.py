@@ -14,7 +14,8 @@ from visualization_msgs.msg import Marker
 from videomt_ros.inference.depth import Intrinsics, Place, to_points
 from videomt_ros.inference.draw import track_color
 from videomt_ros.ros.conversions import segments_to_msg
-from videomt_ros.ros.spatial import TrackMarkers, detections3d_to_msg, points_to_msg
+from videomt_ros.ros.spatial import TrackMarkers, points_to_msg
+from videomt_ros.ros.vision_messages import detections3d_to_msg
 from videomt_ros.structures import Segment, Segments, TrackState
 
 HEADER = Header(frame_id='camera_optical')

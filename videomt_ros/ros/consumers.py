@@ -1,29 +1,17 @@
-"""Results in the forms that other packages take: Nav2, nvblox, Hydra and users of vision_msgs.
+"""Results as the images that other packages take: Nav2, nvblox, Hydra and Kimera.
 
-The facts are those of their sources: `ros-navigation/semantic_segmentation_layer` (confidence and
-labels), `nvidia-isaac/nvblox` (mask), `MIT-SPARK/semantic_inference` (instances with classes) and
-`ros-perception/vision_msgs`. vision_msgs is imported where it is used, since it may be missing.
+The facts are those of their sources: `ros-navigation/semantic_segmentation_layer` (confidence),
+`nvidia-isaac/nvblox` (mask) and `MIT-SPARK/semantic_inference` (instances with classes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
-from std_msgs.msg import Header
 
-from videomt_ros.structures import Segment, Segments, TrackState, unlabelled_id
-
-
-def has_vision_msgs() -> bool:
-    """Whether vision_msgs is installed."""
-    try:
-        import vision_msgs.msg  # noqa: F401
-    except ImportError:
-        return False
-    return True
+from videomt_ros.structures import Segment, Segments
 
 
 def confidence_image(segments: Segments) -> NDArray[np.uint8]:
@@ -69,63 +57,3 @@ def instances_with_classes(segments: Segments) -> NDArray[np.int32]:
     # Unsigned, since class ids from 32768 on use the bit of the sign.
     image = segments.paint(lambda segment: segment.class_id << 16 | segment.track_id, 0, np.uint32)
     return image.view(np.int32)
-
-
-def label_info_to_msg(class_names: Sequence[str], threshold: float, header: Header) -> Any:
-    """Write the names of the class ids as vision_msgs/LabelInfo.
-
-    Args:
-        class_names: names of the model's classes, in the order of their ids.
-        threshold: lowest score of a segment, 0..1.
-        header: header of the message.
-
-    Returns:
-        The message, with the id of unlabelled pixels as its last class, `UNLABELED`.
-    """
-    from vision_msgs.msg import LabelInfo, VisionClass
-
-    names = [*enumerate(class_names), (unlabelled_id(len(class_names)), 'UNLABELED')]
-    return LabelInfo(
-        header=header,
-        class_map=[VisionClass(class_id=number, class_name=name) for number, name in names],
-        threshold=threshold,
-    )
-
-
-def detections_to_msg(segments: Segments, header: Header) -> Any:
-    """Write the segments that are in view as vision_msgs/Detection2DArray, by falling score.
-
-    Args:
-        segments: the result of a frame.
-        header: header of the image.
-
-    Returns:
-        The message. Ids are track ids, and the `class_id` of a hypothesis is the name of the
-        class.
-    """
-    from vision_msgs.msg import (
-        BoundingBox2D,
-        Detection2D,
-        Detection2DArray,
-        ObjectHypothesis,
-        ObjectHypothesisWithPose,
-        Point2D,
-        Pose2D,
-    )
-
-    detections = []
-    for segment in segments.segments:
-        if segment.state is TrackState.LOST:
-            continue
-        x0, y0, x1, y1 = segment.box
-        center = Pose2D(position=Point2D(x=(x0 + x1) / 2, y=(y0 + y1) / 2))
-        hypothesis = ObjectHypothesis(class_id=segment.class_name, score=float(segment.score))
-        detections.append(
-            Detection2D(
-                header=header,
-                results=[ObjectHypothesisWithPose(hypothesis=hypothesis)],
-                bbox=BoundingBox2D(center=center, size_x=float(x1 - x0), size_y=float(y1 - y0)),
-                id=str(segment.track_id),
-            )
-        )
-    return Detection2DArray(header=header, detections=detections)

@@ -21,14 +21,17 @@ from videomt_ros.msg import TrackArray
 from videomt_ros.ros.consumers import (
     class_mask,
     confidence_image,
-    detections_to_msg,
-    has_vision_msgs,
     instances_with_classes,
 )
 from videomt_ros.ros.conversions import image_to_jpeg_msg, image_to_msg, segments_to_msg
 from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.parameters import NodeParameters
-from videomt_ros.ros.spatial import TrackMarkers, detections3d_to_msg, points_to_msg
+from videomt_ros.ros.spatial import TrackMarkers, points_to_msg
+from videomt_ros.ros.vision_messages import (
+    detections3d_to_msg,
+    detections_to_msg,
+    has_vision_msgs,
+)
 from videomt_ros.structures import Segments
 
 

@@ -15,11 +15,11 @@ from std_msgs.msg import Header
 
 from videomt_ros.inference.draw import positions
 from videomt_ros.inference.trails import Trails
-from videomt_ros.ros.consumers import label_info_to_msg
 from videomt_ros.ros.depth import DepthView
 from videomt_ros.ros.outputs import OUTPUTS, Result, find_type
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.spatial import TrackMarkers
+from videomt_ros.ros.vision_messages import label_info_to_msg
 from videomt_ros.structures import Segments
 
 # A reliable publisher is matched with subscribers of both kinds. A few messages of history cover

@@ -1,10 +1,9 @@
-"""Messages in space, in the optical frame of the camera: markers, points and 3D detections."""
+"""Messages in space, in the optical frame of the camera: markers and points."""
 
 from __future__ import annotations
 
 import array
 from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
@@ -87,44 +86,6 @@ def points_to_msg(
     return msg
 
 
-def detections3d_to_msg(segments: Segments, places: Mapping[int, Place], header: Header) -> Any:
-    """Write the segments with a place as vision_msgs/Detection3DArray, by falling score.
-
-    Args:
-        segments: the result of a frame.
-        places: place of each track, by id.
-        header: header of the image.
-
-    Returns:
-        The message. Ids are track ids, and the `class_id` of a hypothesis is the name of the
-        class; the pose of the hypothesis is the position of the track, without orientation and
-        with covariance 0 (not known). A box holds the visible part of an object.
-    """
-    from vision_msgs.msg import (
-        BoundingBox3D,
-        Detection3D,
-        Detection3DArray,
-        ObjectHypothesis,
-        ObjectHypothesisWithPose,
-    )
-
-    detections = []
-    for segment in segments.segments:
-        place = places.get(segment.track_id)
-        if place is None:
-            continue
-        result = ObjectHypothesisWithPose(
-            hypothesis=ObjectHypothesis(class_id=segment.class_name, score=float(segment.score))
-        )
-        result.pose.pose = _pose(place.position)
-        x, y, z = place.extent
-        box = BoundingBox3D(center=_pose(place.box_center), size=Vector3(x=x, y=y, z=z))
-        detections.append(
-            Detection3D(header=header, results=[result], bbox=box, id=str(segment.track_id))
-        )
-    return Detection3DArray(header=header, detections=detections)
-
-
 class TrackMarkers:
     """Writes the markers of one camera: for each thing with a place a box, a name and a trail.
 
@@ -188,7 +149,7 @@ class TrackMarkers:
 
         x, y, z = place.box_center
         box = marker(
-            BOXES, Marker.CUBE, _pose((x, y, z)), ColorRGBA(r=red, g=green, b=blue, a=0.4)
+            BOXES, Marker.CUBE, pose_at((x, y, z)), ColorRGBA(r=red, g=green, b=blue, a=0.4)
         )
         sides = [max(side, _MIN_SIDE_M) for side in place.extent]
         box.scale = Vector3(x=sides[0], y=sides[1], z=sides[2])
@@ -196,7 +157,7 @@ class TrackMarkers:
         letter_m = 0.04 * z
         above = (x, y - sides[1] / 2 - letter_m, z)
         name = marker(
-            NAMES, Marker.TEXT_VIEW_FACING, _pose(above), ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+            NAMES, Marker.TEXT_VIEW_FACING, pose_at(above), ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
         )
         name.scale.z = letter_m
         name.text = f'{segment.track_id} {segment.class_name} {segment.score:.2f}'
@@ -206,7 +167,7 @@ class TrackMarkers:
             trail = marker(
                 TRAILS,
                 Marker.LINE_STRIP,
-                _pose((0.0, 0.0, 0.0)),
+                pose_at((0.0, 0.0, 0.0)),
                 ColorRGBA(r=red, g=green, b=blue, a=1.0),
             )
             trail.scale.x = 0.02
@@ -215,6 +176,7 @@ class TrackMarkers:
         return markers
 
 
-def _pose(position: Vector) -> Pose:
+def pose_at(position: Vector) -> Pose:
+    """Build the pose at a position in metres, without a rotation."""
     x, y, z = position
     return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=1.0))
