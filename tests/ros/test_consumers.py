@@ -11,7 +11,6 @@ from videomt_ros.ros.consumers import (
     confidence_image,
     instances_with_classes,
 )
-from videomt_ros.ros.vision_messages import detections_to_msg, label_info_to_msg
 from videomt_ros.structures import Segment, Segments, TrackState
 
 HEADER = Header(frame_id='camera')
@@ -64,28 +63,3 @@ def test_class_and_track_are_one_number():
     assert (halves & 0xFFFF == IDS).all()
     assert (halves >> 16).tolist() == [[0, 0, 0, 2], [40_000, 40_000, 0, 2]]
     assert not instances_with_classes(NOTHING).any()
-
-
-@pytest.mark.parametrize(('count', 'unlabelled'), [(1, 255), (254, 255), (255, 65535)])
-def test_label_info_names_all_ids_of_the_semantic_image(vision_msgs, count, unlabelled):
-    names = [f'class {number}' for number in range(count)]
-    msg = label_info_to_msg(names, 0.25, HEADER)
-    assert isinstance(msg, vision_msgs.LabelInfo)
-    assert (msg.header, msg.threshold) == (HEADER, 0.25)
-    assert [label.class_id for label in msg.class_map] == [*range(count), unlabelled]
-    assert [label.class_name for label in msg.class_map] == [*names, 'UNLABELED']
-    assert set(np.unique(Segments(0, IDS * 0, (), count).semantic())) == {unlabelled}
-
-
-def test_detections_are_the_tracks_in_view(vision_msgs):
-    msg = detections_to_msg(SEGMENTS, HEADER)
-    assert isinstance(msg, vision_msgs.Detection2DArray)
-    assert msg.header == HEADER
-    assert [detection.id for detection in msg.detections] == ['7', '300', '65535']
-    first = msg.detections[0]
-    assert first.header == HEADER
-    assert (first.bbox.center.position.x, first.bbox.center.position.y) == (2.0, 0.5)
-    assert (first.bbox.center.theta, first.bbox.size_x, first.bbox.size_y) == (0.0, 2.0, 1.0)
-    (result,) = first.results
-    assert (result.hypothesis.class_id, result.hypothesis.score) == ('person', 1.0)
-    assert detections_to_msg(NOTHING, HEADER).detections == []

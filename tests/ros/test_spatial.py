@@ -1,4 +1,4 @@
-"""Markers, points and 3D detections."""
+"""Markers and points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from videomt_ros.inference.depth import Intrinsics, Place, to_points
 from videomt_ros.inference.draw import track_color
 from videomt_ros.ros.conversions import segments_to_msg
 from videomt_ros.ros.spatial import TrackMarkers, points_to_msg
-from videomt_ros.ros.vision_messages import detections3d_to_msg
 from videomt_ros.structures import Segment, Segments, TrackState
 
 HEADER = Header(frame_id='camera_optical')
@@ -139,24 +138,6 @@ def test_markers_of_what_is_gone_are_deleted():
     markers.build(segments_of(segment(1)), {1: place()}, HEADER)
     anew = markers.build(segments_of(segment(1), resets=1, stamp_s=0.1), {1: place()}, HEADER)
     assert [m.action for m in anew.markers] == [Marker.DELETEALL, Marker.ADD, Marker.ADD]
-
-
-def test_detections_have_the_place_and_the_visible_size(vision_msgs):
-    segments = segments_of(segment(9), segment(4), segment(5, state=TrackState.LOST))
-    msg = detections3d_to_msg(segments, {4: place()}, HEADER)
-    assert isinstance(msg, vision_msgs.Detection3DArray)
-    assert msg.header == HEADER
-    (detection,) = msg.detections
-    assert detection.header == HEADER and detection.id == '4'
-    box = detection.bbox
-    assert (box.center.position.x, box.center.position.y) == (1.0, 2.0)
-    assert box.center.position.z == pytest.approx(3.1)
-    assert (box.size.x, box.size.y, box.size.z) == (0.5, 0.25, 0.0)
-    assert box.center.orientation.w == 1
-    (result,) = detection.results
-    assert (result.hypothesis.class_id, result.hypothesis.score) == ('cat', 0.75)
-    position = result.pose.pose.position
-    assert (position.x, position.y, position.z) == (1.0, 2.0, 3.0)
 
 
 def test_tracks_have_a_place_or_nan():
