@@ -17,10 +17,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def run() -> int:
-    """Run the node; see `videomt_ros.ros.node.main`."""
+    """Run the node; see `videomt_ros.ros.main`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    from videomt_ros.ros.node import main
+    from videomt_ros.ros.main import main
 
     return main()
 
