@@ -7,7 +7,7 @@ points are (row, column).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from typing import Any
 
 import cv2
@@ -26,6 +26,10 @@ PART_AREA = 0.25
 SAME_PLACE_IOU = 0.3
 """Least IoU with the expected mask of a track that suffices to be the same object."""
 _NEVER = 1e6
+_FEW_PAIRS = 256
+"""Number of pairs of masks up to which the whole grid is compared at once."""
+_BLOCK = (40, 72)
+"""Height and width of a block of the grid in which many masks are compared."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,6 @@ class Detections:
     def __len__(self) -> int:
         return len(self.queries)
 
-    @cached_property
-    def rows(self) -> NDArray[np.float32]:
-        """Masks as rows of 0 and 1, (N, h * w)."""
-        return flatten(self.masks)
-
 
 def build_detections(
     queries: NDArray[np.intp],
@@ -72,9 +71,15 @@ def build_detections(
         masks: (N, h, w), none of them empty.
         cell_area: number of image pixels that one cell of the grid stands for.
     """
-    moments = [cv2.moments(mask.view(np.uint8), binaryImage=True) for mask in masks]
-    sums = np.array([[m['m00'], m['m01'], m['m10']] for m in moments]).reshape(-1, 3)
-    areas, centres = sums[:, 0], sums[:, 1:] / sums[:, :1]
+    boxes = _boxes(masks)
+    sums = np.empty((len(masks), 3))
+    for n, (top, left, height, width) in enumerate(boxes.tolist()):
+        part = masks[n, top : top + height, left : left + width].view(np.uint8)
+        found = cv2.moments(part, binaryImage=True)
+        sums[n] = found['m00'], found['m01'], found['m10']
+    areas = sums[:, 0]
+    # Sums first, so that each centre is rounded once.
+    centres = (sums[:, 1:] + boxes[:, :2] * areas[:, None]) / areas[:, None]
     order = np.lexsort((centres[:, 1], centres[:, 0], -areas, -scores))
     return Detections(
         queries[order],
@@ -87,15 +92,51 @@ def build_detections(
     )
 
 
-def flatten(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Turn masks (N, h, w) into rows of 0 and 1, (N, h * w), for matrix products."""
-    return masks.reshape(len(masks), int(np.prod(masks.shape[1:]))).astype(np.float32)
+def overlaps(
+    masks: NDArray[np.bool_], others: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Measure two sets of masks: their intersections, (N, M), and areas, (N,) and (M,).
+
+    Many masks are compared block by block of the grid, in each those that reach it.
+    """
+    height, width = masks.shape[1:]
+    is_many = len(masks) * len(others) > _FEW_PAIRS
+    rows, columns = _BLOCK if is_many else (height, width)
+    boxes, other_boxes = _boxes(masks), _boxes(others)
+    inside = np.zeros((len(masks), len(others)), np.float32)
+    for top, left in product(range(0, height, rows), range(0, width, columns)):
+        block = slice(top, top + rows), slice(left, left + columns)
+        a, b = (_reaching(block, found) for found in (boxes, other_boxes))
+        if len(a) and len(b):
+            x = masks[(a, *block)].reshape(len(a), -1).astype(np.float32)
+            y = others[(b, *block)].reshape(len(b), -1).astype(np.float32)
+            inside[np.ix_(a, b)] += x @ y.T
+    return inside, _areas(masks), _areas(others)
 
 
-def ious(masks: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the intersections over unions of flattened masks, (N, M); 0 if both are empty."""
-    inside = masks @ others.T
-    unions = masks.sum(1)[:, None] + others.sum(1)[None] - inside
+def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Find the boxes of masks: first row and column, height, width; (N, 4)."""
+    found = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+    return np.array([(y, x, height, width) for x, y, width, height in found]).reshape(-1, 4)
+
+
+def _areas(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Count the cells of masks, (N,)."""
+    return np.array([cv2.countNonZero(mask.view(np.uint8)) for mask in masks], np.float32)
+
+
+def _reaching(block: tuple[slice, slice], boxes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Find the boxes that have a cell in a block of the grid."""
+    starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    first = [part.start for part in block]
+    stop = [part.stop for part in block]
+    return np.flatnonzero(((starts < stop) & (ends > first)).all(1))
+
+
+def ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Compute the intersections over unions, (N, M); 0 where both masks are empty."""
+    inside, areas, other_areas = overlaps(masks, others)
+    unions = areas[:, None] + other_areas[None] - inside
     return inside / np.maximum(unions, 1.0)
 
 
@@ -114,7 +155,7 @@ def suppress_duplicates(
     Returns:
         Indices of the detections that are kept, in the same order.
     """
-    inside, areas = detections.rows @ detections.rows.T, detections.rows.sum(1)
+    inside, areas, _ = overlaps(detections.masks, detections.masks)
     unions = areas[:, None] + areas[None] - inside
     same_object = inside >= DUPLICATE_IOU * unions
     classes = detections.class_logits[:, :-1].argmax(1)

@@ -65,7 +65,7 @@ def read_masks(
     """
     chosen = mask_logits[torch.from_numpy(queries).to(mask_logits.device)]
     peaks = chosen.amax((1, 2), keepdim=True)  # NaN if any is
-    return ((chosen >= logit(mask_threshold)) & (peaks == peaks)).cpu().numpy()
+    return (chosen >= logit(mask_threshold)).logical_and_(peaks == peaks).cpu().numpy()
 
 
 def instance_pixels(

@@ -199,7 +199,7 @@ class Tracker:
         expected = np.zeros((len(tracks), *detections.masks.shape[1:]), bool)
         for m, track in enumerate(tracks):
             expected[m] = track.motion.expected_mask(self._life.stamp_ns)
-        ious = association.ious(association.flatten(expected), detections.rows)  # M, N
+        ious = association.ious(expected, detections.masks)  # M, N
         own = self._own_tracks(detections, ious)
         kept = self._without_duplicates(detections, own, ious)
 
