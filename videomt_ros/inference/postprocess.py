@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from videomt_ros.inference.contest import contest_in_boxes
+from videomt_ros.inference.instance_contest import contest_in_boxes
 from videomt_ros.inference.panoptic_contest import PanopticContest, contest_in_tiles
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Box

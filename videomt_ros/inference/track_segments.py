@@ -12,8 +12,8 @@ from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
-from videomt_ros.inference.contest import bound_masks
 from videomt_ros.inference.identities import Sight
+from videomt_ros.inference.instance_contest import bound_masks
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings

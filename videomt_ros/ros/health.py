@@ -63,7 +63,7 @@ class CameraHealth:
         """Number of images whose results were published."""
         self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
         """Number of images skipped, by reason."""
-        self.rejected: Counter[str] = Counter()
+        self.rejected: Mapping[str, int] = {}
         """Number of images that cannot be read, by the kind of fault."""
         self.depth: Counter[str] = Counter(dict.fromkeys(DEPTH_OUTCOMES, 0))
         """Number of results for which a depth image was looked for, by DEPTH_OUTCOMES."""
@@ -139,7 +139,8 @@ class CameraHealth:
     def count_rejected(self, kind: str, reason: str) -> None:
         """Count an image that cannot be read: a word for the kind of fault, and a sentence."""
         with self._lock:
-            self.rejected[kind] += 1
+            # A new mapping, since another thread may iterate over this one.
+            self.rejected = {**self.rejected, kind: self.rejected.get(kind, 0) + 1}
             self._keep_error(reason)
 
     def count_depth(self, outcome: str) -> None:
