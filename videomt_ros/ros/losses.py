@@ -119,7 +119,7 @@ class Losses:
         return (
             f'Images are lost before they reach the node: of about {heard + absent} in the last '
             f'{len(self._reported) - 1} s, {lost} by the report of the middleware and {missing} '
-            'by gaps in their stamps. See "Large images" in docs/node.md.'
+            'by gaps in their stamps. See "Large images" in docs/images.md.'
         )
 
     def _take_event(self, event: Any) -> None:

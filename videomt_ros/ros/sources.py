@@ -76,7 +76,7 @@ def explain_silence(
     return (
         f'its publishers are silent: {named}. Is the camera paused or dead? If `ros2 topic hz` '
         'counts images, they are too large for the shared memory of the middleware: see "Large '
-        'images" in docs/node.md.'
+        'images" in docs/images.md.'
     )
 
 
