@@ -39,12 +39,15 @@ def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def benchmark_train(args: argparse.Namespace) -> int:
     """Time the steps and print the table."""
-    from videomt_ros.speed.machine import hardware
-    from videomt_ros.speed.training_step import measure
     from videomt_ros.training.run_file import load_settings
 
+    # Read before torch and Lightning are imported, so that a wrong setting is named at once.
+    settings = load_settings(args.config, args.overrides)
+    from videomt_ros.speed.machine import hardware
+    from videomt_ros.speed.training_step import measure
+
     logging.basicConfig(level=logging.INFO, format='%(message)s')
-    times = measure(load_settings(args.config, args.overrides), args.steps, args.synthetic)
+    times = measure(settings, args.steps, args.synthetic)
     print(f'hardware: {hardware(times.device)}')
     for line in about(times):
         print(line)

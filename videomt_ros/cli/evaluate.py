@@ -99,6 +99,13 @@ def main(args: argparse.Namespace) -> int:
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
     from videomt_ros.datasets.benchmarks import open_dataset
+
+    # Opened before torch is imported, so that a wrong data set is named at once.
+    split = {} if args.split is None else {'split': args.split}
+    if args.bag is not None:
+        dataset, source = open_bag(args), args.bag.stem
+    else:
+        dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
     from videomt_ros.evaluation.evaluator import evaluate
     from videomt_ros.evaluation.run_folder import MODES
     from videomt_ros.evaluation.sharding import joined_group, own_device
@@ -106,11 +113,6 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.model.device import choose_device, choose_precision
 
     real_time = real_time_of(args)
-    split = {} if args.split is None else {'split': args.split}
-    if args.bag is not None:
-        dataset, source = open_bag(args), args.bag.stem
-    else:
-        dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
     device = own_device(choose_device(args.device))
     net = load_model(args.model).to(device, choose_precision(args.precision, device))
     modes = MODES if args.mode == 'both' else (args.mode,)

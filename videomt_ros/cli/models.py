@@ -88,11 +88,7 @@ def table_row(name: str) -> tuple[str, ...]:
 
 def _config(preset: Preset) -> VidEoMTConfig | None:
     """Find the configuration of a model; None for a shipped one whose weights are missing."""
-    from videomt_ros.model.checkpoint import load_config
-
-    if preset.path is None:
-        return preset.config()
-    return load_config(preset.path) if preset.path.is_file() else None
+    return preset.config() if preset.path is None or preset.path.is_file() else None
 
 
 def _is_here(preset: Preset) -> bool:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 HELP = 'score result files against annotation files'
 
+FAMILY_NAMES = ('ytvis', 'vipseg', 'vspw')
+"""Names in `evaluation.families.FAMILIES`, whose import of SciPy the help would wait for."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    from videomt_ros.evaluation.families import FAMILIES
-
     parser.add_argument(
         '--benchmark',
-        choices=tuple(FAMILIES),
+        choices=FAMILY_NAMES,
         required=True,
         help='format and figures: ytvis (YouTube-VIS, OVIS, instances of COCO), vipseg (VIPSeg, '
         'panoptic COCO) or vspw',

@@ -24,14 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Train, and print the path of the weights."""
-    from videomt_ros.training.machine import is_first_process
     from videomt_ros.training.run_file import load_settings
+
+    # Read before torch and Lightning are imported, so that a wrong setting is named at once.
+    settings = load_settings(args.config, args.overrides)
+    from videomt_ros.training.machine import is_first_process
     from videomt_ros.training.trainer import train
 
     # Of several processes, only the first logs more than warnings.
     is_first = is_first_process()
     logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format='%(message)s')
-    path = train(load_settings(args.config, args.overrides), resume=args.resume)
+    path = train(settings, resume=args.resume)
     if is_first:
         print(path)
     return 0

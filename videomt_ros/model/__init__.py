@@ -1,7 +1,32 @@
-"""The VidEoMT network and its checkpoints; torch and timm only."""
+"""The VidEoMT network and its checkpoints; torch and timm only.
 
-from videomt_ros.model.checkpoint import CheckpointError, load_model, save_model
+torch and timm, which take seconds to import, are imported with the first name that needs them:
+`model.config` and `model.presets`, which the command line reads, do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.network import Outputs, VidEoMT
+from videomt_ros.model.weight_files import CheckpointError
+
+if TYPE_CHECKING:
+    from videomt_ros.model.checkpoint import load_model, save_model
+    from videomt_ros.model.network import Outputs, VidEoMT
 
 __all__ = ['CheckpointError', 'Outputs', 'VidEoMT', 'VidEoMTConfig', 'load_model', 'save_model']
+
+_HOMES = {
+    'load_model': 'checkpoint',
+    'save_model': 'checkpoint',
+    'Outputs': 'network',
+    'VidEoMT': 'network',
+}
+"""Module of each name that needs torch."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `_HOMES` when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import isqrt
 from statistics import mode
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, WeightFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = '1'
 """Metadata `version` of files written by `save_model`."""

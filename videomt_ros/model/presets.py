@@ -17,7 +17,8 @@ import yaml
 
 from videomt_ros.labels import load_classes
 from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
-from videomt_ros.model.weight_files import CheckpointError
+from videomt_ros.model.layouts import OWN
+from videomt_ros.model.weight_files import CheckpointError, WeightFile, read_metadata
 from videomt_ros.resources import resource
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,15 @@ class Preset:
         return resource('models') / self.file if self.source == SHIPPED else None
 
     def config(self) -> VidEoMTConfig:
-        """Build the configuration that the preset describes; a shipped file has its own.
+        """Build the configuration that the preset describes, or that its shipped file states.
 
         Raises:
+            CheckpointError: the shipped file is missing or damaged.
             ValueError: a setting is out of range.
         """
+        if self.path is not None:
+            file = WeightFile(self.path, {}, read_metadata(self.path))
+            return VidEoMTConfig(**OWN.read_settings(file))
         return VidEoMTConfig(**self.settings, name=self.name)
 
 

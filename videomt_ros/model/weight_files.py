@@ -1,7 +1,8 @@
 """Reading weight files, local or from the hub: tensors and plain records, never code.
 
 The first bytes of a file decide what it is. Everything that can be wrong with it ends in one
-CheckpointError of one line: what was expected, what came, what to do.
+CheckpointError of one line: what was expected, what came, what to do. torch is imported only where
+tensors are read.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CheckpointError(ValueError):
@@ -75,18 +77,19 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file, without its tensors.
+    """Read the metadata of a safetensors file, without its tensors and without torch.
 
     Raises:
-        CheckpointError: the file is missing or of another kind.
+        CheckpointError: the file is missing, damaged or of another kind.
     """
+    head = _read_head(path)
+    if head[8:9] != b'{':
+        raise CheckpointError(f'{path}: expected .safetensors weights, got {_kind(head)}.')
     try:
-        with safe_open(path, framework='pt') as file:
+        with safe_open(path, framework='np') as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f'{path}: expected a .safetensors file ({_one_line(error)}).'
-        ) from None
+        raise _damaged(path, error) from None
 
 
 def weight_names(folder: Path) -> list[str]:
@@ -125,13 +128,7 @@ def _read_folder(folder: Path) -> WeightFile:
 
 
 def _read_file(path: Path) -> WeightFile:
-    try:
-        with path.open('rb') as file:
-            head = file.read(256)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror}.") from error
-    if not head:
-        raise CheckpointError(f'{path}: expected weights, the file is empty. Download it again.')
+    head = _read_head(path)
     if head.startswith(b'PK\x03\x04'):
         _check_zip(path)
         return _read_pickle(path, mmap=True)
@@ -140,6 +137,18 @@ def _read_file(path: Path) -> WeightFile:
     if head[8:9] == b'{':
         return _read_safetensors(path)
     raise CheckpointError(f'{path}: expected .pth or .safetensors weights, got {_kind(head)}.')
+
+
+def _read_head(path: Path) -> bytes:
+    """Read the first bytes of a file, which say what it is."""
+    try:
+        with path.open('rb') as file:
+            head = file.read(256)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}.") from error
+    if not head:
+        raise CheckpointError(f'{path}: expected weights, the file is empty. Download it again.')
+    return head
 
 
 def _kind(head: bytes) -> str:
@@ -173,6 +182,8 @@ def _check_zip(path: Path) -> None:
 
 
 def _read_pickle(path: Path, mmap: bool) -> WeightFile:
+    import torch
+
     try:
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can fail in any way inside the reader
@@ -198,7 +209,7 @@ def _read_pickle(path: Path, mmap: bool) -> WeightFile:
     if not isinstance(content, dict) or not content:
         got = 'nothing' if content == {} else type(content).__name__
         raise CheckpointError(f'{expected}, got {got}.')
-    wrong = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    wrong = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise CheckpointError(f'{expected}; these are none: {", ".join(wrong)}.')
     return WeightFile(path, {str(key): value for key, value in content.items()}, metadata)
@@ -210,10 +221,14 @@ def _read_safetensors(path: Path) -> WeightFile:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return WeightFile(path, tensors, file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f'{path}: expected a whole .safetensors file, it is cut short or damaged '
-            f'({_one_line(error)}). Download it again.'
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f'{path}: expected a whole .safetensors file, it is cut short or damaged '
+        f'({_one_line(error)}). Download it again.'
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
