@@ -204,11 +204,12 @@ def test_wrong_model_ends_in_the_nodes_own_words(tmp_path):
     out = tmp_path / 'demo'
     out.mkdir()
     (out / 'tracks.jsonl').write_text('of an earlier run')
-    demo = Demo(out, tmp_path / 'nothing.pth')
+    (tmp_path / 'damaged.pth').write_text('no weights')
+    demo = Demo(out, tmp_path / 'damaged.pth')
     code, _, stderr = demo.finish()
     assert code == 1 and stderr.count('\n') == 1
     assert stderr.startswith('videomt demo: The segmenter ended with exit code 1: ')
-    assert 'nothing.pth' in stderr
+    assert 'damaged.pth: expected .pth or .safetensors weights, got text' in stderr
     assert not demo.children()
     assert [path.name for path in out.iterdir()] == ['tracks.jsonl']
     assert (out / 'tracks.jsonl').read_text() == 'of an earlier run'

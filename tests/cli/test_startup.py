@@ -10,6 +10,7 @@ import pytest
 
 from videomt_ros.cli import find_verbs
 from videomt_ros.cli.score import FAMILY_NAMES
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.resources import resource
 
@@ -68,7 +69,8 @@ def test_a_wrong_or_missing_argument_imports_no_library(line):
         'score --benchmark ytvis --truth no.json --results no.json',
         'evaluate --model demo --dataset nothing --root no',
         'evaluate --model demo --dataset ytvis2019 --root no',
-        'evaluate --model nothing --dataset ytvis2019 --root no',
+        'demo --model nothing',
+        'demo --source no.mp4',
         'bag make --dataset nothing --root no --out no',
         'bag replay no --model demo --out no',
         'train --config no.yaml',
@@ -88,6 +90,14 @@ def test_the_models_are_listed_without_torch(arguments):
     code, imported = run('models', *arguments)
     assert code == 0
     assert imported <= {'numpy', 'yaml'}
+
+
+def test_a_wrong_model_is_named_before_torch_is_imported(tmp_path):
+    write_dataset('ytvis', tmp_path, 1, 2)
+    line = f'evaluate --model nothing --dataset ytvis2019 --root {tmp_path}'
+    code, imported = run(*line.split())
+    assert code == 1
+    assert not imported & set(SLOW)
 
 
 def test_the_families_of_score_are_those_there_are():

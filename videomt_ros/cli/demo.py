@@ -74,8 +74,10 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.opening import SyntheticSource, open_source
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.evaluation.report.demo import build_report
+    from videomt_ros.model.sources import find_source
     from videomt_ros.rig.run import RigRun
 
+    find_source(args.model)  # a wrong name is reported now, not by a node after its start
     # SIGTERM ends the child processes as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stuff = args.source == 'synthetic' and _knows_stuff(args.model)
@@ -108,10 +110,17 @@ def _knows_stuff(model: str) -> bool:
     """Tell whether the model has classes of stuff, which the synthetic scene then shows."""
     from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
     from videomt_ros.model import CheckpointError
-    from videomt_ros.model.checkpoint import load_config
+    from videomt_ros.model.presets import Preset
+    from videomt_ros.model.sources import find_source
 
     try:
-        known = load_config(model).class_names
+        found = find_source(model)
+        if isinstance(found, Preset) and found.path is not None:
+            known = found.config().class_names  # without torch, so that the demo starts sooner
+        else:
+            from videomt_ros.model.checkpoint import load_config
+
+            known = load_config(model).class_names
     except CheckpointError:
         return False  # the segmenter will report the error
     return not set(known).isdisjoint(STUFF_NAMES)

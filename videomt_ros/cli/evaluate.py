@@ -99,13 +99,15 @@ def main(args: argparse.Namespace) -> int:
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
     from videomt_ros.datasets.benchmarks import open_dataset
+    from videomt_ros.model.sources import find_source
 
-    # Opened before torch is imported, so that a wrong data set is named at once.
+    # Both are found before torch is imported, so that a wrong data set or model is named at once.
     split = {} if args.split is None else {'split': args.split}
     if args.bag is not None:
         dataset, source = open_bag(args), args.bag.stem
     else:
         dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
+    find_source(args.model)
     from videomt_ros.evaluation.evaluator import evaluate
     from videomt_ros.evaluation.run_folder import MODES
     from videomt_ros.evaluation.sharding import joined_group, own_device

@@ -26,6 +26,7 @@ from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.sources import find_source
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
 
 logger = logging.getLogger(__name__)
@@ -158,18 +159,10 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: the weights can't be found or read.
     """
-    text = str(source)
-    if isinstance(source, str) and text in presets.preset_names():
-        return _read_preset(presets.load_preset(text))
-    path = Path(text).expanduser()
-    if path.exists():
-        return _read(path)
-    if isinstance(source, str) and hub.is_hub_name(text):
-        return _read_hub(text)
-    suffixes = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
-    if isinstance(source, Path) or len(path.parts) > 1 or path.suffix in suffixes:
-        raise CheckpointError(f'{path}: expected weights, there is no such file or folder.')
-    return _read_preset(presets.load_preset(text))  # fails, and lists similar names
+    found = find_source(source)
+    if isinstance(found, presets.Preset):
+        return _read_preset(found)
+    return _read(found) if isinstance(found, Path) else _read_hub(found)
 
 
 def _read_preset(preset: presets.Preset) -> Checkpoint:
