@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ros.node_process import NodeProcess, Peer, new_domain
+from tests.ros.node_process import NodeProcess, Peer, new_domain, return_domains
+
+
+@pytest.fixture(scope='module', autouse=True)
+def domains():
+    """Returns the domains of a file once all of its nodes have ended."""
+    yield
+    return_domains()
 
 
 @pytest.fixture

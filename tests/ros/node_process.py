@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +39,8 @@ from videomt_ros.rig.processes import domain_of, hold_free_domain
 from videomt_ros.ros.transports import AnyImage
 
 PATIENCE_S = 90.0
+KILLED_IS_LISTED_S = 30.0
+"""Time in seconds for which peers list a node that was killed, and some more."""
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 KINDS = {
@@ -57,13 +59,24 @@ TRANSITIONS = {
 }
 
 
-_domain_locks: list[socket.socket] = []
+_held_domains: list[socket.socket] = []
+_returned_domains: deque[tuple[float, socket.socket]] = deque()
 
 
 def new_domain() -> int:
     """Get a ROS_DOMAIN_ID that no other test has: what an ended node left behind is not heard."""
-    _domain_locks.append(hold_free_domain())
-    return domain_of(_domain_locks[-1])
+    now_s = time.monotonic()
+    while _returned_domains and now_s - _returned_domains[0][0] > KILLED_IS_LISTED_S:
+        _returned_domains.popleft()[1].close()
+    _held_domains.append(hold_free_domain())
+    return domain_of(_held_domains[-1])
+
+
+def return_domains() -> None:
+    """Let others have the domains of the tests that have ended: there are no more than 101."""
+    now_s = time.monotonic()
+    _returned_domains.extend((now_s, lock) for lock in _held_domains)
+    _held_domains.clear()
 
 
 def save_random_model(path: Path, **fields: Any) -> Path:

@@ -4,9 +4,9 @@
     python -m videomt_ros.rig.recorder --bag BAG
 
 Until SIGINT it writes a `datasets.recording`, or the lists of tracks unchanged into a rosbag2
-(mcap). It prints events: `ready` once the segmenter is active and its topics are matched, `kept`
-when all results of one more image are written, and `health` for every report of the segmenter on
-/diagnostics.
+(mcap). It prints events: `ready` once the segmenter is active, its topics are matched and it was
+reset, `kept` when all results of one more image are written, and `health` for every report of the
+segmenter on /diagnostics.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
 from videomt_ros.datasets.bags.messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.recording import RecordingWriter
@@ -148,6 +149,7 @@ class RecorderNode(Node):
         self._counts = dict.fromkeys(kind.outputs, 0)
         self._num_kept = 0
         self._reports_while_ready = 0
+        self._reset = self.create_client(Trigger, f'{segmenter}/reset')
         # /diagnostics also carries the reports of segmenters in other namespaces.
         self._segmenter = f'{self.get_namespace().rstrip("/")}/{segmenter}: frames'
         self._waiting: queue.Queue[tuple[str, Any, int] | None] = queue.Queue(_MAX_WAITING)
@@ -205,12 +207,21 @@ class RecorderNode(Node):
             health = {value.key: value.value for value in status.values}
             emit('health', **health)
             matched = all(self.count_publishers(output.topic_name) for output in self._outputs)
+            matched = matched and self._reset.service_is_ready()
             if self._reports_while_ready < 2 and matched and health.get('state') == 'active':
                 # The publisher may discover us a moment after we discover it; by its second
                 # report, which comes a second later, it has.
                 self._reports_while_ready += 1
                 if self._reports_while_ready == 2:
-                    emit('ready')
+                    self._begin()
+
+    def _begin(self) -> None:
+        """Have the segmenter begin a new video.
+
+        One that runs already has seen other stamps, and would take the first image for an outlier.
+        """
+        future = self._reset.call_async(Trigger.Request())
+        future.add_done_callback(lambda _: emit('ready'))
 
 
 def track_to_record(track: Track) -> dict[str, Any]:
