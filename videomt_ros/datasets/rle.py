@@ -28,6 +28,9 @@ Rle = dict[str, Any]
 
 _MAX_CHARACTERS = 7
 """Characters of one run: they hold 35 bits with the sign, more than any number of pixels."""
+_MOST_AREAS = 255
+"""Largest number of masks in a call of `area` of pycocotools 2.0.11, which counts them in a byte
+with numpy 2."""
 _MAX_COORDINATE = 1e6
 """Limit for coordinates of polygons, which pycocotools draws outside of the image too."""
 
@@ -48,6 +51,20 @@ class MaskTrack:
     """T areas in pixels from the annotation file; None: the areas of the masks."""
     track_id: int = 0
     """Number of the annotation, or position of the prediction in its file, from 1."""
+    pixels: NDArray[np.int64] | None = None
+    """Areas of the T masks, (T,), 0 where one is absent; None: not counted yet."""
+
+    def read(self) -> tuple[list[Rle | None], NDArray[np.int64]]:
+        """Read each mask once; returns the T masks and their areas in pixels, (T,)."""
+        masks = list(self.masks)
+        if self.pixels is not None:
+            return masks, self.pixels
+        areas = np.zeros(len(masks), np.int64)
+        present = [frame for frame, mask in enumerate(masks) if mask is not None]
+        for start in range(0, len(present), _MOST_AREAS):
+            part = present[start : start + _MOST_AREAS]
+            areas[part] = coco_mask.area([masks[frame] for frame in part])
+        return masks, areas
 
 
 def encode(mask: NDArray[np.bool_]) -> Rle:

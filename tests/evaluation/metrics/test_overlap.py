@@ -63,9 +63,10 @@ def test_no_tracks_no_sequences():
 
 def test_each_mask_is_read_once():
     class Masks(list):
-        def __getitem__(self, t):
-            read.append(t)
-            return super().__getitem__(t)
+        def __iter__(self):
+            for t in range(len(self)):
+                read.append(t)
+                yield self[t]
 
     read = []
     mask = rle([[1, 0]])

@@ -206,8 +206,10 @@ class Instances(Family):
             true_tracks, tracks = truth.tracks(video.video_id), results.get(video.video_id, [])
             followed = [track for track in tracks if track.score >= track_score]
             with naming(f'Video {video.video_id}'):
-                ap.add_video(video.video_id, true_tracks, tracks)
-                tracking.add_video(video, overlap_tracks(video.video_id, true_tracks, followed))
+                sequences = overlap_tracks(video.video_id, true_tracks, followed)
+                has_all = len(followed) == len(tracks)
+                ap.add_video(video.video_id, true_tracks, tracks, sequences if has_all else None)
+                tracking.add_video(video, sequences)
             num_crowds += sum(track.is_crowd for track in true_tracks)
             num_tracks += len(tracks)
             num_left_out += len(tracks) - len(followed)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.rle import MaskTrack
-from videomt_ros.evaluation.metrics.volume_iou import measure_overlap
+from videomt_ros.evaluation.metrics.overlap import TrackSequence
+from videomt_ros.evaluation.metrics.volume_iou import measure_overlap, overlap_of_sequences
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The 10 IoU thresholds; arange would make 0.6 a little larger than 0.6."""
@@ -114,7 +115,11 @@ class VideoAP:
         self._video_ids: set[int | str] = set()
 
     def add_video(
-        self, video_id: int | str, truth: Sequence[MaskTrack], results: Sequence[MaskTrack]
+        self,
+        video_id: int | str,
+        truth: Sequence[MaskTrack],
+        results: Sequence[MaskTrack],
+        sequences: Sequence[TrackSequence] | None = None,
     ) -> None:
         """Match the results of one video with its objects.
 
@@ -124,6 +129,8 @@ class VideoAP:
                 where `areas` is None, those of the masks count.
             results: predictions in the order of their file, which decides between equal scores;
                 those of categories that the data set lacks have no effect.
+            sequences: overlaps of all of these tracks from `overlap_tracks`, if they are known,
+                which saves reading and comparing the masks once more.
 
         Raises:
             ValueError: the video was added before, a track belongs to another video, has masks
@@ -146,7 +153,7 @@ class VideoAP:
             )
 
         kept = _best_by_category(results, self._category_ids)
-        results = [results[index] for index in kept]
+        all_results, results = results, [results[index] for index in kept]
         result_categories = np.array([track.category_id for track in results], np.int64)
         truth_categories = np.array([track.category_id for track in truth], np.int64)
         categories = np.union1d(result_categories, truth_categories).tolist()
@@ -157,7 +164,10 @@ class VideoAP:
             )
             for category in categories
         ]
-        overlap = measure_overlap(results, truth, groups, least=_NEEDED_IOU[0])
+        if sequences is None:
+            overlap = measure_overlap(results, truth, groups, least=_NEEDED_IOU[0])
+        else:
+            overlap = overlap_of_sequences(all_results, truth, sequences).of_results(kept)
         result_sizes = [_mean_area(areas) for areas in overlap.result_areas]
         truth_sizes = [
             _mean_area(overlap.truth_areas[index] if track.areas is None else track.areas)

@@ -11,6 +11,7 @@ Letters: H W image size in pixels, T frames, n true objects and m tracks in a fr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,10 @@ class FrameOverlap:
     """Ids of the tracks, (m,), each once."""
     iou: NDArray[np.float64]
     """IoU of each true object with each track, (n, m), 0..1."""
+    truth_areas: NDArray[np.int64] | None = None
+    """Areas of the true objects in pixels, (n,); None: not kept."""
+    track_areas: NDArray[np.int64] | None = None
+    """Areas of the tracks in pixels, (m,); None: not kept."""
 
     def __post_init__(self) -> None:
         expected = len(self.truth_ids), len(self.track_ids)
@@ -132,16 +137,13 @@ def overlap_tracks(
         raise ValueError(
             f'Expected tracks of one length in video {video_id}, got {sorted(lengths)} frames.'
         )
-    categories = sorted({track.category_id for track in tracks})
-    frames: dict[int, list[FrameOverlap]] = {category: [] for category in categories}
-    for t in range(max(lengths, default=0)):
-        true_masks = _masks_by_class(truth, t)
-        track_masks = _masks_by_class(results, t)
-        for category in categories:
-            frames[category].append(
-                _overlap_masks(true_masks.get(category, []), track_masks.get(category, []))
-            )
-    return [TrackSequence(video_id, category, frames[category]) for category in categories]
+    num_frames = max(lengths, default=0)
+    sequences = []
+    for category in sorted({track.category_id for track in tracks}):
+        sides = (_visible_masks(side, category, num_frames) for side in (truth, results))
+        frames = list(itertools.starmap(_overlap_masks, zip(*sides, strict=True)))
+        sequences.append(TrackSequence(video_id, category, frames))
+    return sequences
 
 
 class ImageOverlaps:
@@ -238,32 +240,39 @@ def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
     return [segment['id'] for segment in segments if segment['category_id'] == category]
 
 
-def _masks_by_class(tracks: Sequence[MaskTrack], t: int) -> dict[int, list[tuple[int, Rle]]]:
-    """Collect track id and mask of everything that is visible in frame t, by category id."""
-    seen = [(track, mask) for track in tracks if (mask := track.masks[t]) is not None]
-    by_class: dict[int, list[tuple[int, Rle]]] = {}
-    for track, mask in seen:
-        # One by one: with numpy 2, pycocotools 2.0.11 fails on more than 255 masks at once.
-        if coco_mask.area(mask):
-            by_class.setdefault(track.category_id, []).append((track.track_id, mask))
-    return by_class
+def _visible_masks(
+    tracks: Sequence[MaskTrack], category_id: int, num_frames: int
+) -> list[list[tuple[int, int, Rle]]]:
+    """List track id, area and mask of all that is visible of one class in each frame."""
+    frames: list[list[tuple[int, int, Rle]]] = [[] for _ in range(num_frames)]
+    for track in tracks:
+        if track.category_id == category_id:
+            masks, areas = track.read()
+            for seen, mask, area in zip(frames, masks, areas.tolist(), strict=True):
+                if mask is not None and area:
+                    seen.append((track.track_id, area, mask))
+    return frames
 
 
-def _overlap_masks(truth: list[tuple[int, Rle]], tracks: list[tuple[int, Rle]]) -> FrameOverlap:
+def _overlap_masks(
+    truth: list[tuple[int, int, Rle]], tracks: list[tuple[int, int, Rle]]
+) -> FrameOverlap:
     if not truth and not tracks:
         return NOTHING
     iou = np.zeros((len(truth), len(tracks)))
     if iou.size:
         # A crowd would turn IoU into the share of the detection that it covers.
         no_crowds = [0] * len(tracks)
-        iou = coco_mask.iou([mask for _, mask in truth], [mask for _, mask in tracks], no_crowds)
+        iou = coco_mask.iou([seen[2] for seen in truth], [seen[2] for seen in tracks], no_crowds)
         if (iou < 0).any():
-            sizes = sorted({tuple(mask['size']) for _, mask in [*truth, *tracks]})
+            sizes = sorted({tuple(mask['size']) for *_, mask in [*truth, *tracks]})
             raise ValueError(
                 f'Expected masks of one size (height, width) in a frame, got {sizes}.'
             )
     return FrameOverlap(
-        np.array([number for number, _ in truth], np.int64),
-        np.array([number for number, _ in tracks], np.int64),
+        np.array([number for number, *_ in truth], np.int64),
+        np.array([number for number, *_ in tracks], np.int64),
         iou,
+        np.array([area for _, area, _ in truth], np.int64),
+        np.array([area for _, area, _ in tracks], np.int64),
     )

@@ -15,7 +15,7 @@ Letters: T frames, F of them in one part, N results, M true objects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,11 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.rle import MaskTrack, Rle
+from videomt_ros.evaluation.metrics.overlap import TrackSequence
 
 _NUM_PARTS = 6
 """Number of parts of a video; before each, pairs that can no longer reach the wanted IoU are
 dropped. Two objects of one size that never meet are dropped after a third of the frames."""
-
-_MOST_AREAS = 255
-"""Largest number of masks in a call of `area` of pycocotools 2.0.11, which counts them in a byte
-with numpy 2."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,11 @@ class VolumeOverlap:
     """Area of each result in each frame, (N, T), in pixels; 0 where it is absent."""
     truth_areas: NDArray[np.int64]
     """Area of each true object in each frame, (M, T), in pixels; 0 where it is absent."""
+
+    def of_results(self, rows: Sequence[int]) -> VolumeOverlap:
+        """Return the overlap of some results, in the given order."""
+        chosen = np.array(rows, np.intp)
+        return VolumeOverlap(self.iou[chosen], self.result_areas[chosen], self.truth_areas)
 
 
 def volume_iou(results: Sequence[MaskTrack], truth: Sequence[MaskTrack]) -> NDArray[np.float64]:
@@ -104,6 +106,52 @@ def measure_overlap(
     return VolumeOverlap(iou, result_areas, truth_areas)
 
 
+def overlap_of_sequences(
+    results: Sequence[MaskTrack], truth: Sequence[MaskTrack], sequences: Iterable[TrackSequence]
+) -> VolumeOverlap:
+    """Sum up the overlaps of the frames, as `measure_overlap` finds them, without a mask.
+
+    Args:
+        results: N tracks.
+        truth: M tracks.
+        sequences: what `overlap_tracks` makes of the same tracks; pairs of two classes get IoU 0.
+    """
+    sequences = list(sequences)
+    num_frames = len(sequences[0].frames) if sequences else 0
+    iou = np.zeros((len(results), len(truth)))
+    result_areas = np.zeros((len(results), num_frames), np.int64)
+    truth_areas = np.zeros((len(truth), num_frames), np.int64)
+    for sequence in sequences:
+        result_of_id, truth_of_id = (
+            {
+                track.track_id: index
+                for index, track in enumerate(side)
+                if track.category_id == sequence.category_id
+            }
+            for side in (results, truth)
+        )
+        shared = np.zeros((len(results), len(truth)), np.int64)
+        for number, frame in enumerate(sequence.frames):
+            if frame.truth_areas is None or frame.track_areas is None:
+                raise ValueError('Expected frames with areas, as those of overlap_tracks have.')
+            rows = [result_of_id[track_id] for track_id in frame.track_ids.tolist()]
+            columns = [truth_of_id[truth_id] for truth_id in frame.truth_ids.tolist()]
+            result_areas[rows, number] = frame.track_areas
+            truth_areas[columns, number] = frame.truth_areas
+            if rows and columns:
+                total = frame.track_areas[:, None] + frame.truth_areas
+                shared[np.ix_(rows, columns)] += _shared_pixels(frame.iou.T, total)
+        own = np.ix_(list(result_of_id.values()), list(truth_of_id.values()))
+        total = result_areas[own[0][:, 0]].sum(1)[:, None] + truth_areas[own[1][0]].sum(1)
+        iou[own] = shared[own] / np.maximum(total - shared[own], 1)
+    return VolumeOverlap(iou, result_areas, truth_areas)
+
+
+def _shared_pixels(iou: NDArray[np.float64], total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Compute the pixels that two masks share from their IoU and the sum of their areas."""
+    return np.rint(iou * total / (1 + iou)).astype(np.int64)
+
+
 def _read(
     tracks: Sequence[MaskTrack], names: Sequence[str]
 ) -> tuple[list[list[Rle]], NDArray[np.int64]]:
@@ -118,9 +166,10 @@ def _read(
                 f'Expected {num_frames} frames, as {names[0]} has, got {len(track.masks)} in '
                 f'{name}.'
             )
-        masks = list(track.masks)
-        present = {frame: mask for frame, mask in enumerate(masks) if mask is not None}
-        for frame, mask in present.items():
+        masks, areas[index] = track.read()
+        for frame, mask in enumerate(masks):
+            if mask is None:
+                continue
             mask_size = tuple(mask['size'])
             size = size or mask_size
             if mask_size != size:
@@ -128,10 +177,6 @@ def _read(
                     f'Expected masks of {_text(size)} pixels (height x width) as in the rest of '
                     f'the video, got {_text(mask_size)} in frame {frame} of {name}.'
                 )
-        frames = list(present)
-        for start in range(0, len(frames), _MOST_AREAS):
-            part = frames[start : start + _MOST_AREAS]
-            areas[index, part] = coco_mask.area([present[frame] for frame in part])
         all_masks.append(masks)
     height, width = size or (1, 1)
     empty = {'size': [height, width], 'counts': [height * width]}
@@ -172,7 +217,7 @@ def _iou(
         )  # (F, rows, columns)
         a = result_areas[rows, frames].T[:, :, None]
         b = truth_areas[columns, frames].T[:, None]
-        excess = np.minimum(a, b) - np.rint(iou * (a + b) / (1 + iou)).astype(np.int64)
+        excess = np.minimum(a, b) - _shared_pixels(iou, a + b)
         shared[np.ix_(rows, columns)] -= excess.sum(0)
     return shared / np.maximum(total - shared, 1)
 
