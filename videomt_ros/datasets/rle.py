@@ -151,10 +151,24 @@ def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[t
     Returns:
         Positions and faults, worded to follow 'frame 3: '.
     """
+    return inspect(segmentations, height, width)[0]
+
+
+def inspect(
+    segmentations: Sequence[Any], height: int, width: int
+) -> tuple[list[tuple[int, str]], NDArray[np.int64] | None]:
+    """Check the masks of one track as `find_faults` does, and count their pixels on the way.
+
+    Returns:
+        Positions and faults; and the areas of the masks in pixels, 0 for no mask, or None where
+        some have another form than that of strings, or a fault.
+    """
     faults: list[tuple[int, str]] = []
     strings: list[tuple[int, bytes]] = []
+    num_empty = 0
     for position, segmentation in enumerate(segmentations):
-        if segmentation is None:
+        if segmentation is None or segmentation == []:
+            num_empty += 1
             continue
         if isinstance(segmentation, dict):
             fault, string = _check_record(segmentation, height, width)
@@ -166,7 +180,7 @@ def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[t
             fault = f'expected null, RLE or polygons, got {shown(segmentation)}.'
         if fault:
             faults.append((position, fault))
-    sums = pixels_of_strings([string for _, string in strings])
+    sums, object_sums = _count_pixels([string for _, string in strings])
     for (position, string), pixels in zip(strings, sums, strict=True):
         if pixels < 0:
             faults.append(
@@ -174,7 +188,11 @@ def find_faults(segmentations: Sequence[Any], height: int, width: int) -> list[t
             )
         elif pixels != height * width:
             faults.append((position, _wrong_sum(pixels, height, width)))
-    return sorted(faults)
+    if faults or len(strings) + num_empty < len(segmentations):
+        return sorted(faults), None
+    areas = np.zeros(len(segmentations), np.int64)
+    areas[[position for position, _ in strings]] = object_sums
+    return [], areas
 
 
 def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
@@ -184,11 +202,16 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
         One number for each string; -1 where it is not an RLE string, or has an empty run between
         others, at which pycocotools may stop to compare two masks.
     """
+    return _count_pixels(strings)[0]
+
+
+def _count_pixels(strings: Sequence[bytes]) -> tuple[list[int], NDArray[np.int64]]:
+    """Count the pixels of `pixels_of_strings`, and those of the object alone."""
     # Letters: S strings, C characters of all of them, V values (runs, or differences of runs).
     sound = [number for number, string in enumerate(strings) if string]
     sums = np.full(len(strings), -1, np.int64)
     if not sound:
-        return sums.tolist()
+        return sums.tolist(), sums
     bits = np.frombuffer(b''.join(strings), np.uint8) - np.uint8(48)  # (C,), wraps below '0'
     stops = np.cumsum([len(strings[number]) for number in sound])
     is_last = bits < 32
@@ -226,7 +249,9 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
     is_damaged |= np.logical_or.reduceat(is_inside & (runs == 0), first)
     is_damaged |= np.maximum.reduceat(bits, np.concatenate([[0], stops[:-1]])) > 63
     sums[sound] = np.where(is_damaged, -1, np.add.reduceat(runs, first))
-    return sums.tolist()
+    areas = np.full(len(strings), -1, np.int64)
+    areas[sound] = np.where(is_damaged, -1, np.add.reduceat(np.where(is_odd, runs, 0), first))
+    return sums.tolist(), areas
 
 
 def _check_record(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category
 from videomt_ros.datasets.rle import MaskTrack, Rle, convert
@@ -57,9 +62,27 @@ class YtvisTruth:
 class FileMasks(Sequence[Rle | None]):
     """Checked masks of one track in the form of its file; each becomes an RLE when it is read."""
 
-    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int]) -> None:
-        self._segmentations = segmentations
+    def __init__(
+        self,
+        segmentations: Sequence[Any],
+        size: tuple[int, int],
+        pixels: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Wrap segmentations that `inspect` has passed.
+
+        Args:
+            segmentations: one for each frame, in the form of the file.
+            size: size (height, width) of the masks.
+            pixels: areas of the masks, if `inspect` has counted them.
+        """
+        self.pixels = pixels
         self._size = size
+        self._segmentations = segmentations
+        strings = [_string(segmentation) for segmentation in segmentations]
+        packed = [string for string in strings if string is not None]
+        if len(packed) == len(strings):
+            # All strings in one object take half of the memory of one object for each of them.
+            self._segmentations = _Strings(packed)
 
     def __len__(self) -> int:
         return len(self._segmentations)
@@ -70,8 +93,43 @@ class FileMasks(Sequence[Rle | None]):
     def __getitem__(self, index: slice) -> Sequence[Rle | None]: ...
     def __getitem__(self, index: int | slice) -> Rle | None | Sequence[Rle | None]:
         if isinstance(index, slice):
-            return FileMasks(self._segmentations[index], self._size)
-        return convert(self._segmentations[index], *self._size)
+            return [self[frame] for frame in range(len(self))[index]]
+        segmentation = self._segmentations[index]
+        if isinstance(segmentation, bytes):
+            height, width = self._size
+            return {'size': [height, width], 'counts': segmentation} if segmentation else None
+        return convert(segmentation, *self._size)
+
+
+class _Strings(Sequence[bytes]):
+    """Many byte strings in the memory of one."""
+
+    def __init__(self, strings: Sequence[bytes]) -> None:
+        self._joined = b''.join(strings)
+        self._ends = array('Q', accumulate(map(len, strings)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        index = range(len(self))[index]
+        return self._joined[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+
+def _string(segmentation: Any) -> bytes | None:
+    """Return the RLE string of a segmentation, empty for no mask; None for another form."""
+    if not segmentation:
+        return b''
+    counts = segmentation['counts'] if isinstance(segmentation, dict) else None
+    if isinstance(counts, str):
+        return counts.encode('ascii')
+    return counts if isinstance(counts, bytes) else None
 
 
 def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.formats.instance_files import FileMasks
 from videomt_ros.datasets.json_files import shown
-from videomt_ros.datasets.rle import find_faults
+from videomt_ros.datasets.rle import find_faults, inspect
 
 _HIGHEST = 2**63 - 1
 """Largest id, since ids are kept in arrays of int64."""
@@ -141,15 +142,15 @@ class Checks:
 
     def segmentations(
         self, record: dict[str, Any], where: str, size: tuple[int, int], length: int
-    ) -> list[Any] | None:
+    ) -> FileMasks | None:
         """Check the masks of a track; `size` is (height, width)."""
         value = self.per_frame(record, 'segmentations', where, length)
         if value is None:
             return None
-        faults = find_faults(value, *size)
+        faults, pixels = inspect(value, *size)
         for frame, text in faults:
             self.fault(f'{where}, frame {frame}: {text}')
-        return None if faults else value
+        return None if faults else FileMasks(value, size, pixels)
 
     def segmentation(self, record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
         """Check the mask of an image; returns None also for an empty mask."""

@@ -20,7 +20,6 @@ from typing import Any
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError
 from videomt_ros.datasets.formats.coco import is_coco, read_images
 from videomt_ros.datasets.formats.instance_files import (
-    FileMasks,
     YtvisTruth,
     YtvisVideo,
     with_names,
@@ -114,11 +113,11 @@ def load_ytvis_results(
             ignored[category_id] = ignored.get(category_id, 0) + 1
             continue
         size, length = sizes[video_id]
-        segmentations = checks.segmentations(record, where, size, length)
-        if segmentations is None or score is None:
+        masks = checks.segmentations(record, where, size, length)
+        if masks is None or score is None:
             continue
         track = MaskTrack(
-            video_id, category_id, FileMasks(segmentations, size), score, track_id=number + 1
+            video_id, category_id, masks, score, track_id=number + 1, pixels=masks.pixels
         )
         results.setdefault(video_id, []).append(track)
     checks.finish(path)
@@ -221,16 +220,17 @@ def _read_tracks(
         if not video.frame_names or 0 in video.size:
             continue  # its own fault has been noted, and would only be told once more
         length = len(video.frame_names)
-        segmentations = checks.segmentations(record, where, video.size, length)
+        masks = checks.segmentations(record, where, video.size, length)
         areas = checks.areas(record, where, length)
         if is_new and number is not None:
             tracks[number] = MaskTrack(
                 video_id,
                 category_id or 0,
-                FileMasks(segmentations or (), video.size),
+                masks or (),
                 is_crowd=bool(is_crowd),
                 areas=areas,
                 track_id=number,
+                pixels=masks.pixels if masks else None,
             )
     return list(tracks.values())
 
