@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.files import whole_file
+
+_WHITESPACE = re.compile(r'[ \t\n\r]*')
+_CHUNK = 1 << 20
+"""Number of bytes that `stream_objects` reads at once."""
 
 
 def load_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -46,6 +52,63 @@ def parse_json(
         raise DatasetError(path, [fault]) from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10,000 brackets
         raise DatasetError(path, [f'Expected JSON of a usual kind, but {error}.']) from error
+
+
+def stream_objects(
+    file: BinaryIO, object_hook: Callable[[dict[str, Any]], Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Parse a JSON list of objects one by one, in the memory of a few of them.
+
+    Raises:
+        ValueError: it is something else, in another encoding than UTF-8, or broken; `parse_json`
+            accepts it or tells what is wrong.
+    """
+    # The same code as that of json.loads, from the first bracket of an object to its last.
+    parse = json.JSONDecoder(object_hook=object_hook).raw_decode
+    decode = codecs.getincrementaldecoder('utf-8')().decode
+    text, place, is_first, is_at_end = '', 0, True, False
+
+    def next_character() -> str:
+        nonlocal place
+        while True:
+            place = _WHITESPACE.match(text, place).end()  # type: ignore[union-attr]
+            if place < len(text):
+                return text[place]
+            if is_at_end:
+                return ''
+            read_more()
+
+    def read_more() -> None:
+        nonlocal text, place, is_at_end
+        # At least as much as is there, or a long object would be parsed again and again.
+        data = file.read(max(_CHUNK, len(text) - place))
+        is_at_end = not data
+        text, place = text[place:] + decode(data, is_at_end), 0
+
+    if next_character() != '[':
+        raise ValueError('Expected a list.')
+    place += 1
+    while (character := next_character()) != ']':
+        if not is_first:
+            if character != ',':
+                raise ValueError('Expected a comma or the end of the list.')
+            place += 1
+            character = next_character()
+        if character != '{':
+            raise ValueError('Expected an object.')
+        while True:
+            try:
+                record, place = parse(text, place)
+                break
+            except ValueError:  # most likely the object is longer than what has been read
+                if is_at_end:
+                    raise
+                read_more()
+        yield record
+        is_first = False
+    place += 1
+    if next_character():
+        raise ValueError('Expected the end of the file.')
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

@@ -12,10 +12,11 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError
 from videomt_ros.datasets.formats.coco import is_coco, read_images
@@ -25,7 +26,7 @@ from videomt_ros.datasets.formats.instance_files import (
     with_names,
 )
 from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories
-from videomt_ros.datasets.json_files import load_json, parse_json, shown
+from videomt_ros.datasets.json_files import load_json, parse_json, shown, stream_objects
 from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
 from videomt_ros.files import whole_file
 
@@ -89,13 +90,9 @@ def load_ytvis_results(
     """
     sizes = {video.video_id: (video.size, len(video.frame_names)) for video in videos}
     known = {category.category_id for category in categories}
-    content = _load_results(path)
     checks = Checks()
-    if not isinstance(content, list):
-        checks.fault(f'Expected a list of predictions, got {kind(content)}.')
-        content = []
     results, ignored = YtvisResults(), dict[Any, int]()
-    for number, record in enumerate(content):
+    for number, record in enumerate(_read_predictions(path)):
         where = f'Prediction [{number}]'
         if not isinstance(record, dict):
             checks.fault(f'{where}: expected an object, got {kind(record)}.')
@@ -235,30 +232,66 @@ def _read_tracks(
     return list(tracks.values())
 
 
+def _read_predictions(path: Path) -> Iterator[Any]:
+    """Read the records of a results file one by one; their texts can be large."""
+    number = 0
+    with suppress(OSError, ValueError, *_BROKEN_ZIP), _open_results(path) as file:
+        for record in stream_objects(file, pack_runs):
+            yield record
+            number += 1
+        return
+    # What is not as usual is read whole, which tells what is wrong with it.
+    content = _load_results(path)
+    if not isinstance(content, list):
+        raise DatasetError(path, [f'Expected a list of predictions, got {kind(content)}.'])
+    yield from content[number:]
+
+
 def _load_results(path: Path) -> Any:
     """Read the JSON from a file, a zip or a folder."""
-    if path.is_dir():
-        found = [path / name for name in ('results.json', 'results.zip') if (path / name).exists()]
-        if not found:
-            raise DatasetError(path, ['Expected results.json or results.zip in it.'])
-        path = found[0]
+    path = _find_results(path)
     if path.suffix.lower() != '.zip':
         return load_json(path, pack_runs)
     try:
         with zipfile.ZipFile(path) as archive:
-            # macOS adds '__MACOSX/._results.json'.
-            names = [
-                name
-                for name in archive.namelist()
-                if name.endswith('.json') and not name.startswith('__MACOSX/')
-            ]
-            chosen = [name for name in names if PurePosixPath(name).name == 'results.json']
-            if len(chosen or names) != 1:
-                fault = f'Expected one results.json in it, got {", ".join(names) or "no JSON"}.'
-                raise DatasetError(path, [fault])
-            data = archive.read((chosen or names)[0])
+            data = archive.read(_find_member(archive, path))
     except OSError as error:
         raise DatasetError(path, [f'Expected a zip file, but {error}.']) from error
     except _BROKEN_ZIP as error:
         raise DatasetError(path, [f'Expected a sound zip file, but {error}.']) from error
     return parse_json(data, path, pack_runs)
+
+
+@contextmanager
+def _open_results(path: Path) -> Iterator[BinaryIO]:
+    path = _find_results(path)
+    if path.suffix.lower() != '.zip':
+        with path.open('rb') as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive, archive.open(_find_member(archive, path)) as member:
+        yield cast(BinaryIO, member)
+
+
+def _find_results(path: Path) -> Path:
+    """Return the file of results itself, where a folder holds it."""
+    if path.is_dir():
+        found = [path / name for name in ('results.json', 'results.zip') if (path / name).exists()]
+        if not found:
+            raise DatasetError(path, ['Expected results.json or results.zip in it.'])
+        path = found[0]
+    return path
+
+
+def _find_member(archive: zipfile.ZipFile, path: Path) -> str:
+    """Return the name of the JSON in a zip, of which macOS adds '__MACOSX/._results.json'."""
+    names = [
+        name
+        for name in archive.namelist()
+        if name.endswith('.json') and not name.startswith('__MACOSX/')
+    ]
+    chosen = [name for name in names if PurePosixPath(name).name == 'results.json']
+    if len(chosen or names) != 1:
+        fault = f'Expected one results.json in it, got {", ".join(names) or "no JSON"}.'
+        raise DatasetError(path, [fault])
+    return (chosen or names)[0]
