@@ -180,7 +180,7 @@ def inspect(
             fault = f'expected null, RLE or polygons, got {shown(segmentation)}.'
         if fault:
             faults.append((position, fault))
-    sums, object_sums = _count_pixels([string for _, string in strings])
+    sums, object_sums = _count([string for _, string in strings])
     for (position, string), pixels in zip(strings, sums, strict=True):
         if pixels < 0:
             faults.append(
@@ -202,11 +202,65 @@ def pixels_of_strings(strings: Sequence[bytes]) -> list[int]:
         One number for each string; -1 where it is not an RLE string, or has an empty run between
         others, at which pycocotools may stop to compare two masks.
     """
-    return _count_pixels(strings)[0]
+    return _count(strings)[0]
 
 
-def _count_pixels(strings: Sequence[bytes]) -> tuple[list[int], NDArray[np.int64]]:
+def _count(strings: Sequence[bytes]) -> tuple[list[int], NDArray[np.int64]]:
     """Count the pixels of `pixels_of_strings`, and those of the object alone."""
+    return _count_sound(strings) or _count_any(strings)
+
+
+def _count_sound(strings: Sequence[bytes]) -> tuple[list[int], NDArray[np.int64]] | None:
+    """Count as `_count_any`, in a third of its time; None if a string may be damaged."""
+    lengths = np.array([len(string) for string in strings], np.int64)
+    if not lengths.all() or not strings:
+        return None
+    digits = np.frombuffer(b''.join(strings), np.uint8) - np.uint8(48)  # (C,), wraps below '0'
+    is_more = digits > 31
+    stops = lengths.cumsum()
+    if digits.max() > 63 or is_more[stops - 1].any():
+        return None
+    # Nearly all values have one digit, so the others are put together apart from them.
+    values = (digits[~is_more] ^ np.uint8(16)).astype(np.int32)  # (V,)
+    values -= 16
+    more = np.flatnonzero(is_more)
+    if more.size:
+        order = np.arange(len(more))
+        owner = more - order
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        sizes = np.diff(starts, append=len(more))
+        if sizes.max() > 5:  # longer than the 30 bits of six digits
+            return None
+        low = (digits[more] & 31).astype(np.int32) << 5 * (order - np.repeat(starts, sizes))
+        long = owner[starts]
+        values[long] = (values[long] << 5 * sizes) + np.add.reduceat(low, starts)
+    last = stops - np.searchsorted(more, stops)  # (S,), one past the last value of each string
+    first = np.append(0, last[:-1])
+
+    # Sums of 32 bits may wrap, but each string is taken up to its first run that is out of range,
+    # which differs by less than 2^29 from one in range: no run below 0 looks like another.
+    runs = values.copy()
+    runs[first] = 0
+    bounds = [np.append(first, len(runs)) + 1 >> 1, np.append(first, len(runs)) >> 1]
+    for parity, bound in enumerate(bounds):
+        chain = np.cumsum(runs[parity::2], dtype=np.int32)
+        before = np.append(np.int32(0), chain)[bound[:-1]]
+        runs[parity::2] = chain - np.repeat(before, np.diff(bound))
+    runs[first] = values[first]
+    ends = np.concatenate([runs[first], runs[last - 1]])
+    inner = runs.copy()
+    inner[first] = inner[last - 1] = 1
+    if ends.min() < 0 or inner.min() < 1 or max(ends.max(), inner.max()) >= 1 << 30:
+        return None
+    even, odd = (
+        np.diff(np.append(0, np.cumsum(runs[parity::2], dtype=np.int64))[bound])
+        for parity, bound in enumerate(bounds)
+    )
+    return (even + odd).tolist(), np.where(first % 2, even, odd)
+
+
+def _count_any(strings: Sequence[bytes]) -> tuple[list[int], NDArray[np.int64]]:
+    """Count the pixels of any strings, -1 for a damaged one."""
     # Letters: S strings, C characters of all of them, V values (runs, or differences of runs).
     sound = [number for number, string in enumerate(strings) if string]
     sums = np.full(len(strings), -1, np.int64)
