@@ -11,6 +11,7 @@ from videomt_ros.datasets.rle import (
     decode,
     encode,
     find_faults,
+    inspect,
     pack_runs,
     pixels_of_strings,
     rle_to_json,
@@ -146,6 +147,28 @@ def test_pixels_of_many_strings_at_once_are_those_of_each():
     assert pixels_of_strings(strings) == [mask.size for mask in masks]
 
 
+def test_the_check_of_a_track_counts_the_pixels_of_its_masks():
+    rng = np.random.default_rng(3)
+    for fill in (0.02, 0.5, 0.98):
+        masks = [rng.random((30, 40)) < fill for _ in range(9)]
+        masks[4:6] = np.zeros((30, 40), bool), np.ones((30, 40), bool)
+        track = [{'size': [30, 40], 'counts': encode(mask)['counts'].decode()} for mask in masks]
+        faults, areas = inspect([None, *track, []], 30, 40)
+        assert faults == []
+        assert areas.tolist() == [0, *(mask.sum() for mask in masks), 0]
+        # Only strings are counted, and only where all of them are sound.
+        assert inspect([*track, {'size': [30, 40], 'counts': [1200]}], 30, 40) == ([], None)
+        assert inspect([*track, {'size': [30, 40], 'counts': '1'}], 30, 40)[1] is None
+
+
+def test_masks_of_more_pixels_than_a_quick_check_counts():
+    side = 40_000
+    half = side * side // 2
+    rle = to_rle({'size': [side, side], 'counts': [half, half]}, side, side)
+    faults, areas = inspect([rle], side, side)
+    assert (faults, areas.tolist()) == ([], [half])
+
+
 def test_damaged_strings_are_found_among_sound_ones():
     rng = np.random.default_rng(2)
     strings = [encode(random_mask(rng))['counts'] for _ in range(600)]
@@ -156,6 +179,8 @@ def test_damaged_strings_are_found_among_sound_ones():
         expected.append(-1 if runs is None else sum(runs))
     assert expected.count(-1) > 50
     assert pixels_of_strings(strings) == expected
+    # A few at a time, most of these have no damaged one.
+    assert [n for k in range(0, 600, 2) for n in pixels_of_strings(strings[k : k + 2])] == expected
 
 
 @pytest.mark.parametrize('strings', [[], [b''], [b'', b'6', b''], [b'6', b''], [b'', b'']])

@@ -358,6 +358,24 @@ def test_results_keep_their_order_and_scores(tmp_path):
     assert results.notes == ()
 
 
+def test_results_that_break_halfway_say_where(tmp_path):
+    known = load_ytvis(write(tmp_path / 'valid.json', truth()))
+    path = write(tmp_path / 'results.json', predictions())
+    path.write_bytes(path.read_bytes()[:-20])
+    [fault] = faults(lambda: load_ytvis_results(path, known.videos, known.categories))
+    assert fault.startswith('Expected JSON, but it breaks at line 1, column ')
+
+
+def test_masks_can_be_read_in_any_order(tmp_path):
+    known = load_ytvis(write(tmp_path / 'valid.json', truth()))
+    for video in known.videos:
+        for track in known.tracks(video.video_id):
+            masks = list(track.masks)
+            assert [track.masks[index] for index in range(len(masks))] == masks
+            assert track.masks[-1] == masks[-1]
+            assert list(track.masks[1:]) == masks[1:]
+
+
 def test_no_predictions_are_results(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,8 +10,14 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.rle import MaskTrack
-from videomt_ros.evaluation.metrics.volume_iou import measure_overlap, volume_iou
+from videomt_ros.evaluation.metrics.overlap import overlap_tracks
+from videomt_ros.evaluation.metrics.volume_iou import (
+    measure_overlap,
+    overlap_of_sequences,
+    volume_iou,
+)
 from videomt_ros.speed.plain_scoring import plain_iou
+from videomt_ros.speed.scoring import make_case
 
 
 def rle(*rows):
@@ -183,3 +190,32 @@ def test_it_agrees_with_pixels_to_the_last_bit(seed):
         matters = iou >= least
         assert (quick[matters] == iou[matters]).all()
         assert (quick[~matters] < least).all()
+
+
+def test_sums_over_the_frames_are_those_of_the_masks():
+    [(_, truth, results)] = make_case(1, 12, 5, seed=1, num_frames=6)
+    # Three classes, of which one has no object; nothing at all is in the first frame.
+    truth, results = (
+        [
+            replace(track, category_id=index % num_classes, masks=[None, *track.masks[1:]])
+            for index, track in enumerate(side)
+        ]
+        for side, num_classes in ((truth, 2), (results, 3))
+    )
+    results[3] = replace(results[3], masks=[None] * 6)
+    of_result, of_truth = (
+        np.array([track.category_id for track in side]) for side in (results, truth)
+    )
+    groups = [(np.flatnonzero(of_result == k), np.flatnonzero(of_truth == k)) for k in range(3)]
+    expected = measure_overlap(results, truth, groups)
+    found = overlap_of_sequences(results, truth, overlap_tracks(1, truth, results))
+    assert expected.iou.any()
+    for name in ('iou', 'result_areas', 'truth_areas'):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+    some = found.of_results([7, 2])
+    assert some.iou.tolist() == expected.iou[[7, 2]].tolist()
+    assert some.result_areas.tolist() == expected.result_areas[[7, 2]].tolist()
+
+
+def test_no_tracks_have_no_sums():
+    assert overlap_of_sequences([], [], []).of_results([]).iou.shape == (0, 0)

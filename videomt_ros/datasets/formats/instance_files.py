@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -100,6 +100,14 @@ class FileMasks(Sequence[Rle | None]):
             return {'size': [height, width], 'counts': segmentation} if segmentation else None
         return convert(segmentation, *self._size)
 
+    def __iter__(self) -> Iterator[Rle | None]:
+        if not isinstance(self._segmentations, _Strings):
+            yield from (convert(segmentation, *self._size) for segmentation in self._segmentations)
+            return
+        height, width = self._size
+        for string in self._segmentations:
+            yield {'size': [height, width], 'counts': string} if string else None
+
 
 class _Strings(Sequence[bytes]):
     """Many byte strings in the memory of one."""
@@ -120,6 +128,12 @@ class _Strings(Sequence[bytes]):
             return [self[number] for number in range(len(self))[index]]
         index = range(len(self))[index]
         return self._joined[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        start = 0
+        for end in self._ends:
+            yield self._joined[start:end]
+            start = end
 
 
 def _string(segmentation: Any) -> bytes | None:

@@ -225,7 +225,7 @@ class ImageOverlaps:
 
 
 _NO_IDS = np.zeros(0, np.int64)
-NOTHING = FrameOverlap(_NO_IDS, _NO_IDS, np.zeros((0, 0)))
+NOTHING = FrameOverlap(_NO_IDS, _NO_IDS, np.zeros((0, 0)), _NO_IDS, _NO_IDS)
 """A frame without objects and tracks."""
 
 
