@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
@@ -278,7 +278,11 @@ def main() -> int:
             node = RecorderNode(args.segmenter, BagStorage, args.bag, args.topic)
         else:
             node = RecorderNode(args.segmenter, FolderStorage, args.folder, args.fps)
-        rclpy.spin_until_future_complete(node, node.failure)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        # Not `spin_until_future_complete`, which adds a callback to the future at each turn.
+        while rclpy.ok() and not node.failure.done():
+            executor.spin_once(timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # the usual end
     except RuntimeError:
