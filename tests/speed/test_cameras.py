@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.speed.tiny import SIZES
 from videomt_ros.cli import main
 from videomt_ros.speed.cameras import build_network, time_rounds
 from videomt_ros.speed.frame import random_images
 
-SIZES = {
-    'hidden_size': 32,
-    'num_hidden_layers': 4,
-    'num_attention_heads': 2,
-    'num_blocks': 2,
-    'num_queries': 24,
-}
 FRAME = (72, 128)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.speed.tiny import SIZES
 from videomt_ros.cli import main
 from videomt_ros.cli.benchmark import table
 from videomt_ros.inference.preprocess import Geometry
@@ -24,13 +25,6 @@ from videomt_ros.speed.frame import (
 from videomt_ros.speed.machine import cpu_name
 from videomt_ros.speed.transformers_port import distinct_queries, port_sizes
 
-SIZES = {
-    'hidden_size': 32,
-    'num_hidden_layers': 4,
-    'num_attention_heads': 2,
-    'num_blocks': 2,
-    'num_queries': 24,
-}
 TINY = {'image_size': 64, 'frame': (72, 128), 'num_classes': 5, 'repeats': 2}
 
 

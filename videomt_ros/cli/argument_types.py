@@ -1,4 +1,4 @@
-"""Types of numbers and sizes for the options of the command line."""
+"""Types of values, and the options that several verbs of the command line have."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def image_size(text: str) -> tuple[int, int]:
             f'expected width x height of at least 8 pixels each, such as 640x480, got {text!r}'
         )
     return int(width), int(height)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Declare `--device` and `--precision` of a verb that runs a network."""
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
+    parser.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        default='auto',
+        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
+    )
 
 
 def _number(text: str) -> float:

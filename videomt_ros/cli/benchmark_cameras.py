@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.argument_types import add_device_options, count
 
 FRAME = (720, 1280)
 """Size (height, width) of the camera's images."""
@@ -33,13 +33,7 @@ def add_cameras(choices: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of each measurement that runs a network on made-up images."""
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
-    parser.add_argument(
-        '--precision',
-        choices=('auto', 'fp32', 'fp16', 'bf16'),
-        default='auto',
-        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
-    )
+    add_device_options(parser)
     parser.add_argument(
         '--threads', type=count, help='number of CPU threads; default: those of torch'
     )

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.argument_types import add_device_options, count
 from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
@@ -54,13 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume', action='store_true', help='keep the videos that are finished in the folder'
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
-    parser.add_argument(
-        '--precision',
-        choices=('auto', 'fp32', 'fp16', 'bf16'),
-        default='auto',
-        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
-    )
+    add_device_options(parser)
     parser.add_argument(
         '--set',
         type=setting,
