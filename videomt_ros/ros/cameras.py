@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from rclpy.lifecycle import LifecycleNode
@@ -113,19 +113,23 @@ class Cameras:
         for camera in self:
             camera.update(parameters.of_camera(camera.name))
 
-    def _map(
-        self, begin: Callable[[Received], Frame | None], batch: list[Received]
-    ) -> Iterable[Frame | None]:
-        """Decode the images of a batch side by side: OpenCV lets other threads run meanwhile."""
-        if len(batch) == 1 or self._decoders is None:
-            return map(begin, batch)
-        return self._decoders.map(begin, batch)
+    def _begin(self, batch: list[Received]) -> list[Frame]:
+        """Make images ready for the network; those that are not to be processed are left out.
+
+        They are decoded side by side, since OpenCV lets other threads run meanwhile.
+        """
+        found: Iterator[Frame | None]
+        if self._decoders is None or len(batch) == 1:
+            found = map(_begin, batch)
+        else:
+            found = self._decoders.map(_begin, batch)
+        return [frame for frame in found if frame is not None]
 
     def _process(self, batch: list[Received]) -> None:
         """Process and publish one image each of some cameras; runs in the worker's thread."""
         self._health.begin_batch(len(batch))
         try:
-            frames = [frame for frame in self._map(_begin, batch) if frame is not None]
+            frames = self._begin(batch)
             results = push_together([frame.for_stream() for frame in frames])
             for frame, result in zip(frames, results, strict=True):
                 camera = frame.received.camera
