@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.made_engine import MadeEngine
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
@@ -23,16 +24,14 @@ CONFIG = VidEoMTConfig(
 )
 
 
-class Oracle(nn.Module):
+class Oracle(MadeEngine):
     """Answers with the truth of the scenes, one after the other.
 
     The state holds the numbers of scene and frame. Query i has the object of identity i + 1.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.config = CONFIG
-        self.weight = nn.Parameter(torch.zeros(1))
         self.scenes = [Scene(SEED + i, num_frames=NUM_FRAMES) for i in range(NUM_VIDEOS)]
         self.num_started = 0
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tests.made_engine import MadeEngine
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import Outputs, VidEoMTConfig
 from videomt_ros.structures import Segments
@@ -59,13 +60,11 @@ def make_logits(
     return torch.tensor(np.log(probs)).float(), torch.tensor(masks).float()
 
 
-class ScriptedNet(nn.Module):
+class ScriptedNet(MadeEngine):
     """Replays logits; the number of the next frame is in the state, as streams share a network."""
 
     def __init__(self, frames: Sequence[tuple[Tensor, Tensor]], task: str = 'instance') -> None:
-        super().__init__()
         self.frames = frames
-        self.weight = nn.Parameter(torch.zeros(1))
         num_queries, height, width = frames[0][1].shape
         self.config = VidEoMTConfig(
             num_classes=len(NAMES),

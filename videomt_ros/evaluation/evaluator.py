@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.finishing import finish
 from videomt_ros.evaluation.predict import Prediction, Predictor
@@ -33,7 +33,6 @@ from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.stream_settings import StreamSettings
-from videomt_ros.model.network import VidEoMT
 
 _IMAGES = ('coco', 'coco_panoptic')
 """Names of data sets whose videos have one frame."""
@@ -43,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 def evaluate(
     dataset: Dataset,
-    net: VidEoMT,
+    net: Engine,
     out: Path,
     *,
     modes: Sequence[ModeName] = MODES,
@@ -143,7 +142,7 @@ class _Plan:
 
 def _plan(
     dataset: Dataset,
-    net: VidEoMT,
+    net: Engine,
     modes: Sequence[ModeName],
     limit: int | None,
     settings: Mapping[str, Any],
@@ -177,9 +176,10 @@ def _plan(
         'split': dataset.split,
         'videos': _digest_videos(dataset),
         'model': net.config.name,
-        'weights': _digest_network(net),
-        'precision': str(next(net.parameters()).dtype).removeprefix('torch.'),
-        'device': next(net.parameters()).device.type,
+        'weights': net.digest(),
+        'precision': str(net.dtype).removeprefix('torch.'),
+        'device': net.device.type,
+        'engine': net.engine_name,
         'modes': sorted(modes),
         'settings': settings,
     }
@@ -243,16 +243,6 @@ def _digest_videos(dataset: Dataset) -> str:
         [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _digest_network(net: VidEoMT) -> str:
-    """Hash the configuration and all weights of a network."""
-    digest = hashlib.sha256(json.dumps(net.config.to_dict(), sort_keys=True).encode())
-    for name, tensor in net.state_dict().items():
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        # One tensor at a time, as bytes: numpy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def _peak_memory_mb() -> float:

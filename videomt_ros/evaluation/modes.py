@@ -18,13 +18,14 @@ from torch import Tensor
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
+from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families.family import Family, LiveVideo, VideoResults
 from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import EndedVideo, MaskFrame, WholeVideo
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.timing import DeviceClock
-from videomt_ros.model.network import Outputs, VidEoMT
+from videomt_ros.model.network import Outputs
 
 Stages = Mapping[str, MutableSequence[float]]
 """Milliseconds that each stage took, frame by frame, by the names in `STAGES`."""
@@ -96,7 +97,7 @@ class PublishedMode:
 
     def __init__(
         self,
-        net: VidEoMT,
+        net: Engine,
         family: Family,
         results: VideoResults,
         classes: ClassMap,
@@ -144,7 +145,7 @@ class PublishedMode:
             geometry = Geometry.of(frame.image.shape[:2], self._net.config)
             self._whole.add(frame.index, stream.outputs, geometry)
             return
-        clock = DeviceClock(next(self._net.parameters()).device)
+        clock = DeviceClock(self._net.device)
         clock.mark()
         outputs, geometry = self._run.step(frame, clock)
         self._whole.add(frame.index, outputs, geometry)
@@ -187,10 +188,9 @@ class PublishedMode:
 class _NetworkRun:
     """Runs the network along one video, and never starts it anew, whatever the stamps are."""
 
-    def __init__(self, net: VidEoMT) -> None:
-        weight = next(net.parameters())
+    def __init__(self, net: Engine) -> None:
         self._net = net
-        self._prepare = Preprocessor(net.config, weight.device, weight.dtype)
+        self._prepare = Preprocessor(net.config, net.device, net.dtype)
         self.state: Tensor | None = None
         """State that enters the next frame; None before the first."""
 

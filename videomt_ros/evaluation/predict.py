@@ -19,12 +19,12 @@ import torch
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
+from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families.family import Family, VideoResults
 from videomt_ros.evaluation.modes import STAGES, LiveMode, Mode, PublishedMode
 from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import SPOOL_LIMIT
 from videomt_ros.inference import VideoStream
-from videomt_ros.model.network import VidEoMT
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Prediction:
 class Predictor:
     """Predicts videos; holds what all videos of a run have in common."""
 
-    net: VidEoMT
+    net: Engine
     family: Family
     classes: ClassMap
     settings: Mapping[str, Any] = field(default_factory=dict)

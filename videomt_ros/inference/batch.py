@@ -92,7 +92,7 @@ def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
     streams = {id(frame.stream) for frame in frames}
     if len(streams) < len(frames) or len({id(frame.stream.net) for frame in frames}) > 1:
         raise ValueError('Expected at most one frame of each stream, and streams of one network.')
-    clock = StageClock(next(frames[0].stream.net.parameters()).device)
+    clock = StageClock(frames[0].stream.net.device)
     results: dict[int, Segments | Exception] = {}
     batches: dict[tuple[int, int], list[_Begun]] = defaultdict(list)
     for place, (stream, image, stamp_ns, arrival_s, is_stamped) in enumerate(frames):

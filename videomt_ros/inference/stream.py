@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
 from videomt_ros.inference.preprocess import Preprocessor, check_input_size
@@ -25,7 +26,7 @@ from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import DeviceClock, StageTimes
 from videomt_ros.inference.track_segments import TrackSegments
 from videomt_ros.model.config import Task
-from videomt_ros.model.network import Outputs, VidEoMT
+from videomt_ros.model.network import Outputs
 from videomt_ros.structures import Segments
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class VideoStream:
 
     def __init__(
         self,
-        net: VidEoMT,
+        net: Engine,
         task: Task | None = None,
         *,
         input_size: int | None = None,
@@ -123,9 +124,8 @@ class VideoStream:
 
     def _start(self) -> None:
         """Start without a video."""
-        weight = next(self.net.parameters())
         self._preprocess = Preprocessor(
-            self.net.config, weight.device, weight.dtype, self._input_size
+            self.net.config, self.net.device, self.net.dtype, self._input_size
         )
         self._continuity = Continuity(self._hold_outliers)
         self._memory = self._new_memory(next_id=1)

@@ -10,6 +10,8 @@ input), N tokens of the backbone (prefix tokens and patches).
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, overload
@@ -66,6 +68,9 @@ class VidEoMT(nn.Module):
     At frame 0 all of them start from q.
     """
 
+    engine_name = 'eager'
+    """Name of the network where it runs as an `engines.Engine`."""
+
     def __init__(self, config: VidEoMTConfig) -> None:
         super().__init__()
         channels = config.embed_dim
@@ -87,6 +92,26 @@ class VidEoMT(nn.Module):
         # Patch 16 -> 2 doublings -> a quarter of the input; EoMT's rule for other patch sizes.
         num_upscale = max(1, int(math.log2(config.patch_size)) - 2)
         self.upscale = nn.Sequential(*(UpscaleBlock(channels) for _ in range(num_upscale)))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.q.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.q.weight.dtype
+
+    def digest(self) -> str:
+        """Hash the configuration and all weights, as 16 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+            # One tensor at a time, as bytes: numpy has no bfloat16.
+            values = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
     def initial_state(self, batch_size: int = 1) -> Tensor:
         """Return the queries that enter a first frame, (B, Q, C)."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 
 from videomt_ros.datasets.stream_clock import StreamClock
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import StreamFrame, VideoStream
 from videomt_ros.inference.continuity import STEP_BACK_S, OutlierError
-from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_inputs import CameraInputs
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.health import CameraHealth, ModelHealth
@@ -100,7 +100,7 @@ class CameraStream:
         self,
         node: LifecycleNode,
         name: str,
-        net: VidEoMT,
+        net: Engine,
         parameters: NodeParameters,
         health: CameraHealth,
         model_health: ModelHealth,

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rclpy.lifecycle import LifecycleNode
 
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import push_together
-from videomt_ros.model import VidEoMT
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.outputs import missing_outputs
@@ -31,7 +31,7 @@ class Cameras:
     def __init__(
         self,
         node: LifecycleNode,
-        net: VidEoMT,
+        net: Engine,
         parameters: Parameters,
         health_of: Callable[[str], CameraHealth],
         model_health: ModelHealth,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.model import VidEoMT
 from videomt_ros.speed.frame import (
@@ -69,7 +70,7 @@ def build_network(
 
 
 def time_rounds(
-    net: VidEoMT, images: Sequence[NDArray[np.uint8]], numbers: Sequence[int], repeats: int
+    net: Engine, images: Sequence[NDArray[np.uint8]], numbers: Sequence[int], repeats: int
 ) -> list[Round]:
     """Time rounds of several cameras.
 
@@ -79,7 +80,7 @@ def time_rounds(
         numbers: numbers of cameras to try.
         repeats: number of rounds timed for each.
     """
-    device = next(net.parameters()).device
+    device = net.device
     rounds = []
     for cameras in numbers:
         streams = [VideoStream(net) for _ in range(cameras)]

@@ -17,14 +17,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from videomt_ros.datasets.synthetic.scene import Scene
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.draw import draw
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.run_lengths import encode_masks
-from videomt_ros.model import Outputs, VidEoMT, VidEoMTConfig
+from videomt_ros.model import Outputs, VidEoMTConfig
 from videomt_ros.model.config import Task
 from videomt_ros.speed.frame import FRAME_NS, WARM_UP
 
@@ -48,8 +49,12 @@ class FrameTimes:
     """Milliseconds of each of `STAGES`."""
 
 
-class MadeNetwork(nn.Module):
+class MadeNetwork:
     """Answers every frame with logits of ellipses, which move from frame to frame."""
+
+    engine_name = 'made'
+    device = torch.device('cpu')
+    dtype = torch.float32
 
     def __init__(self, num_objects: int, frame: tuple[int, int], task: Task) -> None:
         """Draw the objects.
@@ -59,8 +64,6 @@ class MadeNetwork(nn.Module):
             frame: (height, width) of the images.
             task: kind of results; in panoptic and semantic ones three bands of stuff lie behind.
         """
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
         num_stuff = 0 if task == 'instance' else 3
         names = tuple(f'class {k}' for k in range(40))
         self.config = VidEoMTConfig(
@@ -101,6 +104,10 @@ class MadeNetwork(nn.Module):
             logits[num_objects + k, -1], logits[num_objects + k, 37 + k] = 0.0, 4.0
         return Outputs(torch.tensor(logits[None]).float(), torch.tensor(masks[None]).float())
 
+    def digest(self) -> str:
+        """Return a name in place of a hash, since there are no weights."""
+        return self.engine_name
+
     def initial_state(self, batch_size: int = 1) -> Tensor:
         """Get the number of the next frame, which is all the state."""
         return torch.zeros(batch_size, self.config.num_queries, 1)
@@ -119,7 +126,7 @@ def draw_scene(frame: tuple[int, int]) -> list[NDArray[np.uint8]]:
 
 @torch.inference_mode()
 def time_frames(
-    net: VidEoMT | MadeNetwork,
+    net: Engine,
     images: Sequence[NDArray[np.uint8]],
     repeats: int,
 ) -> FrameTimes:
@@ -130,7 +137,7 @@ def time_frames(
         images: images of one size, (H, W, 3) uint8, which are pushed in turns.
         repeats: number of frames that are timed.
     """
-    stream = VideoStream(net)  # type: ignore[arg-type]
+    stream = VideoStream(net)
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     segments = None
     for n in range(WARM_UP + repeats):

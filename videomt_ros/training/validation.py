@@ -316,7 +316,7 @@ def delivered_network(module: TrainModule) -> VidEoMT:
     net.load_state_dict(
         {name: value.to(torch.float16) for name, value in module.deliverable().items()}
     )
-    device = next(net.parameters()).device
+    device = net.device
     return net.to(device, choose_precision('auto', device))
 
 
