@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -39,8 +41,12 @@ def test_rounds_run_on_a_gpu():
     assert entry.memory_bytes > 0
 
 
-def test_the_command_prints_a_row_for_each_number(capsys):
+def test_the_command_prints_a_row_for_each_number(capsys, tmp_path):
+    path = tmp_path / 'cameras.json'
     words = ['benchmark', 'cameras', '--device', 'cpu', '--cameras', '1', '2', '--repeats', '1']
-    assert main(words) == 0
+    assert main([*words, '--json', str(path)]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
     assert [row.split('|')[1].strip() for row in rows[1:]] == ['1', '2']
+    results = json.loads(path.read_text())['results']
+    assert [result['cameras'] for result in results] == [1, 2]
+    assert set(results[0]['samples_ms']) == {'round', 'network', 'cpu'}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -41,14 +42,19 @@ def test_a_difference_of_figures_is_found():
     assert largest_difference({'AP': 0.5, 'AR1': None}, {'AP': 0.5, 'AR1': 0.0}) == float('inf')
 
 
-def test_scoring_is_measured_without_torch():
-    program = """
+def test_scoring_is_measured_without_torch(tmp_path):
+    path = tmp_path / 'score.json'
+    program = f"""
 import sys
 sys.modules.update(torch=None, transformers=None, rclpy=None)  # importing these now fails
 from videomt_ros.cli import main
-sys.exit(main('benchmark score --videos 2 --results 9 --objects 2'.split()))
+words = 'benchmark score --videos 2 --results 9 --objects 2 --repeats 2 --json'
+sys.exit(main([*words.split(), {str(path)!r}]))
 """
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '9 results, 18 pairs' in done.stdout
-    assert done.stdout.splitlines()[-1].startswith('The loop over pairs takes ')
+    assert 'The loop over pairs takes ' in done.stdout
+    results = json.loads(path.read_text())['results']
+    assert [result['side'] for result in results] == ['videomt_ros', 'pairs']
+    assert all(len(result['samples_s']) == 2 for result in results)

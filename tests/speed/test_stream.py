@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -30,14 +32,29 @@ def test_every_stage_is_timed():
     assert min(times.stages_ms.values()) > 0
 
 
-def test_the_command_prints_a_table_for_each_network(capsys):
-    options = ['--sizes', '64x48', '128x96', '--objects', '2', '3', '--repeats', '1']
+def test_the_command_prints_a_table_for_each_network(capsys, tmp_path):
+    path = tmp_path / 'stream.json'
+    options = [
+        '--sizes',
+        '64x48',
+        '128x96',
+        '--objects',
+        '2',
+        '3',
+        '--repeats',
+        '1',
+        '--json',
+        str(path),
+    ]
     assert main(['benchmark', 'stream', *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    titles = [line for line in lines if line.endswith('| 64 x 48 | 128 x 96 |')]
+    titles = [line for line in lines if line.endswith(' 64 x 48 | 128 x 96 |')]
     assert [title.split(';')[0].lstrip('| ') for title in titles] == [
         'demo on drawn scenes',
         '2 made-up objects, instance, no network',
         '3 made-up objects, instance, no network',
     ]
-    assert sum(line.startswith('| masks to segments |') for line in lines) == 3
+    assert sum(line.startswith('| masks to segments ') for line in lines) == 3
+    results = json.loads(path.read_text())['results']
+    assert [(r['width'], r['height']) for r in results] == [(64, 48), (128, 96)] * 3
+    assert tuple(results[0]['median_ms']) == STAGES

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from videomt_ros.cli.argument_types import add_device_options, count
+from videomt_ros.cli.benchmark_report import Report, add_json_option
 
 FRAME = (720, 1280)
 """Size (height, width) of the camera's images."""
@@ -46,6 +48,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--repeats', type=count, default=10, help='timed frames on each side; default: 10'
     )
+    add_json_option(parser)
 
 
 def benchmark_cameras(args: argparse.Namespace) -> int:
@@ -57,7 +60,7 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     from videomt_ros.model.device import choose_device, choose_precision
     from videomt_ros.speed.cameras import build_network, time_rounds
     from videomt_ros.speed.frame import NUM_IMAGES, random_images
-    from videomt_ros.speed.machine import hardware, versions
+    from videomt_ros.speed.machine import header
     from videomt_ros.speed.transformers_port import port_sizes
 
     device = choose_device(args.device)
@@ -79,17 +82,31 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
         net = load_model(args.model).to(device, dtype)
         images = [image for image, _ in Scene(5, *FRAME, num_frames=NUM_IMAGES).frames()]
         what = f'{args.model}; drawn scenes'
-    rounds = time_rounds(net, images, args.cameras, args.repeats)
-    print(f'hardware: {hardware(device)}')
-    print(f'versions: {versions("torch", "timm")}')
     number_format = str(dtype).removeprefix('torch.')
-    print(f'network: {what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)')
-    print()
-    print(f'| cameras | round, ms (median of {args.repeats}) | network, ms | frames/s | GPU, MB |')
-    print('|---:|---:|---:|---:|---:|')
-    for entry in rounds:
-        print(
-            f'| {entry.cameras} | {entry.round_ms:.1f} | {entry.network_ms:.1f} | '
-            f'{entry.frames_per_s:.1f} | {entry.memory_bytes / 2**20:.0f} |'
+    report = Report(
+        args,
+        'cameras',
+        header(device, 'torch', 'timm'),
+        network=f'{what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)',
+    )
+    cells: list[tuple[str, ...]] = [
+        ('cameras', f'round, ms (median of {args.repeats})', 'network, ms', 'frames/s', 'GPU, MB')
+    ]
+    for entry in time_rounds(net, images, args.cameras, args.repeats):
+        report.add(
+            median_ms={'round': entry.round_ms, 'network': entry.network_ms},
+            frames_per_s=entry.frames_per_s,
+            **asdict(entry),
         )
+        cells.append(
+            (
+                str(entry.cameras),
+                f'{entry.round_ms:.1f}',
+                f'{entry.network_ms:.1f}',
+                f'{entry.frames_per_s:.1f}',
+                f'{entry.memory_bytes / 2**20:.0f}',
+            )
+        )
+    report.table(cells, left=0)
+    report.end()
     return 0

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videomt_ros.cli.argument_types import count, image_size, positive_number
+from videomt_ros.cli.benchmark_report import Report
 
 if TYPE_CHECKING:
     from videomt_ros.rig.processes import RigProcesses
@@ -68,50 +66,42 @@ def add_node(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help='highest rate that is tried, in Hz of each camera; default: 120',
     )
     parser.add_argument(
-        '--out', type=Path, default=Path('node_speed.json'), help='default: node_speed.json'
+        '--json',
+        '--out',
+        type=Path,
+        metavar='FILE',
+        default=Path('node_speed.json'),
+        help='file for all figures; default: node_speed.json',
     )
 
 
 def benchmark_node(args: argparse.Namespace) -> int:
     """Run the trials of every size and number of cameras, write the file and print the table."""
-    from videomt_ros.files import whole_file
-    from videomt_ros.speed.machine import cpu_name, versions
+    from videomt_ros.speed.machine import header
 
-    machine = f'{cpu_name()}, {os.cpu_count()} processors'
-    print(f'hardware: {machine}')
-    print(f'versions: {versions("torch", "rclpy", "numpy")}')
-    print(f'model: {args.model}, device {args.device}; outputs: {", ".join(args.outputs)}')
+    report = Report(
+        args,
+        'node',
+        header(None, 'torch', 'rclpy', 'numpy'),
+        model=args.model,
+        device=args.device,
+        outputs=args.outputs,
+        seconds=args.seconds,
+    )
     results = []
     for width, height in args.sizes:
         for cameras in args.cameras:
             result = measure(args, (width, height), cameras)
             results.append(result)
+            report.add(**result)
             peak = result['peak_rate_hz']
             print(
                 f'{width}x{height}, {named(cameras)}: '
                 + (f'{peak:.3g} Hz each' if peak else 'loses frames at every rate'),
                 flush=True,
             )
-    report = {
-        'metadata': {
-            'Test Name': 'videomt benchmark node',
-            'Test Datetime': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            'hardware': machine,
-            'versions': versions('torch', 'rclpy', 'numpy'),
-            'model': args.model,
-            'device': args.device,
-            'outputs': args.outputs,
-            'seconds': args.seconds,
-        },
-        'results': results,
-    }
-    with whole_file(args.out) as file:
-        file.write((json.dumps(report, indent=2) + '\n').encode())
-    print()
-    for row in table(results):
-        print(row)
-    print()
-    print(f'All figures: {args.out}')
+    report.table(rows(results), left=0)
+    report.end()
     return 0
 
 
@@ -192,8 +182,8 @@ def named(cameras: int) -> str:
     return '1 camera' if cameras == 1 else f'{cameras} cameras'
 
 
-def table(results: list[dict[str, Any]]) -> list[str]:
-    """Build the Markdown rows, one for each size and number of cameras."""
+def rows(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Build the table, with a row for each size and number of cameras."""
     head = (
         'images', 'cameras', 'peak, Hz each', 'at Hz', 'p50 ms', 'p95 ms', 'p99 ms', 'network ms',
         'rest ms', 'CPU ms/frame',
@@ -215,12 +205,4 @@ def table(results: list[dict[str, Any]]) -> list[str]:
                 f'{result["cpu_ms_per_frame"]:.1f}',
             )
         )
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    rows = [
-        '| '
-        + ' | '.join(f'{cell:>{width}}' for cell, width in zip(row, widths, strict=True))
-        + ' |'
-        for row in cells
-    ]
-    rule = '|' + '|'.join('-' * (width + 1) + ':' for width in widths) + '|'
-    return [rows[0], rule, *rows[1:]]
+    return cells

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from videomt_ros.cli.argument_types import count, image_size
+from videomt_ros.cli.benchmark_report import Report, add_json_option
 
 if TYPE_CHECKING:
     from videomt_ros.speed.stream import FrameTimes
@@ -44,6 +45,7 @@ def add_stream(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument('--threads', type=count, default=1, help='CPU threads; default: 1')
     parser.add_argument('--repeats', type=count, default=20, help='timed frames; default: 20')
+    add_json_option(parser)
 
 
 def benchmark_stream(args: argparse.Namespace) -> int:
@@ -54,45 +56,53 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     from videomt_ros.model import load_model
     from videomt_ros.model.config import Task
     from videomt_ros.speed.frame import random_images
-    from videomt_ros.speed.machine import cpu_name, versions
+    from videomt_ros.speed.machine import header
     from videomt_ros.speed.stream import MadeNetwork, draw_scene, time_frames
 
     assert args.task in get_args(Task)
     sizes = [(height, width) for width, height in args.sizes]
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    print(f'hardware: {cpu_name()}, {args.threads} threads')
-    print(f'versions: {versions("torch", "numpy", "cv2")}')
+    machine = header(torch.device('cpu'), 'torch', 'timm', 'numpy', 'cv2')
+    report = Report(args, 'stream', machine)
     if args.model != 'none':
         net = load_model(args.model)
         times = [time_frames(net, draw_scene(size), args.repeats) for size in sizes]
-        _print_table(f'{args.model} on drawn scenes', times, args.repeats)
+        _show(report, f'{args.model} on drawn scenes', times, args.repeats)
     for number in args.objects:
         times = [
             time_frames(MadeNetwork(number, size, args.task), random_images(size), args.repeats)
             for size in sizes
         ]
-        _print_table(f'{number} made-up objects, {args.task}, no network', times, args.repeats)
+        title = f'{number} made-up objects, {args.task}, no network'
+        _show(report, title, times, args.repeats)
+    report.end()
     return 0
 
 
-def _print_table(title: str, times: Sequence[FrameTimes], repeats: int) -> None:
-    print()
-    for row in table(title, times, repeats):
-        print(row)
+def _show(report: Report, title: str, times: Sequence[FrameTimes], repeats: int) -> None:
+    for entry in times:
+        report.add(
+            network=title,
+            height=entry.frame[0],
+            width=entry.frame[1],
+            num_segments=entry.num_segments,
+            median_ms=entry.stages_ms,
+            samples_ms=entry.samples_ms,
+        )
+    report.table(rows(title, times, repeats))
 
 
-def table(title: str, times: Sequence[FrameTimes], repeats: int) -> list[str]:
-    """Build the Markdown rows: the time of each stage for each size of images."""
+def rows(title: str, times: Sequence[FrameTimes], repeats: int) -> list[list[str]]:
+    """Build the table: the time of each stage for each size of images."""
     sizes = [f'{entry.frame[1]} x {entry.frame[0]}' for entry in times]
-    rows = [[f'{title}; median of {repeats}, ms', *sizes]]
+    cells = [[f'{title}; median of {repeats}, ms', *sizes]]
     for stage in times[0].stages_ms:
-        rows.append([stage, *(f'{entry.stages_ms[stage]:.2f}' for entry in times)])
+        cells.append([stage, *(f'{entry.stages_ms[stage]:.2f}' for entry in times)])
     without = [
         sum(ms for stage, ms in entry.stages_ms.items() if stage not in ('network', 'overlay'))
         for entry in times
     ]
-    rows.append(['all but network and overlay', *(f'{ms:.2f}' for ms in without)])
-    rows.append(['segments', *(str(entry.num_segments) for entry in times)])
-    lines = [f'| {" | ".join(row)} |' for row in rows]
-    return [lines[0], f'|---|{"---:|" * len(times)}', *lines[1:]]
+    cells.append(['all but network and overlay', *(f'{ms:.2f}' for ms in without)])
+    cells.append(['segments', *(str(entry.num_segments) for entry in times)])
+    return cells

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+from statistics import mean, median
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import count
+from videomt_ros.cli.benchmark_report import Report, add_json_option
 
 if TYPE_CHECKING:
     from videomt_ros.speed.training_step import StepTimes
@@ -29,6 +31,7 @@ def add_train(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="drawn clips of the sizes that the run's images have, and random weights: the data "
         'set and the weights to start from need not be at hand',
     )
+    add_json_option(parser)
     parser.add_argument(
         'overrides',
         nargs='*',
@@ -43,30 +46,30 @@ def benchmark_train(args: argparse.Namespace) -> int:
 
     # Read before torch and Lightning are imported, so that a wrong setting is named at once.
     settings = load_settings(args.config, args.overrides)
-    from videomt_ros.speed.machine import hardware
+    from videomt_ros.speed.machine import header
     from videomt_ros.speed.training_step import measure
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     times = measure(settings, args.steps, args.synthetic)
-    print(f'hardware: {hardware(times.device)}')
-    for line in about(times):
-        print(line)
-    print()
-    for row in table(times):
-        print(row)
-    print()
+    machine = header(times.device, 'torch', 'timm', 'lightning')
+    report = Report(args, 'train', machine, **about(times))
+    report.add(
+        steps=args.steps,
+        median_s={part: median(samples) for part, samples in times.samples_s.items()},
+        samples_s=times.samples_s,
+        peak_bytes=times.peak_bytes,
+    )
+    report.table(rows(times))
     clips = times.settings.phases[0].batch_size
-    print(
+    report.end(
         f'A step takes {times.total:.3g} s: {clips / times.total:.3g} clips a second, '
         f'{times.peak_bytes / 1e9:.2f} GB at most.'
     )
     return 0
 
 
-def about(times: StepTimes) -> list[str]:
-    """Describe what was measured, in a few lines."""
-    import torch
-
+def about(times: StepTimes) -> dict[str, str]:
+    """Describe what was measured: network, batch and data."""
     settings = times.settings
     network, (phase,) = settings.network, settings.phases
     chunks = f', in chunks of {phase.chunk_frames}' if phase.chunk_frames else ''
@@ -77,23 +80,23 @@ def about(times: StepTimes) -> list[str]:
     workers = f'{settings.workers} {"process" if settings.workers == 1 else "processes"}'
     drawn = f'drawn ahead by {workers}' if settings.workers else 'drawn when it is asked for'
     options = [name for name in ('activation_checkpointing', 'compile') if getattr(settings, name)]
-    return [
-        f'network: {network.family}, {network.depth} blocks of {network.embed_dim} channels, '
+    return {
+        'network': f'{network.family}, {network.depth} blocks of {network.embed_dim} channels, '
         f'{network.num_queries} queries, propagation {network.propagation}; '
-        + ', '.join([times.precision, *options, f'torch {torch.__version__}']),
-        f'batch: {phase.batch_size} {"clip" if phase.batch_size == 1 else "clips"}{parts}, each '
+        + ', '.join([times.precision, *options]),
+        'batch': f'{phase.batch_size} {"clip" if phase.batch_size == 1 else "clips"}{parts}, each '
         f'of {phase.clip_frames} {"frame" if phase.clip_frames == 1 else "frames"}{chunks}; '
         f'input, height x width: {span}',
-        f'data: {data}, {drawn}',
-    ]
+        'data': f'{data}, {drawn}',
+    }
 
 
-def table(times: StepTimes) -> list[str]:
-    """Build the Markdown rows: the seconds of each part of a step, and its share."""
-    named = [*times.seconds.items(), ('step', times.total)]
-    width = max(len(name) for name, _ in named)
-    rows = [f'| {"":<{width}} | seconds |  share |', f'|{"-" * (width + 2)}|--------:|-------:|']
-    for name, seconds in named:
-        share = 100 * seconds / times.total
-        rows.append(f'| {name:<{width}} | {seconds:7.4f} | {share:4.0f} % |')
-    return rows
+def rows(times: StepTimes) -> list[tuple[str, ...]]:
+    """Build the table: the mean and the median seconds of each part, and its share of a step."""
+    steps = [sum(step) for step in zip(*times.samples_s.values(), strict=True)]
+    cells: list[tuple[str, ...]] = [('', 'seconds', 'median', 'share')]
+    for name, samples in {**times.samples_s, 'step': steps}.items():
+        seconds = mean(samples)
+        share = f'{100 * seconds / times.total:.0f} %'
+        cells.append((name, f'{seconds:.4f}', f'{median(samples):.4f}', share))
+    return cells

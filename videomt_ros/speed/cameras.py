@@ -25,16 +25,26 @@ from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
 
 @dataclass(frozen=True)
 class Round:
-    """Times of one round, in which each camera has one frame; medians in milliseconds."""
+    """Times of rounds in which each camera has one frame."""
 
     cameras: int
     """Number of cameras, whose frames are one batch of the network."""
-    round_ms: float
-    """From the images on the host to the segments of all cameras on the host."""
-    network_ms: float
-    """Part that the network takes."""
+    samples_ms: dict[str, list[float]]
+    """Milliseconds of each round: `round`, from the images on the host to the segments of all
+    cameras on the host; `network`, the part that the network takes; `cpu`, processor time of all
+    threads, which other load on the machine does not count in."""
     memory_bytes: int
     """Largest memory of the GPU so far; 0 on a CPU."""
+
+    @property
+    def round_ms(self) -> float:
+        """Median time of a round."""
+        return median(self.samples_ms['round'])
+
+    @property
+    def network_ms(self) -> float:
+        """Median time of the network in a round."""
+        return median(self.samples_ms['network'])
 
     @property
     def frames_per_s(self) -> float:
@@ -84,20 +94,21 @@ def time_rounds(
     rounds = []
     for cameras in numbers:
         streams = [VideoStream(net) for _ in range(cameras)]
-        whole_ms, network_ms = [], []
+        samples_ms: dict[str, list[float]] = {'round': [], 'network': [], 'cpu': []}
         for n in range(WARM_UP + repeats):
             frames = [
                 StreamFrame(stream, images[(n + place) % len(images)], n * FRAME_NS)
                 for place, stream in enumerate(streams)
             ]
-            start_s = time.perf_counter()
+            start_s, start_cpu_s = time.perf_counter(), time.process_time()
             for result in push_together(frames):  # on the host, so the device is done
                 if isinstance(result, Exception):
                     raise result
             times = streams[0].times
             if n >= WARM_UP and times is not None:
-                whole_ms.append((time.perf_counter() - start_s) * 1e3)
-                network_ms.append(times.network_ms)
+                samples_ms['round'].append((time.perf_counter() - start_s) * 1e3)
+                samples_ms['cpu'].append((time.process_time() - start_cpu_s) * 1e3)
+                samples_ms['network'].append(times.network_ms)
         peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else 0
-        rounds.append(Round(cameras, median(whole_ms), median(network_ms), peak))
+        rounds.append(Round(cameras, samples_ms, peak))
     return rounds

@@ -8,7 +8,7 @@ device is synchronised before the clock is read, and the results are medians.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -27,28 +27,29 @@ WARM_UP = 5
 """Number of frames before the clock counts; more than a stream needs to confirm its tracks."""
 NUM_IMAGES = 4
 """Number of different images that are pushed in turns."""
+FRAME_PARTS = ('prepare', 'network', 'finish')
+"""Parts of a frame in `Side.samples_ms`."""
 FRAME_NS = 33_333_333
 """Time between two stamps, that of a camera with 30 images a second."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Median times of one side in milliseconds."""
+    """Times of one side."""
 
-    step_ms: float
-    """Time of the network alone, on the square input."""
-    frame_ms: float
-    """Time from the image on the host to the map of segments on the host."""
-    prepare_ms: float
-    """Part of a frame from the image to the network's input."""
-    network_ms: float
-    """Part of a frame that the network takes."""
-    finish_ms: float
-    """Part of a frame from the network's outputs to the map of segments, including tracking."""
+    samples_ms: dict[str, list[float]]
+    """Milliseconds of each repeat, by part: `step`, the network alone on the square input;
+    `frame`, from the image on the host to the map of segments on the host, with its parts
+    `prepare`, from the image to the network's input, `network`, and `finish`, from the network's
+    outputs to the map of segments, including tracking."""
     num_segments: int
     """Number of segments in the last frame."""
     input_size: tuple[int, int]
     """Size (height, width) of the network's input in a frame."""
+
+    def median_ms(self, part: str) -> float:
+        """Return the median time of a part."""
+        return median(self.samples_ms[part])
 
 
 @dataclass(frozen=True)
@@ -63,35 +64,15 @@ class Comparison:
     """Configuration of the network on both sides."""
 
 
-class Stopwatch:
-    """Times a piece of work as a whole and in parts."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._clock = DeviceClock(device)
-
-    def mark(self) -> None:
-        """Mark where one part of the work ends and the next begins; the host does not wait."""
-        self._clock.mark()
-
-    def time(self, work: Callable[[], object]) -> tuple[float, list[float]]:
-        """Do the work on an idle device and wait for its end.
-
-        Returns:
-            Milliseconds of the whole, by the host's clock, and of each part.
-        """
-        self._synchronize()
-        start_s = time.perf_counter()
-        self._clock = DeviceClock(self._device)
-        self.mark()
-        work()
-        self.mark()
-        self._synchronize()
-        return (time.perf_counter() - start_s) * 1e3, self._clock.elapsed_ms()
-
-    def _synchronize(self) -> None:
-        if self._device.type == 'cuda':
-            torch.cuda.synchronize(self._device)
+def synchronised_ms(work: Callable[[], object], device: torch.device) -> float:
+    """Do some work on an idle device, wait for its end, and return the milliseconds it took."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    start_s = time.perf_counter()
+    work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start_s) * 1e3
 
 
 @dataclass
@@ -102,37 +83,33 @@ class Runner:
     """Runs the network alone, on the square."""
     frame: Callable[[int], int]
     """Takes frame number n from image to map, and returns the number of segments."""
+    parts_ms: Callable[[], Sequence[float]]
+    """Returns the milliseconds of prepare, network and finish in the last frame."""
     input_size: tuple[int, int]
+    device: torch.device
     num_segments: int = 0
-    step_ms: list[float] = field(default_factory=list)
-    frame_ms: list[float] = field(default_factory=list)
-    parts_ms: list[list[float]] = field(default_factory=list)
+    samples_ms: dict[str, list[float]] = field(
+        default_factory=lambda: {part: [] for part in ('step', 'frame', *FRAME_PARTS)}
+    )
 
-    def run(self, n: int, watch: Stopwatch) -> None:
+    def run(self, n: int) -> None:
         """Time frame n, then the square."""
 
         def frame() -> None:
             self.num_segments = self.frame(n)
 
-        frame_ms, parts_ms = watch.time(frame)
-        step_ms, _ = watch.time(self.step)
+        frame_ms = synchronised_ms(frame, self.device)
+        parts_ms = self.parts_ms()
+        step_ms = synchronised_ms(self.step, self.device)
         if n >= WARM_UP:
-            self.frame_ms.append(frame_ms)
-            self.parts_ms.append(parts_ms)
-            self.step_ms.append(step_ms)
+            for part, milliseconds in zip(
+                self.samples_ms, (step_ms, frame_ms, *parts_ms), strict=True
+            ):
+                self.samples_ms[part].append(milliseconds)
 
-    def medians(self) -> Side:
-        """Return the median times, without those of the warm-up."""
-        prepare_ms, network_ms, finish_ms = zip(*self.parts_ms, strict=True)
-        return Side(
-            step_ms=median(self.step_ms),
-            frame_ms=median(self.frame_ms),
-            prepare_ms=median(prepare_ms),
-            network_ms=median(network_ms),
-            finish_ms=median(finish_ms),
-            num_segments=self.num_segments,
-            input_size=self.input_size,
-        )
+    def side(self) -> Side:
+        """Return the times, without those of the warm-up."""
+        return Side(self.samples_ms, self.num_segments, self.input_size)
 
 
 def matching_test_size(config: VidEoMTConfig, image_size: int, frame: tuple[int, int]) -> int:
@@ -199,35 +176,45 @@ def compare(
     net.to(dtype)
     network.to(dtype)
 
-    watch = Stopwatch(device)
     stream = VideoStream(net)
     square, state = port.prepare(images[0]), net.initial_state(1)
+    clock = DeviceClock(device)
 
     def push(n: int) -> int:
         return len(stream.push(images[n % NUM_IMAGES], n * FRAME_NS).segments)
 
+    def push_parts_ms() -> Sequence[float]:
+        assert stream.times is not None
+        return stream.times
+
     def run_port(n: int) -> int:
+        nonlocal clock
+        clock = DeviceClock(device)
+        clock.mark()
         inputs = port.prepare(images[n % NUM_IMAGES])
-        watch.mark()
+        clock.mark()
         outputs = port.step(inputs)
-        watch.mark()
-        return len(port.finish(outputs, frame)[1])
+        clock.mark()
+        num_segments = len(port.finish(outputs, frame)[1])
+        clock.mark()
+        return num_segments
 
     padded = Geometry.of(frame, net.config).padded_size
-    ours = Runner(lambda: net.step(square, state), push, padded)
-    theirs = Runner(lambda: port.step(square), run_port, (image_size, image_size))
-    # Where the network begins and ends within a push.
-    with (
-        net.backbone.vit.patch_embed.register_forward_pre_hook(lambda *_: watch.mark()),
-        net.query_updater.register_forward_hook(lambda *_: watch.mark()),
-    ):
-        for n in range(WARM_UP + repeats):
-            ours.run(n, watch)
-            theirs.run(n, watch)
+    ours = Runner(lambda: net.step(square, state), push, push_parts_ms, padded, device)
+    theirs = Runner(
+        lambda: port.step(square),
+        run_port,
+        lambda: clock.elapsed_ms(),
+        (image_size, image_size),
+        device,
+    )
+    for n in range(WARM_UP + repeats):
+        ours.run(n)
+        theirs.run(n)
     difference = _largest_difference(
         net.step(square, state)[0].mask_logits, port.step(square).masks_queries_logits
     )
-    return Comparison(ours.medians(), theirs.medians(), difference, net.config)
+    return Comparison(ours.side(), theirs.side(), difference, net.config)
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import import_module
 from importlib.metadata import version
@@ -10,6 +11,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+def header(device: torch.device | None, *modules: str) -> dict[str, str]:
+    """Describe the machine and the libraries of a measurement.
+
+    Args:
+        device: device of the network; None for a measurement that needs no torch.
+        modules: names of the modules whose versions matter.
+
+    Returns:
+        `hardware` and `versions`, as text.
+    """
+    machine = f'{cpu_name()}, {os.cpu_count()} processors' if device is None else hardware(device)
+    return {'hardware': machine, 'versions': versions(*modules)}
 
 
 def hardware(device: torch.device) -> str:

@@ -40,14 +40,25 @@ _FOUND_SHARE = 0.7
 class ScoreComparison:
     """Times and figures of both ways on one case."""
 
-    ours_s: float
-    """CPU seconds of ours from tracks in memory to figures, median over the repeats."""
-    plain_s: float
+    ours_samples_s: list[float]
+    """CPU seconds of ours from tracks in memory to figures, one for each repeat."""
+    plain_samples_s: list[float]
+    """CPU seconds of the plain loop for the same."""
     figures: dict[str, float | None]
     difference: float
     """Largest difference of a figure between both ways."""
     peak_bytes: int
     """Highest memory that Python and numpy use while ours scores, beyond that of the case."""
+
+    @property
+    def ours_s(self) -> float:
+        """Median seconds of ours."""
+        return median(self.ours_samples_s)
+
+    @property
+    def plain_s(self) -> float:
+        """Median seconds of the plain loop."""
+        return median(self.plain_samples_s)
 
     @property
     def ratio(self) -> float:
@@ -133,9 +144,7 @@ def compare_scoring(case: list[VideoTracks], repeats: int = 1) -> ScoreCompariso
     ours()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return ScoreComparison(
-        median(ours_s), median(plain_s), figures, largest_difference(figures, expected), peak
-    )
+    return ScoreComparison(ours_s, plain_s, figures, largest_difference(figures, expected), peak)
 
 
 def largest_difference(first: dict[str, float | None], second: dict[str, float | None]) -> float:

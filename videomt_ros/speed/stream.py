@@ -39,14 +39,19 @@ _FIRST_FRAME = 40
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """Medians of one size of images."""
+    """Times of one size of images."""
 
     frame: tuple[int, int]
     """(height, width) of the images."""
     num_segments: int
     """Number of segments in the last frame."""
-    stages_ms: dict[str, float]
-    """Milliseconds of each of `STAGES`."""
+    samples_ms: dict[str, list[float]]
+    """Milliseconds of each of `STAGES` in each frame."""
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Median milliseconds of each of `STAGES`."""
+        return {stage: median(samples) for stage, samples in self.samples_ms.items()}
 
 
 class MadeNetwork:
@@ -158,8 +163,4 @@ def time_frames(
             for stage, milliseconds in zip(STAGES, times, strict=True):
                 found[stage].append(milliseconds)
     assert segments is not None
-    return FrameTimes(
-        segments.ids.shape,
-        len(segments.segments),
-        {stage: median(values) for stage, values in found.items()},
-    )
+    return FrameTimes(segments.ids.shape, len(segments.segments), found)

@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ class StepProfiler(Profiler):
     def __init__(self, device: torch.device, warm_up: int, steps: int) -> None:
         """Measure `steps` steps after `warm_up` others."""
         super().__init__()
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.samples_s = {part: [0.0] * steps for part in PARTS}
+        """Seconds of each part in each measured step."""
         self._counted = range(warm_up, warm_up + steps)
         self._device = device
         self._step = 0
@@ -107,7 +109,8 @@ class StepProfiler(Profiler):
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
         if self._step in self._counted:
-            self.seconds[self._open[-1]] += now - self._since
+            step = self._step - self._counted.start
+            self.samples_s[self._open[-1]][step] += now - self._since
         self._since = now
 
 
@@ -120,8 +123,8 @@ def _part_of(action_name: str) -> str | None:
 class StepTimes:
     """Times of a training step, with the settings that they belong to."""
 
-    seconds: dict[str, float]
-    """Mean seconds of each part of the timed steps, in the order of PARTS."""
+    samples_s: dict[str, list[float]]
+    """Seconds of each part in each of the timed steps, in the order of PARTS."""
     peak_bytes: int
     """Peak memory in bytes: that of torch on a GPU, that of the process on a CPU."""
     sizes: list[tuple[int, int]]
@@ -134,8 +137,8 @@ class StepTimes:
 
     @property
     def total(self) -> float:
-        """Total seconds of a step."""
-        return sum(self.seconds.values())
+        """Mean seconds of a step."""
+        return sum(mean(samples) for samples in self.samples_s.values())
 
 
 def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> StepTimes:
@@ -201,7 +204,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
             f'parts. Change {less_memory(settings)}.'
         ) from error
     return StepTimes(
-        {part: seconds / steps for part, seconds in profiler.seconds.items()},
+        profiler.samples_s,
         _peak_bytes(device),
         sorted(sizes),
         precision_of(trainer),
