@@ -10,7 +10,8 @@ from tests.inference import plain_postprocess as plain
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.instance_contest import bound_masks, last_logit_outside
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import Scratch, Span, logits_to_image
+from videomt_ros.inference.resizing import Span, logits_to_image
+from videomt_ros.inference.scratch import Scratch
 
 CAMERA = Geometry((180, 320), (96, 171), (96, 192))
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import Box, Span, logits_to_image, own_scratch
+from videomt_ros.inference.resizing import Box, Span, logits_to_image
+from videomt_ros.inference.scratch import own_scratch
 
 _LEAST_SAFE_THRESHOLD = 1e-6
 """Mask threshold from which no product of a score and a probability is rounded to 0."""

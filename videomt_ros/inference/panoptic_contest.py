@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import own_scratch
+from videomt_ros.inference.scratch import own_scratch
 from videomt_ros.inference.tiles import SLACK, cut_tiles
 
 _TILE = (64, 128)

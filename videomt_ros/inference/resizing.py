@@ -9,7 +9,6 @@ Letters: h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.scratch import Scratch
 
 STRIP = 65536
 """Number of pixels that are computed at once, so that what is done with them finds them in the
@@ -95,38 +94,6 @@ class Axis:
         starts = range(pixels.start, pixels.stop, size)
         blocks = [Span(start, min(start + size, pixels.stop)) for start in starts]
         return [(block, self.cells(block)) for block in blocks]
-
-
-class Scratch:
-    """Memory that is used again: new pages cost more time than the arithmetic on them."""
-
-    def __init__(self) -> None:
-        """Start without memory."""
-        # Arrays, since tensors that are made in inference mode cannot be changed outside of it.
-        self._parts: dict[str, NDArray[np.float32]] = {}
-
-    def take(self, name: str, size: tuple[int, int]) -> Tensor:
-        """Get a part as an array of any content, float32; the last one of this name is lost."""
-        length = size[0] * size[1]
-        part = self._parts.get(name)
-        if part is None or len(part) < length:
-            part = self._parts[name] = np.empty(length, np.float32)
-        return torch.from_numpy(part[:length].reshape(size))
-
-
-class _Memory(threading.local):
-    """Memory of one thread, which grows with the largest image."""
-
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-
-
-_memory = _Memory()
-
-
-def own_scratch() -> Scratch:
-    """Get the memory of the calling thread."""
-    return _memory.scratch
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.resizing import Box, Resize, Scratch, Span, single_resizes
+from videomt_ros.inference.resizing import Box, Resize, Span, single_resizes
+from videomt_ros.inference.scratch import Scratch
 
 SLACK = 1e-4
 """Relative margin of the bounds of a probability, far above the rounding of its computation."""
