@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
@@ -118,11 +119,23 @@ def test_any_view_is_taken_without_a_warning():
         assert not torch.equal(prepare(image[::-1])[0], expected)
 
 
-def test_half_precision_is_rounded_last():
-    image = random_image(120, 160)
-    expected, _ = prepare(image)
-    frame, _ = prepare(image, dtype=torch.float16)
-    assert torch.equal(frame, expected.half())
+@pytest.mark.parametrize('size', [(96, 130), (211, 123), (720, 1280), (1, 1)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_values_are_those_of_the_arithmetic(size, dtype):
+    """What tables replace: (resized bytes - mean) / std in float32, which is rounded last."""
+    image = random_image(*size)
+    frame, geometry = prepare(image, dtype=dtype)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+    if geometry.resized_size != size:
+        pixels = F.interpolate(
+            pixels, geometry.resized_size, mode='bilinear', align_corners=False, antialias=True
+        )
+    mean = torch.tensor(CONFIG.pixel_mean).view(3, 1, 1)
+    inverse_std = 1 / torch.tensor(CONFIG.pixel_std).view(3, 1, 1)
+    height, width = geometry.resized_size
+    expected = torch.zeros_like(frame)
+    expected[..., :height, :width] = ((pixels - mean) * inverse_std).to(dtype)
+    assert torch.equal(frame, expected)
 
 
 @pytest.mark.parametrize(
