@@ -106,26 +106,6 @@ def test_half_precision_is_converted_first():
         np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize('seed', range(20))
-def test_other_devices_decide_as_a_cpu_does(seed, monkeypatch):
-    """Their path, which computes whole images in tensors, runs on a CPU as well."""
-    rng, geometry, logits, scores = case(seed)
-    scores = rng.uniform(0.1, 1, len(scores))
-    class_logits = torch.tensor(rng.normal(size=(len(logits), 8)) * 3)
-    instances = postprocess.instance_pixels(logits, scores, geometry, 0.5)
-    panoptic = postprocess.panoptic_pixels(logits, scores, geometry, 0.5, 0.8)
-    classes, shares = postprocess.semantic_pixels(class_logits, logits, geometry)
-    monkeypatch.setattr(postprocess, '_is_finite_on_cpu', lambda logits: False)
-    result = postprocess.instance_pixels(logits, scores, geometry, 0.5)
-    assert result.dtype == instances.dtype
-    assert (result != instances).sum() <= 2
-    result = postprocess.panoptic_pixels(logits, scores, geometry, 0.5, 0.8)
-    assert (result != panoptic).sum() <= 2
-    result, result_shares = postprocess.semantic_pixels(class_logits, logits, geometry)
-    assert (result != classes).sum() <= 2
-    np.testing.assert_allclose(result_shares, shares, atol=1e-5)
-
-
 @pytest.mark.parametrize('seed', range(60))
 def test_semantic_labels_are_those_of_whole_images(seed):
     rng, geometry, logits, _ = case(seed)

@@ -43,6 +43,8 @@ released configurations set 10 for YouTube-VIS, and OVIS has the default of the 
 SCORE_THRESHOLD = 0.8
 OVERLAP_THRESHOLD = 0.8
 MASK_THRESHOLD = 0.5
+_CHUNK = 8
+"""Number of masks resized at once, which bounds the memory."""
 
 _logger = logging.getLogger(__name__)
 
@@ -268,8 +270,8 @@ def instance_masks(mask_logits: Tensor, geometry: Geometry) -> Iterator[NDArray[
         mask_logits: mask logits of the queries, (N, h, w).
         geometry: sizes of the frame.
     """
-    for start in range(0, len(mask_logits), postprocess.CHUNK):
-        logits = mask_logits[start : start + postprocess.CHUNK].float()
+    for start in range(0, len(mask_logits), _CHUNK):
+        logits = mask_logits[start : start + _CHUNK].float()
         yield from (geometry.to_image(geometry.to_padded(logits)) > 0).cpu().numpy()
 
 

@@ -1,9 +1,8 @@
 """Turn the logits of one frame into the query or class of each pixel.
 
-Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. Tensors
-stay on the network's device, and each function copies one array to the host at its end. On a CPU
-masks are computed in parts; see `contest`, `panoptic_contest` and
-`semantic_contest`.
+Letters: Q queries, N kept queries, K classes, h w mask grid, H W image size in pixels. On a CPU
+masks are computed in parts; see `instance_contest`, `panoptic_contest` and `semantic_contest`.
+Elsewhere `tensor_contest` computes whole images, and the results are copied to the host.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -25,15 +23,17 @@ from videomt_ros.inference.panoptic_contest import PanopticContest, contest_in_t
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Box
 from videomt_ros.inference.semantic_contest import label_in_tiles
+from videomt_ros.inference.tensor_contest import (
+    instance_winners,
+    panoptic_winners,
+    semantic_winners,
+)
 
 Numbers: TypeAlias = NDArray[np.uint8] | NDArray[np.int16]
 """Numbers of segments: bytes if they are at most 255."""
 
 Region: TypeAlias = tuple[int, tuple[int, int, int, int]]
 """Area of a segment in pixels and its box (x0, y0, x1, y1), x1 and y1 exclusive."""
-
-CHUNK = 8
-"""Number of masks resized at once. It bounds the memory and costs no measurable time."""
 
 
 def logit(probability: float) -> float:
@@ -85,21 +85,13 @@ def instance_pixels(
     Returns:
         (H, W); k + 1 for segment k, 0 for none.
     """
-    device = mask_logits.device
-    if _is_finite_on_cpu(mask_logits):
+    is_finite = _is_finite(mask_logits)
+    if is_finite and is_on_host(mask_logits):
         return contest_in_boxes(mask_logits.float(), scores, geometry, mask_threshold)
-    best = torch.zeros(geometry.image_size, device=device)
-    number_type = torch.uint8 if len(mask_logits) <= 255 else torch.int16
-    winner = torch.zeros(geometry.image_size, dtype=number_type, device=device)
-    weights = torch.from_numpy(scores.astype(np.float32)).to(device).view(-1, 1, 1)
-    for start in range(0, len(mask_logits), CHUNK):
-        logits = mask_logits[start : start + CHUNK].float()
-        probs = geometry.to_image(geometry.to_padded(logits)).sigmoid_()  # n, H, W
-        probs = F.threshold(probs, mask_threshold, 0.0, inplace=True)
-        values = probs.mul_(weights[start : start + CHUNK])
-        for offset, value in enumerate(values):
-            _keep_larger(best, winner, value, start + offset + 1)
-    return winner.cpu().numpy()
+    weights = _weights(scores, mask_logits)
+    return (
+        instance_winners(mask_logits, weights, geometry, mask_threshold, is_finite).cpu().numpy()
+    )
 
 
 def panoptic_pixels(
@@ -143,31 +135,12 @@ def panoptic_contest(
         geometry: sizes of the frame.
         mask_threshold: lowest mask probability of a pixel.
     """
-    device = mask_logits.device
-    if _is_finite_on_cpu(mask_logits) and len(mask_logits):
+    is_finite = _is_finite(mask_logits)
+    if is_finite and is_on_host(mask_logits) and len(mask_logits):
         return contest_in_tiles(mask_logits.float(), scores, geometry, mask_threshold)
-    best = torch.zeros(geometry.image_size, device=device)
-    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=device)
-    inside = torch.zeros(geometry.image_size, dtype=torch.bool, device=device)
-    weights = torch.from_numpy(scores.astype(np.float32)).to(device).view(-1, 1, 1)
-    mask_areas = []
-    for start in range(0, len(mask_logits), CHUNK):
-        logits = mask_logits[start : start + CHUNK].float()
-        probs = geometry.to_image(geometry.to_padded(logits).sigmoid())  # n, H, W
-        masks = probs >= mask_threshold
-        mask_areas.append(masks.flatten(1).sum(1))
-        values = probs * weights[start : start + CHUNK]
-        for offset, (value, mask) in enumerate(zip(values, masks, strict=True)):
-            larger = _keep_larger(best, winner, value, start + offset + 1)
-            inside = torch.where(larger, mask, inside)
-    if not mask_areas:
-        nothing = np.zeros(0, np.int64)
-        return PanopticContest(winner.cpu().numpy(), nothing, nothing)
-    areas = torch.cat(mask_areas).cpu().numpy()
-    # The sign tells whether the pixel is in the winner's mask, so that one copy carries both.
-    code = torch.where(inside, winner, -winner).cpu().numpy()
-    won = np.bincount(np.abs(code).ravel(), minlength=len(scores) + 1)[1:]
-    return PanopticContest(np.maximum(code, 0), won, areas)
+    weights = _weights(scores, mask_logits)
+    found = panoptic_winners(mask_logits, weights, geometry, mask_threshold, is_finite)
+    return PanopticContest(*(value.cpu().numpy() for value in found))
 
 
 def semantic_pixels(
@@ -187,22 +160,10 @@ def semantic_pixels(
         Class ids 0..K-1, (H, W), and the winner's share of the sum over all classes, 0..1, (H, W).
     """
     class_probs = class_logits.float().softmax(-1)[:, :-1]  # Q, K
-    if _is_finite_on_cpu(mask_logits) and bool(np.isfinite(class_probs.numpy()).all()):
+    if is_on_host(mask_logits) and _is_finite(mask_logits) and _is_finite(class_probs):
         return label_in_tiles(class_probs, mask_logits.float(), geometry)
-    num_classes = class_probs.shape[1]
-    maps = class_probs.new_zeros((num_classes, *geometry.resized_size))
-    for start in range(0, len(mask_logits), CHUNK):
-        probs = geometry.to_padded(mask_logits[start : start + CHUNK].float()).sigmoid()
-        maps.flatten(1).addmm_(class_probs[start : start + CHUNK].T, probs.flatten(1))
-    best = torch.zeros(geometry.image_size, device=maps.device)
-    total = torch.zeros_like(best)
-    winner = torch.zeros(geometry.image_size, dtype=torch.int16, device=maps.device)
-    for start in range(0, num_classes, CHUNK):
-        values = geometry.to_image(maps[start : start + CHUNK])
-        total += values.sum(0)
-        for offset, value in enumerate(values):
-            _keep_larger(best, winner, value, start + offset)
-    return winner.cpu().numpy(), (best / total.clamp_min(1e-12)).cpu().numpy()
+    classes, shares = semantic_winners(class_probs, mask_logits, geometry)
+    return classes.cpu().numpy(), shares.cpu().numpy()
 
 
 def regions(
@@ -263,23 +224,18 @@ def look_up(table: NDArray[Any], pixels: Numbers) -> NDArray[Any]:
     return cv2.LUT(pixels, whole)
 
 
-def _is_finite_on_cpu(mask_logits: Tensor) -> bool:
-    """Whether matrix products may be used, which spread infinities and NaNs over rows."""
-    return mask_logits.device.type == 'cpu' and bool(
-        np.isfinite(mask_logits.float().numpy()).all()
-    )
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether the host can read a tensor at once; else what it needs of it is copied."""
+    return tensor.device.type == 'cpu'
 
 
-def _keep_larger(best: Tensor, winner: Tensor, value: Tensor, number: int) -> Tensor:
-    """Write `value` and `number` where `value` is larger than `best`; in place, all (H, W).
+def _is_finite(values: Tensor) -> bool:
+    """Whether there are neither infinities nor NaNs; waits for the device."""
+    if is_on_host(values):
+        return bool(np.isfinite(values.float().numpy()).all())
+    return bool(torch.isfinite(values).all())
 
-    Numbers must rise from call to call. The newest one is then the largest, so a maximum can
-    replace a masked write, which takes ten times as long on a CPU.
 
-    Returns:
-        Where `value` was larger, bool.
-    """
-    larger = value > best
-    torch.maximum(best, value, out=best)
-    torch.maximum(winner, larger.to(winner.dtype).mul_(number), out=winner)
-    return larger
+def _weights(scores: NDArray[np.float64], mask_logits: Tensor) -> Tensor:
+    """Copy the scores to the device, (N,) float32."""
+    return torch.from_numpy(scores.astype(np.float32)).to(mask_logits.device)
