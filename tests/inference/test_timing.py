@@ -9,25 +9,61 @@ import numpy as np
 import pytest
 import torch
 
-from videomt_ros.inference import VideoStream, timing
+from videomt_ros.inference import VideoStream, pending, timing
 
 IMAGE = np.zeros((64, 80, 3), np.uint8)
 
 
-def test_the_stages_of_frames_that_share_a_step_are_told_apart(monkeypatch):
-    # Begin; two preparations; one step of the network; two results.
-    moments_s = iter([10.0, 10.0, 10.02, 10.02, 10.05, 10.05, 10.09, 10.15, 10.22])
-    clock_s = SimpleNamespace(perf_counter=lambda: next(moments_s))
-    monkeypatch.setattr(timing, 'time', clock_s)
+def test_the_result_of_a_frame_counts_its_own_time_alone(monkeypatch):
+    """The host labels two frames in turns, and waits for the network and the contest."""
+    now_s = [10.0]
+    monkeypatch.setattr(timing, 'time', SimpleNamespace(perf_counter=lambda: now_s[0]))
+    monkeypatch.setattr(pending, 'time', timing.time)
+
+    class Wait:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def wait(self):
+            now_s[0], self.seconds = now_s[0] + self.seconds, 0.0
+            return [np.array(True)]
+
+    def label(queue_s, network_s, choose_s, contest_s, settle_s):
+        now_s[0] += queue_s
+        yield Wait(network_s)
+        now_s[0] += choose_s
+        yield Wait(contest_s)
+        now_s[0] += settle_s
+        return np.zeros((1, 1), np.uint16), ()
+
     device = torch.device('cpu')
-    clock = timing.StageClock(device)
-    stages = [timing.DeviceClock(device) for _ in range(3)]
-    for stage in stages:
-        stage.mark()
-        stage.mark()
-        clock.queue(stage)
-    assert clock.times(stages[0], stages[2]) == pytest.approx((20, 40, 60))
-    assert clock.times(stages[1], stages[2]) == pytest.approx((30, 40, 70))
+
+    def clock(seconds):
+        marked = timing.DeviceClock(device)
+        marked.mark()
+        now_s[0] += seconds
+        marked.mark()
+        return marked
+
+    network, found = clock(0.5), []
+    frames = [
+        pending.PendingFrame(
+            label(*parts),
+            Wait(0.0),
+            pending.FrameClocks(
+                clock(prepare_s), network, timing.DeviceClock(torch.device('cpu'))
+            ),
+            None,
+            lambda is_finite: None,
+            lambda labels, times: found.append(times) or times,
+        )
+        for prepare_s, parts in ((0.02, (0.001, 0.3, 0.01, 0.004, 0.005)), (0.03, (0.002,) * 5))
+    ]
+    for frame in frames:
+        frame.choose()
+    assert [frame.result() for frame in frames] == found
+    assert found[0] == pytest.approx((20, 500, 1 + 10 + 4 + 5))
+    assert found[1] == pytest.approx((30, 500, 2 + 2 + 2 + 2))
 
 
 @pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])

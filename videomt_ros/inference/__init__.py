@@ -1,9 +1,17 @@
 """Inference on video streams: images in, segments with lasting track ids out."""
 
-from videomt_ros.inference.batch import StreamFrame, push_together
+from videomt_ros.inference.batch import StreamFrame, push_together, start_together
 from videomt_ros.inference.continuity import OutlierError
 from videomt_ros.inference.draw import draw
 from videomt_ros.inference.stream import VideoStream
 from videomt_ros.inference.stream_settings import StreamSettings
 
-__all__ = ['OutlierError', 'StreamFrame', 'StreamSettings', 'VideoStream', 'draw', 'push_together']
+__all__ = [
+    'OutlierError',
+    'StreamFrame',
+    'StreamSettings',
+    'VideoStream',
+    'draw',
+    'push_together',
+    'start_together',
+]

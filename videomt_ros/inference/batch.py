@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.continuity import Moment
+from videomt_ros.inference.pending import PendingFrame
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.timing import DeviceClock, StageClock
+from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model.network import Outputs
 from videomt_ros.structures import Segments
 
@@ -55,18 +56,57 @@ class PreparedFrame:
 
 
 @dataclass(frozen=True)
-class _Begun:
+class BegunFrame:
     """A frame whose stream has begun it."""
+
+    prepared: PreparedFrame
+    state: Tensor
+    """State that enters the frame, (1, Q, C)."""
+    now_ns: int
+    """Time of the video, in nanoseconds."""
+    starts_anew: bool
+    """Whether this is the initial state because the video, or the network after an error, starts
+    anew."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A frame of a batch."""
 
     place: int
     """Index among the frames of the call."""
     stream: VideoStream
-    frame: PreparedFrame
-    state: Tensor
-    """State that enters the frame, (1, Q, C)."""
+    begun: BegunFrame
 
 
-@torch.inference_mode()
+class StartedFrames:
+    """Frames that the network was given together, and whose results are not complete."""
+
+    def __init__(self) -> None:
+        """Start without frames."""
+        self._pending: dict[int, PendingFrame] = {}
+        self.errors: dict[int, Exception] = {}
+        """Errors of the frames that are not processed, by their place."""
+
+    def add(self, place: int, frame: PendingFrame) -> None:
+        """Add a frame at its place in the call."""
+        self._pending[place] = frame
+
+    def finish(self) -> list[Segments | Exception]:
+        """Wait for the results.
+
+        The device computes the contests of some frames while the host chooses those of the others.
+
+        Returns:
+            The result or the error of each frame, in the order of the frames.
+        """
+        for frame in self._pending.values():
+            frame.choose()
+        results: dict[int, Segments | Exception] = {**self.errors}
+        results |= {place: frame.result() for place, frame in self._pending.items()}
+        return [results[place] for place in range(len(results))]
+
+
 def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
     """Process the next frame of several streams of one network.
 
@@ -87,87 +127,80 @@ def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
         ValueError: the streams have different networks, or a stream has several frames; nothing
             was processed.
     """
+    return start_together(frames).finish()
+
+
+@torch.inference_mode()
+def start_together(frames: Sequence[StreamFrame]) -> StartedFrames:
+    """Begin what `push_together` does; `finish` of what it returns is the rest.
+
+    A GPU is given all that needs no decision of the host, so that it works while the host finishes
+    other frames: a pipeline starts the next frames, and then finishes these. The results are the
+    same. A CPU has run the network when this returns, and a pipeline gains nothing.
+
+    See `push_together` for arguments and errors.
+    """
     if not frames:
-        return []
+        return StartedFrames()
     streams = {id(frame.stream) for frame in frames}
     if len(streams) < len(frames) or len({id(frame.stream.net) for frame in frames}) > 1:
         raise ValueError('Expected at most one frame of each stream, and streams of one network.')
-    clock = StageClock(frames[0].stream.net.device)
-    results: dict[int, Segments | Exception] = {}
-    batches: dict[tuple[int, int], list[_Begun]] = defaultdict(list)
+    started = StartedFrames()
+    batches: dict[tuple[int, int], list[_Member]] = defaultdict(list)
     for place, (stream, image, stamp_ns, arrival_s, is_stamped) in enumerate(frames):
         try:
             prepared = stream.prepare(image, stamp_ns, arrival_s, is_stamped)
-            clock.queue(prepared.clock)
-            state = stream.begin(prepared)
-            begun = _Begun(place, stream, prepared, state)
-            batches[prepared.geometry.padded_size].append(begun)
+            begun = stream.begin(prepared)
+            batches[prepared.geometry.padded_size].append(_Member(place, stream, begun))
         except Exception as error:
-            results[place] = error
+            started.errors[place] = error
     for batch in batches.values():
-        results |= _process(batch, clock)
-    return [results[place] for place in range(len(frames))]
+        _start(batch, started)
+    return started
 
 
-def _process(batch: list[_Begun], clock: StageClock) -> dict[int, Segments | Exception]:
-    """Step the frames of one batch, and finish each; the results by place."""
+def _start(batch: list[_Member], started: StartedFrames) -> None:
+    """Give the frames of one batch to the network, and keep what becomes of each."""
     try:
-        outputs, states, network = _step(batch, clock)
+        outputs, states, network = _step(batch)
     except Exception as error:
         if len(batch) == 1:
             batch[0].stream.lose_state()
-            return {batch[0].place: error}
+            started.errors[batch[0].place] = error
+            return
         _logger.warning(
             'The network failed on a batch of %d frames, which it now processes one by one: %s',
             len(batch),
             error,
         )
     else:
-        return _finish(batch, outputs, states, network, clock)
+        for n, member in enumerate(batch):
+            try:
+                own, state = _of_frame(outputs, states, n)
+                pending = member.stream.start(member.begun, own, state, network)
+                started.add(member.place, pending)
+            except Exception as error:  # no memory
+                member.stream.lose_state()
+                started.errors[member.place] = error
+        return
     # Outside of the handler, since the exception keeps the tensors of the failed step alive.
-    results: dict[int, Segments | Exception] = {}
-    for begun in batch:
-        results |= _process([begun], clock)
-    return results
+    for member in batch:
+        _start([member], started)
 
 
-def _step(batch: list[_Begun], clock: StageClock) -> tuple[Outputs, Tensor, DeviceClock]:
+def _step(batch: list[_Member]) -> tuple[Outputs, Tensor, DeviceClock]:
     """Run the network: its outputs (B, ...), the next states (B, Q, C), and its marks."""
-    network = DeviceClock(clock.device)
+    net = batch[0].stream.net
+    network = DeviceClock(net.device)
     network.mark()
     if len(batch) == 1:
-        inputs, states = batch[0].frame.input, batch[0].state
+        inputs, states = batch[0].begun.prepared.input, batch[0].begun.state
     else:
-        inputs = torch.cat([begun.frame.input for begun in batch])
-        states = torch.cat([begun.state for begun in batch])
-    outputs, states = batch[0].stream.net.step(inputs, states)
+        inputs = torch.cat([member.begun.prepared.input for member in batch])
+        states = torch.cat([member.begun.state for member in batch])
+    outputs, states = net.step(inputs, states)
     network.mark()
-    clock.queue(network)
     return outputs, states, network
-
-
-def _finish(
-    batch: list[_Begun],
-    outputs: Outputs,
-    states: Tensor,
-    network: DeviceClock,
-    clock: StageClock,
-) -> dict[int, Segments | Exception]:
-    """Compute the results of a batch, by place."""
-    results: dict[int, Segments | Exception] = {}
-    for n, begun in enumerate(batch):
-        try:
-            own, state = _of_frame(outputs, states, n)
-        except Exception as error:  # no memory
-            begun.stream.lose_state()
-            results[begun.place] = error
-            continue
-        try:
-            results[begun.place] = begun.stream.finish(begun.frame, own, state)
-            begun.stream.times = clock.times(begun.frame.clock, network)
-        except Exception as error:
-            results[begun.place] = error
-    return results
 
 
 def _of_frame(outputs: Outputs, states: Tensor, n: int) -> tuple[Outputs, Tensor]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference.scratch import own_scratch
+from videomt_ros.inference.transfer import upload
 from videomt_ros.model.config import VidEoMTConfig
 
 MAX_ASPECT = 4
@@ -142,14 +143,13 @@ class Preprocessor:
         """
         check_image(image)
         geometry = Geometry.of((image.shape[0], image.shape[1]), self.config, self.input_size)
-        if not image.flags.writeable:
-            image = image.copy()  # torch warns of tensors that share read-only memory
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        pixels = upload(image, self.device)
         # Unsqueezed first: with other strides of the batch torch would not see that the channels
         # are last in memory, and copy.
         frame = pixels.unsqueeze(0).permute(0, 3, 1, 2)  # 1, 3, H, W
         if frame.device.type != 'cpu':
-            frame = frame.float()  # torch cannot resize uint8 on a GPU
+            # Torch cannot resize uint8 on a GPU, whose threads read pixels of a row together.
+            frame = frame.to(torch.float32, memory_format=torch.contiguous_format)
         if geometry.resized_size != geometry.image_size:
             frame = F.interpolate(
                 frame,

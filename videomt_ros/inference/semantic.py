@@ -6,19 +6,20 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
+from videomt_ros.inference.pending import Labelling
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.stream_settings import StreamSettings
+from videomt_ros.inference.tensor_contest import semantic_winners
+from videomt_ros.inference.transfer import Download, Ready
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.structures import Segment
 
 
 class ClassSegments:
-    """The classes that one stream shows. In each frame, call `begin` and then `label`.
+    """The classes that one stream shows. In each frame, run through `label`.
 
     A class is confirmed in the first frame that shows it, and its id is its class id + 1.
     """
@@ -49,27 +50,26 @@ class ClassSegments:
         """Use other settings from now on."""
         self._life.settings = dataclasses.replace(settings, confirm_frames=1)
 
-    def begin(self, stamp_ns: int) -> None:
-        """Start a frame, and forget the classes that were not seen for too long."""
-        self._life.begin(stamp_ns)
-        self._keep_only(self._life.is_alive)
-
     def label(
-        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
-    ) -> tuple[NDArray[np.uint16], tuple[Segment, ...]]:
-        """Label every pixel, and finish the frame.
-
-        Args:
-            class_logits: (Q, K + 1).
-            mask_logits: (Q, h, w).
-            geometry: sizes of the frame.
+        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, now_ns: int
+    ) -> Labelling:
+        """Label every pixel of a frame; see `TrackSegments.label`.
 
         Returns:
             Id of each pixel, (H, W), 0 where its class is not published; and the segments, by
             falling score.
         """
         life = self._life
-        classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)
+        if postprocess.is_on_host(mask_logits):
+            yield Ready()
+            classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)
+        else:
+            class_probs = class_logits.float().softmax(-1)[:, :-1]
+            pixels = Download(*semantic_winners(class_probs, mask_logits, geometry))
+            yield pixels
+            classes, shares = pixels.wait()
+        life.begin(now_ns)
+        self._keep_only(life.is_alive)
         sums = np.bincount(classes.ravel(), weights=shares.ravel(), minlength=self._num_classes)
         sights: dict[Identity, Sight] = {}
         for class_id, region in enumerate(postprocess.regions(classes + 1, self._num_classes)):

@@ -10,6 +10,7 @@ The network keeps no state between calls, so any number of streams can share one
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -18,13 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.engines.engine import Engine
-from videomt_ros.inference.batch import PreparedFrame, StreamFrame, push_together
+from videomt_ros.inference.batch import (
+    BegunFrame,
+    PreparedFrame,
+    StreamFrame,
+    push_together,
+)
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
+from videomt_ros.inference.pending import FrameClocks, Labels, PendingFrame
 from videomt_ros.inference.preprocess import Preprocessor, check_input_size
 from videomt_ros.inference.semantic import ClassSegments
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import DeviceClock, StageTimes
 from videomt_ros.inference.track_segments import TrackSegments
+from videomt_ros.inference.transfer import Download, side_stream
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs
 from videomt_ros.structures import Segments
@@ -98,7 +106,9 @@ class VideoStream:
         Raises:
             ValueError: a setting is unknown or out of range; nothing was changed.
         """
-        self.settings = self.settings.changed(settings, self.net.config.class_names)
+        changed = self.settings.changed(settings, self.net.config.class_names)
+        self._complete()
+        self.settings = changed
         self._memory.update(self.settings)
 
     @property
@@ -108,6 +118,7 @@ class VideoStream:
 
     def reset(self) -> None:
         """Forget the video; ids start at 1 again."""
+        self._complete()
         self.resets_by_reason['requested'] += 1
         self._start()
 
@@ -129,6 +140,7 @@ class VideoStream:
         )
         self._continuity = Continuity(self._hold_outliers)
         self._memory = self._new_memory(next_id=1)
+        self._pending: PendingFrame | None = None
         self._state: Tensor | None = None
         self._state_was_finite = True
         self.outputs: Outputs | None = None
@@ -142,6 +154,7 @@ class VideoStream:
 
     def _begin_anew(self, reason: ResetReason) -> None:
         """Forget the tracks and the network's state, and count the reset; ids go on."""
+        self._complete()
         self.resets_by_reason[reason] += 1
         self._memory = self._new_memory(self._memory.next_id)
         self._state, self._state_was_finite = None, True
@@ -192,22 +205,24 @@ class VideoStream:
         is_stamped: bool = True,
     ) -> PreparedFrame:
         """Prepare a frame for the network; the stream stays as it is. See StreamFrame."""
-        clock = DeviceClock(self._preprocess.device)
-        clock.mark()
-        frame, geometry = self._preprocess(image)
-        clock.mark()
+        device = self._preprocess.device
+        clock, side = DeviceClock(device), side_stream(device, 'input')
+        with side.active():
+            clock.mark()
+            frame, geometry = self._preprocess(image)
+            clock.mark()
+        side.hand_over(frame)
         moment = Moment(stamp_ns, geometry.image_size, arrival_s, is_stamped)
         return PreparedFrame(frame, geometry, moment, clock)
 
-    def begin(self, frame: PreparedFrame) -> Tensor:
-        """Begin a frame; `finish` or `lose_state` must follow before the next one.
-
-        Returns:
-            The state that enters the frame, (1, Q, C).
+    def begin(self, frame: PreparedFrame) -> BegunFrame:
+        """Begin a frame; `start` or `lose_state` must follow before the next one.
 
         Raises:
             OutlierError: the frame is dropped; see `push`.
         """
+        if self._pending is not None and self._pending.is_complete:
+            self._pending = None  # an error would keep memory of the device
         max_gap_s = max(self.settings.max_gap_s, self.settings.gap_s)
         found = self._continuity.judge(frame.moment, max_gap_s)
         if found is not None:
@@ -215,49 +230,62 @@ class VideoStream:
                 '%s%s: the stream starts anew, and ids go on.', self._log_prefix, found.text
             )
             self._begin_anew(found.reason)
-        self._memory.begin(self._continuity.now_ns)
-        self.started_anew = self._state is None
+        starts_anew = self._state is None
         if self._state is None:
             self._state = self.net.initial_state(1)
-        return self._state
+        return BegunFrame(frame, self._state, self._continuity.now_ns, starts_anew)
 
     def lose_state(self) -> None:
         """Start the network's state anew with the next frame; tracks and ids stay."""
         self._state = None
 
-    @torch.inference_mode()
-    def finish(self, frame: PreparedFrame, outputs: Outputs, next_state: Tensor) -> Segments:
-        """Finish the frame that was begun.
+    def start(
+        self, frame: BegunFrame, outputs: Outputs, next_state: Tensor, network: DeviceClock
+    ) -> PendingFrame:
+        """Start the result of the frame that was begun; the next frame may begin at once.
 
         Args:
             frame: the frame.
-            outputs: what the network made of it, with class_logits (1, Q, K + 1) and mask_logits
+            outputs: what the network makes of it, with class_logits (1, Q, K + 1) and mask_logits
                 (1, Q, h, w).
             next_state: the network's next state, (1, Q, C).
-
-        Returns:
-            The segments of the frame.
+            network: marks around the step of the network.
         """
-        self.outputs, self.next_state, self._state = outputs, next_state, next_state
+        self.outputs, self.next_state = outputs, next_state
+        prepared, stamp_ns = frame.prepared, frame.prepared.moment.stamp_ns
+        # Infinities and NaNs would spread to all later frames. The device decides, since the host
+        # may begin the next frame before it can know.
         is_finite = torch.isfinite(next_state).all()
-        class_logits, mask_logits = outputs.class_logits[0], outputs.mask_logits[0]
-        try:
-            ids, segments = self._memory.label(class_logits, mask_logits, frame.geometry)
-        finally:
-            # After an error too, since the next frame starts from this state. It is copied last,
-            # when the device has finished the frame anyway.
-            self._check_state(bool(is_finite.cpu().numpy()))
-        num_classes = self.net.config.num_classes
-        return Segments(frame.moment.stamp_ns, ids, segments, num_classes, self.resets)
+        self._state = torch.where(is_finite, next_state, self.net.initial_state(1).to(next_state))
 
-    def _check_state(self, is_finite: bool) -> None:
-        """Drop a state whose infinities and NaNs would spread to all later frames."""
-        if not is_finite:
-            self._state = None
-            if self._state_was_finite:  # a network that always overflows warns once
-                _logger.warning(
-                    '%sThe state of the network is not finite: it starts anew, and the tracks '
-                    'stay. If this comes again, use another precision.',
-                    self._log_prefix,
-                )
+        def build(labels: Labels, times: StageTimes) -> Segments:
+            self.times = times
+            return Segments(stamp_ns, *labels, self.net.config.num_classes, self.resets)
+
+        self._pending = PendingFrame(
+            self._memory.label(
+                outputs.class_logits[0], outputs.mask_logits[0], prepared.geometry, frame.now_ns
+            ),
+            Download(is_finite),
+            FrameClocks(prepared.clock, network, DeviceClock(self.net.device)),
+            self._pending,
+            partial(self._note_state, frame.starts_anew),
+            build,
+        )
+        return self._pending
+
+    def _note_state(self, started_anew: bool, is_finite: bool) -> None:
+        """Note how a frame started, and whether the state that it left was dropped."""
+        self.started_anew = started_anew or not self._state_was_finite
+        if not is_finite and self._state_was_finite:  # a network that always overflows warns once
+            _logger.warning(
+                '%sThe state of the network is not finite: it starts anew, and the tracks '
+                'stay. If this comes again, use another precision.',
+                self._log_prefix,
+            )
         self._state_was_finite = is_finite
+
+    def _complete(self) -> None:
+        """Complete the frames that are pending, before what they depend on changes."""
+        if self._pending is not None:
+            self._pending.result()

@@ -16,7 +16,8 @@ class StageTimes(NamedTuple):
     network_ms: float
     """Time of the network; the whole step of a batch if frames of other streams are in it."""
     result_ms: float
-    """Time from the network's outputs to the segments: masks and tracks."""
+    """Time from the network's outputs to the segments: masks and tracks. Time in which the host
+    is busy with other frames does not count."""
 
 
 class DeviceClock:
@@ -42,39 +43,6 @@ class DeviceClock:
         """Return the milliseconds between neighbouring marks; the device must have passed them."""
         pairs = zip(self._marks[:-1], self._marks[1:], strict=True)
         return [_elapsed_ms(start, end) for start, end in pairs]
-
-
-class StageClock:
-    """Times the stages of frames that are processed together, without making the host wait.
-
-    The device marks the stages of which the host sees only that they were queued. A result ends
-    when it is on the host; from the time since the result before, `times` subtracts the stages
-    that were queued in between.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        """Start the clock, before the first frame is prepared."""
-        self.device = device
-        """Device of the network."""
-        self._since_s = time.perf_counter()
-        self._queued: list[DeviceClock] = []
-
-    def queue(self, stage: DeviceClock) -> None:
-        """Note a stage that was given to the device: a clock with two marks."""
-        self._queued.append(stage)
-
-    def times(self, prepare: DeviceClock, network: DeviceClock) -> StageTimes:
-        """Return the durations of a frame, as soon as its result is on the host.
-
-        Args:
-            prepare: two marks, around the preparation of the frame.
-            network: two marks, around the step of the network.
-        """
-        now_s = time.perf_counter()
-        queued_ms = sum(stage.elapsed_ms()[0] for stage in self._queued)
-        result_ms = (now_s - self._since_s) * 1e3 - queued_ms
-        self._since_s, self._queued = now_s, []
-        return StageTimes(prepare.elapsed_ms()[0], network.elapsed_ms()[0], max(0.0, result_ms))
 
 
 def _elapsed_ms(start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.instance_contest import bound_masks
+from videomt_ros.inference.pending import Labelling
 from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.readback import DeviceReadback, HostReadback, start_readback
 from videomt_ros.inference.specks import drop_specks
 from videomt_ros.inference.stream_settings import StreamSettings
+from videomt_ros.inference.tensor_contest import (
+    drop_covered,
+    instance_winners,
+    panoptic_winners,
+)
 from videomt_ros.inference.tracker import Match, Tracker
+from videomt_ros.inference.transfer import Arrays, Download, Ready, side_stream, upload
 from videomt_ros.model.config import Task, VidEoMTConfig
-from videomt_ros.structures import Segment
 
 
 class TrackSegments:
     """Labels the pixels of one video with the ids of its tracks.
 
-    Use: `begin`, then `label`, once per frame.
+    In each frame, run through `label`.
     """
 
     def __init__(
@@ -55,19 +61,19 @@ class TrackSegments:
         self._settings = settings
         self.tracker.update(settings)
 
-    def begin(self, stamp_ns: int) -> None:
-        """Start a frame, and end the tracks that were not seen for too long."""
-        self.tracker.begin(stamp_ns)
-
     def label(
-        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry
-    ) -> tuple[NDArray[np.uint16], tuple[Segment, ...]]:
-        """Label the pixels, and finish the frame.
+        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, now_ns: int
+    ) -> Labelling:
+        """Label the pixels of a frame; the frames before it must be finished at the first yield.
 
         Args:
             class_logits: (Q, K + 1).
             mask_logits: (Q, h, w).
             geometry: sizes of the frame.
+            now_ns: time of the video, in nanoseconds.
+
+        Yields:
+            What the host is to wait for before it goes on.
 
         Returns:
             Track id of each pixel, (H, W), 0 for none; and the segments.
@@ -76,22 +82,27 @@ class TrackSegments:
         grid = (mask_logits.shape[1], mask_logits.shape[2])
         rows, columns = geometry.grid_inside(grid)
         inside = mask_logits[:, :rows, :columns]
-        logits = postprocess.read_classes(class_logits)
+        readback = start_readback(class_logits, inside, settings.mask_threshold)
+        yield readback
+        tracker.begin(now_ns)
+        logits = readback.class_logits()
         scores = class_scores(softmax(logits), self._task)
         is_candidate = scores >= settings.score_threshold
         is_candidate[tracker.owned_queries()] = True
         # Half precision may overflow to NaN.
         queries = np.flatnonzero(is_candidate & np.isfinite(logits).all(1))
-        masks = postprocess.read_masks(inside, queries, settings.mask_threshold)
+        masks = readback.masks(queries)
         is_present = masks.any((1, 2))
         queries, masks = queries[is_present], masks[is_present]
         detections = build_detections(
             queries, logits[queries], scores[queries], masks, geometry.pixels_per_cell(grid)
         )
         matches = tracker.match(detections)
-        pixels = self._winners(mask_logits, matches, geometry)
+        contest = self._start_contest(mask_logits, matches, geometry, readback)
         chosen = masks[np.searchsorted(queries, [match.query for match in matches])]
         bounds = bound_masks(chosen, geometry, grid)
+        yield contest
+        (pixels,) = contest.wait()
         regions = postprocess.regions(pixels, len(matches), bounds)
         if settings.speck_share:
             are_things = [self._thing_classes[match.class_id] for match in matches]
@@ -106,22 +117,37 @@ class TrackSegments:
         values = np.array([0, *(match.identity.pixel_value for match in matches)], np.uint16)
         return postprocess.look_up(values, pixels), segments
 
-    def _winners(
-        self, mask_logits: Tensor, matches: list[Match], geometry: Geometry
-    ) -> postprocess.Numbers:
-        """Assign each pixel to the match that wins it.
+    def _start_contest(
+        self,
+        mask_logits: Tensor,
+        matches: list[Match],
+        geometry: Geometry,
+        readback: HostReadback | DeviceReadback,
+    ) -> Arrays:
+        """Start to assign each pixel to the match that wins it.
 
         Returns:
             (H, W); k + 1 for match k, 0 for none.
         """
         if not matches:
-            return np.zeros(geometry.image_size, np.uint8)
-        queries = [match.query for match in matches]
-        chosen = mask_logits[torch.tensor(queries, device=mask_logits.device)]
+            return Ready(np.zeros(geometry.image_size, np.uint8))
+        queries = np.array([match.query for match in matches])
         scores = np.array([match.score for match in matches])
-        threshold = self._settings.mask_threshold
-        if self._task == 'instance':
-            return postprocess.instance_pixels(chosen, scores, geometry, threshold)
-        return postprocess.panoptic_pixels(
-            chosen, scores, geometry, threshold, self._settings.overlap_threshold
-        )
+        settings = self._settings
+        is_instance = self._task == 'instance'
+        if isinstance(readback, HostReadback):
+            chosen, threshold = mask_logits[torch.from_numpy(queries)], settings.mask_threshold
+            if is_instance:
+                return Ready(postprocess.instance_pixels(chosen, scores, geometry, threshold))
+            overlap = settings.overlap_threshold
+            return Ready(postprocess.panoptic_pixels(chosen, scores, geometry, threshold, overlap))
+        is_finite, device = readback.is_finite(queries), mask_logits.device
+        side = side_stream(device, 'result')
+        with side.active():
+            side.borrow(mask_logits)
+            numbers, weights = upload(np.array([queries, scores], np.float32), device)
+            chosen = mask_logits[numbers.long()]
+            case = (chosen, weights, geometry, settings.mask_threshold, is_finite)
+            if is_instance:
+                return Download(instance_winners(*case))
+            return Download(drop_covered(*panoptic_winners(*case), settings.overlap_threshold))
