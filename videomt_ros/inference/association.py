@@ -7,7 +7,6 @@ points are (row, column).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from videomt_ros.inference.grid_masks import GridMask, areas, intersections, pack_masks
 from videomt_ros.model.config import Task
 
 DUPLICATE_IOU = 0.4
@@ -26,10 +26,6 @@ PART_AREA = 0.25
 SAME_PLACE_IOU = 0.3
 """Least IoU with the expected mask of a track that suffices to be the same object."""
 _NEVER = 1e6
-_FEW_PAIRS = 256
-"""Number of pairs of masks up to which the whole grid is compared at once."""
-_BLOCK = (40, 72)
-"""Height and width of a block of the grid in which many masks are compared."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,14 @@ class Detections:
     """Query indices, (N,)."""
     class_logits: NDArray[np.float64]
     """Class logits of the frame, (N, K + 1)."""
+    class_probs: NDArray[np.float64]
+    """Their softmax, (N, K + 1)."""
+    classes: NDArray[np.intp]
+    """Likeliest classes, 0..K-1, (N,)."""
     scores: NDArray[np.float64]
     """Scores in this frame, (N,); see `class_scores`."""
-    masks: NDArray[np.bool_]
-    """Masks, (N, h, w), none of them empty."""
+    masks: list[GridMask]
+    """N masks, none of them empty."""
     centres: NDArray[np.float64]
     """Centres of the masks, (N, 2)."""
     sizes: NDArray[np.float64]
@@ -71,73 +71,28 @@ def build_detections(
         masks: (N, h, w), none of them empty.
         cell_area: number of image pixels that one cell of the grid stands for.
     """
-    boxes = _boxes(masks)
+    packed = pack_masks(masks)
     sums = np.empty((len(masks), 3))
-    for n, (top, left, height, width) in enumerate(boxes.tolist()):
-        part = masks[n, top : top + height, left : left + width].view(np.uint8)
-        found = cv2.moments(part, binaryImage=True)
-        sums[n] = found['m00'], found['m01'], found['m10']
-    areas = sums[:, 0]
-    # Sums first, so that each centre is rounded once.
-    centres = (sums[:, 1:] + boxes[:, :2] * areas[:, None]) / areas[:, None]
-    order = np.lexsort((centres[:, 1], centres[:, 0], -areas, -scores))
+    for n, (mask, cells) in enumerate(zip(packed, masks.view(np.uint8), strict=True)):
+        top, left, bottom, right = mask.box
+        found = cv2.moments(cells[top:bottom, left:right], binaryImage=True)
+        # Sums first, so that each centre is rounded once.
+        rows, columns = found['m01'] + top * mask.area, found['m10'] + left * mask.area
+        sums[n] = mask.area, rows, columns
+    centres = sums[:, 1:] / sums[:, :1]
+    order = np.lexsort((centres[:, 1], centres[:, 0], -sums[:, 0], -scores))
+    logits = class_logits[order].astype(np.float64)
     return Detections(
         queries[order],
-        class_logits[order].astype(np.float64),
+        logits,
+        softmax(logits),
+        logits[:, :-1].argmax(1),
         scores[order].astype(np.float64),
-        masks[order],
+        [packed[n] for n in order],
         centres[order],
-        np.sqrt(areas[order]),
+        np.sqrt(sums[order, 0]),
         cell_area,
     )
-
-
-def overlaps(
-    masks: NDArray[np.bool_], others: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Measure two sets of masks: their intersections, (N, M), and areas, (N,) and (M,).
-
-    Many masks are compared block by block of the grid, in each those that reach it.
-    """
-    height, width = masks.shape[1:]
-    is_many = len(masks) * len(others) > _FEW_PAIRS
-    rows, columns = _BLOCK if is_many else (height, width)
-    boxes, other_boxes = _boxes(masks), _boxes(others)
-    inside = np.zeros((len(masks), len(others)), np.float32)
-    for top, left in product(range(0, height, rows), range(0, width, columns)):
-        block = slice(top, top + rows), slice(left, left + columns)
-        a, b = (_reaching(block, found) for found in (boxes, other_boxes))
-        if len(a) and len(b):
-            x = masks[(a, *block)].reshape(len(a), -1).astype(np.float32)
-            y = others[(b, *block)].reshape(len(b), -1).astype(np.float32)
-            inside[np.ix_(a, b)] += x @ y.T
-    return inside, _areas(masks), _areas(others)
-
-
-def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Find the boxes of masks: first row and column, height, width; (N, 4)."""
-    found = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
-    return np.array([(y, x, height, width) for x, y, width, height in found]).reshape(-1, 4)
-
-
-def _areas(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Count the cells of masks, (N,)."""
-    return np.array([cv2.countNonZero(mask.view(np.uint8)) for mask in masks], np.float32)
-
-
-def _reaching(block: tuple[slice, slice], boxes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Find the boxes that have a cell in a block of the grid."""
-    starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    first = [part.start for part in block]
-    stop = [part.stop for part in block]
-    return np.flatnonzero(((starts < stop) & (ends > first)).all(1))
-
-
-def ious(masks: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Compute the intersections over unions, (N, M); 0 where both masks are empty."""
-    inside, areas, other_areas = overlaps(masks, others)
-    unions = areas[:, None] + other_areas[None] - inside
-    return inside / np.maximum(unions, 1.0)
 
 
 def suppress_duplicates(
@@ -155,23 +110,26 @@ def suppress_duplicates(
     Returns:
         Indices of the detections that are kept, in the same order.
     """
-    inside, areas, _ = overlaps(detections.masks, detections.masks)
-    unions = areas[:, None] + areas[None] - inside
+    inside, sizes = intersections(detections.masks), areas(detections.masks)
+    unions = sizes[:, None] + sizes[None] - inside
     same_object = inside >= DUPLICATE_IOU * unions
-    classes = detections.class_logits[:, :-1].argmax(1)
-    smaller = areas[:, None] < areas[None]
+    classes = detections.classes
+    smaller = sizes[:, None] < sizes[None]
     part = (
         smaller
-        & (inside >= PART_SHARE * areas[:, None])
-        & (areas[:, None] >= PART_AREA * areas[None])
+        & (inside >= PART_SHARE * sizes[:, None])
+        & (sizes[:, None] >= PART_AREA * sizes[None])
         & (classes[:, None] == classes[None])
         & ~(established[:, None] & established[None])
     )
     stay: list[int] = []
-    for n in order:
-        if not same_object[n, stay].any():
-            stay.append(int(n))
-    return [n for n in stay if not part[n, stay].any()]
+    repeats = np.zeros(len(detections), bool)
+    for n in order.tolist():
+        if not repeats[n]:
+            stay.append(n)
+            repeats |= same_object[n]
+    is_part = part[:, stay].any(1)
+    return [n for n in stay if not is_part[n]]
 
 
 def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:

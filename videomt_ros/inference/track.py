@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.inference.association import SAME_PLACE_IOU, Detections, softmax
+from videomt_ros.inference.association import SAME_PLACE_IOU, Detections
+from videomt_ros.inference.grid_masks import GridMask
 from videomt_ros.inference.identities import Identity
 
 JUMP_SIZES = 0.75
@@ -49,8 +50,8 @@ MIN_INTERVAL_S = 1e-3
 class Motion:
     """Last known place and velocity of an object."""
 
-    mask: NDArray[np.bool_]
-    """Mask when the object was last seen, (h, w)."""
+    mask: GridMask
+    """Mask when the object was last seen."""
     centre: NDArray[np.float64]
     """Centre of that mask, (2,)."""
     size: float
@@ -67,20 +68,10 @@ class Motion:
             return np.zeros(2)
         return self.velocity * ((stamp_ns - self.stamp_ns) * 1e-9)
 
-    def expected_mask(self, stamp_ns: int) -> NDArray[np.bool_]:
-        """Shift the last mask by the expected movement, (h, w); what leaves the grid is gone."""
+    def expected_mask(self, stamp_ns: int) -> GridMask:
+        """Shift the last mask by the expected movement."""
         rows, columns = (int(round(cells)) for cells in self.displacement(stamp_ns))
-        if not rows and not columns:
-            return self.mask
-        height, width = self.mask.shape
-        moved = np.zeros_like(self.mask)
-        if abs(rows) < height and abs(columns) < width:
-            moved[
-                max(0, rows) : height + min(0, rows), max(0, columns) : width + min(0, columns)
-            ] = self.mask[
-                max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)
-            ]
-        return moved
+        return self.mask.shifted(rows, columns)
 
     def reaches(self, detections: Detections, stamp_ns: int) -> NDArray[np.float64]:
         """Measure how far each detection is from where the object can be.
@@ -95,7 +86,7 @@ class Motion:
         step = self.displacement(stamp_ns)
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
         jump = JUMP_SIZES * (FIRST_JUMP if self.velocity is None else 1.0)
-        diagonal = float(np.hypot(*self.mask.shape))
+        diagonal = float(np.hypot(*self.mask.grid))
         allowance = self.size * (jump + JUMP_SIZES_PER_S * elapsed_s)
         allowance += JUMP_SPEED_SHARE * float(np.hypot(*step)) + JUMP_FLOOR * diagonal
         offsets = detections.centres - self.centre
@@ -161,22 +152,22 @@ class Track:
         )
 
     @property
-    def probs(self) -> NDArray[np.float64]:
-        """Softmax of the mean logits, (K + 1,)."""
-        return softmax(self.logit_sum / self.num_logits)
+    def mean_logits(self) -> NDArray[np.float64]:
+        """Mean of the class logits so far, (K + 1,)."""
+        return self.logit_sum / self.num_logits
 
     @property
     def class_id(self) -> int:
         """Likeliest class of the mean logits, 0..K-1."""
         return int(self.logit_sum[:-1].argmax())
 
-    def changed_class(self, class_logits: NDArray[np.floating]) -> int | None:
-        """Get the class of the logits (K + 1,) if it is certain and not the track's own."""
-        probs = softmax(class_logits)
-        own, other = self.class_id, int(probs[:-1].argmax())
-        if other == own or probs[own] > CLASS_GONE or probs[other] < CLASS_NEW:
+    def changed_class(self, detections: Detections, n: int) -> int | None:
+        """Get the class of detection n if it is certain and not the track's own."""
+        own, other = self.class_id, int(detections.classes[n])
+        if other == own:
             return None
-        return other
+        probs = detections.class_probs[n]
+        return None if probs[own] > CLASS_GONE or probs[other] < CLASS_NEW else other
 
     def may_continue_as(
         self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
@@ -190,7 +181,7 @@ class Track:
             stamp_ns: time of the detections.
         """
         in_place = bool(ious[n] >= SAME_PLACE_IOU)
-        if self.changed_class(detections.class_logits[n]) is not None:
+        if self.changed_class(detections, n) is not None:
             # After a gap, or with another mask, another class is another object.
             return in_place and self.seen
         return in_place or bool(self.motion.reaches(detections, stamp_ns)[n] <= 1.0)
@@ -211,18 +202,18 @@ class Track:
         Returns:
             (N,), 0..2; inf for a detection that cannot show the track's object.
         """
-        same_class = detections.class_logits[:, :-1].argmax(1) == self.class_id
+        same_class = detections.classes == self.class_id
         reaches = self.motion.reaches(detections, stamp_ns)
         costs = np.where(same_class & (reaches <= 1.0), 1.0 + reaches, np.inf)
-        for n in np.flatnonzero(ious >= SAME_PLACE_IOU):
-            if self.changed_class(detections.class_logits[n]) is None:
+        for n in np.flatnonzero(ious >= SAME_PLACE_IOU).tolist():
+            if self.changed_class(detections, n) is None:
                 costs[n] = 1.0 - ious[n]
         return costs
 
     def observe(self, detections: Detections, n: int, stamp_ns: int) -> None:
         """Add a detection to the track."""
         logits = detections.class_logits[n]
-        changed = self.changed_class(logits)
+        changed = self.changed_class(detections, n)
         if changed is None:
             self.new_class, self.new_class_frames = None, 0
         elif changed != self.new_class:

@@ -24,13 +24,13 @@ not tell whether an object is visible: it stays high for a hidden object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.inference import association
+from videomt_ros.inference import association, grid_masks
 from videomt_ros.inference.association import Detections
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
 from videomt_ros.inference.stream_settings import StreamSettings
@@ -136,9 +136,9 @@ class Tracker:
         """
         life = self._life
         self._drawn, self._undrawn = [], {}
-        for track, n in self._assign(detections):
+        assigned = self._assign(detections)
+        for (track, n), score in zip(assigned, self._scores(assigned), strict=True):
             identity, class_id = self._identity(track), track.class_id
-            score = float(association.class_scores(track.probs[None], self._task)[0])
             if score < life.settings.score_threshold:
                 continue
             match = Match(track, identity, class_id, score)
@@ -147,6 +147,13 @@ class Tracker:
             elif detections.sizes[n] ** 2 * detections.cell_area >= life.min_area:
                 self._undrawn[match] = Sight(class_id, score)
         return self._drawn
+
+    def _scores(self, assigned: Sequence[tuple[Track, int]]) -> list[float]:
+        """Score tracks by the means of their class logits so far."""
+        if not assigned:
+            return []
+        probs = association.softmax(np.array([track.mean_logits for track, _ in assigned]))
+        return association.class_scores(probs, self._task).tolist()
 
     def settle(self, sights: Mapping[Match, Sight]) -> tuple[Segment, ...]:
         """Finish the frame: update the tracks, and give ids to those drawn for the first time.
@@ -196,10 +203,8 @@ class Tracker:
         if not len(detections):
             return []
         tracks = self.tracks
-        expected = np.zeros((len(tracks), *detections.masks.shape[1:]), bool)
-        for m, track in enumerate(tracks):
-            expected[m] = track.motion.expected_mask(self._life.stamp_ns)
-        ious = association.ious(expected, detections.masks)  # M, N
+        expected = [track.motion.expected_mask(self._life.stamp_ns) for track in tracks]
+        ious = grid_masks.ious(expected, detections.masks)  # M, N
         own = self._own_tracks(detections, ious)
         kept = self._without_duplicates(detections, own, ious)
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videomt_ros.inference.association import ious
+from videomt_ros.inference.grid_masks import ious, pack_masks
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.config import VIT_SIZES
@@ -157,7 +157,7 @@ def distinct_queries(masks: NDArray[np.bool_], num: int) -> list[int]:
     Raises:
         ValueError: there are fewer.
     """
-    overlaps = ious(masks, masks)
+    overlaps = ious(pack_masks(masks), pack_masks(masks))
     chosen: list[int] = []
     for query in np.flatnonzero(masks.any((1, 2))):
         if len(chosen) < num and not (overlaps[query, chosen] >= DISTINCT_IOU).any():
