@@ -50,7 +50,11 @@ setup(
         'train': requirements('train'),
         'eval': requirements('eval'),
         'export': requirements('export'),
-        'test': requirements('train') + requirements('eval') + requirements('test'),
+        'test': [
+            package
+            for name in ('train', 'eval', 'export', 'test')
+            for package in requirements(name)
+        ],
     },
     entry_points={'console_scripts': ['videomt = videomt_ros.cli:main']},
 )

@@ -62,7 +62,8 @@ install() {
 # The pinned pip first: older ones know no constraints for what an sdist needs to build.
 echo "[1/4] pip";                                 install pip setuptools
 echo "[2/4] PyTorch and the models (2-3 GB to download, minutes)"
-install -r requirements/base.txt -r requirements/train.txt -r requirements/eval.txt
+install -r requirements/base.txt -r requirements/train.txt -r requirements/eval.txt \
+  -r requirements/export.txt
 echo "[3/4] ROS 2 Jazzy and its build tools"
 install --build-constraint requirements/constraints.txt -r requirements/ros.txt
 echo "[4/4] Test tools";                          install -r requirements/test.txt

@@ -24,6 +24,9 @@ EXTRAS = {
     'tensorboard': 'train',
     'jinja2': 'eval',
     'transformers': 'eval',
+    'onnx': 'export',
+    'onnxruntime': 'export',
+    'onnxscript': 'export',
 }
 """Extra of pip that installs each module which only some verbs need."""
 
