@@ -44,6 +44,7 @@ SLOW = (
     'cli',
     'ros',
     'training',
+    'engines',
     'test_fine_tuning.py',
     'model',
 )

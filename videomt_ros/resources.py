@@ -1,12 +1,14 @@
-"""Find the files that are shipped with the package: `models/`, `config/` and `launch/`.
+"""Find the files that are shipped with the package, and its version.
 
-They are beside the package in a source checkout, and in `share/videomt_ros` of the prefix into
-which colcon or pip installed the package.
+`models/`, `config/` and `launch/` are beside the package in a source checkout, and in
+`share/videomt_ros` of the prefix into which colcon or pip installed the package.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from xml.etree import ElementTree
 
 PACKAGE = Path(__file__).absolute().parent
 """Folder of the package. Symbolic links are kept, since they may lead out of its prefix."""
@@ -30,6 +32,18 @@ def resource(*parts: str) -> Path:
         f'Expected the shipped file {Path(*parts)} in {" or ".join(map(str, homes))}; it is '
         'missing. Install the package again, or run it from a complete checkout.'
     )
+
+
+def package_version() -> str:
+    """Return the version of this package: of package.xml where it lies beside it, else pip's."""
+    try:
+        return ElementTree.parse(resource('package.xml')).getroot().findtext('version') or ''
+    except FileNotFoundError:
+        pass  # a wheel of pip lacks it
+    try:
+        return version(PACKAGE.name)
+    except PackageNotFoundError:
+        return 'unknown'
 
 
 def _homes(package: Path) -> list[Path]:

@@ -11,6 +11,10 @@ from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.network import Outputs
 
 
+class EngineError(ValueError):
+    """An engine can't be built on this machine; the message says what to do."""
+
+
 class Engine(Protocol):
     """Runs the step of one network; it keeps nothing of a video, so all streams can share it.
 

@@ -167,6 +167,12 @@ class VidEoMTConfig:
                     f'got {len(values)}.'
                 )
 
+    @property
+    def num_upscale_blocks(self) -> int:
+        """Number of times that the patch grid is doubled to the mask grid."""
+        # Patch 16 -> 2 doublings -> a quarter of the input; EoMT's rule for other patch sizes.
+        return max(1, int(math.log2(self.patch_size)) - 2)
+
     def to_dict(self) -> dict[str, Any]:
         """Convert the record to plain values, for JSON."""
         return asdict(self)

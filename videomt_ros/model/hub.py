@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def is_hub_name(text: str) -> bool:
     """Tell whether a text is 'owner/name'; one with a leading dot or a file's ending is a path."""
     return bool(re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', text)) and not text.endswith(
-        ('.pth', '.pt', '.bin', '.safetensors')
+        ('.pth', '.pt', '.bin', '.safetensors', '.onnx')
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
@@ -89,9 +88,9 @@ class VidEoMT(nn.Module):
             nn.GELU(),
             nn.Linear(channels, channels),
         )
-        # Patch 16 -> 2 doublings -> a quarter of the input; EoMT's rule for other patch sizes.
-        num_upscale = max(1, int(math.log2(config.patch_size)) - 2)
-        self.upscale = nn.Sequential(*(UpscaleBlock(channels) for _ in range(num_upscale)))
+        self.upscale = nn.Sequential(
+            *(UpscaleBlock(channels) for _ in range(config.num_upscale_blocks))
+        )
 
     @property
     def device(self) -> torch.device:

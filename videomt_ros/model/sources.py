@@ -7,7 +7,7 @@ from pathlib import Path
 from videomt_ros.model import hub, presets
 from videomt_ros.model.weight_files import CheckpointError
 
-_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors')
+_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.onnx')
 
 
 def find_source(source: str | Path) -> presets.Preset | Path | str:

@@ -129,6 +129,11 @@ def _read_folder(folder: Path) -> WeightFile:
 
 def _read_file(path: Path) -> WeightFile:
     head = _read_head(path)
+    if path.suffix == '.onnx':
+        raise CheckpointError(
+            f'{path} is an ONNX file, which the engine onnxruntime runs: choose it, or give the '
+            'checkpoint that was exported.'
+        )
     if head.startswith(b'PK\x03\x04'):
         _check_zip(path)
         return _read_pickle(path, mmap=True)

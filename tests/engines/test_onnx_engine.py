@@ -1,0 +1,304 @@
+"""Networks as ONNX files, run by onnxruntime, beside torch; and the cameras of such a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from videomt_ros.datasets.synthetic.scene import Scene
+from videomt_ros.engines.engine import EngineError
+from videomt_ros.engines.onnx_engine import OnnxEngine
+from videomt_ros.engines.onnx_export import ExportError, compare, export_onnx
+from videomt_ros.inference import StreamFrame, VideoStream, push_together
+from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+
+SIZE = (64, 96)
+TINY = VidEoMTConfig(
+    num_classes=5,
+    embed_dim=64,
+    depth=2,
+    num_heads=2,
+    table_size=64,
+    num_queries=7,
+    num_query_blocks=1,
+    size_divisor=16,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and how it is exported."""
+
+    network: dict = field(default_factory=dict)
+    dynamic: tuple = ()
+    dtype: torch.dtype = torch.float32
+
+    def build(self) -> VidEoMT:
+        torch.manual_seed(0)
+        net = VidEoMT(replace(TINY, **self.network)).eval()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return net
+
+
+CASES = {
+    'dinov2': Case({'propagation': 'fusion'}),
+    'dinov3': Case({'family': 'dinov3', 'propagation': 'none', 'norm_queries': True}),
+    'eva02': Case({'family': 'eva02', 'propagation': 'gru', 'task': 'semantic'}, ('batch',)),
+    'dinov2 open': Case({'propagation': 'query', 'task': 'panoptic'}, ('batch', 'size')),
+    'dinov3 open': Case({'family': 'dinov3', 'propagation': 'gru'}, ('batch', 'size')),
+    'eva02 open': Case({'family': 'eva02', 'propagation': 'fusion'}, ('size',)),
+    'half': Case({'propagation': 'fusion'}, ('batch',), torch.float16),
+}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """Export each case when it is first asked for."""
+    folder = tmp_path_factory.mktemp('onnx')
+    found = {}
+
+    def file(name: str) -> Path:
+        if name not in found:
+            case = CASES[name]
+            path = folder / f'{name}.onnx'
+            differences = export_onnx(case.build(), path, SIZE, case.dtype, case.dynamic, '1.2.3')
+            assert all(difference.scale > 1 for difference in differences.values())
+            found[name] = path
+        return found[name]
+
+    return file
+
+
+def both_over_time(net, engine, batch_size, size, num_frames=20):
+    """Run both over the same frames, each with its own state: pairs of outputs."""
+    generator = torch.Generator().manual_seed(5)
+    states = [net.initial_state(batch_size), engine.initial_state(batch_size)]
+    for _ in range(num_frames):
+        frames = torch.randn(batch_size, 3, *size, generator=generator)
+        with torch.inference_mode():
+            expected, states[0] = net.step(frames, states[0])
+        outputs, states[1] = engine.step(frames.to(engine.dtype), states[1])
+        yield from zip((*expected[:2], states[0]), (*outputs[:2], states[1]), strict=True)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+@pytest.mark.parametrize('name', [name for name in CASES if name != 'half'])
+def test_a_file_computes_what_torch_does(files, name, batch_size):
+    """Whatever the file's batch: one of fixed batch runs several times."""
+    net, engine = CASES[name].build(), OnnxEngine(files(name))
+    assert engine.config == net.config
+    torch.testing.assert_close(engine.initial_state(2), net.initial_state(2).detach())
+    for expected, actual in both_over_time(net, engine, batch_size, SIZE):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if 'open' in name])
+@pytest.mark.parametrize('size', [(32, 48), (128, 64), (16, 16)])
+def test_frames_may_have_any_size(files, name, size):
+    """Smaller and larger than the table of positions, which is resampled."""
+    net, engine = CASES[name].build(), OnnxEngine(files(name))
+    for expected, actual in both_over_time(net, engine, 2, size, num_frames=3):
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_half_precision_stays_near_float32(files):
+    net, engine = CASES['half'].build(), OnnxEngine(files('half'))
+    assert engine.dtype == engine.initial_state().dtype == torch.float16
+    assert files('half').stat().st_size < 0.6 * files('dinov2').stat().st_size
+    for expected, actual in both_over_time(net, engine, 3, SIZE):
+        assert actual.dtype == torch.float16
+        assert (actual - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_results_stay_as_they_are_when_the_next_step_runs(files):
+    engine = OnnxEngine(files('dinov2'))
+    first, state = engine.step(torch.randn(1, 3, *SIZE), engine.initial_state())
+    kept = [tensor.clone() for tensor in (*first[:2], state)]
+    engine.step(torch.randn(1, 3, *SIZE), state)
+    for tensor, copy in zip((*first[:2], state), kept, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_memory_in_another_order_is_read_right(files):
+    engine = OnnxEngine(files('dinov2'))
+    frames = torch.randn(1, 3, *SIZE)
+    expected, _ = engine.step(frames, engine.initial_state())
+    outputs, _ = engine.step(
+        frames.to(memory_format=torch.channels_last), engine.initial_state().mT.contiguous().mT
+    )
+    assert torch.equal(outputs.mask_logits, expected.mask_logits)
+
+
+@pytest.mark.parametrize(
+    ('frames', 'state', 'words'),
+    [
+        (torch.zeros(1, 3, 64, 64), None, ['64 x 96', '64 x 64', '--image-size', '--dynamic']),
+        (torch.zeros(1, 3, 64, 90), None, ['multiples of the patch size 16']),
+        (torch.zeros(1, 64, 96), None, ['(B, 3, H, W)']),
+        (torch.zeros(1, 3, 64, 96).double(), None, ['torch.float32', 'torch.float64']),
+        (torch.zeros(1, 3, 64, 96), torch.zeros(1, 6, 64), ['(1, 7, 64)', '(1, 6, 64)']),
+        (torch.zeros(2, 3, 64, 96), torch.zeros(1, 7, 64), ['(2, 7, 64)']),
+        (torch.zeros(1, 3, 64, 96), torch.zeros(1, 7, 64).half(), ['torch.float16']),
+    ],
+)
+def test_other_inputs_are_errors(files, frames, state, words):
+    engine = OnnxEngine(files('dinov2'))
+    with pytest.raises(ValueError) as error:
+        engine.step(frames, engine.initial_state() if state is None else state)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_a_digest_tells_files_apart(files):
+    engines = [OnnxEngine(files(name)) for name in ('dinov2', 'dinov2', 'half')]
+    first, same, other = (engine.digest() for engine in engines)
+    assert first == same != other
+    assert len(first) == 16
+
+
+# --- Exports that must not succeed ------------------------------------------------------------
+
+
+def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
+    """With a tolerance that no arithmetic meets, and a file there before."""
+    monkeypatch.setitem(export_onnx.__globals__['TOLERANCES'], torch.float32, 1e-12)
+    path = tmp_path / 'robot.onnx'
+    path.write_bytes(b'before')
+    with pytest.raises(ExportError, match='not written.*mask_logits by .* of') as error:
+        export_onnx(CASES['dinov2'].build(), path, SIZE)
+    assert str(path) in str(error.value)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b'before'
+
+
+def test_the_comparison_finds_other_weights(files):
+    """A file of other weights of the same sizes."""
+    engine = OnnxEngine(files('dinov2'))
+    net = CASES['dinov2'].build()
+    same = compare(net, engine, SIZE)
+    with torch.no_grad():
+        net.mask_head[4].weight.mul_(1.01)
+    other = compare(net, engine, SIZE)
+    assert same['mask_logits'].relative() < 1e-5 < 1e-3 < other['mask_logits'].relative()
+    assert other['class_logits'].relative() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ({'path': 'robot.pt'}, '.onnx'),
+        ({'size': (64, 90)}, 'multiples of the patch size 16, got 64 x 90'),
+        ({'dtype': torch.bfloat16}, 'float32 or float16'),
+        ({'dynamic': ('width',)}, 'batch, size'),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, arguments, words):
+    given = {'path': 'robot.onnx', 'size': SIZE} | arguments
+    with pytest.raises(ExportError, match=words):
+        export_onnx(CASES['dinov2'].build(), tmp_path / given.pop('path'), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_beyond_float16_are_named(tmp_path):
+    net = CASES['dinov2'].build()
+    with torch.no_grad():
+        net.class_head.bias[0] = 1e6
+    with pytest.raises(ExportError, match='class_head.bias'):
+        export_onnx(net, tmp_path / 'robot.onnx', SIZE, torch.float16)
+
+
+# --- Providers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('providers', ['auto', 'cpu', ['cpu'], 'CPU'])
+def test_the_provider_that_was_taken_is_told(files, providers):
+    engine = OnnxEngine(files('dinov2'), providers=providers)
+    assert engine.providers == ('CPUExecutionProvider',)
+
+
+@pytest.mark.parametrize(
+    ('providers', 'words'),
+    [
+        ('npu', 'cpu, cuda, tensorrt'),
+        ('', 'cpu, cuda, tensorrt'),
+        ('cpu,cpu', 'each once'),
+        ('cuda', 'device cpu'),
+        (['tensorrt', 'cuda'], 'device cpu'),
+    ],
+)
+def test_wrong_providers_are_named(files, providers, words):
+    with pytest.raises(EngineError, match=words):
+        OnnxEngine(files('dinov2'), providers=providers)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='has the provider')
+@pytest.mark.parametrize('providers', ['auto', 'tensorrt,cuda', 'tensorrt'])
+@pytest.mark.filterwarnings('ignore:Specified provider')
+def test_a_provider_that_was_not_taken_is_an_error(files, providers):
+    """The real onnxruntime without a GPU goes on with the CPU, and says nothing."""
+    with pytest.raises(EngineError, match='it took CPUExecutionProvider.*onnxruntime-gpu'):
+        OnnxEngine(files('dinov2'), torch.device('cuda'), providers)
+
+
+# --- Streams ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    """The demo model, and a file of it for images of 240 x 200."""
+    net = load_model('demo')
+    path = tmp_path_factory.mktemp('demo') / 'demo.onnx'
+    export_onnx(net, path, Geometry.of((200, 240), net.config).padded_size)
+    return net, path
+
+
+def images(seed, num_frames):
+    scene = Scene(seed, 200, 240, num_frames)
+    return [image for image, _ in scene.frames()]
+
+
+def test_a_stream_of_the_demo_model_is_that_of_torch(demo):
+    net, path = demo
+    engine = OnnxEngine(path)
+    streams = [VideoStream(net), VideoStream(engine)]
+    differing = tracks = 0
+    for index, image in enumerate(images(3, 30)):
+        eager, onnx = (stream.push(image, index * 40_000_000) for stream in streams)
+        differing += int(np.count_nonzero(eager.ids != onnx.ids))
+        assert [(s.track_id, s.class_id) for s in eager.segments] == [
+            (s.track_id, s.class_id) for s in onnx.segments
+        ]
+        tracks = max(tracks, len(eager.segments))
+        for ours, theirs in zip(eager.segments, onnx.segments, strict=True):
+            assert ours.score == pytest.approx(theirs.score, abs=1e-4)
+    assert tracks > 1
+    # A logit within 1e-4 of zero, or of another's, may fall to either side.
+    assert differing <= 1e-5 * 30 * 200 * 240
+
+
+def test_cameras_share_a_file(demo):
+    """Several cameras step as one batch, with the results of each alone."""
+    _, path = demo
+    engine = OnnxEngine(path)
+    cameras = [images(seed, 6) for seed in (1, 2, 3)]
+    alone = [VideoStream(engine) for _ in cameras]
+    together = [VideoStream(engine) for _ in cameras]
+    for index in range(6):
+        stamp = index * 40_000_000
+        results = push_together(
+            [
+                StreamFrame(stream, camera[index], stamp)
+                for stream, camera in zip(together, cameras, strict=True)
+            ]
+        )
+        for stream, camera, result in zip(alone, cameras, results, strict=True):
+            expected = stream.push(camera[index], stamp)
+            assert np.array_equal(result.ids, expected.ids)
+            assert [s.track_id for s in result.segments] == [s.track_id for s in expected.segments]
