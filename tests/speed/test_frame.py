@@ -16,7 +16,6 @@ from videomt_ros.cli.benchmark_model import rows
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.speed.frame import (
-    Comparison,
     Side,
     compare,
     matching_test_size,
@@ -105,7 +104,7 @@ def test_the_table_shows_both_sides_and_their_ratio():
             ((88.0, 1250.4, 8.0, 88.0, 1154.4), (640, 640)),
         )
     )
-    cells = rows(Comparison(ours, port, 0.0, VidEoMTConfig(2)), repeats=7)
+    cells = rows(ours, port, repeats=7)
     assert cells[0] == ('median of 7, ms', 'videomt_ros', 'transformers', 'ratio')
     assert cells[1][1:] == ('80.0', '88.0', '1.10')
     assert cells[2] == ('whole frame to 1280 x 720 masks', '100', '1250', '12.50')
@@ -146,7 +145,7 @@ from videomt_ros.speed.machine import header
 comparison = compare({SIZES!r}, num_segments=2, **{TINY!r})
 import torch
 print(header(torch.device('cpu'), 'torch'), about_frames(comparison), sep='\\n')
-print(*markdown(rows(comparison, 2)), sep='\\n')
+print(*markdown(rows(comparison.ours, comparison.port, 2)), sep='\\n')
 ros = ('rclpy', 'cv_bridge', 'videomt_ros.ros', 'videomt_ros.msg')
 loaded = [name for name, module in sys.modules.items() if module and name.startswith(ros)]
 print(json.dumps(loaded))

@@ -10,7 +10,7 @@ from videomt_ros.cli.benchmark_cameras import FRAME, add_network_options
 from videomt_ros.cli.benchmark_report import Report, digits
 
 if TYPE_CHECKING:
-    from videomt_ros.speed.frame import Comparison
+    from videomt_ros.speed.frame import Comparison, Side
 
 
 def add_model(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,6 +71,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
         header(device, 'torch', 'timm', 'transformers'),
         network=f'ViT-{args.size}, {number_format}, batch 1; {about_weights(comparison)}',
         **about_frames(comparison),
+        peaks=comparison.analysis.about(),
     )
     for side, times in (('videomt_ros', comparison.ours), ('transformers', comparison.port)):
         report.add(
@@ -80,7 +81,9 @@ def benchmark_model(args: argparse.Namespace) -> int:
             median_ms={part: times.median_ms(part) for part in times.samples_ms},
             samples_ms=times.samples_ms,
         )
-    report.table(rows(comparison, args.repeats))
+    report.add(side='videomt_ros', step=comparison.analysis.as_json())
+    report.table(rows(comparison.ours, comparison.port, args.repeats))
+    report.table(comparison.analysis.rows())
     ours, port = comparison.ours.median_ms('frame'), comparison.port.median_ms('frame')
     report.end(
         f'A frame takes {digits(ours)} ms here and {digits(port)} ms with transformers, '
@@ -121,9 +124,8 @@ def _size(size: tuple[int, int]) -> str:
     return f'{size[0]} x {size[1]}'
 
 
-def rows(comparison: Comparison, repeats: int) -> list[tuple[str, ...]]:
+def rows(ours: Side, port: Side, repeats: int) -> list[tuple[str, ...]]:
     """Build the table: the time of each part on both sides, and their ratio."""
-    ours, port = comparison.ours, comparison.port
     cells: list[tuple[str, ...]] = [
         (f'median of {repeats}, ms', 'videomt_ros', 'transformers', 'ratio')
     ]

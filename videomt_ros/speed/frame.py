@@ -7,7 +7,6 @@ device is synchronised before the clock is read, and the results are medians.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -21,6 +20,8 @@ from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model import VidEoMTConfig
+from videomt_ros.speed.analysis import Analysis, analyse
+from videomt_ros.speed.clock import synchronised_ms
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
 
 WARM_UP = 5
@@ -62,17 +63,8 @@ class Comparison:
     """Largest absolute difference of the mask logits on the same input."""
     config: VidEoMTConfig
     """Configuration of the network on both sides."""
-
-
-def synchronised_ms(work: Callable[[], object], device: torch.device) -> float:
-    """Do some work on an idle device, wait for its end, and return the milliseconds it took."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    start_s = time.perf_counter()
-    work()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start_s) * 1e3
+    analysis: Analysis
+    """Where work, time and memory of a step on the square go."""
 
 
 @dataclass
@@ -214,7 +206,8 @@ def compare(
     difference = _largest_difference(
         net.step(square, state)[0].mask_logits, port.step(square).masks_queries_logits
     )
-    return Comparison(ours.side(), theirs.side(), difference, net.config)
+    analysis = analyse(net, square, repeats)
+    return Comparison(ours.side(), theirs.side(), difference, net.config, analysis)
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> float:

@@ -1,0 +1,130 @@
+"""Work, time and memory of the parts of a step. No timing is asserted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from videomt_ros.model import VidEoMT, VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES
+from videomt_ros.speed.analysis import analyse
+from videomt_ros.speed.memory import peak_bytes, weight_bytes
+from videomt_ros.speed.parts import ENCODER, HEADS, PARTS, PRODUCT, QUERIES, UPSCALE, watch_parts
+from videomt_ros.speed.roofline import measure_peaks
+from videomt_ros.speed.work import Work, count_work, total
+
+CHANNELS, GRID, QUERY_BLOCKS, CLASSES, NUM_QUERIES = 8, (2, 3), 1, 4, 5
+TINY = VidEoMTConfig(
+    num_classes=CLASSES,
+    embed_dim=CHANNELS,
+    depth=3,
+    num_heads=2,
+    num_queries=NUM_QUERIES,
+    num_query_blocks=QUERY_BLOCKS,
+    table_size=48,
+)
+
+
+def block_flops(tokens: int) -> int:
+    """Four projections and an MLP of four times the width, and two products of attention."""
+    return 2 * tokens * CHANNELS**2 * (4 + 8) + 2 * 2 * tokens**2 * CHANNELS
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_arithmetic_is_that_on_paper(batch_size):
+    patches = GRID[0] * GRID[1]
+    tokens = patches + 5  # a class token and four registers
+    cells = 16 * patches  # of the mask grid
+    upscale = sum(
+        # Four results of each cell, each a product of C x C; then 3 x 3 weights of each channel.
+        2 * 4 * n * CHANNELS**2 + 2 * 9 * 4 * n * CHANNELS
+        for n in (patches, 4 * patches)
+    )
+    heads = 2 * NUM_QUERIES * CHANNELS * (3 * CHANNELS + (CLASSES + 1) + CHANNELS)
+    expected = {
+        ENCODER: 2 * block_flops(tokens),
+        QUERIES: block_flops(tokens + NUM_QUERIES),
+        UPSCALE: upscale,
+        PRODUCT: 2 * NUM_QUERIES * CHANNELS * cells,
+        HEADS: heads + 2 * patches * 3 * 16**2 * CHANNELS,
+    }
+    work = count_work(TINY, (32, 48), batch_size, torch.float32)
+    assert {part: work[part].flops for part in PARTS} == {
+        part: batch_size * flops for part, flops in expected.items()
+    }
+
+
+def test_bytes_are_those_of_operands_and_results():
+    product = count_work(TINY, (32, 48), 1, torch.float32)[PRODUCT]
+    cells = 16 * GRID[0] * GRID[1]
+    operands = NUM_QUERIES * CHANNELS + CHANNELS * cells
+    assert product.num_bytes == 4 * (operands + NUM_QUERIES * cells)
+    half = count_work(TINY, (32, 48), 1, torch.bfloat16)[PRODUCT]
+    assert half.num_bytes * 2 == product.num_bytes and half.flops == product.flops
+
+
+@pytest.mark.parametrize(
+    ('size', 'query_blocks', 'gigaflops'),
+    [('small', 3, 135.7), ('base', 3, 431.3), ('large', 4, 1336.3)],
+)
+def test_the_published_networks_need_what_is_documented(size, query_blocks, gigaflops):
+    config = VidEoMTConfig(num_classes=40, num_query_blocks=query_blocks, **VIT_SIZES[size])
+    work = count_work(config, (640, 640), 1, torch.bfloat16)
+    assert round(total(work).flops / 1e9, 1) == gigaflops
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory():
+    assert Work(2_000_000_000, 10).floor_ms(1.0, 1.0) == 2.0
+    assert Work(2, 3_000_000).floor_ms(1.0, 1.0) == 3.0
+    assert Work(8, 2).intensity == 4.0
+    assert Work(0, 0).intensity == 0.0
+
+
+def test_parts_follow_each_other():
+    net = VidEoMT(TINY).eval()
+    seen: list[str] = []
+    with watch_parts(net, seen.append), torch.inference_mode():
+        net.step(torch.randn(1, 3, 32, 48), net.initial_state())
+    without_rest = [part for part in seen if part != PRODUCT]
+    assert without_rest[:4] == [HEADS, ENCODER, ENCODER, QUERIES]
+    assert sorted(without_rest[4:]) == sorted([UPSCALE, HEADS, HEADS, HEADS])
+    net.step(torch.randn(1, 3, 32, 48), net.initial_state())
+    assert seen[-1] == PRODUCT and len(seen) == 2 * len(without_rest) + 1
+
+
+def test_peaks_grow_with_the_mask_grid_and_know_the_outputs():
+    net = VidEoMT(TINY).eval()
+    small, large = (peak_bytes(net, torch.randn(1, 3, side, side)) for side in (32, 128))
+    assert small.keys() == set(PARTS)
+    assert all(large[part] > small[part] for part in (ENCODER, UPSCALE, PRODUCT))
+    # The upscaled features, 8 x 32 x 32 floats, are alive with the masks, 5 x 32 x 32.
+    assert large[PRODUCT] >= 4 * (CHANNELS + NUM_QUERIES) * 32 * 32
+    assert large[UPSCALE] < 2**20
+
+
+def test_the_weights_are_counted():
+    net = VidEoMT(TINY)
+    assert weight_bytes(net.half()) == 2 * sum(
+        tensor.numel() for tensor in (*net.parameters(), *net.buffers())
+    )
+
+
+def test_every_part_has_a_row():
+    net = VidEoMT(TINY).eval()
+    analysis = analyse(net, torch.randn(2, 3, 32, 48), repeats=1)
+    cells = analysis.rows()
+    assert [row[0] for row in cells[1:]] == [*PARTS, 'step']
+    assert len({len(row) for row in cells}) == 1
+    assert min(analysis.times_ms.values()) > 0
+    found = analysis.as_json()
+    assert found['parts'][ENCODER]['flops'] == 2 * 2 * block_flops(11)
+    assert found['peaks']['tflops'] > 0
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_peaks_and_parts():
+    device = torch.device('cuda')
+    peaks = measure_peaks(device, torch.float16)
+    assert peaks.tflops > 1 and peaks.gigabytes_per_s > 10
+    net = VidEoMT(TINY).eval().to(device)
+    assert min(peak_bytes(net, torch.randn(1, 3, 32, 48, device=device)).values()) > 0

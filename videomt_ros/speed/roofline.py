@@ -1,0 +1,62 @@
+"""What this machine can do at best: its fastest matrix product and its memory bandwidth.
+
+Both are measured, on the device that runs the network, rather than looked up: figures of data
+sheets hold for clocks that a card under power limits does not reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from videomt_ros.speed.clock import synchronised_ms
+
+_ENOUGH_MS = {'cpu': 50.0, 'cuda': 5.0}
+"""A matrix product that takes so long is large enough to reach the peak."""
+_COPIED_BYTES = {'cpu': 2**28, 'cuda': 2**31}
+"""Size of the copied buffer, larger than any cache."""
+_REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Peaks of a device in one number format."""
+
+    tflops: float
+    """Operations per second of a large square matrix product, in TFLOP/s; the best of several."""
+    matrix_side: int
+    """Side of these matrices."""
+    gigabytes_per_s: float
+    """Bytes read and written per second by a copy of a large buffer, in GB/s; the best of
+    several."""
+
+
+@torch.inference_mode()
+def measure_peaks(device: torch.device, dtype: torch.dtype) -> Peaks:
+    """Measure the peaks of a device.
+
+    Args:
+        device: device to measure.
+        dtype: number format of the matrices.
+    """
+    side, elapsed_ms = 256, 0.0
+    while True:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        elapsed_ms = _best_ms(partial(torch.mm, a, b, out=out), device)
+        if elapsed_ms >= _ENOUGH_MS[device.type] or side >= 16384:
+            break
+        side *= 2
+    num_bytes = _COPIED_BYTES[device.type]
+    source = torch.ones(num_bytes // 4, device=device)
+    target = torch.empty_like(source)
+    copy_ms = _best_ms(lambda: target.copy_(source), device)
+    return Peaks(2 * side**3 / elapsed_ms / 1e9, side, 2 * num_bytes / copy_ms / 1e6)
+
+
+def _best_ms(work: Callable[[], object], device: torch.device) -> float:
+    work()
+    return min(synchronised_ms(work, device) for _ in range(_REPEATS))
