@@ -12,7 +12,7 @@ import torch
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_engine import OnnxEngine
-from videomt_ros.engines.onnx_export import ExportError, compare, export_onnx
+from videomt_ros.engines.onnx_export import ExportError, check_file, export_onnx
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
@@ -182,10 +182,10 @@ def test_the_comparison_finds_other_weights(files):
     """A file of other weights of the same sizes."""
     engine = OnnxEngine(files('dinov2'))
     net = CASES['dinov2'].build()
-    same = compare(net, engine, SIZE)
+    same = check_file(net, engine, SIZE)
     with torch.no_grad():
         net.mask_head[4].weight.mul_(1.01)
-    other = compare(net, engine, SIZE)
+    other = check_file(net, engine, SIZE)
     assert same['mask_logits'].relative() < 1e-5 < 1e-3 < other['mask_logits'].relative()
     assert other['class_logits'].relative() < 1e-5
 

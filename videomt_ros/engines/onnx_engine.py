@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from videomt_ros.engines.differences import OUTPUTS
 from videomt_ros.engines.onnx_providers import (
     check_taken,
     choose_providers,
@@ -27,8 +28,7 @@ from videomt_ros.model.weight_files import CheckpointError
 logger = logging.getLogger(__name__)
 
 INPUTS = ('frame', 'query_in')
-OUTPUTS = ('class_logits', 'mask_logits', 'query_out')
-"""Names of the inputs and outputs of the graph."""
+"""Names of the inputs of the graph; the outputs are named `OUTPUTS`."""
 
 _TYPES = {'tensor(float)': torch.float32, 'tensor(float16)': torch.float16}
 _NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16}
@@ -223,6 +223,9 @@ class OnnxEngine:
                 'Export it again.'
             ) from None
         return torch.from_numpy(queries.astype(np.float32)).to(self.device, self.dtype)
+
+    def __str__(self) -> str:
+        return f'{self.path.name} on {self.providers[0]}'
 
     def _describe_shape(self) -> str:
         size = f'{self.fixed_size[0]} x {self.fixed_size[1]}' if self.fixed_size else 'any size'

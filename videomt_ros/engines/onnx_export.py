@@ -19,13 +19,14 @@ import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
-import onnx
 import torch
 from torch import Tensor, nn
 
-from videomt_ros.engines.onnx_engine import INPUTS, OUTPUTS, OnnxEngine
+from videomt_ros.engines.differences import OUTPUTS, Difference, compare
+from videomt_ros.engines.engine import EngineError
+from videomt_ros.engines.onnx_engine import INPUTS, OnnxEngine
 from videomt_ros.files import whole_file
 from videomt_ros.model.network import VidEoMT
 from videomt_ros.model.onnx_files import SUFFIX, VERSION
@@ -52,22 +53,7 @@ _MAX_PATCHES = 4096  # along one side
 _OTHER_FRAMES = 5
 
 
-class Difference(NamedTuple):
-    """How far one output of a file is from torch's."""
-
-    largest: float
-    """Largest absolute difference."""
-    scale: float
-    """Largest absolute value of torch's output."""
-
-    def relative(self) -> float:
-        """Return the largest difference as a fraction of the largest value."""
-        if self.largest == 0:
-            return 0.0
-        return self.largest / self.scale if self.scale else math.inf
-
-
-class ExportError(ValueError):
+class ExportError(EngineError):
     """A network can't be exported, or the file differs from it."""
 
 
@@ -103,49 +89,36 @@ def export_onnx(
     reference = copy.deepcopy(net).to('cpu', torch.float32).eval()
     program = _trace(copy.deepcopy(reference).to(dtype), size, dynamic)
     program.model.metadata_props.update(_metadata(reference, package))
+    import onnx  # robots that run a file need not have it
+
     with whole_file(path, durable=True) as file:
         onnx.save_model(program.model_proto, file)
         file.flush()
-        differences = compare(reference, OnnxEngine(Path(file.name)), size, dynamic)
+        differences = check_file(reference, OnnxEngine(Path(file.name)), size, dynamic)
         _check_differences(path, differences, dtype)
     return differences
 
 
-@torch.inference_mode()
-def compare(
+def check_file(
     net: VidEoMT, engine: OnnxEngine, size: tuple[int, int], dynamic: Collection[DynamicAxis] = ()
 ) -> dict[str, Difference]:
-    """Find the largest difference between a network and a file over random frames.
+    """Find the largest difference between a network in float32 and a file.
 
     Args:
-        net: the network in float32.
-        engine: the file; each side carries its own state.
+        net: the network.
+        engine: the file.
         size: height and width of the frames.
         dynamic: open axes of the file: with one, more frames follow, of another number and size.
 
     Returns:
         The largest difference by output.
     """
-    runs = [(CHECKED_FRAMES, 1, size)]
+    found = compare(engine, net, CHECKED_FRAMES, 1, size)
     if dynamic:
         # What a trace took for a constant by mistake shows at other sizes alone.
         batch_size = 3 if 'batch' in dynamic else 1
-        runs.append((_OTHER_FRAMES, batch_size, _other_size(net, size, dynamic)))
-    found = dict.fromkeys(OUTPUTS, Difference(0.0, 0.0))
-    for num_frames, batch_size, (height, width) in runs:
-        generator = torch.Generator().manual_seed(0)
-        state, own = net.initial_state(batch_size), engine.initial_state(batch_size)
-        for _ in range(num_frames):
-            frames = torch.randn(batch_size, 3, height, width, generator=generator)
-            expected, state = net.step(frames, state)
-            outputs, own = engine.step(frames.to(engine.dtype), own)
-            pairs = zip((*expected[:2], state), (*outputs[:2], own), strict=True)
-            for name, (ours, theirs) in zip(OUTPUTS, pairs, strict=True):
-                # NaN in either is larger than every tolerance.
-                largest = float((ours - theirs.float()).abs().nan_to_num(math.inf).max())
-                scale = float(ours.abs().max())
-                before = found[name]
-                found[name] = Difference(max(before.largest, largest), max(before.scale, scale))
+        others = compare(engine, net, _OTHER_FRAMES, batch_size, _other_size(net, size, dynamic))
+        found = {name: found[name].joined(others[name]) for name in found}
     return found
 
 
@@ -185,7 +158,7 @@ def _check_arguments(
 def _check_differences(path: Path, differences: dict[str, Difference], dtype: torch.dtype) -> None:
     tolerance = TOLERANCES[dtype]
     wrong = [
-        f'{name} by {difference.largest:.2g} of {difference.scale:.3g}'
+        f'{name} by {difference}'
         for name, difference in differences.items()
         if not difference.relative() <= tolerance
     ]

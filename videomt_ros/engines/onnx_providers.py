@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from videomt_ros.engines.cache import cache_folder
 from videomt_ros.engines.engine import EngineError
-from videomt_ros.engines.onnx_cache import cache_folder
 
 PROVIDERS = {
     'cpu': 'CPUExecutionProvider',

@@ -1,4 +1,4 @@
-"""The folder on disk that keeps exported files and built engines between runs."""
+"""The folder on disk that keeps exported files and compiled programs between runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,124 @@
+"""The engine onnxruntime of an ONNX file, or of a network, which is exported once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from videomt_ros import model
+from videomt_ros.engines import onnx_export
+from videomt_ros.engines.cache import cache_folder
+from videomt_ros.engines.engine import Engine, EngineError
+from videomt_ros.engines.guarded import GuardedEngine
+from videomt_ros.engines.onnx_engine import OnnxEngine
+from videomt_ros.engines.onnx_providers import PROVIDERS, choose_providers, import_onnxruntime
+from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.weight_files import CheckpointError
+from videomt_ros.resources import package_version
+
+logger = logging.getLogger(__name__)
+
+DTYPES = tuple(onnx_export.TOLERANCES)
+"""Number formats in which ONNX files are exported and run."""
+
+
+def build_onnx_engine(
+    source: VidEoMT | Path,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    providers: str | Sequence[str] = 'auto',
+) -> Engine:
+    """Build the engine onnxruntime of a model.
+
+    Where TensorRT is the first provider, the engine is guarded: it runs on the next provider, and
+    an ERROR says so, if TensorRT computes something else.
+
+    Args:
+        source: an ONNX file of `videomt export`, or a network, which is exported into the cache
+            unless it is there.
+        device: device of the frames, the state and the outputs; None: that of the network, or the
+            CPU for a file.
+        dtype: float32 or float16; None: that of the network or of the file.
+        providers: see `choose_providers`.
+
+    Raises:
+        CheckpointError: the file can't be read, or is no such file.
+        EngineError: a package is not installed, a provider was not taken, the file has another
+            number format, or the network can't be exported.
+    """
+    if device is None:
+        device = source.device if isinstance(source, VidEoMT) else torch.device('cpu')
+    chosen = choose_providers(providers, device)
+    import_onnxruntime()
+    if isinstance(source, VidEoMT):
+        path = export_once(source, source.dtype if dtype is None else dtype)
+    else:
+        path = source
+    engine = OnnxEngine(path, device, providers)
+    if dtype is not None and engine.dtype != dtype:
+        raise EngineError(
+            f'{path} holds {engine.dtype}, expected {dtype}. Choose the precision auto, or export '
+            'it with another --precision.'
+        )
+    if chosen[0] != PROVIDERS['tensorrt']:
+        return engine
+    names = {full: name for name, full in PROVIDERS.items()}
+    others = [names[name] for name in chosen[1:]] or ['cuda']
+    return GuardedEngine(engine, OnnxEngine(path, device, others))
+
+
+def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
+    """Export a network into the cache, unless it is there; it is checked when it is written.
+
+    Args:
+        net: the network.
+        dtype: float32 or float16.
+
+    Returns:
+        Path of the file, which takes any number of frames of any size: on a CPU that is as fast
+        as one size.
+
+    Raises:
+        EngineError: the network can't be exported.
+    """
+    if dtype not in DTYPES:
+        raise EngineError(
+            f'The engine onnxruntime runs float32 and float16, got {dtype}. Choose the precision '
+            'fp32 or fp16, or another engine.'
+        )
+    name = f'{net.digest()}-{str(dtype).removeprefix("torch.")}-{_code_digest()}.onnx'
+    path = cache_folder('onnx') / name
+    if path.is_file():
+        try:
+            OnnxEngine(path)
+            return path
+        except CheckpointError as error:
+            logger.warning('The exported file is damaged, and is written anew: %s', error)
+    missing = [module for module in ('onnx', 'onnxscript') if find_spec(module) is None]
+    if missing:
+        raise EngineError(
+            f'The engine onnxruntime needs the Python modules {" and ".join(missing)} to export '
+            'the model once: pip install onnx onnxscript. Or export it elsewhere with `videomt '
+            'export`, and give the file as the model; or choose the engine eager.'
+        )
+    logger.info('Exporting %s to %s, once; this takes a minute or more.', net.config.name, path)
+    divisor = net.config.size_divisor
+    side = -(-net.config.test_size // divisor) * divisor
+    onnx_export.export_onnx(
+        net, path, (side, side), dtype, ('batch', 'size'), package=package_version()
+    )
+    return path
+
+
+def _code_digest() -> str:
+    """Hash the code that decides what is in a file, so that older files are not used again."""
+    digest = hashlib.sha256(f'{torch.__version__}'.encode())
+    folder = Path(next(iter(model.__path__)))
+    for path in (*sorted(folder.glob('*.py')), Path(onnx_export.__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
