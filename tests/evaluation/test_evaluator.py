@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import zipfile
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from tests.evaluation.made_videos import MadeVideo, made_dataset
 from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, ScriptedNet, make_logits
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
+from videomt_ros.evaluation import overlap
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.evaluation.run_folder import MODES, RunFolder
@@ -170,6 +173,67 @@ def test_what_a_killed_run_left_behind_does_no_harm(tiny_net, tmp_path, family):
     assert result_files(out) == result_files(tmp_path / 'whole')
 
 
+class AtOnce(Executor):
+    """Does what is submitted before it returns, in the caller's thread."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, work, /, *args):
+        done = Future()
+        try:
+            done.set_result(work(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+def test_reading_and_writing_in_threads_gives_the_same_files(
+    tiny_net, tmp_path, family, monkeypatch
+):
+    """As one thread that does one thing after the other, even when Ctrl-C breaks it off."""
+    broken = [MadeVideo(video_id=k, seed=k, fails_at=4 if k == 2 else None) for k in (1, 2, 3)]
+    dataset = made_dataset(family, broken)
+    with monkeypatch.context() as patch:
+        patch.setattr(overlap, 'ThreadPoolExecutor', AtOnce)
+        alone = evaluate(dataset, tiny_net, tmp_path / 'alone')
+
+    num_steps = 0
+
+    def break_off(*_):
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps == 6 + 4 + 3:  # within the third video
+            raise KeyboardInterrupt
+
+    handle = tiny_net.class_head.register_forward_hook(break_off)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(dataset, tiny_net, tmp_path / 'threads')
+    handle.remove()
+    assert not [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith(('read frames', 'write results'))
+    ]
+    resumed = evaluate(dataset, tiny_net, tmp_path / 'threads', resume=True)
+    assert resumed['failures'] == alone['failures'] != []
+    assert result_files(tmp_path / 'threads') == result_files(tmp_path / 'alone')
+
+
+def test_frames_per_second_count_what_this_run_predicted(tiny_net, tmp_path):
+    dataset = made_dataset('ytvis', videos())
+    evaluate(dataset, tiny_net, tmp_path, limit=1)
+    metrics = evaluate(dataset, tiny_net, tmp_path, resume=True)
+    speed = metrics['speed']
+    assert speed['frames'] == 4 + 4
+    assert speed['whole_fps'] == pytest.approx(8 / speed['seconds'], rel=0.01)
+    network_ms = metrics['timing_ms']['network']['mean']
+    assert speed['network_fps'] == pytest.approx(1e3 / network_ms, rel=0.01)
+    assert json.loads((tmp_path / 'metrics.json').read_text()) == metrics
+    assert 'speed' not in evaluate(dataset, tiny_net, tmp_path, resume=True)
+
+
 def test_results_are_never_overwritten_in_silence(tiny_net, tmp_path, steps):
     dataset = made_dataset('ytvis', videos(1))
     evaluate(dataset, tiny_net, tmp_path)
@@ -274,7 +338,7 @@ def test_a_share_that_is_not_there_is_named(tiny_net, tmp_path):
 def test_stages_are_timed(tiny_net, tmp_path):
     metrics = evaluate(made_dataset('ytvis', videos()), tiny_net, tmp_path)
     assert set(metrics['timing_ms']) == {
-        'read', 'prepare', 'network', 'live', 'published', 'total'
+        'read', 'wait', 'prepare', 'network', 'live', 'published', 'total'
     }  # fmt: skip
     for figures in metrics['timing_ms'].values():
         assert set(figures) == {'p50', 'mean'}
@@ -283,7 +347,7 @@ def test_stages_are_timed(tiny_net, tmp_path):
     alone = evaluate(
         made_dataset('ytvis', videos()), tiny_net, tmp_path / 'alone', modes=('published',)
     )
-    assert set(alone['timing_ms']) == {'read', 'prepare', 'network', 'published'}
+    assert set(alone['timing_ms']) == {'read', 'wait', 'prepare', 'network', 'published'}
 
 
 def scripted(script, family, out, names=SCRIPT_NAMES, mode='live', **settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -85,6 +86,7 @@ def main(args: argparse.Namespace) -> int:
     Returns:
         0; 1 if no video could be predicted.
     """
+    begin_s = time.perf_counter()
     check_sources(args)
     if args.results_bag is not None:
         scored, folder = score_results_bag(args)
@@ -134,6 +136,7 @@ def main(args: argparse.Namespace) -> int:
             paper_score=paper_score,
             shard=shard,
             real_time=real_time,
+            begin_s=begin_s,
         )
     if metrics is None:
         return 0
@@ -184,6 +187,11 @@ def print_result(
         print(line)
     if not any(mode in metrics for mode in modes):
         print('No truth: result files only')
+    if speed := metrics.get('speed'):
+        print(
+            f'{speed["frames"]} frames in {speed["seconds"]:.1f} s: {speed["whole_fps"]:.2f} '
+            f'frames/s in all, {speed["network_fps"]:.2f} of the network alone'
+        )
     clocked = (metrics.get('real_time') or {}).get('failures', ())
     for failure in [*failures, *clocked]:
         print(

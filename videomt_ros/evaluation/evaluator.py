@@ -26,7 +26,8 @@ from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families import family_of
-from videomt_ros.evaluation.finishing import finish
+from videomt_ros.evaluation.finishing import finish, note_speed
+from videomt_ros.evaluation.overlap import FrameReader
 from videomt_ros.evaluation.predict import Prediction, Predictor
 from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
 from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder
@@ -54,6 +55,7 @@ def evaluate(
     paper_score: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
     real_time: RealTime | None = None,
+    begin_s: float | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a model on a data set.
 
@@ -72,6 +74,7 @@ def evaluate(
         paper_score: what the model's authors report, in percent; see `Preset.paper_score`.
         shard: the share of this process; None for all videos.
         real_time: how to score the live mode in real time, too; done by the first process.
+        begin_s: the `time.perf_counter` from which the whole run is timed; None for now.
 
     Returns:
         The content of `metrics.json`; None in all processes but the first.
@@ -80,13 +83,14 @@ def evaluate(
         ValueError: model and data set have no class in common, a setting is wrong, the folder
             holds other results, or not all processes see the same folder.
     """
+    begin_s = time.perf_counter() if begin_s is None else begin_s
     shard = shard or Shard()
     settings = dict(settings or {})
     # Shared from the start: else the others would wait for a process that fails here.
     plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
     folder = RunFolder(out, plan.predictor.family)
     with closing(folder):
-        num_resumed = shard.first_does(lambda: _start(plan, folder, resume))
+        resumed = shard.first_does(lambda: _start(plan, folder, resume))
         seconds = shard.all_do(lambda: _predict_all(plan, folder, shard))
         if not shard.is_first:
             return None
@@ -98,7 +102,7 @@ def evaluate(
             'paper': dict(paper_score or {}),
             'live_parameters': plan.live_parameters(),
             'num_videos': len(plan.videos),
-            'num_resumed': num_resumed,
+            'num_resumed': len(resumed),
             'processes': shard.world_size,
             'predict_s': round(seconds, 3),
             'peak_memory_mb': _peak_memory_mb(),
@@ -115,7 +119,10 @@ def evaluate(
                     out,
                     lambda name: bar.update(),
                 )
-        return finish(dataset, plan.videos, modes, folder, run, paper_score or {}, clocked)
+        metrics = finish(dataset, plan.videos, modes, folder, run, paper_score or {}, clocked)
+        predicted = sorted(set(range(len(plan.videos))) - set(resumed))
+        note_speed(metrics, folder, modes, predicted, begin_s)
+        return metrics
 
 
 @dataclass(frozen=True)
@@ -186,13 +193,14 @@ def _plan(
     return _Plan(dataset, videos, predictor, modes, stream_settings, request, notes)
 
 
-def _start(plan: _Plan, folder: RunFolder, resume: bool) -> int:
-    """Start or resume the run, and count the videos that are finished already."""
+def _start(plan: _Plan, folder: RunFolder, resume: bool) -> list[int]:
+    """Start or resume the run, and list the videos that are finished already."""
     folder.start(plan.request, resume)
-    return sum(
-        all(folder.is_finished(mode, position) for mode in plan.modes)
+    return [
+        position
         for position in range(len(plan.videos))
-    )
+        if all(folder.is_finished(mode, position) for mode in plan.modes)
+    ]
 
 
 def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
@@ -204,16 +212,19 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
         for position in mine
     }
     todo = [position for position in mine if missing[position]]
-    num_frames = sum(len(plan.videos[position].frame_names) for position in todo)
-    with tqdm(
-        total=num_frames,
-        unit='frame',
-        file=sys.stderr,
-        # None: quiet where stderr is no terminal. One bar is enough for several processes.
-        disable=None if shard.is_first else True,
-    ) as bar:
-        for position in todo:
-            video = plan.videos[position]
+    videos = [plan.videos[position] for position in todo]
+    num_frames = sum(len(video.frame_names) for video in videos)
+    with (
+        tqdm(
+            total=num_frames,
+            unit='frame',
+            file=sys.stderr,
+            # None: quiet where stderr is no terminal. One bar is enough for several processes.
+            disable=None if shard.is_first else True,
+        ) as bar,
+        FrameReader(videos) as reader,
+    ):
+        for number, (position, video) in enumerate(zip(todo, videos, strict=True)):
             bar.set_description(video.name)
             results = {
                 mode: plan.predictor.family.new_results(
@@ -221,7 +232,9 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
                 )
                 for mode in missing[position]
             }
-            done = plan.predictor.predict(video, results, folder.parts, lambda: bar.update())
+            done = plan.predictor.predict(
+                video, results, folder.parts, lambda: bar.update(), reader.frames(number)
+            )
             _keep(folder, position, video, done)
     return time.perf_counter() - begin_s
 

@@ -5,6 +5,7 @@ This needs no torch; without torch only the report is left out.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -60,6 +61,43 @@ def finish(
 
     write_report(folder.out / 'report.html', metrics, dataset, folder.out, paper_score)
     return metrics
+
+
+def note_speed(
+    metrics: dict[str, Any],
+    folder: RunFolder,
+    modes: Sequence[str],
+    predicted: Sequence[int],
+    begin_s: float,
+) -> None:
+    """Add the frames per second of a whole run to its metrics, beside those of the network.
+
+    The field `speed` of `metrics.json` has `frames`, the number of frames of the videos that were
+    predicted; `seconds` until now; `whole_fps`, their ratio; and `network_fps`, from the mean time
+    of the network's step, times the number of processes. There is none if no video was predicted.
+
+    Args:
+        metrics: what `finish` has returned.
+        folder: folder with the finished videos.
+        modes: names of the modes that were asked for.
+        predicted: positions of the videos that were predicted, and not finished before.
+        begin_s: the `time.perf_counter` at which the run began.
+    """
+    network = metrics['timing_ms'].get('network')
+    num_frames = sum(
+        max((folder.marker(mode, position) or {'num_frames': 0})['num_frames'] for mode in modes)
+        for position in predicted
+    )
+    if not network or not num_frames:
+        return
+    seconds = time.perf_counter() - begin_s
+    metrics['speed'] = {
+        'frames': num_frames,
+        'seconds': round(seconds, 3),
+        'whole_fps': round(num_frames / seconds, 3),
+        'network_fps': round(metrics['run']['processes'] * 1e3 / network['mean'], 3),
+    }
+    write_json(folder.out / 'metrics.json', metrics, indent=1)
 
 
 def _failures(

@@ -19,7 +19,8 @@ from torch import Tensor
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video, VideoFrame
 from videomt_ros.engines.engine import Engine
-from videomt_ros.evaluation.families.family import Family, LiveVideo, VideoResults
+from videomt_ros.evaluation.families.family import Family, LiveVideo
+from videomt_ros.evaluation.overlap import FrameReader, WrittenBehind
 from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import EndedVideo, MaskFrame, WholeVideo
 from videomt_ros.inference import VideoStream
@@ -29,9 +30,10 @@ from videomt_ros.model.network import Outputs
 
 Stages = Mapping[str, MutableSequence[float]]
 """Milliseconds that each stage took, frame by frame, by the names in `STAGES`."""
-STAGES = ('read', 'prepare', 'network', 'live', 'published')
-"""Stages whose time is taken: read the image, turn it into network input, run the network, form
-masks and tracks of the live mode, form masks of the published mode (a video's mean per frame)."""
+STAGES = ('read', 'wait', 'prepare', 'network', 'live', 'published')
+"""Stages whose time is taken: read the image, which a thread does ahead of the network; wait for
+it; turn it into network input; run the network; form masks and tracks of the live mode; form masks
+of the published mode (a video's mean per frame). Results are written by another thread."""
 
 
 class Mode(Protocol):
@@ -99,7 +101,7 @@ class PublishedMode:
         self,
         net: Engine,
         family: Family,
-        results: VideoResults,
+        results: WrittenBehind,
         classes: ClassMap,
         *,
         live: LiveMode | None,
@@ -174,15 +176,16 @@ class PublishedMode:
 
     def _second_pass(self, video: Video) -> Iterator[MaskFrame]:
         run = _NetworkRun(self._net)
-        for frame in video.frames():
-            outputs, geometry = run.step(frame)
-            if frame.index is not None:
-                masks = outputs.mask_logits[0]  # Q, h, w
+        with FrameReader([video]) as reader:
+            for frame, _, _ in reader.frames(0):
+                outputs, geometry = run.step(frame)
+                if frame.index is not None:
+                    masks = outputs.mask_logits[0]  # Q, h, w
 
-                def read(queries: Sequence[int], masks: Tensor = masks) -> Tensor:
-                    return masks[list(queries)]
+                    def read(queries: Sequence[int], masks: Tensor = masks) -> Tensor:
+                        return masks[list(queries)]
 
-                yield MaskFrame(frame.index, geometry, read)
+                    yield MaskFrame(frame.index, geometry, read)
 
 
 class _NetworkRun:

@@ -6,9 +6,8 @@ The result of each mode is the same whether the other one is made or not.
 from __future__ import annotations
 
 import logging
-import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +17,11 @@ from typing import Any
 import torch
 
 from videomt_ros.datasets.categories import ClassMap
-from videomt_ros.datasets.dataset import Video, VideoFrame
+from videomt_ros.datasets.dataset import Video
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families.family import Family, VideoResults
 from videomt_ros.evaluation.modes import STAGES, LiveMode, Mode, PublishedMode
+from videomt_ros.evaluation.overlap import FrameReader, ReadFrame, WrittenBehind
 from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import SPOOL_LIMIT
 from videomt_ros.inference import VideoStream
@@ -88,14 +88,16 @@ class Predictor:
         results: Mapping[ModeName, VideoResults],
         scratch: Path,
         progress: Callable[[], object] = lambda: None,
+        frames: Iterable[ReadFrame] | None = None,
     ) -> Prediction:
         """Predict a video.
 
         Args:
             video: read once, and once more where its mask logits are too large to be kept.
-            results: the results of each mode that is asked for.
+            results: the results of each mode that is asked for; a thread writes them.
             scratch: folder for files that disappear with the process.
             progress: called after each frame.
+            frames: the frames of the video, if they are being read already.
 
         Returns:
             What each mode has returned, or why it failed. Nothing that goes wrong with a video is
@@ -103,18 +105,23 @@ class Predictor:
         """
         done = Prediction()
         with ExitStack() as stack:
-            modes = self._start_modes(results, scratch, done)
+            if frames is None:
+                frames = stack.enter_context(FrameReader([video])).frames(0)
+            written = {
+                name: stack.enter_context(WrittenBehind(each)) for name, each in results.items()
+            }
+            modes = self._start_modes(written, scratch, done)
             for mode in modes:
                 stack.enter_context(closing(mode))
-            done.attempt(tuple(results), partial(_play, video, modes, done, progress))
+            done.attempt(tuple(results), partial(_play, frames, modes, written, done, progress))
             for mode in modes:
                 done.attempt((mode.name,), partial(_finish, mode, video, done))
-        for name in done.errors:
-            results[name].abort()
+            for name in done.errors:
+                written[name].abort()
         return done
 
     def _start_modes(
-        self, results: Mapping[ModeName, VideoResults], scratch: Path, done: Prediction
+        self, results: Mapping[ModeName, WrittenBehind], scratch: Path, done: Prediction
     ) -> list[Mode]:
         """Start the modes in the order in which they take a frame."""
         modes: list[Mode] = []
@@ -140,30 +147,31 @@ class Predictor:
 
 
 def _play(
-    video: Video, modes: Sequence[Mode], done: Prediction, progress: Callable[[], object]
+    frames: Iterable[ReadFrame],
+    modes: Sequence[Mode],
+    written: Mapping[ModeName, WrittenBehind],
+    done: Prediction,
+    progress: Callable[[], object],
 ) -> None:
     """Give the frames of a video to all modes, as long as one of them has not failed."""
-    for frame in _timed(video.frames(), done.stages['read']):
-        done.num_frames += 1
-        for mode in modes:
-            done.attempt((mode.name,), partial(mode.push, frame))
-        if len(done.errors) == len(modes):
-            return
-        progress()
+    try:
+        for frame, read_ms, wait_ms in frames:
+            done.num_frames += 1
+            done.stages['read'].append(read_ms)
+            done.stages['wait'].append(wait_ms)
+            for mode in modes:
+                done.attempt((mode.name,), partial(mode.push, frame))
+            if len(done.errors) == len(modes):
+                return
+            progress()
+    except Exception:
+        # Results of earlier frames that cannot be written went wrong before this frame did.
+        for name, results in written.items():
+            done.attempt((name,), results.wait)
+        raise
     if not done.num_frames:
         raise ValueError('Expected a video with frames; none of its images came.')
 
 
 def _finish(mode: Mode, video: Video, done: Prediction) -> None:
     done.contents[mode.name] = mode.finish(video)
-
-
-def _timed(frames: Iterator[VideoFrame], samples: array[float]) -> Iterator[VideoFrame]:
-    """Pass frames on, and note how many milliseconds each took to come."""
-    while True:
-        begin_s = time.perf_counter()
-        frame = next(frames, None)
-        if frame is None:
-            return
-        samples.append((time.perf_counter() - begin_s) * 1e3)
-        yield frame

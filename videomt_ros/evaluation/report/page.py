@@ -30,7 +30,8 @@ from videomt_ros.files import whole_file
 
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
 _STAGES = {
-    'read': 'read the image',
+    'read': 'read the image, ahead of the network',
+    'wait': 'wait for an image that is not read yet',
     'prepare': "make it the network's input",
     'network': 'network',
     'live': 'live result: masks and tracks',
