@@ -8,6 +8,7 @@ import torch
 
 from tests.inference import plain_postprocess as plain
 from videomt_ros.inference import postprocess
+from videomt_ros.inference.grid_masks import bound_cells
 from videomt_ros.inference.instance_contest import bound_masks, last_logit_outside
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Span, logits_to_image
@@ -146,7 +147,8 @@ def test_boxes_hold_their_masks_and_regions_are_measured_in_them(seed):
     _, geometry, logits, scores = case(seed)
     grid = (logits.shape[1], logits.shape[2])
     rows, columns = geometry.grid_inside(grid)
-    bounds = bound_masks((logits[:, :rows, :columns] >= 0).numpy(), geometry, grid)
+    masks = (logits[:, :rows, :columns] >= 0).numpy()
+    bounds = bound_masks(map(bound_cells, masks), geometry, grid)
     pixels = postprocess.instance_pixels(logits, scores, geometry, 0.5)
     expected = plain.regions(pixels, len(logits))
     assert postprocess.regions(pixels, len(logits)) == expected

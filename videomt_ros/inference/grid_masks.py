@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+GridBox: TypeAlias = tuple[int, int, int, int]
+"""Top, left, bottom and right of a box of cells, the last two exclusive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +25,8 @@ class GridMask:
     """The cells row by row, eight in a byte, as `numpy.packbits` packs them."""
     grid: tuple[int, int]
     """Size (h, w) of the grid."""
-    box: tuple[int, int, int, int]
-    """Top, left, bottom and right of a box that holds the mask, the last two exclusive."""
+    box: GridBox
+    """A box that holds the mask."""
     area: int
     """Number of cells in the mask."""
 
@@ -50,11 +54,16 @@ def pack_masks(masks: NDArray[np.bool_]) -> list[GridMask]:
     """Pack masks (N, h, w) and measure them."""
     grid = (masks.shape[1], masks.shape[2])
     packed = np.packbits(masks.reshape(len(masks), grid[0] * grid[1]), axis=1)
-    found = []
-    for mask, bits in zip(masks.view(np.uint8), packed, strict=True):
-        x, y, width, height = cv2.boundingRect(mask)
-        found.append(GridMask(bits, grid, (y, x, y + height, x + width), _count(bits)))
-    return found
+    return [
+        GridMask(bits, grid, bound_cells(mask), _count(bits))
+        for mask, bits in zip(masks, packed, strict=True)
+    ]
+
+
+def bound_cells(mask: NDArray[np.bool_]) -> GridBox:
+    """Find the smallest box that holds a mask (h, w); all 0 if that is empty."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return y, x, y + height, x + width
 
 
 def intersections(

@@ -5,16 +5,16 @@ Letters: N segments, h w mask grid, H W image size in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.inference.grid_masks import GridBox, bound_cells
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Box, Span, logits_to_image
 from videomt_ros.inference.scratch import own_scratch
@@ -26,34 +26,38 @@ _LEAST_SAFE_SCORE = 1e-6
 
 
 def bound_masks(
-    masks: NDArray[np.bool_], geometry: Geometry, grid: tuple[int, int]
+    boxes: Iterable[GridBox], geometry: Geometry, grid: tuple[int, int]
 ) -> list[Box | None]:
     """Find the box of the image that the cells of each mask can reach.
 
     Args:
-        masks: (N, rows, columns), the upper left part of the grid, or all of it.
+        boxes: box of each mask in the grid; see `grid_masks.GridMask.box`.
         geometry: sizes of the frame.
-        grid: size (h, w) of the whole grid.
+        grid: size (h, w) of the grid.
 
     Returns:
         The box of each mask; None if it reaches no pixel.
     """
     resize = logits_to_image(geometry, grid)
-    boxes: list[Box | None] = []
-    for mask in masks:
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-        if not height:
-            boxes.append(None)
+    bounds: list[Box | None] = []
+    for top, left, bottom, right in boxes:
+        if top == bottom:
+            bounds.append(None)
             continue
-        rows = resize.rows.reached(Span(y, y + height))
-        columns = resize.columns.reached(Span(x, x + width))
+        rows, columns = (
+            resize.rows.reached(Span(top, bottom)),
+            resize.columns.reached(Span(left, right)),
+        )
         is_empty = rows.start >= rows.stop or columns.start >= columns.stop
-        boxes.append(None if is_empty else Box(rows, columns))
-    return boxes
+        bounds.append(None if is_empty else Box(rows, columns))
+    return bounds
 
 
 def contest_in_boxes(
-    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+    mask_logits: Sequence[Tensor],
+    scores: NDArray[np.float64],
+    geometry: Geometry,
+    mask_threshold: float,
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
     """Compute what `postprocess.instance_pixels` does, from finite logits on a CPU.
 
@@ -61,7 +65,7 @@ def contest_in_boxes(
     above the threshold reach, and masks compete only where their boxes meet.
 
     Args:
-        mask_logits: (N, h, w) float32.
+        mask_logits: N of (h, w) float32, N at least 1.
         scores: (N,), 0..1.
         geometry: sizes of the frame.
         mask_threshold: mask probability that a pixel must exceed.
@@ -69,12 +73,14 @@ def contest_in_boxes(
     Returns:
         (H, W); k + 1 for segment k, 0 for none.
     """
-    grid = (mask_logits.shape[1], mask_logits.shape[2])
+    grid = (mask_logits[0].shape[0], mask_logits[0].shape[1])
     resize = logits_to_image(geometry, grid)
     outside = last_logit_outside(mask_threshold)
     # Rounding may lift a pixel a little above its cells.
     lowest = outside - 1e-5 * max(1.0, abs(outside)) if np.isfinite(outside) else outside
-    boxes = bound_masks(mask_logits.numpy() > lowest, geometry, grid)
+    boxes = bound_masks(
+        (bound_cells(mask.numpy() > lowest) for mask in mask_logits), geometry, grid
+    )
     winner = np.zeros(geometry.image_size, np.uint8 if len(boxes) <= 255 else np.int16)
     best: Tensor | None = None
     scratch = own_scratch()

@@ -48,28 +48,12 @@ def read_classes(class_logits: Tensor) -> NDArray[np.float32]:
     return class_logits.float().cpu().numpy()
 
 
-def read_masks(
-    mask_logits: Tensor, queries: NDArray[np.intp], mask_threshold: float
-) -> NDArray[np.bool_]:
-    """Copy the masks of some queries to the host, (N, h, w) at the resolution of the grid.
-
-    Resizing never exceeds the largest logit, so a query whose mask is empty has no pixel.
-
-    Args:
-        mask_logits: (Q, h, w), the part of the grid that can reach the image.
-        queries: indices of the queries, (N,).
-        mask_threshold: least probability of a cell that is in a mask.
-
-    Returns:
-        (N, h, w); empty for a query with a NaN.
-    """
-    chosen = mask_logits[torch.from_numpy(queries).to(mask_logits.device)]
-    peaks = chosen.amax((1, 2), keepdim=True)  # NaN if any is
-    return (chosen >= logit(mask_threshold)).logical_and_(peaks == peaks).cpu().numpy()
-
-
 def instance_pixels(
-    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+    mask_logits: Sequence[Tensor],
+    scores: NDArray[np.float64],
+    geometry: Geometry,
+    mask_threshold: float,
+    is_finite: bool | None = None,
 ) -> Numbers:
     """Assign each pixel to the segment with the largest score x mask probability.
 
@@ -77,29 +61,35 @@ def instance_pixels(
     work on logits, as in the original code. Of equal products the earlier segment wins.
 
     Args:
-        mask_logits: (N, h, w).
+        mask_logits: N of (h, w).
         scores: (N,), 0..1.
         geometry: sizes of the frame.
         mask_threshold: mask probability that a pixel must exceed.
+        is_finite: whether all mask logits are; None: not known.
 
     Returns:
         (H, W); k + 1 for segment k, 0 for none.
     """
-    is_finite = _is_finite(mask_logits)
-    if is_finite and is_on_host(mask_logits):
-        return contest_in_boxes(mask_logits.float(), scores, geometry, mask_threshold)
-    weights = _weights(scores, mask_logits)
-    return (
-        instance_winners(mask_logits, weights, geometry, mask_threshold, is_finite).cpu().numpy()
-    )
+    if not len(scores):
+        return np.zeros(geometry.image_size, np.uint8)
+    if is_finite is None:
+        is_finite = all(_is_finite(mask) for mask in mask_logits)
+    if is_finite and is_on_host(mask_logits[0]):
+        masks = [mask.float() for mask in mask_logits]
+        return contest_in_boxes(masks, scores, geometry, mask_threshold)
+    stacked = torch.stack([*mask_logits])
+    weights = _weights(scores, stacked)
+    winner = instance_winners(stacked, weights, geometry, mask_threshold, is_finite)
+    return winner.cpu().numpy()
 
 
 def panoptic_pixels(
-    mask_logits: Tensor,
+    mask_logits: Sequence[Tensor],
     scores: NDArray[np.float64],
     geometry: Geometry,
     mask_threshold: float,
     overlap_threshold: float,
+    is_finite: bool | None = None,
 ) -> Numbers:
     """Assign each pixel to a segment by the paper's rule for video panoptic segmentation.
 
@@ -109,23 +99,32 @@ def panoptic_pixels(
     dropped segment stay empty.
 
     Args:
-        mask_logits: (N, h, w).
+        mask_logits: N of (h, w).
         scores: (N,), 0..1.
         geometry: sizes of the frame.
         mask_threshold: lowest mask probability of a pixel.
         overlap_threshold: lowest share of its own mask that a segment must win.
+        is_finite: whether all mask logits are; None: not known.
 
     Returns:
         (H, W); k + 1 for segment k, 0 for none.
     """
-    pixels, won, areas = panoptic_contest(mask_logits, scores, geometry, mask_threshold)
+    if not len(scores):
+        return np.zeros(geometry.image_size, np.uint8)
+    pixels, won, areas = panoptic_contest(
+        torch.stack([*mask_logits]), scores, geometry, mask_threshold, is_finite
+    )
     is_kept = (areas > 0) & (won >= overlap_threshold * areas)
     numbers = np.where(is_kept, np.arange(1, len(scores) + 1), 0)
     return look_up(np.append(0, numbers).astype(pixels.dtype), pixels)
 
 
 def panoptic_contest(
-    mask_logits: Tensor, scores: NDArray[np.float64], geometry: Geometry, mask_threshold: float
+    mask_logits: Tensor,
+    scores: NDArray[np.float64],
+    geometry: Geometry,
+    mask_threshold: float,
+    is_finite: bool | None = None,
 ) -> PanopticContest:
     """Assign each pixel to the largest score x mask probability, before segments are dropped.
 
@@ -134,8 +133,10 @@ def panoptic_contest(
         scores: (N,), 0..1.
         geometry: sizes of the frame.
         mask_threshold: lowest mask probability of a pixel.
+        is_finite: whether all mask logits are; None: not known.
     """
-    is_finite = _is_finite(mask_logits)
+    if is_finite is None:
+        is_finite = _is_finite(mask_logits)
     if is_finite and is_on_host(mask_logits) and len(mask_logits):
         return contest_in_tiles(mask_logits.float(), scores, geometry, mask_threshold)
     weights = _weights(scores, mask_logits)
@@ -160,8 +161,10 @@ def semantic_pixels(
         Class ids 0..K-1, (H, W), and the winner's share of the sum over all classes, 0..1, (H, W).
     """
     class_probs = class_logits.float().softmax(-1)[:, :-1]  # Q, K
-    if is_on_host(mask_logits) and _is_finite(mask_logits) and _is_finite(class_probs):
-        return label_in_tiles(class_probs, mask_logits.float(), geometry)
+    if is_on_host(mask_logits):
+        mask_logits = mask_logits.float()
+        if _is_finite(mask_logits) and _is_finite(class_probs):
+            return label_in_tiles(class_probs, mask_logits, geometry)
     classes, shares = semantic_winners(class_probs, mask_logits, geometry)
     return classes.cpu().numpy(), shares.cpu().numpy()
 

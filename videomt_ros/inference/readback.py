@@ -27,10 +27,18 @@ from videomt_ros.inference.transfer import Download
 class HostReadback:
     """Reads from memory of the host, and only what is asked for."""
 
-    def __init__(self, class_logits: Tensor, mask_logits: Tensor, mask_threshold: float) -> None:
+    def __init__(
+        self,
+        class_logits: Tensor,
+        mask_logits: Tensor,
+        reach: tuple[int, int],
+        mask_threshold: float,
+    ) -> None:
         """Keep the outputs; see `start_readback`."""
         self._class_logits, self._mask_logits = class_logits, mask_logits
-        self._mask_threshold = mask_threshold
+        self._reach, self._least = reach, np.float32(postprocess.logit(mask_threshold))
+        self._known: dict[int, tuple[Tensor, bool]] = {}
+        """Logits of the masks that were read, and whether all of them are finite, by query."""
 
     def wait(self) -> list[NDArray[Any]]:
         """Return at once, since nothing is copied."""
@@ -41,8 +49,33 @@ class HostReadback:
         return postprocess.read_classes(self._class_logits)
 
     def masks(self, queries: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Get the masks of queries, (N, h, w); see `postprocess.read_masks`."""
-        return postprocess.read_masks(self._mask_logits, queries, self._mask_threshold)
+        """Get the masks of queries in the reach, (N, rows, columns); see `start_readback`."""
+        rows, columns = self._reach
+        masks = np.empty((len(queries), rows, columns), bool)
+        # One mask at a time, which stays in the cache: of many, new memory would take most time.
+        for query, mask in zip(queries.tolist(), masks, strict=True):
+            logits, is_finite = self._read(query)
+            inside = logits.numpy()[:rows, :columns]
+            np.greater_equal(inside, self._least, out=mask)
+            if not is_finite and np.isnan(inside).any():
+                mask[...] = False
+        return masks
+
+    def logits(self, queries: NDArray[np.intp]) -> list[Tensor]:
+        """Get the mask logits of queries, N of (h, w) float32."""
+        return [self._read(query)[0] for query in queries.tolist()]
+
+    def is_finite(self, queries: NDArray[np.intp]) -> bool:
+        """Whether all mask logits of queries are finite."""
+        return all(self._read(query)[1] for query in queries.tolist())
+
+    def _read(self, query: int) -> tuple[Tensor, bool]:
+        """Convert the logits of one mask, once, and look for infinities and NaNs."""
+        known = self._known.get(query)
+        if known is None:
+            logits = self._mask_logits[query].float()
+            known = self._known[query] = logits, bool(np.isfinite(logits.numpy()).all())
+        return known
 
 
 class DeviceReadback:
@@ -53,7 +86,7 @@ class DeviceReadback:
     """
 
     def __init__(self, class_logits: Tensor, mask_logits: Tensor, mask_threshold: float) -> None:
-        """Queue the copy; see `start_readback`."""
+        """Queue the copy of the reach, (Q, rows, columns); see `start_readback`."""
         self._grid = (mask_logits.shape[1], mask_logits.shape[2])
         peaks = mask_logits.abs().amax((1, 2))  # Q; NaN if any is
         is_whole = (peaks == peaks)[:, None, None]
@@ -72,7 +105,7 @@ class DeviceReadback:
         return self._arrays[0]
 
     def masks(self, queries: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Get the masks of queries, (N, h, w); see `postprocess.read_masks`."""
+        """Get the masks of queries in the reach, (N, rows, columns); see `start_readback`."""
         cells = self._grid[0] * self._grid[1]
         bits = np.unpackbits(self._arrays[2][queries], axis=1, count=cells)
         return bits.view(np.bool_).reshape(len(queries), *self._grid)
@@ -83,18 +116,23 @@ class DeviceReadback:
 
 
 def start_readback(
-    class_logits: Tensor, mask_logits: Tensor, mask_threshold: float
+    class_logits: Tensor, mask_logits: Tensor, reach: tuple[int, int], mask_threshold: float
 ) -> HostReadback | DeviceReadback:
     """Start to read the outputs of a frame.
 
+    Resizing never exceeds the largest logit, so a query whose mask is empty has no pixel. The mask
+    of a query with a NaN is empty.
+
     Args:
         class_logits: (Q, K + 1).
-        mask_logits: (Q, h, w), the part of the grid that can reach the image.
+        mask_logits: (Q, h, w).
+        reach: number of rows and columns of the grid that can reach the image.
         mask_threshold: least probability of a cell that is in a mask.
     """
     if postprocess.is_on_host(mask_logits):
-        return HostReadback(class_logits, mask_logits, mask_threshold)
-    return DeviceReadback(class_logits, mask_logits, mask_threshold)
+        return HostReadback(class_logits, mask_logits, reach, mask_threshold)
+    inside = mask_logits[:, : reach[0], : reach[1]]
+    return DeviceReadback(class_logits, inside, mask_threshold)
 
 
 def pack_bits(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -21,7 +22,7 @@ class Scratch:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Get a part as an array of any content; the last one of this name is lost."""
-        length = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        length = math.prod(shape) * np.dtype(dtype).itemsize
         part = self._parts.get(name)
         if part is None or len(part) < length:
             part = self._parts[name] = np.empty(length, np.uint8)

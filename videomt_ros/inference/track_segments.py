@@ -6,7 +6,6 @@ Letters: Q queries, K classes, h w mask grid, H W image size in pixels.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from videomt_ros.inference import postprocess
@@ -80,9 +79,9 @@ class TrackSegments:
         """
         settings, tracker = self._settings, self.tracker
         grid = (mask_logits.shape[1], mask_logits.shape[2])
-        rows, columns = geometry.grid_inside(grid)
-        inside = mask_logits[:, :rows, :columns]
-        readback = start_readback(class_logits, inside, settings.mask_threshold)
+        readback = start_readback(
+            class_logits, mask_logits, geometry.grid_inside(grid), settings.mask_threshold
+        )
         yield readback
         tracker.begin(now_ns)
         logits = readback.class_logits()
@@ -99,8 +98,8 @@ class TrackSegments:
         )
         matches = tracker.match(detections)
         contest = self._start_contest(mask_logits, matches, geometry, readback)
-        chosen = masks[np.searchsorted(queries, [match.query for match in matches])]
-        bounds = bound_masks(chosen, geometry, grid)
+        grid_masks = dict(zip(detections.queries.tolist(), detections.masks, strict=True))
+        bounds = bound_masks([grid_masks[match.query].box for match in matches], geometry, grid)
         yield contest
         (pixels,) = contest.wait()
         regions = postprocess.regions(pixels, len(matches), bounds)
@@ -135,13 +134,17 @@ class TrackSegments:
         scores = np.array([match.score for match in matches])
         settings = self._settings
         is_instance = self._task == 'instance'
-        if isinstance(readback, HostReadback):
-            chosen, threshold = mask_logits[torch.from_numpy(queries)], settings.mask_threshold
-            if is_instance:
-                return Ready(postprocess.instance_pixels(chosen, scores, geometry, threshold))
-            overlap = settings.overlap_threshold
-            return Ready(postprocess.panoptic_pixels(chosen, scores, geometry, threshold, overlap))
         is_finite, device = readback.is_finite(queries), mask_logits.device
+        if isinstance(readback, HostReadback):
+            masks, threshold = readback.logits(queries), settings.mask_threshold
+            if is_instance:
+                return Ready(
+                    postprocess.instance_pixels(masks, scores, geometry, threshold, is_finite)
+                )
+            overlap = settings.overlap_threshold
+            return Ready(
+                postprocess.panoptic_pixels(masks, scores, geometry, threshold, overlap, is_finite)
+            )
         side = side_stream(device, 'result')
         with side.active():
             side.borrow(mask_logits)
