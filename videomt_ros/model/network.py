@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from videomt_ros.model.backbone import Backbone, check_frames
 from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.cpu_kernels import faster_inference
 
 
 class Outputs(NamedTuple):
@@ -132,8 +133,9 @@ class VidEoMT(nn.Module):
         """
         check_frames(frames, self.config.patch_size)
         self._check_state(state, frames.shape[0])
-        tokens, rope = self.backbone.encode(frames)
-        return self._decode(tokens, rope, state, self._grid(frames), None)
+        with faster_inference(frames):
+            tokens, rope = self.backbone.encode(frames)
+            return self._decode(tokens, rope, state, self._grid(frames), None)
 
     def cut_gradient(self, state: Tensor) -> Tensor:
         """Detach a state, so that no gradient flows from the frames after it to those before.
@@ -182,19 +184,20 @@ class VidEoMT(nn.Module):
         batch_size, num_frames = clip.shape[:2]
         frames = clip.flatten(0, 1)  # B * T, 3, H, W
         check_frames(frames, self.config.patch_size)
-        # The encoder blocks see no queries, so all frames pass through them at once.
-        tokens, rope = self.backbone.encode(frames)
-        tokens = tokens.unflatten(0, (batch_size, num_frames))
         whole = state is None
         if state is None:
             state = self.initial_state(batch_size)
         self._check_state(state, batch_size)
         outputs = []
-        for t in range(num_frames):
-            output, state = self._decode(
-                tokens[:, t], rope, state, self._grid(frames), masked_attention
-            )
-            outputs.append(output)
+        with faster_inference(frames):
+            # The encoder blocks see no queries, so all frames pass through them at once.
+            tokens, rope = self.backbone.encode(frames)
+            tokens = tokens.unflatten(0, (batch_size, num_frames))
+            for t in range(num_frames):
+                output, state = self._decode(
+                    tokens[:, t], rope, state, self._grid(frames), masked_attention
+                )
+                outputs.append(output)
         stacked = stack_outputs(outputs)
         return stacked if whole else (stacked, state)
 

@@ -1,0 +1,136 @@
+"""Faster linear layers and attention for inference on x86 CPUs with AVX-512.
+
+torch multiplies float32 matrices by MKL, which runs its AVX2 code on CPUs of other makers than
+Intel even where they have AVX-512. Its fused attention multiplies small blocks, by MKL too, and in
+bf16 reaches a fraction of what the products alone reach, except with AMX. oneDNN, which torch
+brings along and calls for convolutions, uses AVX-512 on every CPU. Within `faster_inference` the
+layers of a network are computed by oneDNN's products where this is faster, whatever the network;
+docs/performance.md has the figures.
+
+Letters: B batch, H heads, N tokens, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+CHUNK = 2**20
+"""Number of attention scores that are computed at a time, so that they stay in the cache."""
+
+
+def faster_inference(frames: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which layers run in their fastest form for frames like these.
+
+    The context changes nothing where gradients are recorded, and where a compiler, an exporter or
+    a counter of operations looks at the network, since those know torch's own forms.
+
+    Args:
+        frames: input of the network; its device and dtype decide.
+    """
+    plain = (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or frames.device.type != 'cpu'
+        or torch.is_autocast_enabled('cpu')
+        or _get_current_dispatch_mode() is not None
+        or not onednn_is_faster(frames.dtype)
+    )
+    return nullcontext() if plain else _OneDNN()
+
+
+@cache
+def onednn_is_faster(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN's products are faster on this CPU than what torch chooses."""
+    if not torch.backends.mkldnn.is_available() or (
+        torch.backends.cpu.get_cpu_capability() != 'AVX512'
+    ):
+        return False
+    if dtype == torch.float32:
+        return not _made_by_intel()
+    if dtype == torch.bfloat16:
+        # With AMX torch's fused attention multiplies by AMX, and is faster than separate products.
+        has_bf16 = torch.cpu._is_avx512_bf16_supported()
+        return has_bf16 and not torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def _made_by_intel() -> bool:
+    """Tell whether the CPU is one on which MKL runs its AVX-512 code."""
+    try:
+        return 'GenuineIntel' in Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:  # not Linux
+        return True
+
+
+class _OneDNN(TorchFunctionMode):
+    """Replacement of torch's linear layers and attention, in this thread."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return _FORMS.get(func, func)(*args, **(kwargs or {}))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute `torch.nn.functional.linear` by oneDNN."""
+    # oneDNN has fast forms for matrices in order alone, transposed or not.
+    if not weight.is_contiguous() and not weight.t().is_contiguous():
+        weight = weight.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, 'none', [], '')
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    **others: Any,
+) -> Tensor:
+    """Compute `torch.nn.functional.scaled_dot_product_attention` by oneDNN.
+
+    Without mask and dropout, with as many queries as keys; torch's own form computes the rest.
+    In bf16 scores and weights are rounded to bf16, while sums are float32.
+
+    Args:
+        query: (B, H, N, D), like key and value.
+        key: what the queries are compared with.
+        value: what is averaged.
+        attn_mask: as in torch.
+        dropout_p: as in torch.
+        others: as in torch.
+
+    Returns:
+        (B, H, N, D), in memory (B, N, H, D), which is the order that the next layer reads.
+    """
+    if attn_mask is not None or dropout_p or others.get('is_causal') or query.ndim != 4:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, **others
+        )
+    batch_size, num_heads, num_tokens, head_size = query.shape
+    # The scale is a power of two for heads of 64 channels, thus exact in any precision.
+    query = (query * head_size**-0.5).contiguous()
+    key, value = key.contiguous(), value.contiguous()
+    num_chunks = -(-num_tokens * key.shape[2] // CHUNK)
+    averages = query.new_empty(batch_size, num_tokens, num_heads, value.shape[3])
+    for b in range(batch_size):
+        for h in range(num_heads):
+            values = value[b, h].t()
+            rows = query[b, h].tensor_split(num_chunks)
+            for part, result in zip(rows, averages[b, :, h].tensor_split(num_chunks), strict=True):
+                weights = torch.softmax(linear(part, key[b, h]), dim=-1)
+                result.copy_(linear(weights, values))
+    return averages.transpose(1, 2)
+
+
+_FORMS = {F.linear: linear, F.scaled_dot_product_attention: attention}
+"""Our form of each function of torch that has one."""
