@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.engines.engine import EngineError
@@ -161,6 +163,36 @@ def test_a_digest_tells_files_apart(files):
     first, same, other = (engine.digest() for engine in engines)
     assert first == same != other
     assert len(first) == 16
+
+
+TENSORRT = {
+    'Add', 'Concat', 'Conv', 'ConvTranspose', 'Einsum', 'Gelu', 'Gemm', 'LayerNormalization',
+    'MatMul', 'Mul', 'Neg', 'Reshape', 'Sigmoid', 'Slice', 'Softmax', 'Split', 'Squeeze', 'Sub',
+    'Tanh', 'Transpose', 'Unsqueeze',
+}  # fmt: skip
+"""Operators of a file of fixed size, all of which TensorRT 10 takes without restrictions
+(docs/operators.md of onnx-tensorrt)."""
+
+
+@pytest.mark.parametrize('name', ['dinov2', 'dinov3', 'eva02', 'half'])
+def test_a_file_of_fixed_size_has_operators_that_tensorrt_takes(files, name):
+    model = onnx.load(files(name))
+    onnx.checker.check_model(model, full_check=True)
+    (opset,) = model.opset_import
+    assert (opset.domain, opset.version) == ('', 20)
+    operators = {node.op_type for node in model.graph.node}
+    assert operators - TENSORRT - ({'Shape', 'Expand'} if CASES[name].dynamic else set()) == set()
+    assert {'LayerNormalization', 'Gelu', 'Softmax'} <= operators
+
+
+@pytest.mark.parametrize('name', ['dinov2', 'half'])
+def test_all_numbers_of_a_file_have_its_type(files, name):
+    """So that strongly typed TensorRT computes in it; whole numbers are shapes and indices."""
+    model = onnx.load(files(name))
+    wanted = TensorProto.FLOAT16 if name == 'half' else TensorProto.FLOAT
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in model.graph.value_info}
+    assert types - {TensorProto.INT64, TensorProto.BOOL} == {wanted}
 
 
 # --- Exports that must not succeed ------------------------------------------------------------

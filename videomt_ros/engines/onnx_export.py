@@ -227,7 +227,7 @@ def _trace_rotary_table(net: VidEoMT) -> None:
         return
 
     def get_embed(shape: tuple[int, int]) -> Tensor:
-        axes = [(torch.arange(side, dtype=torch.float32) + 0.5) / side for side in shape]
+        axes = [(torch.arange(side) + 0.5) / side for side in shape]
         places = torch.stack(torch.meshgrid(axes, indexing='ij'), dim=-1).flatten(0, 1)
         angles = 2 * math.pi * (2 * places - 1)[:, :, None] / rope.periods
         angles = angles.flatten(1).tile(2)
