@@ -119,7 +119,10 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 class NodeProcess:
-    """`python -m videomt_ros.ros` with parameters, its output kept in a file."""
+    """`python -m videomt_ros.ros` with parameters, its output kept in a file.
+
+    Another module may start the node in another way.
+    """
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class NodeProcess:
         domain: int,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        module: str = 'videomt_ros.ros',
         **parameters: Any,
     ) -> None:
         words = list(arguments)
@@ -137,7 +141,7 @@ class NodeProcess:
         self._log = log
         with log.open('w') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'videomt_ros.ros', '--ros-args', *words],
+                [sys.executable, '-m', module, '--ros-args', *words],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {}), 'ROS_DOMAIN_ID': str(domain)},

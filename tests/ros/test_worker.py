@@ -25,7 +25,7 @@ class Bench:
         self.worker: Worker[int] = Worker(self.process, self.failed, max_items=2)
         self.box = self.worker.open()
 
-    def process(self, items: list[int]) -> None:
+    def process(self, items: list[int]) -> bool:
         self.rounds.append(items)
         item = items[0]
         self.begun.append(item)
@@ -35,6 +35,7 @@ class Bench:
             raise RuntimeError(f'no {item}')
         self.done.append(item)
         self.ends.release()
+        return False
 
     def failed(self, items: list[int], error: Exception) -> None:
         self.failures.append((items[0], str(error)))
@@ -148,3 +149,81 @@ def test_an_idle_worker_stops(bench):
     before = threading.active_count()
     bench.worker.stop()
     assert threading.active_count() == before - 1
+
+
+class Pipe:
+    """Completes each round when it is called again, and lets a test say when rounds may begin."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.pending: list[int] = []
+        self.gate = threading.Semaphore(0)
+        self.completed = threading.Semaphore(0)
+        self.worker: Worker[int] = Worker(self.process, self.failed)
+        self.box = self.worker.open()
+
+    def process(self, items: list[int]) -> bool:
+        if items:
+            self.told.append(f'begin {items[0]}')
+            assert self.gate.acquire(timeout=PATIENCE_S)
+        if items and items[0] < 0:
+            raise RuntimeError(f'no {items[0]}')
+        for item in self.pending:
+            self.told.append(f'complete {item}')
+            self.completed.release()
+        self.pending = items
+        return bool(items)
+
+    def failed(self, items: list[int], error: Exception) -> None:
+        self.told.append(str(error))
+
+    def wait(self) -> None:
+        assert self.completed.acquire(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def pipe():
+    pipe = Pipe()
+    yield pipe
+    for _ in range(10):
+        pipe.gate.release()
+    pipe.worker.stop()
+
+
+def test_what_is_pending_is_completed_at_once_where_nothing_waits(pipe):
+    for item in (1, 2):
+        pipe.box.put(item)
+        pipe.gate.release()
+        pipe.wait()
+    assert pipe.told == ['begin 1', 'complete 1', 'begin 2', 'complete 2']
+
+
+def test_what_waits_begins_before_what_is_pending_is_completed(pipe):
+    pipe.box.put(1)
+    while not pipe.told:
+        threading.Event().wait(0.001)
+    pipe.box.put(2)
+    pipe.gate.release()
+    pipe.gate.release()
+    pipe.wait()
+    pipe.wait()
+    assert pipe.told == ['begin 1', 'begin 2', 'complete 1', 'complete 2']
+
+
+def test_what_is_pending_is_completed_after_an_error_and_before_the_end(pipe):
+    pipe.box.put(1)
+    while not pipe.told:
+        threading.Event().wait(0.001)
+    pipe.box.put(-1)
+    pipe.gate.release()
+    pipe.gate.release()
+    pipe.wait()
+    assert pipe.told == ['begin 1', 'begin -1', 'no -1', 'complete 1']
+    pipe.box.put(2)
+    while pipe.told[-1] != 'begin 2':
+        threading.Event().wait(0.001)
+    stop = threading.Thread(target=pipe.worker.stop)
+    stop.start()
+    pipe.gate.release()
+    stop.join(PATIENCE_S)
+    assert pipe.told[-1] == 'complete 2'

@@ -71,6 +71,8 @@ class Frame:
     """The clock of the stream, if the image is no outlier."""
     decode_ms: float
     """Time that it took to read the pixels from the message."""
+    parameters: NodeParameters
+    """Parameters of the camera when the network began with the image."""
 
     def for_stream(self) -> StreamFrame:
         """Get the frame as its stream takes it."""
@@ -91,8 +93,9 @@ class CameraStream:
     video, so that a late subscriber gets established ids at once. A message, however, is built
     only for a topic that has subscribers.
 
-    Only the worker's thread uses the VideoStream: it calls `begin`, has the network process the
-    frame beside those of other cameras, and calls `finish`. The executor's thread stores new
+    Only the worker's thread uses the VideoStream: it calls `begin`, gives the frame to the network
+    beside those of other cameras, calls `note_start`, and calls `finish` with the result, perhaps
+    after the network was given the next frame. The executor's thread stores new
     parameters and requests to reset, which the worker applies before the next image.
     """
 
@@ -315,31 +318,37 @@ class CameraStream:
         clock = copy.copy(self._clock)
         stamp_ns = clock.time_of(stamp_ns, received.clock_ns, received.monotonic_s)
         decode_ms = (time.perf_counter() - begin_s) * 1e3
-        return Frame(received, image, stamp_ns, clock, decode_ms)
+        return Frame(received, image, stamp_ns, clock, decode_ms, parameters)
+
+    def note_start(self, frame: Frame, error: Exception | None) -> None:
+        """Note that the network was given a frame; runs in the worker's thread.
+
+        Args:
+            frame: the frame.
+            error: why the network does not process it; None if it does.
+        """
+        if not isinstance(error, OutlierError):
+            self._clock = frame.clock  # later images without stamps go on from this one
+        if error is None:
+            self._newest_ns = frame.stamp_ns
 
     def finish(self, frame: Frame, result: Segments | Exception) -> None:
         """Publish the result of a frame, or count its failure; runs in the worker's thread."""
         received = frame.received
-        if not isinstance(result, OutlierError):
-            self._clock = frame.clock  # later images without stamps go on from this one
         if isinstance(result, Exception):
             self.fail(result)
             return
-        self._newest_ns = frame.stamp_ns
-        self.health.keep_tracks(
-            [s.track_id for s in result.segments], self.stream.resets_by_reason
-        )
         begin_s = time.perf_counter()
         header = received.msg.header
         info = self._inputs.camera_info_of(header)
-        size, tolerance_s = frame.image.shape[:2], self._applied.depth_tolerance_s
+        parameters, size = frame.parameters, frame.image.shape[:2]
         messages = self._outputs.build(
             frame.image,
             header,
             result,
-            self._applied,
-            info if self._applied.publish_camera_info else None,
-            lambda: self._inputs.find_depth(header, size, info, tolerance_s),
+            parameters,
+            info if parameters.publish_camera_info else None,
+            lambda: self._inputs.find_depth(header, size, info, parameters.depth_tolerance_s),
         )
         with self._publishing:
             if received.resets != self._resets or not self._is_enabled:
@@ -347,6 +356,10 @@ class CameraStream:
                 return
             for publisher, message in messages:
                 publisher.publish(message)
+        # Not of a result before a reset, since ids begin again.
+        self.health.keep_tracks(
+            [s.track_id for s in result.segments], self.stream.resets_by_reason
+        )
         self.health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
         self._measure(frame, (time.perf_counter() - begin_s) * 1e3)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 
 from videomt_ros.engines.engine import Engine
-from videomt_ros.inference import push_together
+from videomt_ros.inference import StartedFrames, start_together
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.outputs import missing_outputs
@@ -19,6 +20,23 @@ _MAX_DECODERS = 4
 """Largest number of threads that decode the images of one batch."""
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Images that the network was given together."""
+
+    frames: list[Frame]
+    started: StartedFrames
+
+    def publish(self) -> None:
+        """Wait for the results, and publish them."""
+        for frame, result in zip(self.frames, self.started.finish(), strict=True):
+            camera = frame.received.camera
+            try:
+                camera.finish(frame, result)
+            except Exception as error:  # of this camera alone
+                camera.fail(error)
+
+
 class Cameras:
     """All cameras of the node.
 
@@ -26,6 +44,9 @@ class Cameras:
     and the network processes those of one input size together. A camera is served again only
     after all others that have an image waiting, so that a fast one never delays a slow one by more
     than one round.
+
+    With a pipeline the network is given images that wait before the results of those before are
+    complete. Where none waits, these are completed at once.
     """
 
     def __init__(
@@ -47,6 +68,8 @@ class Cameras:
         """
         self._health = model_health
         self._max_batch = parameters.common.max_batch
+        self._is_pipelined = parameters.common.pipeline_depth > 1 and gains_from_pipeline(net)
+        self._pending: _Round | None = None
         self._cameras = [
             CameraStream(
                 node, name, net, parameters.of_camera(name), health_of(name), model_health
@@ -125,20 +148,30 @@ class Cameras:
             found = self._decoders.map(_begin, batch)
         return [frame for frame in found if frame is not None]
 
-    def _process(self, batch: list[Received]) -> None:
-        """Process and publish one image each of some cameras; runs in the worker's thread."""
+    def _process(self, batch: list[Received]) -> bool:
+        """Process and publish one image each of some cameras; runs in the worker's thread.
+
+        Returns:
+            Whether results are pending, which the next call publishes.
+        """
         self._health.begin_batch(len(batch))
         try:
-            frames = self._begin(batch)
-            results = push_together([frame.for_stream() for frame in frames])
-            for frame, result in zip(frames, results, strict=True):
-                camera = frame.received.camera
-                try:
-                    camera.finish(frame, result)
-                except Exception as error:  # of this camera alone
-                    camera.fail(error)
+            started = self._start(batch) if batch else None
+            if self._is_pipelined:  # the round before is finished while the network runs
+                started, self._pending = self._pending, started
+            if started is not None:
+                started.publish()
         finally:
             self._health.end_batch()
+        return self._pending is not None
+
+    def _start(self, batch: list[Received]) -> _Round:
+        """Give images to the network."""
+        frames = self._begin(batch)
+        started = start_together([frame.for_stream() for frame in frames])
+        for place, frame in enumerate(frames):
+            frame.received.camera.note_start(frame, started.errors.get(place))
+        return _Round(frames, started)
 
 
 def _begin(received: Received) -> Frame | None:
@@ -153,3 +186,8 @@ def _begin(received: Received) -> Frame | None:
 def _fail(batch: list[Received], error: Exception) -> None:
     for received in batch:
         received.camera.fail(error)
+
+
+def gains_from_pipeline(net: Engine) -> bool:
+    """Whether the host can work on results while the network runs: it has no part in that."""
+    return net.device.type != 'cpu'

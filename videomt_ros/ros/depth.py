@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,8 @@ from videomt_ros.ros.subscription import WARNING_PERIOD_S
 KEPT = 8
 """Number of depth images that are kept until the network begins with an image. One of 1280 x 720
 pixels takes up to 4 MB."""
+_EXPECTED = 2
+"""Number of images in progress at a time, with a pipeline."""
 GRACE_S = 2.0
 """Time after subscribing, in seconds, in which a missing depth image is counted but not told."""
 # A best-effort subscription hears reliable publishers too.
@@ -106,8 +108,9 @@ class DepthImages:
         self._is_rectified = 'image_rect' in image_topic
         self._subscription: Subscription | None = None
         self._recent: deque[Image] = deque(maxlen=KEPT)
-        self._expected_ns: int | None = None
-        self._nearest: Image | None = None  # to what is expected, however long ago it came
+        # The depth image nearest to each image with which the network began, however long ago it
+        # came, by the stamp of the image.
+        self._nearest: OrderedDict[int, Image | None] = OrderedDict()
         self._lock = threading.Lock()
         self._opened_s = 0.0
         self._miss = self._fault = ''
@@ -137,7 +140,7 @@ class DepthImages:
             self._subscription = None
         with self._lock:
             self._recent.clear()
-            self._expected_ns = self._nearest = None
+            self._nearest.clear()
         self._miss = self._foreign_frame = ''
         self.troubles = []
 
@@ -149,8 +152,11 @@ class DepthImages:
         """
         if self.is_open:
             with self._lock:
-                self._expected_ns = stamp_from_msg(header.stamp)
-                self._nearest = self._nearest_to(self._expected_ns)
+                stamp_ns = stamp_from_msg(header.stamp)
+                self._nearest[stamp_ns] = self._nearest_to(stamp_ns)
+                self._nearest.move_to_end(stamp_ns)
+                if len(self._nearest) > _EXPECTED:
+                    self._nearest.popitem(last=False)
 
     def find(
         self, header: Header, size: tuple[int, int], info: CameraInfo | None, tolerance_s: float
@@ -174,8 +180,8 @@ class DepthImages:
             return None
         stamp_ns = stamp_from_msg(header.stamp)
         with self._lock:
-            is_expected = stamp_ns == self._expected_ns
-            nearest = self._nearest if is_expected else self._nearest_to(stamp_ns)
+            is_expected = stamp_ns in self._nearest
+            nearest = self._nearest[stamp_ns] if is_expected else self._nearest_to(stamp_ns)
         if nearest is None:
             self._missed('no_depth')
             return None
@@ -260,9 +266,9 @@ class DepthImages:
     def _keep(self, msg: Image) -> None:
         with self._lock:
             self._recent.append(msg)
-            if self._expected_ns is not None:
-                rivals = [msg] if self._nearest is None else [msg, self._nearest]
-                self._nearest = _nearest(rivals, self._expected_ns)
+            for stamp_ns, nearest in self._nearest.items():
+                rivals = [msg] if nearest is None else [msg, nearest]
+                self._nearest[stamp_ns] = _nearest(rivals, stamp_ns)
 
     def _nearest_to(self, stamp_ns: int) -> Image | None:
         return _nearest(reversed(self._recent), stamp_ns)

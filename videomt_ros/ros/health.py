@@ -52,7 +52,8 @@ class CameraHealth:
     """What became of the images of one camera.
 
     Every image received is counted in exactly one of `processed`, `dropped`, `rejected` and
-    `failed` once it is finished. At most two are not: one that waits and one that is processed.
+    `failed` once it is finished. At most two are not: one that waits and one that is processed; or
+    three, if `pipeline_depth` is 2.
     """
 
     def __init__(self) -> None:
@@ -245,13 +246,14 @@ class ModelHealth:
                 self._stages_ms[name].append(duration_ms)
 
     def begin_batch(self, size: int) -> None:
-        """Note that the network begins with this number of images."""
+        """Note that the work on this number of images begins; 0: on results that are pending."""
         with self._lock:
-            self._batch_sizes.append(size)
+            if size:
+                self._batch_sizes.append(size)
             self._busy_since_s = time.monotonic()
 
     def end_batch(self) -> None:
-        """Note that the images of the batch are finished."""
+        """Note that this work is done."""
         with self._lock:
             self._busy_since_s = None
 

@@ -82,6 +82,13 @@ class NodeParameters:
         'smaller one takes less memory, and the first results come sooner.',
         range=(1, 64),
     )
+    pipeline_depth: int = parameter(
+        1,
+        'Number of batches in progress on a GPU. With 2 the network begins with images that wait '
+        'before the results of those before are complete: more images per second, and a result '
+        'may come later while images wait. A CPU does one batch after the other.',
+        range=(1, 2),
+    )
     transport: str = parameter(
         'auto',
         'How images arrive: raw (sensor_msgs/Image on image_raw), compressed '

@@ -16,6 +16,9 @@ Item = TypeVar('Item')
 class Worker(Generic[Item]):
     """Calls `process` with the items that wait, in a thread of its own.
 
+    `process` returns whether it has begun something that it will complete when it is called again.
+    Then it is called at once, also without items.
+
     In each round it takes the item that waits in each mailbox, at most `max_items` of them. Those
     mailboxes come first that were served the longest ago, so that each is served once before any
     is served again, however fast the others are filled.
@@ -25,7 +28,7 @@ class Worker(Generic[Item]):
 
     def __init__(
         self,
-        process: Callable[[list[Item]], None],
+        process: Callable[[list[Item]], bool],
         failed: Callable[[list[Item], Exception], None],
         max_items: int = 1,
         name: str = 'worker',
@@ -33,7 +36,7 @@ class Worker(Generic[Item]):
         """Start the thread.
 
         Args:
-            process: called in the thread with the items of one round, at least one.
+            process: called in the thread with the items of one round; see above.
             failed: called in the thread with the items and the exception that `process` raised.
             max_items: largest number of items of one round.
             name: name of the thread, as a debugger shows it.
@@ -56,7 +59,7 @@ class Worker(Generic[Item]):
         return mailbox
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Let `process` finish its items, then end the thread; close the mailboxes first.
+        """Let `process` complete its items, then end the thread; close the mailboxes first.
 
         Args:
             timeout_s: longest time to wait, after which the thread ends by itself; None: no limit.
@@ -66,10 +69,14 @@ class Worker(Generic[Item]):
             self._changed.notify_all()
         self._thread.join(timeout_s)
 
-    def _take(self) -> list[Item]:
-        """Wait for the items of the next round; none when the thread is to end."""
+    def _take(self, is_pending: bool) -> list[Item]:
+        """Wait for the items of the next round, unless something is pending.
+
+        Returns:
+            The items; none if something is pending and no item waits, or if the thread is to end.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._waiting())
+            self._changed.wait_for(lambda: is_pending or self._stopping or self._waiting())
             if self._stopping:
                 return []
             served = self._waiting()[: self._max_items]
@@ -85,9 +92,10 @@ class Worker(Generic[Item]):
         return [mailbox for mailbox in self._mailboxes if mailbox.item is not None]
 
     def _run(self) -> None:
-        while items := self._take():
+        is_pending = False
+        while (items := self._take(is_pending)) or is_pending:
             try:
-                self._process(items)
+                is_pending = self._process(items)
             except Exception as error:
                 self._failed(items, error)
 
