@@ -12,6 +12,7 @@ from videomt_ros.engines.guarded import GuardedEngine
 from videomt_ros.model import VidEoMT
 
 SIZE = (64, 96)
+NAMES = ('TensorRT', 'CUDA')
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ class Copy(VidEoMT):
 @torch.inference_mode()
 def test_an_engine_that_agrees_runs(nets, caplog):
     fast, trusted = Copy(nets[0]), Copy(nets[0])
-    engine = GuardedEngine(fast, trusted)
+    engine = GuardedEngine(fast, trusted, NAMES)
     assert engine.digest() == fast.digest()
     assert (engine.device, engine.dtype) == (fast.device, fast.dtype)
     state = engine.initial_state(1)
@@ -59,7 +60,7 @@ def test_an_engine_that_agrees_runs(nets, caplog):
 
 @torch.inference_mode()
 def test_an_engine_of_other_weights_is_replaced_before_its_first_result(nets, caplog):
-    engine = GuardedEngine(nets[1], nets[0])
+    engine = GuardedEngine(nets[1], nets[0], NAMES)
     frames = torch.randn(1, 3, *SIZE)
     outputs, _ = engine.step(frames, engine.initial_state(1))
     expected, _ = nets[0].step(frames, nets[1].initial_state(1))
@@ -67,12 +68,13 @@ def test_an_engine_of_other_weights_is_replaced_before_its_first_result(nets, ca
     engine.step(frames, engine.initial_state(1))
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert 'mask_logits differ by' in record.getMessage()
+    assert 'Expected TensorRT to compute what CUDA does' in record.getMessage()
     assert '64 x 96' in record.getMessage()
 
 
 @torch.inference_mode()
 def test_an_engine_that_fails_is_replaced(nets, caplog):
-    engine = GuardedEngine(Copy(nets[0], RuntimeError('no kernel\nimage')), nets[0])
+    engine = GuardedEngine(Copy(nets[0], RuntimeError('no kernel\nimage')), nets[0], NAMES)
     engine.step(torch.randn(1, 3, *SIZE), engine.initial_state(1))
     assert engine.running is nets[0]
     assert 'no kernel image' in caplog.text

@@ -29,17 +29,19 @@ class GuardedEngine:
     failure, the trusted engine runs all frames.
     """
 
-    def __init__(self, fast: Engine, trusted: Engine) -> None:
+    def __init__(self, fast: Engine, trusted: Engine, names: tuple[str, str]) -> None:
         """Start with no size checked.
 
         Args:
             fast: the engine to be checked.
             trusted: an engine of the same network, device and number format.
+            names: what a log calls them.
         """
         self.running = fast
         """Engine that runs the frames."""
         self.config, self.engine_name = fast.config, fast.engine_name
         self._trusted = trusted
+        self._names = names
         self._checked: set[tuple[int, int, int]] = set()
 
     @property
@@ -87,7 +89,7 @@ class GuardedEngine:
             logger.error(
                 'Expected %s to compute what %s does, for frames of %d x %d: %s. The latter runs '
                 'from now on.',
-                self.running, self._trusted, height, width, '; '.join(wrong),
+                *self._names, height, width, '; '.join(wrong),
             )  # fmt: skip
             self.running = self._trusted
         self._checked.add(size)

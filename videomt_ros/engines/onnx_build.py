@@ -69,9 +69,9 @@ def build_onnx_engine(
         )
     if chosen[0] != PROVIDERS['tensorrt']:
         return engine
-    names = {full: name for name, full in PROVIDERS.items()}
-    others = [names[name] for name in chosen[1:]] or ['cuda']
-    return GuardedEngine(engine, OnnxEngine(path, device, others))
+    short = {full: name for name, full in PROVIDERS.items()}
+    trusted = OnnxEngine(path, device, [short[name] for name in chosen[1:]] or ['cuda'])
+    return GuardedEngine(engine, trusted, (engine.providers[0], trusted.providers[0]))
 
 
 def export_once(net: VidEoMT, dtype: torch.dtype, size: tuple[int, int] | None = None) -> Path:

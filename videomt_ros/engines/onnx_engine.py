@@ -224,9 +224,6 @@ class OnnxEngine:
             ) from None
         return torch.from_numpy(queries.astype(np.float32)).to(self.device, self.dtype)
 
-    def __str__(self) -> str:
-        return f'{self.path.name} on {self.providers[0]}'
-
     def _describe_shape(self) -> str:
         size = f'{self.fixed_size[0]} x {self.fixed_size[1]}' if self.fixed_size else 'any size'
         batch = f'batches of {self.fixed_batch}' if self.fixed_batch else 'any batch'
