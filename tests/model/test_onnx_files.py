@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from videomt_ros.model import CheckpointError, load_model
+from videomt_ros.model.checkpoint import load_config
 from videomt_ros.model.onnx_files import read_onnx_config, read_onnx_metadata
 
 
@@ -86,9 +87,10 @@ def test_a_missing_file_is_named(tmp_path):
         read_onnx_metadata(tmp_path / 'robot.onnx')
 
 
-def test_torch_alone_does_not_load_it(tmp_path, metadata):
-    """The error names the engine that does."""
+def test_torch_alone_does_not_load_it(tmp_path, metadata, tiny_config):
+    """The error names the engine that does; the configuration is known to all."""
     path = write(tmp_path / 'robot.onnx', metadata)
+    assert load_config(path) == load_config(str(path)) == tiny_config
     with pytest.raises(CheckpointError, match='engine onnxruntime'):
         load_model(path)
     with pytest.raises(CheckpointError, match='no such file'):

@@ -86,7 +86,9 @@ def export_onnx(
         ExportError: the arguments fit no export, or the file differs by more than `TOLERANCES`.
     """
     _check_arguments(net, path, size, dtype, dynamic)
-    reference = copy.deepcopy(net).to('cpu', torch.float32).eval()
+    reference = net
+    if net.training or net.device.type != 'cpu' or net.dtype != torch.float32:
+        reference = copy.deepcopy(net).to('cpu', torch.float32).eval()
     program = _trace(copy.deepcopy(reference).to(dtype), size, dynamic)
     program.model.metadata_props.update(_metadata(reference, package))
     import onnx  # robots that run a file need not have it
