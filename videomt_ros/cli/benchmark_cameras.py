@@ -31,6 +31,13 @@ def add_cameras(choices: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=(1, 2, 4, 6),
         help='numbers of cameras to try; default: 1 2 4 6',
     )
+    parser.add_argument(
+        '--pipeline-depth',
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help='2 starts each round before the one before is finished, for a GPU; default: 1',
+    )
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +99,7 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     cells: list[tuple[str, ...]] = [
         ('cameras', f'round, ms (median of {args.repeats})', 'network, ms', 'frames/s', 'GPU, MB')
     ]
-    for entry in time_rounds(net, images, args.cameras, args.repeats):
+    for entry in time_rounds(net, images, args.cameras, args.repeats, args.pipeline_depth):
         report.add(
             median_ms={'round': entry.round_ms, 'network': entry.network_ms},
             frames_per_s=entry.frames_per_s,

@@ -58,11 +58,10 @@ class Download:
         is_cuda = packed.device.type == 'cuda'
         self._host = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=is_cuda)
         self._host.copy_(packed, non_blocking=True)
-        self.done: torch.cuda.Event | None = None
-        """Moment of the end of the copy, on a GPU."""
+        self._end: torch.cuda.Event | None = None
         if is_cuda:
-            self.done = torch.cuda.Event(enable_timing=True)
-            self.done.record(torch.cuda.current_stream(packed.device))
+            self._end = torch.cuda.Event()
+            self._end.record(torch.cuda.current_stream(packed.device))
 
     def wait(self) -> list[NDArray[Any]]:
         """Wait for the end of the copy.
@@ -70,8 +69,8 @@ class Download:
         Returns:
             The tensors as arrays, which are views of the memory of the copy.
         """
-        if self.done is not None:
-            self.done.synchronize()
+        if self._end is not None:
+            self._end.synchronize()
         host, arrays, start = self._host.numpy(), [], 0
         for shape, dtype in self._layout:
             stop = start + shape.numel() * np.dtype(dtype).itemsize

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from videomt_ros.engines.engine import Engine
-from videomt_ros.inference import StreamFrame, VideoStream, push_together
+from videomt_ros.inference import StartedFrames, StreamFrame, VideoStream, start_together
 from videomt_ros.model import VidEoMT
 from videomt_ros.speed.frame import (
     FRAME_NS,
@@ -31,8 +31,9 @@ class Round:
     """Number of cameras, whose frames are one batch of the network."""
     samples_ms: dict[str, list[float]]
     """Milliseconds of each round: `round`, from the images on the host to the segments of all
-    cameras on the host; `network`, the part that the network takes; `cpu`, processor time of all
-    threads, which other load on the machine does not count in."""
+    cameras on the host, or with a pipeline from those of one round to those of the next;
+    `network`, the part that the network takes; `cpu`, processor time of all threads, which other
+    load on the machine does not count in."""
     memory_bytes: int
     """Largest memory of the GPU so far; 0 on a CPU."""
 
@@ -80,7 +81,11 @@ def build_network(
 
 
 def time_rounds(
-    net: Engine, images: Sequence[NDArray[np.uint8]], numbers: Sequence[int], repeats: int
+    net: Engine,
+    images: Sequence[NDArray[np.uint8]],
+    numbers: Sequence[int],
+    repeats: int,
+    pipeline_depth: int = 1,
 ) -> list[Round]:
     """Time rounds of several cameras.
 
@@ -89,21 +94,27 @@ def time_rounds(
         images: images that the cameras send in turns, RGB, (H, W, 3).
         numbers: numbers of cameras to try.
         repeats: number of rounds timed for each.
+        pipeline_depth: 2 to start each round before the one before is finished, as the node does
+            with images that wait.
     """
     device = net.device
     rounds = []
     for cameras in numbers:
         streams = [VideoStream(net) for _ in range(cameras)]
         samples_ms: dict[str, list[float]] = {'round': [], 'network': [], 'cpu': []}
+        pending = None
         for n in range(WARM_UP + repeats):
             frames = [
                 StreamFrame(stream, images[(n + place) % len(images)], n * FRAME_NS)
                 for place, stream in enumerate(streams)
             ]
             start_s, start_cpu_s = time.perf_counter(), time.process_time()
-            for result in push_together(frames):  # on the host, so the device is done
-                if isinstance(result, Exception):
-                    raise result
+            started = start_together(frames)
+            if pipeline_depth == 1:
+                _finish(started)
+            elif pending is not None:
+                _finish(pending)
+            pending = started
             times = streams[0].times
             if n >= WARM_UP and times is not None:
                 samples_ms['round'].append((time.perf_counter() - start_s) * 1e3)
@@ -112,3 +123,14 @@ def time_rounds(
         peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else 0
         rounds.append(Round(cameras, samples_ms, peak))
     return rounds
+
+
+def _finish(started: StartedFrames) -> None:
+    """Wait for the results of a round: they are on the host, so the device is done with it.
+
+    Raises:
+        Exception: a frame failed.
+    """
+    for result in started.finish():
+        if isinstance(result, Exception):
+            raise result
