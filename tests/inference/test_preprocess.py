@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from videomt_ros.inference.preprocess import Geometry, Preprocessor, check_input_size
+from videomt_ros.inference.input_size import check_input_size
+from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.model import VidEoMTConfig
 
 CONFIG = VidEoMTConfig(num_classes=2, test_size=96, size_divisor=32)

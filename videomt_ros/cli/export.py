@@ -66,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
     find_source(args.model)  # names what is wrong with it before torch is imported
 
     from videomt_ros.engines.onnx_export import CHECKED_FRAMES, export_onnx
-    from videomt_ros.inference.preprocess import Geometry, check_input_size
+    from videomt_ros.inference.input_size import check_input_size
+    from videomt_ros.inference.preprocess import Geometry
     from videomt_ros.model.checkpoint import load_model
     from videomt_ros.model.device import PRECISIONS
     from videomt_ros.resources import package_version

@@ -15,6 +15,8 @@ from typing import Literal, get_args
 STEP_BACK_S = 0.2
 """Largest step back of the stamps, in seconds, within one video. Jitter, frames out of order and
 two publishers on one topic cause such steps."""
+STEP_BACK_NS = round(STEP_BACK_S * 1e9)
+"""The same in nanoseconds."""
 MAX_HELD = 10
 """Number of frames in a row that do not continue the video, the last of which begins a new one
 even if no two of them agree, so that no stream is silent for ever."""

@@ -25,8 +25,6 @@ from videomt_ros.model.config import VidEoMTConfig
 MAX_ASPECT = 4
 """Largest long side of the input over the input size. Longer images are made smaller instead, so
 that no image can require unbounded memory."""
-MAX_INPUT_SIZE = 2048
-"""Largest input size in pixels."""
 
 
 @dataclass(frozen=True)
@@ -189,22 +187,6 @@ def _as_array(values: Tensor) -> NDArray[Any]:
     if values.dtype.itemsize != 2:
         return values.numpy()
     return values.view(torch.int16).numpy().view(np.uint16)
-
-
-def check_input_size(input_size: int, config: VidEoMTConfig) -> None:
-    """Check that a network takes inputs whose short side has this size.
-
-    Raises:
-        ValueError: it is no multiple of the patch size from one patch to MAX_INPUT_SIZE.
-    """
-    patch = config.patch_size
-    largest = MAX_INPUT_SIZE // patch * patch
-    is_whole = isinstance(input_size, int) and not isinstance(input_size, bool)
-    if not is_whole or not patch <= input_size <= largest or input_size % patch:
-        raise ValueError(
-            f'Expected input_size to be a multiple of the patch size {patch} from {patch} to '
-            f'{largest}, got {input_size!r}. The own size of the model is {config.test_size}.'
-        )
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

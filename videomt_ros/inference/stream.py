@@ -26,8 +26,9 @@ from videomt_ros.inference.batch import (
     push_together,
 )
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
+from videomt_ros.inference.input_size import check_input_size
 from videomt_ros.inference.pending import FrameClocks, Labels, PendingFrame
-from videomt_ros.inference.preprocess import Preprocessor, check_input_size
+from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.inference.semantic import ClassSegments
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import DeviceClock, StageTimes

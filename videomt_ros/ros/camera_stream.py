@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode
 from videomt_ros.datasets.stream_clock import StreamClock
 from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import StreamFrame, VideoStream
-from videomt_ros.inference.continuity import STEP_BACK_S, OutlierError
+from videomt_ros.inference.continuity import STEP_BACK_NS, OutlierError
 from videomt_ros.ros.camera_inputs import CameraInputs
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
 from videomt_ros.ros.health import CameraHealth, ModelHealth
@@ -30,8 +30,6 @@ from videomt_ros.structures import Segments
 
 _OTHER_CLOCK_S = 600.0
 """Age of a stamp, in seconds, from which it counts as one of another clock, such as a bag's."""
-STEP_BACK_NS = round(STEP_BACK_S * 1e9)
-"""Largest step back of a clock, in nanoseconds, that is no jump."""
 
 
 @dataclass(frozen=True, eq=False)  # each is another jump, though several lead to one time

@@ -1,11 +1,8 @@
-"""Load the network that the node's parameters name, and free its memory."""
+"""Load the network that the node's parameters name; imported with torch at the first configure."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import resource
-import sys
 from pathlib import Path
 
 import cv2
@@ -82,15 +79,3 @@ def _resident_bytes() -> int:
     except OSError:
         return 0
     return int(pages) * resource.getpagesize()
-
-
-def return_memory() -> None:
-    """Return the memory of a network without references to the device and the system."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if sys.platform == 'linux':
-        # glibc would keep the memory of all weights for later allocations.
-        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-        if trim is not None:
-            trim(0)

@@ -4,7 +4,8 @@
     unconfigured <- cleanup: free the model --- inactive <- deactivate: unsubscribe - active
 
 The node only connects its parts. Its callbacks are short, and inference runs in the thread of
-`Cameras`, so that services, parameters and transitions answer while the network computes.
+`Cameras`, so that services, parameters and transitions answer while the network computes. The
+modules that import torch, which takes seconds, are imported by the first configure, in a thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
@@ -23,25 +26,23 @@ from rclpy.parameter import Parameter
 from rclpy.service import Service
 from std_srvs.srv import SetBool, Trigger
 
-from videomt_ros.model import VidEoMT
-from videomt_ros.ros.camera_stream import STEP_BACK_NS, CameraStream
-from videomt_ros.ros.cameras import Cameras
+from videomt_ros.inference.continuity import STEP_BACK_NS
 from videomt_ros.ros.declaration import (
     changed_parameters,
     declare_parameters,
     follow_changes,
 )
 from videomt_ros.ros.guards import guard_services
-from videomt_ros.ros.loading import (
-    describe_network,
-    load_network,
-    return_memory,
-    set_threads,
-)
 from videomt_ros.ros.logs import RosHandler, Throttle
+from videomt_ros.ros.memory import return_memory
 from videomt_ros.ros.overrides import check_overrides
 from videomt_ros.ros.reporter import Reporter
 from videomt_ros.ros.transitions import Cancelled, Transitions
+
+if TYPE_CHECKING:
+    from videomt_ros.model import VidEoMT
+    from videomt_ros.ros.camera_stream import CameraStream
+    from videomt_ros.ros.cameras import Cameras
 
 REPORT_PERIOD_S = 1.0
 """Period of the diagnostics, in seconds."""
@@ -112,8 +113,12 @@ class SegmenterNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         common = self._settings.common
         self.get_logger().info(f'Loading {common.model!r}.')
-        set_threads(common.threads)  # here, so that all threads which start from now on follow
         try:
+            await self._transitions.run(_import_slow_modules, can_be_left=True)
+            from videomt_ros.ros.cameras import Cameras
+            from videomt_ros.ros.loading import load_network, set_threads
+
+            set_threads(common.threads)  # here, so that threads which start from now on follow
             net = await self._transitions.run(lambda: load_network(common), can_be_left=True)
             # The classes are known only now, and dynamic parameters may have changed.
             self._settings.check_classes(net.config.class_names)
@@ -308,6 +313,16 @@ class SegmenterNode(LifecycleNode):
         cameras = list(self._cameras or ())
         for camera in cameras:
             camera.follow_publishers()
-        model = {} if self._net is None else describe_network(self._net)
+        model: dict[str, str] = {}
+        if self._net is not None:
+            from videomt_ros.ros.loading import describe_network
+
+            model = describe_network(self._net)
         model['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
         self._reporter.report(self._transitions.state, self._settings, cameras, model, self._fault)
+
+
+def _import_slow_modules() -> None:
+    """Import what needs torch, once in a process."""
+    for name in ('cameras', 'loading'):
+        import_module(f'videomt_ros.ros.{name}')

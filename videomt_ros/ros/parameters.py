@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from videomt_ros.inference import StreamSettings
-from videomt_ros.inference.preprocess import MAX_INPUT_SIZE, check_input_size
+from videomt_ros.inference.input_size import MAX_INPUT_SIZE, check_input_size
 from videomt_ros.model.config import Task, VidEoMTConfig
 from videomt_ros.ros.parameter_entry import check_value, parameter
 

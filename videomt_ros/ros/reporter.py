@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
-from videomt_ros.ros.camera_stream import CameraStream
 from videomt_ros.ros.diagnostics import CameraDiagnostics, model_status
 from videomt_ros.ros.health import CameraHealth, ModelHealth
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.sources import publisher_name
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
+
+if TYPE_CHECKING:
+    from videomt_ros.ros.camera_stream import CameraStream
 
 LOG_PERIOD_S = 30.0
 """Time in seconds between two lines on the cameras in the log."""

@@ -23,8 +23,8 @@ from rclpy.executors import InvalidHandle
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 
-from videomt_ros.ros.loading import return_memory
 from videomt_ros.ros.logs import Throttle
+from videomt_ros.ros.memory import return_memory
 
 Result = TypeVar('Result')
 
