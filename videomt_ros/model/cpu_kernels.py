@@ -30,21 +30,28 @@ CHUNK = 2**20
 def faster_inference(frames: Tensor) -> AbstractContextManager[object]:
     """Return a context in which layers run in their fastest form for frames like these.
 
-    The context changes nothing where gradients are recorded, and where a compiler, an exporter or
-    a counter of operations looks at the network, since those know torch's own forms.
-
     Args:
         frames: input of the network; its device and dtype decide.
     """
-    plain = (
+    faster = is_cpu_inference(frames) and onednn_is_faster(frames.dtype)
+    return _OneDNN() if faster else nullcontext()
+
+
+def is_cpu_inference(x: Tensor) -> bool:
+    """Tell whether a form may be chosen for speed on a CPU alone.
+
+    It may not where gradients are recorded, and where a compiler, an exporter or a counter of
+    operations looks at the network, since those know torch's own forms.
+
+    Args:
+        x: input of a layer or of the network.
+    """
+    return x.device.type == 'cpu' and not (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
-        or frames.device.type != 'cpu'
         or torch.is_autocast_enabled('cpu')
         or _get_current_dispatch_mode() is not None
-        or not onednn_is_faster(frames.dtype)
     )
-    return nullcontext() if plain else _OneDNN()
 
 
 @cache

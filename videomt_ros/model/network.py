@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from videomt_ros.model.backbone import Backbone, check_frames
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.cpu_kernels import faster_inference
+from videomt_ros.model.cpu_kernels import faster_inference, is_cpu_inference
+from videomt_ros.model.cpu_masks import masks_by_strips
 
 
 class Outputs(NamedTuple):
@@ -246,8 +247,12 @@ class VidEoMT(nn.Module):
         num_queries = self.config.num_queries
         queries = normed[:, :num_queries]  # B, Q, C
         patches = normed[:, num_queries + self.backbone.num_prefix_tokens :]
-        features = self.upscale(patches.transpose(1, 2).unflatten(2, grid))  # B, C, h, w
-        mask_logits = torch.einsum('bqc,bchw->bqhw', self.mask_head(queries), features)
+        embeddings = self.mask_head(queries)
+        if is_cpu_inference(patches):
+            mask_logits = masks_by_strips(embeddings, patches, grid, self.upscale)
+        else:
+            features = self.upscale(patches.transpose(1, 2).unflatten(2, grid))  # B, C, h, w
+            mask_logits = torch.einsum('bqc,bchw->bqhw', embeddings, features)
         return Outputs(self.class_head(queries), mask_logits)
 
     def _propagate(self, queries: Tensor, state: Tensor) -> Tensor:
