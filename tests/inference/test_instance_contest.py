@@ -178,3 +178,12 @@ def test_numbers_are_replaced_by_ids():
         result = postprocess.look_up(ids, numbers.astype(dtype))
         assert result.dtype == np.uint16
         np.testing.assert_array_equal(result, ids[numbers])
+
+
+def test_numbers_are_replaced_by_ids_in_the_boxes_of_their_segments():
+    ids, numbers = np.array([0, 7, 65535, 300], np.uint16), np.zeros((17, 23), np.uint8)
+    numbers[2:5, 3:9], numbers[4:12, 5:6], numbers[16:, 20:] = 1, 2, 3
+    regions = postprocess.regions(numbers, 4)
+    assert regions[3] is None
+    result = postprocess.look_up(ids, numbers, regions)
+    np.testing.assert_array_equal(result, ids[numbers], strict=True)

@@ -114,7 +114,7 @@ class TrackSegments:
             }
         )
         values = np.array([0, *(match.identity.pixel_value for match in matches)], np.uint16)
-        return postprocess.look_up(values, pixels), segments
+        return postprocess.look_up(values, pixels, regions), segments
 
     def _start_contest(
         self,

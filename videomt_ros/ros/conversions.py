@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 from videomt_ros.datasets.compressed import decode_compressed_image
 from videomt_ros.datasets.images import EncodingError, FrameError, GreyRange, decode_image
 from videomt_ros.inference.depth import Place
-from videomt_ros.inference.run_lengths import encode_masks
+from videomt_ros.inference.run_lengths import encode_segments
 from videomt_ros.msg import Mask, Track, TrackArray
 from videomt_ros.structures import Segment, Segments, TrackState
 
@@ -127,7 +127,7 @@ def segments_to_msg(
         places: place of each track that has one, by id.
     """
     height, width = segments.ids.shape
-    masks = encode_masks(segments.ids)
+    masks = encode_segments(segments)
     return TrackArray(
         header=header,
         model=model,

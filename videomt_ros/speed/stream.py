@@ -24,7 +24,7 @@ from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.draw import draw
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.inference.run_lengths import encode_masks
+from videomt_ros.inference.run_lengths import encode_segments
 from videomt_ros.model import Outputs, VidEoMTConfig
 from videomt_ros.model.config import Task
 from videomt_ros.speed.frame import FRAME_NS, WARM_UP
@@ -152,7 +152,7 @@ def time_frames(
         times = [*stream.times]
         work: tuple[Callable[[], object], ...] = (
             result.semantic,
-            lambda ids=result.ids: encode_masks(ids),  # type: ignore[misc]
+            lambda result=result: encode_segments(result),  # type: ignore[misc]
             lambda image=image, result=result: draw(image, result),  # type: ignore[misc]
         )
         for function in work:
