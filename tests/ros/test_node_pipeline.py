@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages')
 
@@ -11,6 +14,7 @@ from tests.ros.node_process import NodeProcess, Peer, ids_of, new_domain, pixels
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
+from videomt_ros.ros.cameras import gains_from_pipeline
 
 pytestmark = pytest.mark.ros
 CAMERAS = ('front', 'rear')
@@ -52,6 +56,20 @@ def peers(live):
     for peer in peers:
         assert peer.reset().success
     return peers
+
+
+def test_a_cpu_does_one_batch_after_the_other_and_the_log_says_so(start):
+    process = start(model='demo', pipeline_depth=2)
+    process.wait_for_log('pipeline_depth has no effect')
+
+
+@pytest.mark.parametrize(
+    ('device', 'engine', 'gains'),
+    [('cuda:0', 'eager', True), ('cuda:0', 'onnxruntime', False), ('cpu', 'eager', False)],
+)
+def test_a_pipeline_is_for_networks_that_run_without_the_host(device, engine, gains):
+    net = SimpleNamespace(device=torch.device(device), engine_name=engine)
+    assert gains_from_pipeline(net) == gains
 
 
 def frames(seed: int, number: int = 30) -> list[np.ndarray]:

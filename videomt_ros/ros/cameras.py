@@ -69,6 +69,11 @@ class Cameras:
         self._health = model_health
         self._max_batch = parameters.common.max_batch
         self._is_pipelined = parameters.common.pipeline_depth > 1 and gains_from_pipeline(net)
+        if parameters.common.pipeline_depth > 1 and not self._is_pipelined:
+            node.get_logger().info(
+                f'pipeline_depth has no effect with the engine {net.engine_name} on {net.device}: '
+                'it is for networks that run on a GPU without the host.'
+            )
         self._pending: _Round | None = None
         self._cameras = [
             CameraStream(
@@ -189,5 +194,8 @@ def _fail(batch: list[Received], error: Exception) -> None:
 
 
 def gains_from_pipeline(net: Engine) -> bool:
-    """Whether the host can work on results while the network runs: it has no part in that."""
-    return net.device.type != 'cpu'
+    """Whether the host can work on results while the network runs.
+
+    On a CPU it is the host that runs the network, and onnxruntime waits for a GPU in each step.
+    """
+    return net.device.type != 'cpu' and net.engine_name != 'onnxruntime'
