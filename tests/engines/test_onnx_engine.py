@@ -15,9 +15,10 @@ from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_engine import OnnxEngine
 from videomt_ros.engines.onnx_export import ExportError, check_file, export_onnx
+from videomt_ros.engines.onnx_providers import provider_options
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model import CheckpointError, VidEoMT, VidEoMTConfig, load_model
 
 SIZE = (64, 96)
 TINY = VidEoMTConfig(
@@ -277,6 +278,49 @@ def test_a_provider_that_was_not_taken_is_an_error(files, providers):
     """The real onnxruntime without a GPU goes on with the CPU, and says nothing."""
     with pytest.raises(EngineError, match='it took CPUExecutionProvider.*onnxruntime-gpu'):
         OnnxEngine(files('dinov2'), torch.device('cuda'), providers)
+
+
+def test_what_tensorrt_built_is_kept_and_follows_the_types_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    options = provider_options(
+        'TensorrtExecutionProvider', torch.device('cuda:1'), Path('robot.onnx')
+    )
+    folder = tmp_path / 'videomt_ros' / 'tensorrt'
+    assert folder.is_dir()
+    assert options['trt_engine_cache_path'] == options['trt_timing_cache_path'] == str(folder)
+    assert options['device_id'] == 1
+    assert not options['trt_fp16_enable']
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_a_graph_that_onnxruntime_does_not_know_is_named(files, tmp_path):
+    """As an older onnxruntime finds it in a file of a newer version of ONNX."""
+    model = onnx.load(files('dinov2'))
+    model.graph.node[0].op_type = 'Foresee'
+    onnx.save(model, tmp_path / 'new.onnx')
+    with pytest.raises(CheckpointError, match=r'new.onnx: onnxruntime [\d.]+ cannot.*Foresee'):
+        OnnxEngine(tmp_path / 'new.onnx')
+
+
+@pytest.mark.parametrize(
+    ('queries', 'words'), [('AAAA', 'expected .1, 7, 64.'), ('?', 'initial queries')]
+)
+def test_wrong_initial_queries_are_named(files, tmp_path, queries, words):
+    model = onnx.load(files('dinov2'))
+    for entry in model.metadata_props:
+        if entry.key == 'initial_queries':
+            entry.value = queries
+    onnx.save(model, tmp_path / 'robot.onnx')
+    with pytest.raises(CheckpointError, match=words):
+        OnnxEngine(tmp_path / 'robot.onnx')
+
+
+def test_a_file_with_other_outputs_is_named(files, tmp_path):
+    model = onnx.load(files('dinov2'))
+    del model.graph.output[2]
+    onnx.save(model, tmp_path / 'robot.onnx')
+    with pytest.raises(CheckpointError, match='outputs class_logits, mask_logits, query_out, got'):
+        OnnxEngine(tmp_path / 'robot.onnx')
 
 
 # --- Streams ----------------------------------------------------------------------------------

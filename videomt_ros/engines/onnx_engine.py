@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS
+from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_providers import (
     check_taken,
     choose_providers,
@@ -57,7 +58,7 @@ class OnnxEngine:
 
         Raises:
             CheckpointError: the file can't be read, or is no such file.
-            EngineError: onnxruntime is not installed, or a provider was not taken.
+            EngineError: onnxruntime is not installed, or a provider was not taken or fails.
         """
         self.path = path
         self.device = torch.device('cpu') if device is None else device
@@ -76,7 +77,8 @@ class OnnxEngine:
                 enable_fallback=0,
             )
         except Exception as error:  # a damaged graph can fail in any way, and so can a provider
-            raise CheckpointError(
+            kind = CheckpointError if self.device.type == 'cpu' else EngineError
+            raise kind(
                 f'{path}: onnxruntime {onnxruntime.__version__} cannot load it with '
                 f'{", ".join(chosen)}: {" ".join(str(error).split())[:300]}'
             ) from None

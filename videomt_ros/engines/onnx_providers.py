@@ -89,6 +89,8 @@ def provider_options(name: str, device: torch.device, path: Path) -> dict[str, A
     if name == PROVIDERS['cpu']:
         return {}
     options: dict[str, Any] = {'device_id': device.index or 0}
+    if name == PROVIDERS['cuda']:
+        options['use_tf32'] = False  # float32 stays float32, as in torch
     if name == PROVIDERS['tensorrt']:
         # Building an engine takes minutes: it is kept, and so are the timings of its kernels.
         # Where neither fp16 nor int8 is enabled, onnxruntime builds strongly typed networks: the
