@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from videomt_ros.cli import main
 from videomt_ros.datasets.bags.dataset import bag_dataset
@@ -26,7 +27,8 @@ from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.inference import VideoStream
-from videomt_ros.model import load_model
+from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model.device import choose_precision
 from videomt_ros.structures import Segments, TrackState
 
 NUM_FRAMES = 15
@@ -84,6 +86,12 @@ def replay_command(bag: Path, out: Path, *options: str) -> list[str]:
     return ['bag', 'replay', str(bag), '--model', 'demo', '--out', str(out), *options]
 
 
+def network() -> VidEoMT:
+    """The network as the node runs it by default."""
+    cpu = torch.device('cpu')
+    return load_model('demo').to(choose_precision('auto', cpu))
+
+
 @pytest.fixture(scope='module')
 def replays(tmp_path_factory, bags) -> Mapping[str, Replay]:
     """Each benchmark's bag in its task, and `dark` with tracks in all states; no frame dropped.
@@ -130,7 +138,7 @@ def evaluated(capsys, out: Path, *options: str | Path) -> dict[str, Any]:
 
 def offline(benchmark: str, bag: Path, truth: Path) -> list[Segments]:
     """What a stream in this process makes of every image of the bag."""
-    stream = VideoStream(load_model('demo'), FAMILIES[benchmark].task)
+    stream = VideoStream(network(), FAMILIES[benchmark].task)
     (video,) = bag_dataset(bag, '', truth).videos
     return [stream.push(frame.image, frame.stamp_ns) for frame in video.frames()]
 
@@ -221,7 +229,7 @@ def test_a_bag_is_played_to_a_segmenter_that_runs(bags, tmp_path, capsys):
 
 def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(replays):
     live = replays['dark']
-    stream = VideoStream(load_model('demo'), track_states=STATES, gap_s=5.0)
+    stream = VideoStream(network(), track_states=STATES, gap_s=5.0)
     seen = set()
     for message, frame in zip(live.messages(), BagImages(live.bag).frames(), strict=True):
         assert frame.stamp_ns is not None

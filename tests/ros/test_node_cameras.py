@@ -40,7 +40,7 @@ def live(tmp_path_factory):
     cameras = f'[{", ".join(SIZES)}]'
     own = {'right.score_threshold': 0.7, 'left.input_reliability': 'best_effort'}
     qos = {'input_reliability': 'reliable', 'input_depth': 100}
-    settings = {**qos, 'cameras': cameras, 'model': 'demo', **own}
+    settings = {**qos, 'cameras': cameras, 'model': 'demo', 'precision': 'fp32', **own}
     process = NodeProcess(log, domain, **settings)
     peers = {}
     try:

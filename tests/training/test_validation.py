@@ -22,6 +22,7 @@ from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model.device import choose_precision
 from videomt_ros.training import validation
 from videomt_ros.training.run_settings import Phase, TrainSettings, Validation
 from videomt_ros.training.validation import ScoreCallback
@@ -179,7 +180,9 @@ def test_a_score_is_that_of_the_weights_file(root, tmp_path, dataset, figures):
     (line,) = (tmp_path / 'run/log.jsonl').read_text().splitlines()
     metrics = evaluate(
         open_dataset(dataset, root / dataset),
-        load_model(tmp_path / 'run/best.safetensors'),
+        load_model(tmp_path / 'run/best.safetensors').to(
+            choose_precision('auto', torch.device('cpu'))
+        ),
         tmp_path / 'again',
         settings={'confirm_frames': 1} if dataset == 'coco' else {},
     )

@@ -236,7 +236,8 @@ class ScoreCallback(Callback):
             shard.first_does(lambda: _remove(self._workplace(step)))
             metrics = evaluate(
                 self.dataset,
-                net,
+                # As a node runs it; a copy, since the best weights are written from `net`.
+                copy.deepcopy(net).to(choose_precision('auto', net.device)),
                 self._workplace(step),
                 settings=self._live_settings(),
                 about={'model': net.config.name, 'step': step},
@@ -307,7 +308,7 @@ class ScoreCallback(Callback):
 
 
 def delivered_network(module: TrainModule) -> VidEoMT:
-    """Copy the network as a node would run it from the file that the run would leave now.
+    """Copy the network as it would be in the file that the run would leave now.
 
     Returns:
         Network in evaluation mode on the module's device, with weights rounded as in the file.
@@ -316,8 +317,7 @@ def delivered_network(module: TrainModule) -> VidEoMT:
     net.load_state_dict(
         {name: value.to(torch.float16) for name, value in module.deliverable().items()}
     )
-    device = net.device
-    return net.to(device, choose_precision('auto', device))
+    return net
 
 
 def _open(settings: TrainSettings) -> Dataset:
