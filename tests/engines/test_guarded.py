@@ -82,14 +82,14 @@ def test_an_engine_that_fails_is_replaced(nets, caplog):
 
 @torch.inference_mode()
 def test_differences_are_found_in_every_output(nets):
-    same = compare(nets[0], Copy(nets[0]), 2, 2, SIZE)
+    same = compare(nets[0], Copy(nets[0]), 2, 2, *SIZE)
     assert {difference.largest for difference in same.values()} == {0.0}
-    other = compare(nets[1], nets[0], 2, 1, SIZE)
+    other = compare(nets[1], nets[0], 2, 1, *SIZE)
     assert all(difference.relative() > 0.1 for difference in other.values())
     broken = Copy(nets[0])
     with torch.no_grad():
         broken.class_head.bias[0] = float('nan')
-    found = compare(broken, nets[0], 1, 1, SIZE)
+    found = compare(broken, nets[0], 1, 1, *SIZE)
     assert found['class_logits'].relative() == float('inf') > found['mask_logits'].relative()
 
 

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
-from videomt_ros.engines.engine import Engine
+from videomt_ros.model.network import Outputs
 
 OUTPUTS = ('class_logits', 'mask_logits', 'query_out')
 """Names of what a step returns, the next state last."""
+
+
+TOLERANCE = {torch.float32: 0.05, torch.float16: 0.05, torch.bfloat16: 0.2}
+"""Largest difference of an output over its largest value, by number format.
+
+The order of sums changes 1e-5 of it in float32, 3e-3 in fp16 and 3e-2 in bf16; a network that lost
+its values differs by as much as these are."""
+
+
+class Runner(Protocol):
+    """The part of an engine that `compare` needs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the frames, the state and the outputs."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the frames, the state and the outputs."""
+
+    def initial_state(self, batch_size: int = 1) -> Tensor:
+        """Return the queries that enter a first frame, (B, Q, C)."""
+
+    def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
+        """Advance B videos by one frame each."""
 
 
 class Difference(NamedTuple):
@@ -37,7 +64,7 @@ class Difference(NamedTuple):
 
 @torch.inference_mode()
 def compare(
-    engine: Engine, trusted: Engine, num_frames: int, batch_size: int, size: tuple[int, int]
+    engine: Runner, trusted: Runner, num_frames: int, batch_size: int, height: int, width: int
 ) -> dict[str, Difference]:
     """Run two engines over the same frames, each with its own state.
 
@@ -46,7 +73,8 @@ def compare(
         trusted: engine of the same network; its number format and device may be others.
         num_frames: number of frames in time.
         batch_size: number of videos.
-        size: height and width of the frames.
+        height: height of the frames.
+        width: their width.
 
     Returns:
         The largest difference of each of `OUTPUTS`. NaN in either is infinitely far.
@@ -55,7 +83,7 @@ def compare(
     own, state = engine.initial_state(batch_size), trusted.initial_state(batch_size)
     found = dict.fromkeys(OUTPUTS, Difference())
     for _ in range(num_frames):
-        frames = torch.randn(batch_size, 3, *size, generator=generator)
+        frames = torch.randn(batch_size, 3, height, width, generator=generator)
         outputs, own = engine.step(frames.to(engine.device, engine.dtype), own)
         expected, state = trusted.step(frames.to(trusted.device, trusted.dtype), state)
         for name, ours, theirs in zip(
@@ -69,3 +97,12 @@ def compare(
             largest = float(difference.nan_to_num(math.inf, math.inf).max())
             found[name] = found[name].joined(Difference(largest, float(theirs.abs().max())))
     return found
+
+
+def find_wrong(differences: Mapping[str, Difference], dtype: torch.dtype) -> str:
+    """Name the outputs that differ by more than `TOLERANCE` of a number format; empty if none."""
+    return '; '.join(
+        f'{name} differ by {difference}'
+        for name, difference in differences.items()
+        if not difference.relative() <= TOLERANCE[dtype]
+    )

@@ -7,17 +7,11 @@ import logging
 import torch
 from torch import Tensor
 
-from videomt_ros.engines.differences import compare
+from videomt_ros.engines.differences import compare, find_wrong
 from videomt_ros.engines.engine import Engine
 from videomt_ros.model.network import Outputs
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = 0.05
-"""Largest difference of an output over its largest value.
-
-The order of sums changes 1e-5 and half precision 3e-3 of it; a network that lost its values
-differs by as much as these are."""
 
 _NUM_FRAMES = 3
 
@@ -76,20 +70,16 @@ class GuardedEngine:
             return
         try:
             differences = compare(
-                self.running, self._trusted, _NUM_FRAMES, batch_size, (height, width)
+                self.running, self._trusted, _NUM_FRAMES, batch_size, height, width
             )
-            wrong = [
-                f'{name} differ by {difference}'
-                for name, difference in differences.items()
-                if not difference.relative() <= TOLERANCE
-            ]
+            wrong = find_wrong(differences, self.dtype)
         except RuntimeError as error:  # an engine that cannot be built for this size, or no memory
-            wrong = [' '.join(str(error).split())[:300]]
+            wrong = ' '.join(str(error).split())[:300]
         if wrong:
             logger.error(
                 'Expected %s to compute what %s does, for frames of %d x %d: %s. The latter runs '
                 'from now on.',
-                *self._names, height, width, '; '.join(wrong),
+                *self._names, height, width, wrong,
             )  # fmt: skip
             self.running = self._trusted
         self._checked.add(size)

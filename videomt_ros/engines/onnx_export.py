@@ -115,11 +115,11 @@ def check_file(
     Returns:
         The largest difference by output.
     """
-    found = compare(engine, net, CHECKED_FRAMES, 1, size)
+    found = compare(engine, net, CHECKED_FRAMES, 1, *size)
     if dynamic:
         # What a trace took for a constant by mistake shows at other sizes alone.
         batch_size = 3 if 'batch' in dynamic else 1
-        others = compare(engine, net, _OTHER_FRAMES, batch_size, _other_size(net, size, dynamic))
+        others = compare(engine, net, _OTHER_FRAMES, batch_size, *_other_size(net, size, dynamic))
         found = {name: found[name].joined(others[name]) for name in found}
     return found
 

@@ -132,11 +132,15 @@ class VidEoMT(nn.Module):
         Raises:
             ValueError: frames or state have another shape.
         """
-        check_frames(frames, self.config.patch_size)
-        self._check_state(state, frames.shape[0])
+        self.check_inputs(frames, state)
         with faster_inference(frames):
             tokens, rope = self.backbone.encode(frames)
             return self._decode(tokens, rope, state, self._grid(frames), None)
+
+    def check_inputs(self, frames: Tensor, state: Tensor) -> None:
+        """Raise ValueError unless `step` takes frames and state of these shapes."""
+        check_frames(frames, self.config.patch_size)
+        self._check_state(state, frames.shape[0])
 
     def cut_gradient(self, state: Tensor) -> Tensor:
         """Detach a state, so that no gradient flows from the frames after it to those before.
