@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 
+from videomt_ros.engines import ENGINE_NAMES
+
 
 def whole_number(text: str) -> int:
     """Parse a whole number of 0 or more."""
@@ -47,13 +49,21 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Declare `--device` and `--precision` of a verb that runs a network."""
+    """Declare `--device`, `--precision` and `--engine` of a verb that runs a network."""
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
     parser.add_argument(
         '--precision',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
         default='auto',
-        help='auto is fp16 on a GPU and fp32 on a CPU; default: auto',
+        help='auto is fp16 on a GPU, bf16 on a CPU that computes with it faster (AMX or '
+        'AVX512_BF16), else fp32; default: auto',
+    )
+    parser.add_argument(
+        '--engine',
+        choices=ENGINE_NAMES,
+        default='eager',
+        help='what runs the network; compiled makes a program for each size of images, which '
+        'takes a minute once, onnxruntime exports the model once; default: eager',
     )
 
 

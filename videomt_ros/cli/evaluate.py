@@ -104,15 +104,15 @@ def main(args: argparse.Namespace) -> int:
     else:
         dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
     find_source(args.model)
+    from videomt_ros.engines.build import load_engine
     from videomt_ros.evaluation.evaluator import evaluate
     from videomt_ros.evaluation.run_folder import MODES
     from videomt_ros.evaluation.sharding import joined_group, own_device
-    from videomt_ros.model import load_model
-    from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.model.device import choose_device
 
     real_time = real_time_of(args)
     device = own_device(choose_device(args.device))
-    net = load_model(args.model).to(device, choose_precision(args.precision, device))
+    net = load_engine(args.model, args.engine, device, args.precision)
     modes = MODES if args.mode == 'both' else (args.mode,)
     out = args.out or Path('out/evaluate') / f'{Path(args.model).name}-{source}'
     # A file or a hub repository may have the name of a preset, too.

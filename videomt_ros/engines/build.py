@@ -33,8 +33,18 @@ def load_engine(
     """
     if is_onnx(model):
         return load_onnx(model, name, device, precision, providers)
-    net = load_model(model).to(device, choose_precision(precision, device))
+    net = load_model(model).to(device, choose_dtype(precision, device, name))
     return build_engine(net, name, providers=providers)
+
+
+def choose_dtype(precision: str, device: torch.device, name: str) -> torch.dtype:
+    """Choose the number format of a precision, as `choose_precision` does, for an engine.
+
+    The engine onnxruntime computes in float32 where another one would in bf16.
+    """
+    dtype = choose_precision(precision, device)
+    is_free = precision == 'auto' and name == 'onnxruntime' and dtype is torch.bfloat16
+    return torch.float32 if is_free else dtype
 
 
 def is_onnx(model: str) -> bool:

@@ -40,7 +40,7 @@ from videomt_ros.ros.reporter import Reporter
 from videomt_ros.ros.transitions import Cancelled, Transitions
 
 if TYPE_CHECKING:
-    from videomt_ros.model import VidEoMT
+    from videomt_ros.engines.engine import Engine
     from videomt_ros.ros.camera_stream import CameraStream
     from videomt_ros.ros.cameras import Cameras
 
@@ -82,7 +82,7 @@ class SegmenterNode(LifecycleNode):
             self.get_logger().info(f'Parameters of the camera {camera}: {json.dumps(own)}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._transitions = Transitions(self)
-        self._net: VidEoMT | None = None
+        self._net: Engine | None = None
         self._cameras: Cameras | None = None
         self._reporter = Reporter(self, self._override_errors)
         self._fault = ''  # why the node left the active state by itself
@@ -116,10 +116,13 @@ class SegmenterNode(LifecycleNode):
         try:
             await self._transitions.run(_import_slow_modules, can_be_left=True)
             from videomt_ros.ros.cameras import Cameras
-            from videomt_ros.ros.loading import load_network, set_threads
+            from videomt_ros.ros.loading import load_engine, set_threads
 
             set_threads(common.threads)  # here, so that threads which start from now on follow
-            net = await self._transitions.run(lambda: load_network(common), can_be_left=True)
+            settings = self._settings
+            net = await self._transitions.run(
+                lambda: load_engine(settings, self.get_logger().error), can_be_left=True
+            )
             # The classes are known only now, and dynamic parameters may have changed.
             self._settings.check_classes(net.config.class_names)
             self._settings.check_input_sizes(net.config)
@@ -133,10 +136,10 @@ class SegmenterNode(LifecycleNode):
         except Exception as error:  # rclpy would not report it
             self.get_logger().error(f'Not configured: {error}')
         else:
-            weight = next(net.parameters())
             self.get_logger().info(
                 f'Loaded {net.config.name or common.model!r}: '
-                f'{net.config.num_classes} classes, on {weight.device} in {weight.dtype}.'
+                f'{net.config.num_classes} classes, '
+                f'{net.engine_name} on {net.device} in {net.dtype}.'
             )
             return TransitionCallbackReturn.SUCCESS
         await self._release()  # not above, where the exception may refer to the network
@@ -315,9 +318,9 @@ class SegmenterNode(LifecycleNode):
             camera.follow_publishers()
         model: dict[str, str] = {}
         if self._net is not None:
-            from videomt_ros.ros.loading import describe_network
+            from videomt_ros.ros.loading import describe_engine
 
-            model = describe_network(self._net)
+            model = describe_engine(self._net)
         model['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
         self._reporter.report(self._transitions.state, self._settings, cameras, model, self._fault)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
+from videomt_ros.engines import ENGINE_NAMES
 from videomt_ros.inference import StreamSettings
 from videomt_ros.inference.input_size import MAX_INPUT_SIZE, check_input_size
 from videomt_ros.model.config import Task, VidEoMTConfig
@@ -61,8 +62,22 @@ class NodeParameters:
     )
     precision: str = parameter(
         'auto',
-        'Number format of the network; auto is fp16 on a GPU and fp32 on a CPU.',
+        'Number format of the network; auto is fp16 on a GPU, bf16 on a CPU that computes with it '
+        'faster (AMX or AVX512_BF16), else fp32.',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
+    )
+    engine: str = parameter(
+        'eager',
+        'What runs the network: eager (torch as it is), compiled (a program for each size of '
+        'images, which is made once and kept in the cache of the user) or onnxruntime. An engine '
+        'that cannot be built is replaced by eager, with an error in the log.',
+        choices=ENGINE_NAMES,
+    )
+    providers: str = parameter(
+        'auto',
+        'What the engine onnxruntime computes with: auto (cuda on a GPU, else cpu), or some of '
+        'tensorrt, cuda and cpu with commas, the first preferred.',
+        pattern=r'auto|(cpu|cuda|tensorrt)(,(cpu|cuda|tensorrt))*',
     )
     task: str = parameter(
         'auto',
@@ -125,6 +140,19 @@ class NodeParameters:
         range=(1, 65535),
         per_camera=True,
         dynamic=True,
+    )
+    image_width: int = parameter(
+        0,
+        'Width of the images that are expected, for which the engine is made ready when the node '
+        'is configured; images of other sizes are processed too. 0: 640.',
+        range=(0, 65535),
+        per_camera=True,
+    )
+    image_height: int = parameter(
+        0,
+        'Height of the images that are expected. 0: 480.',
+        range=(0, 65535),
+        per_camera=True,
     )
     input_size: int = parameter(
         0,
