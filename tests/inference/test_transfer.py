@@ -9,7 +9,7 @@ import torch
 from tests.inference import plain_postprocess as plain
 from tests.inference.scripted import summary
 from tests.inference.test_stream import OPEN, run, video
-from videomt_ros.inference import StreamFrame, VideoStream, postprocess, push_together
+from videomt_ros.inference import StreamFrame, VideoStream, postprocess, start_together
 from videomt_ros.inference.readback import DeviceReadback, HostReadback, pack_bits
 from videomt_ros.inference.transfer import Download, side_stream, upload
 
@@ -91,23 +91,23 @@ def test_a_stream_gives_the_same_with_the_code_of_a_gpu(tiny_net, monkeypatch, t
 @pytest.mark.gpu
 @pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
 @pytest.mark.parametrize('cameras', [1, 4])
-def test_a_gpu_never_makes_the_host_wait_but_for_its_copies(tiny_net, task, cameras):
-    streams = [VideoStream(tiny_net.cuda(), task, **OPEN) for _ in range(cameras)]
-    images = video(0, 8)
-
-    def push(t):
-        results = push_together([StreamFrame(s, images[t], t * 10**8) for s in streams])
-        assert all(result.segments for result in results)
-
-    for t in range(3):  # memory is allocated and kernels are loaded
-        push(t)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode('error')
+@pytest.mark.parametrize('is_piped', [False, True])
+def test_a_gpu_never_makes_the_host_wait_but_for_its_copies(tiny_net, task, cameras, is_piped):
+    net = tiny_net.cuda()
+    streams = [VideoStream(net, task, **OPEN) for _ in range(cameras)]
+    pending, found = None, 0
     try:
-        for t in range(3, 8):
-            push(t)
+        for t, image in enumerate(video(0, 10)):
+            if t == 4:  # memory was allocated and kernels were loaded
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode('error')
+            started = start_together([StreamFrame(s, image, t * 10**8) for s in streams])
+            due, pending = (pending, started) if is_piped else (started, None)
+            for result in due.finish() if due else ():
+                found += len(result.segments)
     finally:
         torch.cuda.set_sync_debug_mode('default')
+    assert found
 
 
 @pytest.mark.gpu

@@ -1,4 +1,12 @@
-"""Frames of several streams of one network, which step together as a batch."""
+"""Frames of several streams of one network, which step together as a batch.
+
+A pipeline starts frames before it finishes those before, so that a GPU and the host work at once:
+
+    started = start_together(frames)
+    if before is not None:
+        results = before.finish()
+    before = started
+"""
 
 from __future__ import annotations
 
@@ -134,9 +142,9 @@ def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
 def start_together(frames: Sequence[StreamFrame]) -> StartedFrames:
     """Begin what `push_together` does; `finish` of what it returns is the rest.
 
-    A GPU is given all that needs no decision of the host, so that it works while the host finishes
-    other frames: a pipeline starts the next frames, and then finishes these. The results are the
-    same. A CPU has run the network when this returns, and a pipeline gains nothing.
+    A GPU is given all that needs no decision of the host, and works while the host finishes other
+    frames. Frames of one stream may be started before those before are finished; the results are
+    the same. A CPU has run the network when this returns, so nothing is gained there.
 
     See `push_together` for arguments and errors.
     """
