@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videomt_ros.inference.grid_masks import areas, intersections, ious, pack_masks
+from videomt_ros.inference.grid_masks import areas, intersections, ious, logit, pack_masks
 
 
 def random_masks(rng: np.random.Generator, count: int, grid: tuple[int, int]) -> np.ndarray:
@@ -62,3 +62,8 @@ def test_a_mask_comes_back_and_moves(grid):
         np.testing.assert_array_equal(moved.cells(), expected)
         assert moved.area == expected.sum() and holds(moved.box, expected)
         assert packed.shifted(0, 0) is packed
+
+
+def test_logits_of_probabilities():
+    assert [logit(p) for p in (-0.1, 0.0, 0.5, 1.0)] == [-np.inf, -np.inf, 0.0, np.inf]
+    assert 1 / (1 + np.exp(-logit(0.3))) == pytest.approx(0.3)

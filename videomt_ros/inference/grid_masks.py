@@ -5,6 +5,7 @@ Letters: N and M masks, h w mask grid. Lengths are in cells of the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -48,6 +49,13 @@ class GridMask:
         ]
         bits = np.packbits(moved)
         return GridMask(bits, self.grid, (top, left, bottom, right), _count(bits))
+
+
+def logit(probability: float) -> float:
+    """Compute the inverse of the sigmoid, 0..1 -> -inf..inf, to compare mask logits with."""
+    if probability <= 0.0:
+        return -math.inf
+    return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
 
 
 def pack_masks(masks: NDArray[np.bool_]) -> list[GridMask]:

@@ -39,18 +39,10 @@ def bound_masks(
         The box of each mask; None if it reaches no pixel.
     """
     resize = logits_to_image(geometry, grid)
-    bounds: list[Box | None] = []
-    for top, left, bottom, right in boxes:
-        if top == bottom:
-            bounds.append(None)
-            continue
-        rows, columns = (
-            resize.rows.reached(Span(top, bottom)),
-            resize.columns.reached(Span(left, right)),
-        )
-        is_empty = rows.start >= rows.stop or columns.start >= columns.stop
-        bounds.append(None if is_empty else Box(rows, columns))
-    return bounds
+    return [
+        None if top == bottom else resize.reached(Box(Span(top, bottom), Span(left, right)))
+        for top, left, bottom, right in boxes
+    ]
 
 
 def contest_in_boxes(

@@ -2,7 +2,8 @@
 
 Every segment may win any pixel, even outside of its own mask, so boxes do not help. But within a
 tile of the image the probabilities of a mask lie between those of the cells around it, which shows
-which segments can win there at all: mostly one, whose pixels need not be computed, or two.
+which segments can win there at all: mostly one, whose pixels need not be computed, or a few, of
+which only the parts are computed that are high enough.
 
 Letters: N segments, h w mask grid, H W image size in pixels.
 """
@@ -12,15 +13,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.inference.grid_masks import logit
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.scratch import own_scratch
-from videomt_ros.inference.tiles import SLACK, cut_tiles
+from videomt_ros.inference.tiles import SLACK, bound_row, cut_tiles
 
-_TILE = (64, 128)
+_TILE = (96, 256)
 """Height and width of a tile in pixels; others were slower."""
 _LEAST_VALUE = 1e-30
 """Product of score and probability below which rounding to 0 would have to be considered."""
@@ -54,44 +55,50 @@ def contest_in_tiles(
     pixels = np.zeros(geometry.image_size, np.uint8 if count <= 255 else np.int16)
     won, areas = np.zeros(count, np.int64), np.zeros(count, np.int64)
     scratch = own_scratch()
+    cells = mask_logits.numpy()
     for row in cut_tiles(geometry, grid, _TILE):
-        rows = mask_logits[:, slice(*row[0].cells.rows)]
-        row_lows, row_highs = rows.amin(1), rows.amax(1)  # N, w
-        for tile in row:
-            columns = slice(*tile.cells.columns)
-            lows = row_lows[:, columns].amin(1).sigmoid().numpy()
-            highs = row_highs[:, columns].amax(1).sigmoid().numpy()
+        lows, highs = bound_row(mask_logits, row)
+        is_inside = lows >= mask_threshold * (1 + SLACK)
+        is_partial = ~is_inside & (highs >= mask_threshold * (1 - SLACK))
+        least = (lows * weights).max(1)  # of the winner of each pixel of a tile
+        can_win = highs * weights * (1 + SLACK) >= least[:, None]
+        enough = np.where(least > _LEAST_VALUE, least / (1 + SLACK), 0.0)
+        for n, tile in enumerate(row):
             view = pixels[tile.image.slices]
-            is_inside = lows >= mask_threshold * (1 + SLACK)
-            is_outside = highs < mask_threshold * (1 - SLACK)
-            areas[is_inside] += view.size
-            can_win = highs * weights * (1 + SLACK) >= (lows * weights).max()
-            winner = int(can_win.argmax())
-            is_known = is_inside[winner] or is_outside[winner]
-            is_certain = lows[winner] * weights[winner] > _LEAST_VALUE
-            if is_known and is_certain and np.count_nonzero(can_win) == 1:
+            areas[is_inside[n]] += view.size
+            rivals = np.flatnonzero(can_win[n])
+            if len(rivals) == 1 and least[n] > _LEAST_VALUE and not is_partial[n, rivals[0]]:
+                (winner,) = rivals
                 won[winner] += view.size
-                view[...] = winner + 1 if is_inside[winner] else 0
-                can_win[winner] = False
-            is_partial = ~(is_inside | is_outside)
-            best = scratch.take('best', tile.image.size).zero_()
+                view[...] = winner + 1 if is_inside[n, winner] else 0
+                can_win[n, winner] = False
+                rivals = rivals[:0]
+            best = scratch.array('best', tile.image.size, np.float32)
+            best.fill(0.0)
             is_won_inside = np.zeros(tile.image.size, bool)
-            for k in np.flatnonzero(can_win | is_partial):
-                probs = tile.probs(mask_logits[k], scratch)
-                mask = probs.numpy() >= mask_threshold
-                if is_partial[k]:
-                    areas[k] += np.count_nonzero(mask)
-                if not can_win[k]:
+            for k in np.flatnonzero(can_win[n] | is_partial[n]).tolist():
+                # Where all cells are lower, the segment neither wins nor has a part of its mask.
+                lowest = mask_threshold * (1 - SLACK) if is_partial[n, k] else 1.0
+                if can_win[n, k]:
+                    lowest = min(lowest, float(enough[n] / weights[k])) if weights[k] else 0.0
+                part = tile.part(cells[k], logit(lowest))
+                if part is None:
                     continue
-                probs.mul_(float(weights[k]))
-                larger = probs.numpy() > best.numpy()
-                torch.maximum(best, probs, out=best)
+                index = part.image.moved(-tile.image.rows.start, -tile.image.columns.start).slices
+                probs = part.probs(mask_logits[k], scratch)
+                mask = probs.numpy() >= mask_threshold
+                if is_partial[n, k]:
+                    areas[k] += np.count_nonzero(mask)
+                if not can_win[n, k]:
+                    continue
+                values = probs.mul_(float(weights[k])).numpy()
+                larger = values > best[index]
+                np.maximum(best[index], values, out=best[index])
                 # Numbers rise, so the newest is the largest.
-                np.maximum(view, larger * pixels.dtype.type(k + 1), out=view)
-                np.copyto(is_won_inside, mask, where=larger)
-            numbers = np.flatnonzero(can_win)
-            for k in numbers:
+                np.maximum(view[index], larger * pixels.dtype.type(k + 1), out=view[index])
+                np.copyto(is_won_inside[index], mask, where=larger)
+            for k in rivals.tolist():
                 won[k] += np.count_nonzero(view == k + 1)
-            if len(numbers):
+            if len(rivals):
                 np.multiply(view, is_won_inside, out=view)
     return PanopticContest(pixels, won, areas)

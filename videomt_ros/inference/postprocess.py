@@ -7,7 +7,6 @@ Elsewhere `tensor_contest` computes whole images, and the results are copied to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -34,13 +33,6 @@ Numbers: TypeAlias = NDArray[np.uint8] | NDArray[np.int16]
 
 Region: TypeAlias = tuple[int, tuple[int, int, int, int]]
 """Area of a segment in pixels and its box (x0, y0, x1, y1), x1 and y1 exclusive."""
-
-
-def logit(probability: float) -> float:
-    """Compute the inverse of the sigmoid, 0..1 -> -inf..inf, to compare mask logits with."""
-    if probability <= 0.0:
-        return -math.inf
-    return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
 
 
 def read_classes(class_logits: Tensor) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.inference import postprocess
+from videomt_ros.inference.grid_masks import logit
 from videomt_ros.inference.transfer import Download
 
 
@@ -36,7 +37,7 @@ class HostReadback:
     ) -> None:
         """Keep the outputs; see `start_readback`."""
         self._class_logits, self._mask_logits = class_logits, mask_logits
-        self._reach, self._least = reach, np.float32(postprocess.logit(mask_threshold))
+        self._reach, self._least = reach, np.float32(logit(mask_threshold))
         self._known: dict[int, tuple[Tensor, bool]] = {}
         """Logits of the masks that were read, and whether all of them are finite, by query."""
 
@@ -90,7 +91,7 @@ class DeviceReadback:
         self._grid = (mask_logits.shape[1], mask_logits.shape[2])
         peaks = mask_logits.abs().amax((1, 2))  # Q; NaN if any is
         is_whole = (peaks == peaks)[:, None, None]
-        masks = (mask_logits >= postprocess.logit(mask_threshold)).logical_and_(is_whole)
+        masks = (mask_logits >= logit(mask_threshold)).logical_and_(is_whole)
         is_finite = peaks < math.inf
         self._download = Download(class_logits.float(), is_finite, pack_bits(masks.flatten(1)))
         self._arrays: list[NDArray[Any]] = []

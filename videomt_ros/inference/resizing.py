@@ -48,6 +48,22 @@ class Box(NamedTuple):
         """Rows and columns of the box, as the index into an image (H, W)."""
         return slice(*self.rows), slice(*self.columns)
 
+    def within(self, other: Box) -> Box | None:
+        """Cut the box to the part that it has in common with another one; None if empty."""
+        rows, columns = (
+            Span(max(own.start, limit.start), min(own.stop, limit.stop))
+            for own, limit in zip(self, other, strict=True)
+        )
+        is_empty = rows.start >= rows.stop or columns.start >= columns.stop
+        return None if is_empty else Box(rows, columns)
+
+    def moved(self, rows: int, columns: int) -> Box:
+        """Move the box down and to the right."""
+        return Box(
+            Span(self.rows.start + rows, self.rows.stop + rows),
+            Span(self.columns.start + columns, self.columns.stop + columns),
+        )
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the box."""
@@ -102,6 +118,12 @@ class Resize:
 
     rows: Axis
     columns: Axis
+
+    def reached(self, cells: Box) -> Box | None:
+        """Find the box of the image in which some of these cells have a share; None if empty."""
+        rows, columns = self.rows.reached(cells.rows), self.columns.reached(cells.columns)
+        is_empty = rows.start >= rows.stop or columns.start >= columns.stop
+        return None if is_empty else Box(rows, columns)
 
     def needed(self, box: Box) -> Box:
         """Find the cells that have a share in a box of the image."""

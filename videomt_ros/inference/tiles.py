@@ -5,12 +5,16 @@ Letters: Q queries, N maps, h w mask grid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.inference.grid_masks import bound_cells
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.resizing import Box, Resize, Span, single_resizes
 from videomt_ros.inference.scratch import Scratch
@@ -36,6 +40,29 @@ class Tile:
         """Find what a box of the image needs."""
         resized = image if second is None else second.needed(image)
         return cls(image, resized, first.needed(resized), first, second)
+
+    def part(self, cells: NDArray[np.float32], least: float) -> Tile | None:
+        """Find the part of the tile that the cells with at least this logit reach.
+
+        Args:
+            cells: mask logits of one segment, (h, w).
+            least: logit of the lowest cell that counts.
+
+        Returns:
+            The part; None if it is empty.
+        """
+        top, left, bottom, right = bound_cells(cells[self.cells.slices] >= least)
+        if top == bottom:
+            return None
+        found = Box(Span(top, bottom), Span(left, right))
+        found = found.moved(self.cells.rows.start, self.cells.columns.start)
+        box = self.first.reached(found)
+        if box is not None and self.second is not None:
+            box = self.second.reached(box)
+        box = box and box.within(self.image)
+        if box is None or box == self.image:
+            return box and self
+        return Tile.of(box, self.first, self.second)
 
     def probs(self, logits: Tensor, scratch: Scratch) -> Tensor:
         """Compute the mask probabilities of the tile.
@@ -79,6 +106,29 @@ class Tile:
         right = self.second.columns.matrix[columns, needed[1]].T
         left = self.second.rows.matrix[rows, needed[0]]
         return torch.matmul(left, torch.matmul(maps, right))
+
+
+def bound_row(
+    logits: Tensor, row: Sequence[Tile]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Bound the mask probabilities in each tile of a row.
+
+    Args:
+        logits: mask logits, (N, h, w) float32.
+        row: the C tiles of a row of `cut_tiles`.
+
+    Returns:
+        The lowest and the highest probability of the cells that each tile needs, (C, N) each.
+    """
+    rows = logits[:, slice(*row[0].cells.rows)]
+    # Every second part is one from the end of a tile's cells to the start of the next one's. An
+    # end is no place of the last column, hence one column more.
+    places = [place for tile in row for place in tile.cells.columns]
+    bounds = []
+    for values, reduce in ((rows.amin(1), np.minimum), (rows.amax(1), np.maximum)):
+        columns = np.vstack([values.numpy().T, values[:, -1].numpy()])  # w + 1, N
+        bounds.append(torch.from_numpy(reduce.reduceat(columns, places)[::2]).sigmoid().numpy())
+    return bounds[0], bounds[1]
 
 
 @lru_cache(maxsize=8)
