@@ -13,6 +13,7 @@ from videomt_ros.engines.onnx_build import build_onnx_engine
 from videomt_ros.engines.programs import Size
 from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.device import choose_precision
+from videomt_ros.model.onnx_files import is_onnx
 
 
 def load_engine(
@@ -47,11 +48,6 @@ def choose_dtype(precision: str, device: torch.device, name: str) -> torch.dtype
     return torch.float32 if is_free else dtype
 
 
-def is_onnx(model: str) -> bool:
-    """Tell whether a model is an ONNX file, which is no `VidEoMT` but an engine by itself."""
-    return Path(model).suffix == '.onnx'
-
-
 def load_onnx(
     model: str, name: str, device: torch.device, precision: str, providers: str = 'auto'
 ) -> Engine:
@@ -67,7 +63,7 @@ def load_onnx(
             'the checkpoint that was exported.'
         )
     dtype = None if precision == 'auto' else choose_precision(precision, device)
-    return build_onnx_engine(Path(model), device, dtype, providers)
+    return build_onnx_engine(Path(model).expanduser(), device, dtype, providers)
 
 
 def build_engine(

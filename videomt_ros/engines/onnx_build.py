@@ -32,7 +32,6 @@ def build_onnx_engine(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     providers: str | Sequence[str] = 'auto',
-    size: tuple[int, int] | None = None,
 ) -> Engine:
     """Build the engine onnxruntime of a model.
 
@@ -46,7 +45,6 @@ def build_onnx_engine(
             CPU for a file.
         dtype: float32 or float16; None: that of the network or of the file.
         providers: see `choose_providers`.
-        size: height and width of the frames if all have the same; see `export_once`.
 
     Raises:
         CheckpointError: the file can't be read, or is no such file.
@@ -58,7 +56,7 @@ def build_onnx_engine(
     chosen = choose_providers(providers, device)
     import_onnxruntime()
     if isinstance(source, VidEoMT):
-        path = export_once(source, source.dtype if dtype is None else dtype, size)
+        path = export_once(source, source.dtype if dtype is None else dtype)
     else:
         path = source
     engine = OnnxEngine(path, device, providers)
@@ -74,17 +72,16 @@ def build_onnx_engine(
     return GuardedEngine(engine, trusted, (engine.providers[0], trusted.providers[0]))
 
 
-def export_once(net: VidEoMT, dtype: torch.dtype, size: tuple[int, int] | None = None) -> Path:
+def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
     """Export a network into the cache, unless it is there; it is checked when it is written.
 
     Args:
         net: the network.
         dtype: float32 or float16.
-        size: height and width of the frames that the file takes; None: any, which is as fast on
-            a CPU, but TensorRT does not resample the tables of positions.
 
     Returns:
-        Path of the file, which takes any number of frames.
+        Path of the file, which takes any number of frames of any size: on a CPU that takes no
+        longer than one size.
 
     Raises:
         EngineError: the network can't be exported.
@@ -94,8 +91,7 @@ def export_once(net: VidEoMT, dtype: torch.dtype, size: tuple[int, int] | None =
             f'The engine onnxruntime runs float32 and float16, got {dtype}. Choose the precision '
             'fp32 or fp16, or another engine.'
         )
-    shape = f'{size[0]}x{size[1]}' if size else 'any'
-    name = f'{net.digest()}-{shape}-{str(dtype).removeprefix("torch.")}-{_code_digest()}.onnx'
+    name = f'{net.digest()}-{str(dtype).removeprefix("torch.")}-{_code_digest()}.onnx'
     path = cache_folder('onnx') / name
     if path.is_file():
         try:
@@ -111,10 +107,9 @@ def export_once(net: VidEoMT, dtype: torch.dtype, size: tuple[int, int] | None =
             'export`, and give the file as the model; or choose the engine eager.'
         )
     logger.info('Exporting %s to %s, once; this takes a minute or more.', net.config.name, path)
-    dynamic: tuple[onnx_export.DynamicAxis, ...] = ('batch',) if size else ('batch', 'size')
     divisor = net.config.size_divisor
     side = -(-net.config.test_size // divisor) * divisor
-    onnx_export.export_onnx(net, path, size or (side, side), dtype, dynamic, package_version())
+    onnx_export.export_onnx(net, path, (side, side), dtype, ('batch', 'size'), package_version())
     return path
 
 

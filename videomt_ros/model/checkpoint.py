@@ -26,7 +26,7 @@ from videomt_ros.model.config import VidEoMTConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
-from videomt_ros.model.onnx_files import is_onnx_name, read_onnx_config
+from videomt_ros.model.onnx_files import is_onnx, read_onnx_config
 from videomt_ros.model.sources import find_source
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
 
@@ -74,7 +74,7 @@ def load_config(source: str | Path) -> VidEoMTConfig:
         CheckpointError: the weights can't be found or read, or don't tell enough.
     """
     found = find_source(source)
-    if isinstance(found, Path) and is_onnx_name(found):
+    if isinstance(found, Path) and is_onnx(found):
         return read_onnx_config(found)
     return build_config(read_checkpoint(source), {})
 

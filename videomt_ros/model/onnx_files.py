@@ -25,9 +25,9 @@ _METADATA = 14
 """Numbers of fields of `ModelProto`."""
 
 
-def is_onnx_name(source: str | Path) -> bool:
-    """Tell whether a text names an ONNX file."""
-    return str(source).lower().endswith(SUFFIX)
+def is_onnx(source: str | Path) -> bool:
+    """Tell whether a model is an ONNX file, which is no `VidEoMT` but an engine by itself."""
+    return Path(source).suffix == SUFFIX
 
 
 def read_onnx_metadata(path: Path) -> dict[str, str]:

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import torch
 
-from videomt_ros.engines.build import build_engine, choose_dtype, is_onnx, load_onnx
+from videomt_ros.engines.build import build_engine, choose_dtype, load_onnx
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.programs import Size
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.device import choose_device
+from videomt_ros.model.onnx_files import is_onnx
 from videomt_ros.ros.parameters import NodeParameters, Parameters
 
 _DEFAULT_THREADS = torch.get_num_threads()
