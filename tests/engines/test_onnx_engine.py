@@ -340,10 +340,11 @@ def images(seed, num_frames):
     return [image for image, _ in scene.frames()]
 
 
-def test_a_stream_of_the_demo_model_is_that_of_torch(demo):
+@pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
+def test_a_stream_of_the_demo_model_is_that_of_torch(demo, task):
     net, path = demo
     engine = OnnxEngine(path)
-    streams = [VideoStream(net), VideoStream(engine)]
+    streams = [VideoStream(net, task), VideoStream(engine, task)]
     differing = tracks = 0
     for index, image in enumerate(images(3, 30)):
         eager, onnx = (stream.push(image, index * 40_000_000) for stream in streams)
