@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomt_ros.model import VidEoMT, VidEoMTConfig, cpu_kernels
-from videomt_ros.model.cpu_kernels import attention, faster_inference, linear
+from videomt_ros.model.cpu_kernels import attention, faster_inference, faster_program, linear
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN'
@@ -148,20 +148,35 @@ def test_nothing_changes_where_gradients_are_recorded(everywhere):
     assert all(block.attn.qkv.weight.grad is not None for block in net.backbone.vit.blocks)
 
 
+class Masks(torch.nn.Module):
+    """The masks of a step, as a module that can be exported."""
+
+    def __init__(self, net: VidEoMT) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: Tensor, state: Tensor) -> Tensor:
+        return self.net.step(frames, state)[0].mask_logits
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
+def test_programs_call_the_faster_attention(family, everywhere):
+    net = build(family=family)
+    inputs = torch.randn(1, 3, 64, 64), net.initial_state(1).clone()
+    with torch.no_grad():
+        with faster_program(torch.device('cpu'), torch.float32):
+            program = torch.export.export(Masks(net), inputs)
+        names = [str(node.target) for node in program.graph.nodes]
+        assert names.count('videomt_ros.attention.default') == TINY.depth
+        expected = net.step(*inputs)[0].mask_logits
+        torch.testing.assert_close(program.module()(*inputs), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_exporters_see_torchs_own_forms(everywhere):
     net = build()
-
-    class Step(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, frames: Tensor, state: Tensor) -> Tensor:
-            return self.net.step(frames, state)[0].mask_logits
-
     with torch.no_grad():
         program = torch.export.export(
-            Step(), (torch.randn(1, 3, 64, 64), net.initial_state(1).contiguous())
+            Masks(net), (torch.randn(1, 3, 64, 64), net.initial_state(1).clone())
         )
     names = {str(node.target) for node in program.graph.nodes}
     assert any('scaled_dot_product_attention' in name for name in names)
@@ -175,5 +190,5 @@ def test_autocast_and_other_precisions_are_left_to_torch(everywhere):
         with torch.autocast('cpu', torch.bfloat16):
             outputs, _ = net.step(frames, net.initial_state(1))
         assert outputs.mask_logits.dtype == torch.bfloat16
-        assert not isinstance(faster_inference(frames.double()), cpu_kernels._OneDNN)
-        assert isinstance(faster_inference(frames), cpu_kernels._OneDNN)
+        assert not isinstance(faster_inference(frames.double()), cpu_kernels._Replacing)
+        assert isinstance(faster_inference(frames), cpu_kernels._Replacing)

@@ -27,6 +27,7 @@ from videomt_ros.engines.cache import cache_folder
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.files import whole_file
 from videomt_ros.model import VidEoMT, load_model, save_model
+from videomt_ros.model.cpu_kernels import faster_program
 from videomt_ros.model.device import cpu_features
 from videomt_ros.model.network import Outputs
 
@@ -108,7 +109,8 @@ def compile_program(net: VidEoMT, size: Size, path: Path) -> None:
     frames = torch.zeros(shape, dtype=net.dtype, device=net.device)
     state = net.initial_state(size.batch).clone()
     with torch.no_grad():
-        exported = torch.export.export(_Step(net), (frames, state))
+        with faster_program(net.device, net.dtype):
+            exported = torch.export.export(_Step(net), (frames, state))
         # In a folder, since inductor wants a name that ends in .pt2.
         with tempfile.TemporaryDirectory() as folder:
             package = torch._inductor.aoti_compile_and_package(

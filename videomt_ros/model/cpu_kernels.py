@@ -12,6 +12,7 @@ Letters: B batch, H heads, N tokens, D channels of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def faster_inference(frames: Tensor) -> AbstractContextManager[object]:
         frames: input of the network; its device and dtype decide.
     """
     faster = is_cpu_inference(frames) and onednn_is_faster(frames.dtype)
-    return _OneDNN() if faster else nullcontext()
+    return _Replacing(_FORMS) if faster else nullcontext()
 
 
 def is_cpu_inference(x: Tensor) -> bool:
@@ -78,13 +79,29 @@ def _made_by_intel() -> bool:
         return True
 
 
-class _OneDNN(TorchFunctionMode):
-    """Replacement of torch's linear layers and attention, in this thread."""
+def faster_program(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return a context in which a network is traced to be compiled for this machine.
+
+    A compiler lays out the weights of linear layers itself, but knows no faster attention than
+    torch's; where there is one, the program calls it. It is called by the name that this module
+    registers, so the module must be imported before the program is loaded.
+    """
+    if device.type == 'cpu' and onednn_is_faster(dtype):
+        return _Replacing({F.scaled_dot_product_attention: _traced_attention})
+    return nullcontext()
+
+
+class _Replacing(TorchFunctionMode):
+    """Replacement of functions of torch, in this thread."""
+
+    def __init__(self, forms: dict[Any, Callable[..., Tensor]]) -> None:
+        super().__init__()
+        self._forms = forms
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return _FORMS.get(func, func)(*args, **(kwargs or {}))
+        return self._forms.get(func, func)(*args, **(kwargs or {}))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -139,5 +156,33 @@ def attention(
     return averages.transpose(1, 2)
 
 
-_FORMS = {F.linear: linear, F.scaled_dot_product_attention: attention}
+@torch.library.custom_op('videomt_ros::attention', mutates_args=())
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Compute `attention` as one operation of torch, into which a compiler does not look."""
+    return attention(query, key, value)
+
+
+@_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    batch_size, num_heads, num_tokens, _ = query.shape
+    return query.new_empty(batch_size, num_tokens, num_heads, value.shape[3]).transpose(1, 2)
+
+
+def _traced_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    """Call `_attention`; the blocks of a network pass no mask and no dropout in inference."""
+    assert attn_mask is None and not dropout_p and not is_causal
+    return _attention(query, key, value)
+
+
+_FORMS: dict[Any, Callable[..., Tensor]] = {
+    F.linear: linear,
+    F.scaled_dot_product_attention: attention,
+}
 """Our form of each function of torch that has one."""
