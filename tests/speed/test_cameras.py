@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from tests.speed.tiny import SIZES
 from videomt_ros.cli import main
 from videomt_ros.speed.cameras import build_network, time_rounds
 from videomt_ros.speed.frame import random_images
+from videomt_ros.speed.transformers_port import TINY
 
 FRAME = (72, 128)
 
@@ -18,7 +18,7 @@ FRAME = (72, 128)
 def build(device: str = 'cpu', dtype: torch.dtype = torch.float32):
     pytest.importorskip('transformers', minversion='5.8')
     return build_network(
-        SIZES,
+        TINY,
         image_size=64,
         frame=FRAME,
         num_segments=2,

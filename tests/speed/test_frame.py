@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.speed.tiny import SIZES
 from videomt_ros.cli import main
 from videomt_ros.cli.benchmark_model import rows
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.speed.frame import (
+    PARTS,
     Side,
     compare,
     matching_test_size,
 )
 from videomt_ros.speed.machine import cpu_name
+from videomt_ros.speed.transformers_port import TINY as SIZES
 from videomt_ros.speed.transformers_port import distinct_queries, port_sizes
 
 TINY = {'image_size': 64, 'frame': (72, 128), 'num_classes': 5, 'repeats': 2}
@@ -46,7 +47,7 @@ def test_both_sides_have_the_same_weights(transformers):
     assert height * width >= 64 * 64
     assert comparison.config.num_queries == SIZES['num_queries']
     for side in (comparison.ours, comparison.port):
-        assert tuple(side.samples_ms) == ('step', 'frame', 'prepare', 'network', 'finish')
+        assert tuple(side.samples_ms) == PARTS
         for samples in side.samples_ms.values():
             assert len(samples) == TINY['repeats'] and min(samples) > 0
 
@@ -96,17 +97,17 @@ def test_queries_with_the_same_mask_are_left_out():
 
 
 def test_the_table_shows_both_sides_and_their_ratio():
-    parts = ('step', 'frame', 'prepare', 'network', 'finish')
     ours, port = (
-        Side({part: [ms] for part, ms in zip(parts, times_ms, strict=True)}, 2, size)
+        Side({part: [ms] for part, ms in zip(PARTS, times_ms, strict=True)}, 2, size)
         for times_ms, size in (
-            ((80.0, 100.0, 10.0, 80.0, 10.04), (480, 864)),
-            ((88.0, 1250.4, 8.0, 88.0, 1154.4), (640, 640)),
+            ((80.0, 90.0, 100.0, 150.0, 10.0, 80.0, 10.04), (480, 864)),
+            ((88.0, 90.0, 1250.4, 300.0, 8.0, 88.0, 1154.4), (640, 640)),
         )
     )
     cells = rows(ours, port, repeats=7)
     assert cells[0] == ('median of 7, ms', 'videomt_ros', 'transformers', 'ratio')
     assert cells[1][1:] == ('80.0', '88.0', '1.10')
+    assert cells[-1] == ('processor time of a frame, all threads', '150', '300', '2.00')
     assert cells[2] == ('whole frame to 1280 x 720 masks', '100', '1250', '12.50')
 
 

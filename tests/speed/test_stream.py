@@ -38,6 +38,8 @@ def test_the_command_prints_a_table_for_each_network(capsys, tmp_path):
         '--sizes',
         '64x48',
         '128x96',
+        '--precision',
+        'fp32',
         '--objects',
         '2',
         '3',
@@ -50,7 +52,7 @@ def test_the_command_prints_a_table_for_each_network(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     titles = [line for line in lines if line.endswith(' 64 x 48 | 128 x 96 |')]
     assert [title.split(';')[0].lstrip('| ') for title in titles] == [
-        'demo on drawn scenes',
+        'demo on drawn scenes, engine eager, float32',
         '2 made-up objects, instance, no network',
         '3 made-up objects, instance, no network',
     ]

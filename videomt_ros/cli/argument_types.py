@@ -48,8 +48,13 @@ def image_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Declare `--device`, `--precision` and `--engine` of a verb that runs a network."""
+def add_device_options(parser: argparse.ArgumentParser, engine: bool = True) -> None:
+    """Declare the options of a verb that runs a network.
+
+    Args:
+        parser: parser that gets `--device` and `--precision`.
+        engine: whether it gets `--engine`, too.
+    """
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
     parser.add_argument(
         '--precision',
@@ -58,6 +63,8 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         help='auto is fp16 on a GPU, bf16 on a CPU that computes with it faster (AMX or '
         'AVX512_BF16), else fp32; default: auto',
     )
+    if not engine:
+        return
     parser.add_argument(
         '--engine',
         choices=ENGINE_NAMES,

@@ -4,8 +4,8 @@
 `benchmark stream` times the stages of a frame for several sizes of images, without ROS;
 `benchmark cameras` times rounds of several cameras that share one network;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
-`benchmark train` times the parts of a training step; `benchmark node` times the running node and
-alone needs ROS.
+`benchmark train` times the parts of a training step; `benchmark gpu` times networks of all sizes
+on a GPU, in all ways to run them; `benchmark node` times the running node and alone needs ROS.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from videomt_ros.cli.benchmark_cameras import add_cameras
+from videomt_ros.cli.benchmark_gpu import add_gpu
 from videomt_ros.cli.benchmark_model import add_model
 from videomt_ros.cli.benchmark_node import add_node
 from videomt_ros.cli.benchmark_score import add_score
@@ -25,7 +26,7 @@ HELP = 'measure speed on this machine: of the network, scoring, training and the
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what can be measured, and the options of each."""
     choices = parser.add_subparsers(metavar='what', required=True)
-    for add in (add_model, add_stream, add_cameras, add_score, add_train, add_node):
+    for add in (add_model, add_stream, add_cameras, add_score, add_train, add_gpu, add_node):
         add(choices)
 
 

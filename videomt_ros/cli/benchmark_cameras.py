@@ -63,15 +63,15 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     import torch
 
     from videomt_ros.datasets.synthetic.scene import Scene
-    from videomt_ros.model import load_model
-    from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.engines.build import build_engine, choose_dtype, load_engine
+    from videomt_ros.engines.engine import Engine
+    from videomt_ros.model.device import choose_device
     from videomt_ros.speed.cameras import build_network, time_rounds
     from videomt_ros.speed.frame import NUM_IMAGES, random_images
     from videomt_ros.speed.machine import header
     from videomt_ros.speed.transformers_port import port_sizes
 
     device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.size:
@@ -81,27 +81,36 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
             frame=FRAME,
             num_segments=args.segments,
             device=device,
-            dtype=dtype,
+            dtype=choose_dtype(args.precision, device, args.engine),
         )
+        engine: Engine = build_engine(net, args.engine)
         images = random_images(FRAME)
         what = f'ViT-{args.size}, random weights; random images, {args.segments} segments in each'
     else:
-        net = load_model(args.model).to(device, dtype)
+        engine = load_engine(args.model, args.engine, device, args.precision)
         images = [image for image, _ in Scene(5, *FRAME, num_frames=NUM_IMAGES).frames()]
         what = f'{args.model}; drawn scenes'
-    number_format = str(dtype).removeprefix('torch.')
+    number_format = str(engine.dtype).removeprefix('torch.')
     report = Report(
         args,
         'cameras',
         header(device, 'torch', 'timm'),
-        network=f'{what}; {number_format}; images: {FRAME[1]} x {FRAME[0]} (width x height)',
+        network=f'{what}; engine {args.engine}, {number_format}; '
+        f'images: {FRAME[1]} x {FRAME[0]} (width x height)',
     )
     cells: list[tuple[str, ...]] = [
-        ('cameras', f'round, ms (median of {args.repeats})', 'network, ms', 'frames/s', 'GPU, MB')
+        (
+            'cameras',
+            f'round, ms (median of {args.repeats})',
+            'network, ms',
+            'CPU, ms',
+            'frames/s',
+            'GPU, MB',
+        )
     ]
-    for entry in time_rounds(net, images, args.cameras, args.repeats, args.pipeline_depth):
+    for entry in time_rounds(engine, images, args.cameras, args.repeats, args.pipeline_depth):
         report.add(
-            median_ms={'round': entry.round_ms, 'network': entry.network_ms},
+            median_ms={'round': entry.round_ms, 'network': entry.network_ms, 'cpu': entry.cpu_ms},
             frames_per_s=entry.frames_per_s,
             **asdict(entry),
         )
@@ -110,6 +119,7 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
                 str(entry.cameras),
                 f'{entry.round_ms:.1f}',
                 f'{entry.network_ms:.1f}',
+                f'{entry.cpu_ms:.1f}',
                 f'{entry.frames_per_s:.1f}',
                 f'{entry.memory_bytes / 2**20:.0f}',
             )

@@ -34,7 +34,8 @@ def benchmark_model(args: argparse.Namespace) -> int:
     """Time the network beside transformers and print the table."""
     import torch
 
-    from videomt_ros.model.device import choose_device, choose_precision
+    from videomt_ros.engines.build import choose_dtype
+    from videomt_ros.model.device import choose_device
     from videomt_ros.speed.frame import compare
     from videomt_ros.speed.machine import header
     from videomt_ros.speed.transformers_port import port_sizes
@@ -46,7 +47,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
             'squares alone.'
         )
     device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
+    dtype = choose_dtype(args.precision, device, args.engine)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -57,6 +58,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
             num_segments=args.segments,
             device=device,
             dtype=dtype,
+            engine=args.engine,
             repeats=args.repeats,
         )
     except torch.OutOfMemoryError as error:
@@ -69,7 +71,8 @@ def benchmark_model(args: argparse.Namespace) -> int:
         args,
         'model',
         header(device, 'torch', 'timm', 'transformers'),
-        network=f'ViT-{args.size}, {number_format}, batch 1; {about_weights(comparison)}',
+        network=f'ViT-{args.size}, engine {args.engine}, {number_format}, batch 1; '
+        f'{about_weights(comparison)}',
         **about_frames(comparison),
         peaks=comparison.analysis.about(),
     )
@@ -135,6 +138,8 @@ def rows(ours: Side, port: Side, repeats: int) -> list[tuple[str, ...]]:
         ('- image to input', 'prepare'),
         ('- network', 'network'),
         ('- masks to segments', 'finish'),
+        ('processor time of a step, all threads', 'step_cpu'),
+        ('processor time of a frame, all threads', 'frame_cpu'),
     ):
         a, b = ours.median_ms(part), port.median_ms(part)
         cells.append((name, digits(a), digits(b), f'{b / a:.2f}'))

@@ -67,6 +67,16 @@ class Report:
         """Print a table after an empty line; see `markdown`."""
         print('', *markdown(rows, left), sep='\n', flush=True)
 
+    def head(self, cells: Sequence[str], widths: Sequence[int], left: int = 1) -> None:
+        """Print the head of a table whose rows come one by one; see `row`."""
+        print()
+        for line in _lines([cells], widths, left):
+            print(line, flush=True)
+
+    def row(self, cells: Sequence[str], widths: Sequence[int], left: int = 1) -> None:
+        """Print one more row of a table, with columns of given widths."""
+        print(_line(cells, widths, left), flush=True)
+
     def end(self, line: str = '') -> None:
         """Print the last lines: a sentence, and where the file is."""
         if line:
@@ -89,16 +99,22 @@ def markdown(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
         left: number of columns, from the first, that are flush left; the others hold numbers.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = ['<' if n < left else '>' for n in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = [f'{cell:{s}{w}}' for cell, s, w in zip(row, sides, widths, strict=True)]
-        lines.append(f'| {" | ".join(cells)} |')
-    rules = [
-        '-' * (width + 1) + ('-' if side == '<' else ':')
-        for side, width in zip(sides, widths, strict=True)
+    return _lines(rows, widths, left)
+
+
+def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int], left: int) -> list[str]:
+    """Write the head, the rule below it, and the other rows."""
+    rules = ['-' * (width + 1) + ('-' if n < left else ':') for n, width in enumerate(widths)]
+    head, *others = [_line(row, widths, left) for row in rows]
+    return [head, f'|{"|".join(rules)}|', *others]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+    padded = [
+        cell.ljust(width) if n < left else cell.rjust(width)
+        for n, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
-    return [lines[0], f'|{"|".join(rules)}|', *lines[1:]]
+    return f'| {" | ".join(padded)} |'
 
 
 def digits(value: float) -> str:

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from videomt_ros.cli.argument_types import count, image_size
+from videomt_ros.cli.argument_types import add_device_options, count, image_size
 from videomt_ros.cli.benchmark_report import Report, add_json_option
 
 if TYPE_CHECKING:
+    from videomt_ros.engines.engine import Engine
     from videomt_ros.speed.stream import FrameTimes
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
@@ -21,6 +22,7 @@ def add_stream(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     text = 'time a frame from image to results: input, network, masks, tracks, encoding, overlay'
     parser = choices.add_parser('stream', help=text, description=f'{text}. Needs no ROS.')
     parser.set_defaults(run=benchmark_stream)
+    add_device_options(parser)
     parser.add_argument('--model', default='demo', help='model that sees drawn scenes; or none')
     parser.add_argument(
         '--objects',
@@ -53,8 +55,9 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
-    from videomt_ros.model import load_model
+    from videomt_ros.engines.build import load_engine
     from videomt_ros.model.config import Task
+    from videomt_ros.model.device import choose_device
     from videomt_ros.speed.frame import random_images
     from videomt_ros.speed.machine import header
     from videomt_ros.speed.stream import MadeNetwork, draw_scene, time_frames
@@ -63,12 +66,13 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     sizes = [(height, width) for width, height in args.sizes]
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    machine = header(torch.device('cpu'), 'torch', 'timm', 'numpy', 'cv2')
+    device = choose_device(args.device)
+    machine = header(device, 'torch', 'timm', 'numpy', 'cv2')
     report = Report(args, 'stream', machine)
     if args.model != 'none':
-        net = load_model(args.model)
-        times = [time_frames(net, draw_scene(size), args.repeats) for size in sizes]
-        _show(report, f'{args.model} on drawn scenes', times, args.repeats)
+        engine = load_engine(args.model, args.engine, device, args.precision)
+        times = [time_frames(engine, draw_scene(size), args.repeats) for size in sizes]
+        _show(report, f'{args.model} on drawn scenes, {_named(engine)}', times, args.repeats)
     for number in args.objects:
         times = [
             time_frames(MadeNetwork(number, size, args.task), random_images(size), args.repeats)
@@ -91,6 +95,11 @@ def _show(report: Report, title: str, times: Sequence[FrameTimes], repeats: int)
             samples_ms=entry.samples_ms,
         )
     report.table(rows(title, times, repeats))
+
+
+def _named(engine: Engine) -> str:
+    number_format = str(engine.dtype).removeprefix('torch.')
+    return f'engine {engine.engine_name}, {number_format}'
 
 
 def rows(title: str, times: Sequence[FrameTimes], repeats: int) -> list[list[str]]:

@@ -9,9 +9,22 @@ from torch import Tensor
 
 from videomt_ros.model import VidEoMT
 from videomt_ros.speed.memory import peak_bytes, weight_bytes
-from videomt_ros.speed.parts import PARTS, time_parts
+from videomt_ros.speed.parts import PARTS, PRODUCT, UPSCALE, time_parts
 from videomt_ros.speed.roofline import Peaks, measure_peaks
 from videomt_ros.speed.work import Work, count_work, total
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step, as it was measured."""
+
+    name: str
+    work: Work
+    floor_ms: float
+    """Time of the part at the peaks of this device."""
+    median_ms: float
+    peak_bytes: int
+    """Largest memory during the part, beyond the weights and the input."""
 
 
 @dataclass(frozen=True)
@@ -27,32 +40,49 @@ class Analysis:
     """Largest memory during each part, beyond the weights and the input."""
     weight_bytes: int
 
-    def floor_ms(self, part: str) -> float:
-        """Return the time of a part at the peaks of this device."""
-        return self.work[part].floor_ms(self.peaks.tflops, self.peaks.gigabytes_per_s)
+    def measured(self) -> list[Part]:
+        """List the parts; those that run in turns with another one are joined with it."""
+        # On a CPU a strip of the image is upscaled and multiplied before the next one.
+        joined = not self.times_ms[UPSCALE]
+        names = [part for part in PARTS if not (joined and part == UPSCALE)]
+        return [
+            self._part((UPSCALE, part) if joined and part == PRODUCT else (part,))
+            for part in names
+        ]
+
+    def _part(self, names: tuple[str, ...]) -> Part:
+        work = total({name: self.work[name] for name in names})
+        return Part(
+            ', '.join(names),
+            work,
+            work.floor_ms(self.peaks.tflops, self.peaks.gigabytes_per_s),
+            sum(self.times_ms[name] for name in names),
+            max(self.peak_bytes[name] for name in names),
+        )
 
     def rows(self) -> list[tuple[str, ...]]:
         """Build a table with a row for each part, and one for the step."""
         cells: list[tuple[str, ...]] = [
             ('part of a step, eager', 'GFLOP', 'FLOP/byte', 'floor, ms', 'ms', 'share', 'peak, MB')
         ]
-        floors_ms = {part: self.floor_ms(part) for part in PARTS}
-        columns = [
-            (part, self.work[part], floors_ms[part], self.times_ms[part], self.peak_bytes[part])
-            for part in PARTS
-        ]
-        step_ms, floor_ms = sum(self.times_ms.values()), sum(floors_ms.values())
-        whole = ('step', total(self.work), floor_ms, step_ms, max(self.peak_bytes.values()))
-        for part, work, floor, milliseconds, num_bytes in (*columns, whole):
+        parts = self.measured()
+        step = Part(
+            'step',
+            total(self.work),
+            sum(part.floor_ms for part in parts),
+            sum(part.median_ms for part in parts),
+            max(part.peak_bytes for part in parts),
+        )
+        for part in (*parts, step):
             cells.append(
                 (
-                    part,
-                    f'{work.flops / 1e9:.1f}',
-                    f'{work.intensity:.0f}',
-                    f'{floor:.2f}',
-                    f'{milliseconds:.2f}',
-                    f'{100 * floor / milliseconds:.0f} %',
-                    f'{num_bytes / 1e6:.0f}',
+                    part.name,
+                    f'{part.work.flops / 1e9:.1f}',
+                    f'{part.work.intensity:.0f}',
+                    f'{part.floor_ms:.2f}',
+                    f'{part.median_ms:.2f}',
+                    f'{100 * part.floor_ms / part.median_ms:.0f} %',
+                    f'{part.peak_bytes / 1e6:.0f}',
                 )
             )
         return cells
@@ -72,15 +102,15 @@ class Analysis:
             'peaks': asdict(self.peaks),
             'weight_bytes': self.weight_bytes,
             'parts': {
-                part: {
-                    'flops': self.work[part].flops,
-                    'bytes': self.work[part].num_bytes,
-                    'flops_per_byte': self.work[part].intensity,
-                    'floor_ms': self.floor_ms(part),
-                    'median_ms': self.times_ms[part],
-                    'peak_bytes': self.peak_bytes[part],
+                part.name: {
+                    'flops': part.work.flops,
+                    'bytes': part.work.num_bytes,
+                    'flops_per_byte': part.work.intensity,
+                    'floor_ms': part.floor_ms,
+                    'median_ms': part.median_ms,
+                    'peak_bytes': part.peak_bytes,
                 }
-                for part in PARTS
+                for part in self.measured()
             },
         }
 

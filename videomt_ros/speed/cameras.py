@@ -48,6 +48,11 @@ class Round:
         return median(self.samples_ms['network'])
 
     @property
+    def cpu_ms(self) -> float:
+        """Median processor time of a round."""
+        return median(self.samples_ms['cpu'])
+
+    @property
     def frames_per_s(self) -> float:
         """Number of frames of all cameras per second."""
         return self.cameras / self.round_ms * 1e3

@@ -20,3 +20,15 @@ def synchronised_ms(work: Callable[[], object], device: torch.device) -> float:
     start_s = now_s(device)
     work()
     return (now_s(device) - start_s) * 1e3
+
+
+def wall_and_cpu_ms(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Do some work like `synchronised_ms`.
+
+    Returns:
+        Milliseconds by the clock, and of the processor on all threads of this process, in which
+        other load on the machine does not count.
+    """
+    start_cpu_s = time.process_time()
+    milliseconds = synchronised_ms(work, device)
+    return milliseconds, (time.process_time() - start_cpu_s) * 1e3

@@ -16,20 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomt_ros.engines.build import build_engine
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model import VidEoMTConfig
 from videomt_ros.speed.analysis import Analysis, analyse
-from videomt_ros.speed.clock import synchronised_ms
+from videomt_ros.speed.clock import wall_and_cpu_ms
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
 
 WARM_UP = 5
 """Number of frames before the clock counts; more than a stream needs to confirm its tracks."""
 NUM_IMAGES = 4
 """Number of different images that are pushed in turns."""
-FRAME_PARTS = ('prepare', 'network', 'finish')
-"""Parts of a frame in `Side.samples_ms`."""
+PARTS = ('step', 'step_cpu', 'frame', 'frame_cpu', 'prepare', 'network', 'finish')
+"""What `Side.samples_ms` holds."""
 FRAME_NS = 33_333_333
 """Time between two stamps, that of a camera with 30 images a second."""
 
@@ -42,7 +43,8 @@ class Side:
     """Milliseconds of each repeat, by part: `step`, the network alone on the square input;
     `frame`, from the image on the host to the map of segments on the host, with its parts
     `prepare`, from the image to the network's input, `network`, and `finish`, from the network's
-    outputs to the map of segments, including tracking."""
+    outputs to the map of segments, including tracking; `step_cpu` and `frame_cpu`, processor time
+    of all threads."""
     num_segments: int
     """Number of segments in the last frame."""
     input_size: tuple[int, int]
@@ -81,7 +83,7 @@ class Runner:
     device: torch.device
     num_segments: int = 0
     samples_ms: dict[str, list[float]] = field(
-        default_factory=lambda: {part: [] for part in ('step', 'frame', *FRAME_PARTS)}
+        default_factory=lambda: {part: [] for part in PARTS}
     )
 
     def run(self, n: int) -> None:
@@ -90,12 +92,14 @@ class Runner:
         def frame() -> None:
             self.num_segments = self.frame(n)
 
-        frame_ms = synchronised_ms(frame, self.device)
+        frame_ms, frame_cpu_ms = wall_and_cpu_ms(frame, self.device)
         parts_ms = self.parts_ms()
-        step_ms = synchronised_ms(self.step, self.device)
+        step_ms, step_cpu_ms = wall_and_cpu_ms(self.step, self.device)
         if n >= WARM_UP:
             for part, milliseconds in zip(
-                self.samples_ms, (step_ms, frame_ms, *parts_ms), strict=True
+                self.samples_ms,
+                (step_ms, step_cpu_ms, frame_ms, frame_cpu_ms, *parts_ms),
+                strict=True,
             ):
                 self.samples_ms[part].append(milliseconds)
 
@@ -139,6 +143,7 @@ def compare(
     num_segments: int = 10,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    engine: str = 'eager',
     repeats: int = 10,
 ) -> Comparison:
     """Time both sides with a batch of 1.
@@ -153,6 +158,7 @@ def compare(
             sides.
         device: device of both networks; None: the CPU.
         dtype: type of weights and activations.
+        engine: name of the engine that runs our network; see `engines.build`.
         repeats: number of frames timed on each side.
 
     Raises:
@@ -168,7 +174,8 @@ def compare(
     net.to(dtype)
     network.to(dtype)
 
-    stream = VideoStream(net)
+    runs = build_engine(net, engine)
+    stream = VideoStream(runs)
     square, state = port.prepare(images[0]), net.initial_state(1)
     clock = DeviceClock(device)
 
@@ -192,7 +199,7 @@ def compare(
         return num_segments
 
     padded = Geometry.of(frame, net.config).padded_size
-    ours = Runner(lambda: net.step(square, state), push, push_parts_ms, padded, device)
+    ours = Runner(lambda: runs.step(square, state), push, push_parts_ms, padded, device)
     theirs = Runner(
         lambda: port.step(square),
         run_port,
@@ -204,7 +211,7 @@ def compare(
         ours.run(n)
         theirs.run(n)
     difference = _largest_difference(
-        net.step(square, state)[0].mask_logits, port.step(square).masks_queries_logits
+        runs.step(square, state)[0].mask_logits, port.step(square).masks_queries_logits
     )
     analysis = analyse(net, square, repeats)
     return Comparison(ours.side(), theirs.side(), difference, net.config, analysis)

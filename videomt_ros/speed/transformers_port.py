@@ -25,6 +25,14 @@ from videomt_ros.model import VidEoMT, load_model
 from videomt_ros.model.config import VIT_SIZES
 
 SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
+TINY = {
+    'hidden_size': 32,
+    'num_hidden_layers': 4,
+    'num_attention_heads': 2,
+    'num_blocks': 2,
+    'num_queries': 24,
+}
+"""Sizes of a network that only tries out a measurement."""
 DISTINCT_IOU = 0.37
 """IoU that queries of different segments stay below, or the stream would take two for one."""
 UPDATER_SCALE = 0.1
@@ -37,7 +45,9 @@ SETTLING_FRAMES = 3
 
 
 def port_sizes(size: str) -> dict[str, int]:
-    """Return the sizes of ViT-S, B or L in the names of the port's configuration."""
+    """Return the sizes of ViT-S, B, L or tiny in the names of the port's configuration."""
+    if size == 'tiny':
+        return TINY
     sizes = VIT_SIZES[SIZE_NAMES[size]]
     return {
         'hidden_size': sizes['embed_dim'],
@@ -187,8 +197,8 @@ class Port:
         return batch['pixel_values_videos'][0].to(weight.dtype)
 
     def step(self, frames: Tensor) -> Any:
-        """Run the network on frames (1, 3, side, side)."""
-        return self.network(pixel_values_videos=frames[None])
+        """Run the network on frames (B, 3, side, side), each the first of its video."""
+        return self.network(pixel_values_videos=frames[:, None])
 
     def finish(
         self, outputs: Any, image_size: tuple[int, int]
