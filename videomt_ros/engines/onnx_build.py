@@ -18,6 +18,7 @@ from videomt_ros.engines.guarded import GuardedEngine
 from videomt_ros.engines.onnx_engine import OnnxEngine
 from videomt_ros.engines.onnx_providers import PROVIDERS, choose_providers, import_onnxruntime
 from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.onnx_files import read_onnx_metadata
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.resources import package_version
 
@@ -95,7 +96,7 @@ def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
     path = cache_folder('onnx') / name
     if path.is_file():
         try:
-            OnnxEngine(path)
+            read_onnx_metadata(path)  # at its end, so that no part of the file is missing
             return path
         except CheckpointError as error:
             logger.warning('The exported file is damaged, and is written anew: %s', error)
