@@ -34,7 +34,9 @@ MAX_WORKERS = 8
 """More processes than this have too few files to share, and import torch once each."""
 
 SLOW = (
+    'engines',
     'rig',
+    'ros/test_node_engine.py',
     'ros/test_node_life.py',
     'ros/test_node_consumers.py',
     'ros/test_node_restarts.py',

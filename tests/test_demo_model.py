@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
@@ -44,6 +45,20 @@ def test_the_demo_model_sees_shapes_at_other_input_sizes(input_size):
             overlaps.append(max((mask & other).sum() / (mask | other).sum() for other in found))
     assert len(overlaps) > 5
     assert np.mean(overlaps) > 0.7
+
+
+@pytest.mark.parametrize('name', ['demo', 'demo_panoptic'])
+def test_bf16_labels_the_same_pixels_but_for_few(name):
+    """The class of 99.7 % of the pixels is that of float32; 99.95 % were measured."""
+    net, rounded = load_model(name), load_model(name).to(torch.bfloat16)
+    streams = [VideoStream(net), VideoStream(rounded)]
+    differ = []
+    for t, (image, _) in enumerate(
+        Scene(2000, num_frames=12, stuff=name == 'demo_panoptic').frames()
+    ):
+        classes, others = (stream.push(image, t * 100_000_000).semantic() for stream in streams)
+        differ.append((classes != others).mean())
+    assert np.mean(differ) < 0.003
 
 
 def test_the_weights_stay_small():
