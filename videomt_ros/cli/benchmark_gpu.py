@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -202,19 +205,25 @@ def _records(options: dict[str, Any], longest_s: float) -> Iterator[dict[str, An
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout is not None
-        timer = threading.Timer(max(0.0, longest_s), process.kill)
+
+        def kill() -> None:
+            with suppress(ProcessLookupError):  # nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(max(0.0, longest_s), kill)
         timer.start()
         try:
             for line in process.stdout:
                 if line.startswith('{'):  # libraries print, too
                     yield json.loads(line)
+            code = process.wait()
         finally:
             timer.cancel()
-            process.kill()
-        code = process.wait()
+            kill()
         log.seek(0)
         lines = log.read().strip().splitlines()
         yield {'end': f'the process ended with {code}: {lines[-1][:160] if lines else "no word"}'}
