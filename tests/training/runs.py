@@ -48,6 +48,7 @@ ema_decay: 0.999
 masked_attention_until: 0.6
 losses: {num_points: 64}
 device: cpu
+precision: fp32
 workers: 0
 threads: 1
 log_every: 1

@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from tests.training.runs import at_step, run, tiny_settings
 from videomt_ros.inference.preprocess import Preprocessor
 from videomt_ros.model import VidEoMT
+from videomt_ros.training import machine
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import build_targets
 from videomt_ros.training.data import Mixture, StepClips
@@ -269,8 +270,11 @@ def test_the_network_runs_in_half_precision_and_its_losses_do_not(tmp_path, prec
     assert records[0] == pytest.approx(whole[0], rel=1e-2) and records[0] != whole[0]
 
 
-def test_precision_is_chosen_by_the_device():
-    assert type(precision_plugin('auto', 'cpu')) is Precision
+@pytest.mark.parametrize('is_fast', [False, True])
+def test_precision_is_chosen_by_the_device(monkeypatch, is_fast):
+    monkeypatch.setattr(machine, 'has_fast_bf16', lambda: is_fast)
+    assert precision_plugin('auto', 'cpu').precision == ('bf16-mixed' if is_fast else '32-true')
+    assert type(precision_plugin('fp32', 'cpu')) is Precision
     assert precision_plugin('auto', 'cuda').precision == 'bf16-mixed'
     assert type(precision_plugin('fp32', 'cuda')) is Precision
     half = precision_plugin('fp16', 'cuda')

@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from videomt_ros.model.device import has_fast_bf16
 from videomt_ros.training.run_settings import TrainSettings
 
 _MIXED: dict[str, Literal['bf16-mixed', '16-mixed']] = {'bf16': 'bf16-mixed', 'fp16': '16-mixed'}
@@ -99,9 +100,9 @@ def is_first_process() -> bool:
 def precision_plugin(
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'], accelerator: str
 ) -> Precision:
-    """Return Lightning's plugin for a precision; auto is bf16 on a GPU and fp32 on a CPU."""
+    """Return Lightning's plugin for a precision; see `TrainSettings` for auto."""
     if precision == 'auto':
-        precision = 'bf16' if accelerator == 'cuda' else 'fp32'
+        precision = 'bf16' if accelerator == 'cuda' or has_fast_bf16() else 'fp32'
     if precision == 'fp32':
         return Precision()
     return MixedPrecision(_MIXED[precision], accelerator)

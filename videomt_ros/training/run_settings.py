@@ -248,7 +248,8 @@ class TrainSettings:
     of their part; of 8 clips of the published sizes nearly half is padding. A part of one clip
     has no padding, as in the training of the released models."""
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
-    """Precision of the network; losses are in float32. auto: bf16 on a GPU, fp32 on a CPU."""
+    """Precision of the network; losses are in float32. auto: bf16 on a GPU and on a CPU that
+    computes with it faster (AMX or AVX512_BF16), else fp32."""
     activation_checkpointing: bool = False
     """Whether the backward pass recomputes the activations of the blocks, which takes less memory
     and more time."""
