@@ -19,6 +19,7 @@ import torch
 
 from videomt_ros.datasets.dataset import Dataset, Video, VideoFrame
 from videomt_ros.evaluation.latency import NewestWins, Schedule, arrivals, schedule
+from videomt_ros.evaluation.overlap import FrameReader
 from videomt_ros.evaluation.predict import Predictor
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.scoring import score_results
@@ -203,7 +204,10 @@ def evaluate_real_time(
 def _run_measured(
     position: int, video: Video, predictor: Predictor, factor: float, results: _Results
 ) -> None:
-    """Play a video; the processing time of each frame is measured."""
+    """Play a video; the processing time of each frame is measured.
+
+    Nothing is read ahead meanwhile, since it would take time from the processing.
+    """
     stream = predictor.new_stream()
     is_warm = False
 
@@ -251,16 +255,19 @@ def _run_fixed(
     try:
         plans = _plan(video, factor, list(by_latency))
         streams = {plan.taken: _Shared(predictor, plan.taken) for plan in plans.values()}
-        for number, frame in enumerate(video.frames()):
-            for stream in streams.values():
-                stream.push(number, frame)
-            for latency_ms, plan in plans.items():
-                seen = plan.seen_by[number]
-                segments = None if seen is None else streams[plan.taken].results[seen]
-                by_latency[latency_ms].add(frame.index, segments)
-            for taken, stream in streams.items():
-                users = [plan.seen_by[number] for plan in plans.values() if plan.taken == taken]
-                stream.forget_before(min(-1 if seen is None else seen for seen in users))
+        with FrameReader([video]) as reader:
+            for number, (frame, _, _) in enumerate(reader.frames(0)):
+                for stream in streams.values():
+                    stream.push(number, frame)
+                for latency_ms, plan in plans.items():
+                    seen = plan.seen_by[number]
+                    segments = None if seen is None else streams[plan.taken].results[seen]
+                    by_latency[latency_ms].add(frame.index, segments)
+                for taken, stream in streams.items():
+                    users = [
+                        plan.seen_by[number] for plan in plans.values() if plan.taken == taken
+                    ]
+                    stream.forget_before(min(-1 if seen is None else seen for seen in users))
         for latency_ms, results in by_latency.items():
             results.end()
             plan = plans[latency_ms]
