@@ -19,7 +19,7 @@ from videomt_ros.structures import Segments
 
 _LIMITS = 1 << np.arange(4, 32, 5)
 """Magnitudes from which a number has 2, 3, 4, ... characters."""
-_BOX_PIXELS = 16384
+_BOX_PIXELS = 32768
 """Number of pixels of a whole image that take as long as the work on a box, however small."""
 
 
