@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
+from videomt_ros.model.cpu_kernels import faster_inference
 from videomt_ros.speed.clock import synchronised_ms, wall_and_cpu_ms
 
 _ENOUGH_MS = {'cpu': 50.0, 'cuda': 5.0}
@@ -45,8 +47,8 @@ def measure_peaks(device: torch.device, dtype: torch.dtype) -> Peaks:
     side, elapsed_ms = 256, 0.0
     while True:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        elapsed_ms = _best_product_ms(partial(torch.mm, a, b, out=out), device)
+        with faster_inference(a):  # the form that the network takes on this machine
+            elapsed_ms = _best_product_ms(partial(F.linear, a, b), device)
         if elapsed_ms >= _ENOUGH_MS[device.type] or side >= 16384:
             break
         side *= 2
