@@ -30,6 +30,12 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(cpu_kernels, 'onednn_is_faster', lambda dtype: dtype in DTYPES)
 
 
+@pytest.fixture(autouse=True)
+def few_tokens(monkeypatch):
+    """Use the faster attention for any number of tokens."""
+    monkeypatch.setattr(cpu_kernels, 'MIN_TOKENS', 0)
+
+
 def random_heads(layout: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
     """Draw query, key and value (B, H, N, D) as layers leave them in memory."""
     generator = torch.Generator().manual_seed(0)
@@ -192,3 +198,12 @@ def test_autocast_and_other_precisions_are_left_to_torch(everywhere):
         assert outputs.mask_logits.dtype == torch.bfloat16
         assert not isinstance(faster_inference(frames.double()), cpu_kernels._Replacing)
         assert isinstance(faster_inference(frames), cpu_kernels._Replacing)
+
+
+@pytest.mark.parametrize('few', [0, 1000])
+def test_the_operation_of_programs_keeps_its_promises(few, monkeypatch):
+    """A program relies on the shape and the order in memory that the operation announces."""
+    monkeypatch.setattr(cpu_kernels, 'MIN_TOKENS', few)
+    heads = random_heads('one layer', (2, 3, 40, 32), torch.float32)
+    with torch.no_grad():
+        torch.library.opcheck(torch.ops.videomt_ros.attention.default, tuple(heads))

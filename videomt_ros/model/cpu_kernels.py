@@ -26,6 +26,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 CHUNK = 2**20
 """Number of attention scores that are computed at a time, so that they stay in the cache."""
+MIN_TOKENS = 128
+"""Number of tokens below which the calls of single products take longer than torch's attention."""
 
 
 def faster_inference(frames: Tensor) -> AbstractContextManager[object]:
@@ -122,7 +124,7 @@ def attention(
 ) -> Tensor:
     """Compute `torch.nn.functional.scaled_dot_product_attention` by oneDNN.
 
-    Without mask and dropout, with as many queries as keys; torch's own form computes the rest.
+    Without mask and dropout, and for `MIN_TOKENS` or more; torch's own form computes the rest.
     In bf16 scores and weights are rounded to bf16, while sums are float32.
 
     Args:
@@ -136,7 +138,8 @@ def attention(
     Returns:
         (B, H, N, D), in memory (B, N, H, D), which is the order that the next layer reads.
     """
-    if attn_mask is not None or dropout_p or others.get('is_causal') or query.ndim != 4:
+    special = attn_mask is not None or dropout_p or any(others.values()) or query.ndim != 4
+    if special or query.shape[2] < MIN_TOKENS:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, **others
         )
@@ -159,7 +162,8 @@ def attention(
 @torch.library.custom_op('videomt_ros::attention', mutates_args=())
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Compute `attention` as one operation of torch, into which a compiler does not look."""
-    return attention(query, key, value)
+    averages = attention(query, key, value)
+    return averages.transpose(1, 2).contiguous().transpose(1, 2)  # torch's own form promises none
 
 
 @_attention.register_fake
