@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from tests.inference.test_stream import OPEN, run, video
 from videomt_ros.inference import StreamFrame, VideoStream, postprocess, start_together
 from videomt_ros.inference.readback import DeviceReadback, HostReadback, pack_bits
 from videomt_ros.inference.transfer import Download, side_stream, upload
+from videomt_ros.model import VidEoMT
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)]
 
@@ -92,8 +95,12 @@ def test_a_stream_gives_the_same_with_the_code_of_a_gpu(tiny_net, monkeypatch, t
 @pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
 @pytest.mark.parametrize('cameras', [1, 4])
 @pytest.mark.parametrize('is_piped', [False, True])
-def test_a_gpu_never_makes_the_host_wait_but_for_its_copies(tiny_net, task, cameras, is_piped):
-    net = tiny_net.cuda()
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
+def test_a_gpu_never_makes_the_host_wait_but_for_its_copies(
+    tiny_config, task, cameras, is_piped, family
+):
+    torch.manual_seed(0)
+    net = VidEoMT(replace(tiny_config, family=family)).eval().cuda()
     streams = [VideoStream(net, task, **OPEN) for _ in range(cameras)]
     pending, found = None, 0
     try:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
 from videomt_ros.model.network import attention_mask
@@ -319,6 +321,29 @@ def test_config_survives_plain_values():
         VidEoMTConfig.from_dict({'num_classes': 3, 'embed': 1})
     with pytest.raises(ValueError, match='num_classes'):
         VidEoMTConfig.from_dict({})
+
+
+class _OnCpu(TorchDispatchMode):
+    """Names of the operations that give a tensor on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if any(x.device.type == 'cpu' for x in tree_leaves(result) if isinstance(x, Tensor)):
+            self.names.append(func.name())
+        return result
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_step_on_a_device_computes_nothing_on_the_cpu(family):
+    """A GPU would wait for the copy, and a CUDA graph cannot hold it."""
+    net = build(family=family).to('meta')
+    with torch.inference_mode(), _OnCpu() as found:
+        net.step(torch.empty(2, 3, 64, 96, device='meta'), net.initial_state(2))
+    assert not found.names
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ h w patch grid, N = P + h * w tokens.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
@@ -143,7 +144,11 @@ class Backbone(nn.Module):
             Tokens (B, N, C) and the rotary table of this grid, None without rotary positions.
         """
         vit = self.vit
-        embedded = vit._pos_embed(vit.patch_embed(frames))
+        # timm builds rotary positions on the CPU. A GPU would wait for their copy in each step,
+        # and a CUDA graph cannot hold it. In training the CPU draws the shifts of positions.
+        on_cpu = self.training or frames.device.type == 'cpu'
+        with nullcontext() if on_cpu else frames.device:
+            embedded = vit._pos_embed(vit.patch_embed(frames))
         tokens, rope = embedded if self.rotary else (embedded, None)
         tokens = vit.norm_pre(tokens)
         for block in vit.blocks[: self.num_encoder_blocks]:
