@@ -18,6 +18,7 @@ from videomt_ros.inference import (
     push_together,
     start_together,
 )
+from videomt_ros.inference.pending import PendingFrame
 
 TASKS = ['instance', 'panoptic', 'semantic']
 
@@ -229,6 +230,19 @@ def test_a_frame_may_be_finished_late_or_twice():
     assert results[3] is late[0]
     for t, result in enumerate(results):
         assert summary(result) == summary(expected.push(IMAGE, t * STEP_NS))
+
+
+def test_a_frame_whose_times_cannot_be_read_fails_alone(monkeypatch):
+    """As when the GPU fails after the last result was copied."""
+    stream = scripted_stream([[Obj(0, CAT, 4, 4)]] * 2)
+    started = [start_together([StreamFrame(stream, IMAGE, t * STEP_NS)]) for t in range(2)]
+    error = RuntimeError('CUDA error')
+    with monkeypatch.context() as patch:
+        patch.setattr(PendingFrame, '_times', Mock(side_effect=error))
+        assert started[0].finish() == [error]
+    assert started[0].finish() == [error]
+    (result,) = started[1].finish()
+    assert result.segments
 
 
 @pytest.mark.gpu

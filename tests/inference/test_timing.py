@@ -89,6 +89,16 @@ def test_a_gpu_is_timed_by_its_own_clock(tiny_net):
         assert 0 < stream.times.network_ms < whole_ms
 
 
+@pytest.mark.gpu
+def test_times_are_asked_for_before_the_gpu_has_passed_the_marks():
+    clock = timing.DeviceClock(torch.device('cuda'))
+    for _ in range(2):
+        clock.mark()
+        torch.cuda._sleep(10**8)
+    clock.mark()
+    assert min(clock.elapsed_ms()) > 0
+
+
 def test_a_stream_says_when_the_network_starts_anew(tiny_net):
     stream = VideoStream(tiny_net, score_threshold=1.0)
     started = []

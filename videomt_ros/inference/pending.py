@@ -109,11 +109,13 @@ class PendingFrame:
         try:
             if self._is_chosen and self._awaited is not None:
                 self._awaited.wait()
-            self._awaited = next(self._labelling)
-            self._host_s += time.perf_counter() - begin_s
-        except StopIteration as end:
-            self._host_s += time.perf_counter() - begin_s
-            self._result = self._build(end.value, self._times())
+            try:
+                self._awaited = next(self._labelling)
+            except StopIteration as end:
+                self._host_s += time.perf_counter() - begin_s
+                self._result = self._build(end.value, self._times())
+            else:
+                self._host_s += time.perf_counter() - begin_s
         except Exception as error:
             self._result = error
 

@@ -40,7 +40,7 @@ class DeviceClock:
             self._marks.append(time.perf_counter())
 
     def elapsed_ms(self) -> list[float]:
-        """Return the milliseconds between neighbouring marks; the device must have passed them."""
+        """Return the milliseconds between neighbouring marks; waits until they are passed."""
         pairs = zip(self._marks[:-1], self._marks[1:], strict=True)
         return [_elapsed_ms(start, end) for start, end in pairs]
 
@@ -49,4 +49,6 @@ def _elapsed_ms(start: float | torch.cuda.Event, end: float | torch.cuda.Event) 
     if isinstance(start, float) and isinstance(end, float):
         return (end - start) * 1e3
     assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
+    # The host may be here as soon as what comes just before the mark in the queue is done.
+    end.synchronize()
     return start.elapsed_time(end)
