@@ -73,7 +73,7 @@ class GuardedEngine:
                 self.running, self._trusted, _NUM_FRAMES, batch_size, height, width
             )
             wrong = find_wrong(differences, self.dtype)
-        except RuntimeError as error:  # an engine that cannot be built for this size, or no memory
+        except Exception as error:  # no memory, say; those of onnxruntime are of no other class
             wrong = ' '.join(str(error).split())[:300]
         if wrong:
             logger.error(
