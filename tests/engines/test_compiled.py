@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from videomt_ros.engines.compiled import MAX_SIZES, CompiledEngine
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Program, Size
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
+from videomt_ros.model import VidEoMT
 
 
 def frames_of(size: Size, seed: int = 0) -> torch.Tensor:
@@ -179,6 +184,72 @@ def test_the_programs_of_old_sizes_are_dropped(tiny_net, monkeypatch):
     assert list(engine._programs) == sizes[2:]
 
 
+def test_a_size_is_captured_once_for_each_program(tiny_net, monkeypatch):
+    """Here what stands for a graph is the step itself."""
+    captured, may_end = [], threading.Event()
+
+    def capture(step, frames, state):
+        captured.append((Size.of(frames), step))
+        return step
+
+    def load(net, digest, size):
+        may_end.wait(60)
+        return tiny_net if size.batch == 1 else Other()
+
+    class Other:
+        device, dtype, initial_state = tiny_net.device, tiny_net.dtype, tiny_net.initial_state
+
+        def step(self, frames, state):
+            return tiny_net.step(frames, state)
+
+    monkeypatch.setattr(module, 'capture', capture)
+    monkeypatch.setattr(module, 'load_program', load)
+    engine, sizes = CompiledEngine(tiny_net), [Size(1, 64, 64), Size(2, 64, 64)]
+
+    def run():
+        for size in sizes * 3:
+            engine._graph(frames_of(size), engine.initial_state(size.batch))
+
+    with torch.inference_mode():
+        run()
+        assert captured == [(size, tiny_net.step) for size in sizes]
+        may_end.set()
+        for size in sizes:
+            engine.prepare(size)
+        run()
+        assert [size for size, _ in captured] == [*sizes, sizes[1]]
+        for n in range(MAX_SIZES):
+            size = Size(1, 64, 80 + 16 * n)
+            engine._graph(frames_of(size), engine.initial_state())
+        assert len(engine._graphs) == MAX_SIZES and size in engine._graphs
+
+
+def test_a_program_that_cannot_be_captured_runs_without_a_graph(tiny_net, monkeypatch, caplog):
+    monkeypatch.setattr(module, 'load_program', lambda net, digest, size: net)
+    monkeypatch.setattr(module, 'capture', Mock(side_effect=RuntimeError('out of memory')))
+    engine, size = CompiledEngine(tiny_net, waits=True), Size(1, 64, 64)
+    for _ in range(3):
+        assert engine._graph(frames_of(size), engine.initial_state()) == tiny_net.step
+    (record,) = caplog.records
+    assert '1 x 64 x 64 run without a CUDA graph, which takes longer: out of' in record.message
+
+
+def test_a_program_reads_tensors_in_the_order_for_which_it_was_compiled(tiny_net):
+    def package(frames, state):
+        assert frames.is_contiguous() and state.is_contiguous()
+        return state, state, state
+
+    frames = frames_of(Size(2, 64, 64)).to(memory_format=torch.channels_last)
+    Program(tiny_net, package).step(frames, tiny_net.initial_state(2))
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda', 'cuda:1'])
+def test_this_torch_knows_the_options_of_loading(device):
+    options = programs._load_options(torch.device(device))
+    inspect.signature(torch._inductor.aoti_load_package).bind('step.pt2', **options)
+    assert options.get('device_index', -1) == {'cpu': -1, 'cuda': 0, 'cuda:1': 1}[device]
+
+
 def test_engines_have_the_names_that_users_are_told(tiny_net):
     assert tuple(ENGINES) == ENGINE_NAMES
     assert build_engine(tiny_net, 'eager') is tiny_net
@@ -187,22 +258,78 @@ def test_engines_have_the_names_that_users_are_told(tiny_net):
 
 
 @pytest.mark.gpu
-def test_a_graph_gives_what_the_network_gives(tiny_net, monkeypatch):
-    monkeypatch.setattr(module, 'load_program', lambda net, digest, size: net)
-    net = tiny_net.to('cuda')
-    try:
-        engine = CompiledEngine(net, waits=True)
-        with torch.inference_mode():
-            for size in (Size(1, 64, 64), Size(3, 64, 96), Size(1, 64, 64)):
-                states = [net.initial_state(size.batch)] * 2
-                for t in range(4):
-                    frames = frames_of(size, t).cuda()
-                    found, expected = engine.step(frames, states[0]), net.step(frames, states[1])
-                    states = [found[1], expected[1]]
-                    kept = found[1].clone()
-                    engine.step(frames + 1, states[0])
-                    assert torch.equal(kept, found[1])
-                    torch.testing.assert_close(found[0].mask_logits, expected[0].mask_logits)
-                    torch.testing.assert_close(found[1], expected[1])
-    finally:
-        tiny_net.to('cpu')
+@pytest.mark.parametrize('device', ['cuda:0', 'cuda:1'])
+@pytest.mark.parametrize(
+    ('family', 'is_compiled'),
+    [('dinov2', False), ('dinov3', False), ('eva02', False), ('dinov3', True)],
+)
+def test_a_graph_gives_what_the_network_gives(
+    tiny_config, monkeypatch, cache, caplog, device, family, is_compiled
+):
+    """Of the network or of its program, also in another thread than that of the capture."""
+    if torch.device(device).index >= torch.cuda.device_count():
+        pytest.skip(f'no {device}')
+    if not is_compiled:
+        monkeypatch.setattr(module, 'load_program', lambda net, digest, size: net)
+    torch.manual_seed(0)
+    net = VidEoMT(replace(tiny_config, family=family)).eval().to(device)
+    engine = CompiledEngine(net, waits=True)
+
+    @torch.inference_mode()
+    def run(seed):
+        for size in (Size(1, 64, 64), Size(3, 64, 96), Size(1, 64, 64)):
+            states = [net.initial_state(size.batch)] * 2
+            for t in range(4):
+                frames = frames_of(size, seed + t).to(device)
+                found, expected = engine.step(frames, states[0]), net.step(frames, states[1])
+                states = [found[1], expected[1]]
+                kept = found[1].clone()
+                engine.step(frames + 1, states[0])
+                assert torch.equal(kept, found[1])
+                for own, other in (
+                    (found[0].mask_logits, expected[0].mask_logits),
+                    (found[0].class_logits, expected[0].class_logits),
+                    (found[1], expected[1]),
+                ):
+                    torch.testing.assert_close(own, other, atol=1e-3, rtol=1e-3)
+
+    run(0)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(run, 10).result()
+    assert 'without a CUDA graph' not in caplog.text
+    assert torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+
+
+@pytest.mark.gpu
+def test_a_step_that_cannot_be_captured_leaves_the_gpu_usable(tiny_net, monkeypatch, caplog):
+    """Memory that two streams used is given back afterwards, and the next graph is captured."""
+    net = tiny_net.cuda()
+
+    class Waits:
+        device, dtype, initial_state = net.device, net.dtype, net.initial_state
+
+        def step(self, frames, state):
+            assert float(frames.sum()) == float(frames.sum())
+            return net.step(frames, state)
+
+    monkeypatch.setattr(
+        module, 'load_program', lambda net, digest, size: Waits() if size.batch == 1 else net
+    )
+    engine, side = CompiledEngine(net, waits=True), torch.cuda.Stream()
+    with torch.inference_mode():
+        for batch in (1, 1, 2):
+            frames = frames_of(Size(batch, 64, 64)).cuda()
+            outputs, _ = engine.step(frames, net.initial_state(batch))
+            expected, _ = net.step(frames, net.initial_state(batch))
+            torch.testing.assert_close(outputs.mask_logits, expected.mask_logits)
+    assert caplog.text.count('without a CUDA graph') == 1
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    before = torch.cuda.memory_stats()['active_bytes.all.current']
+    for _ in range(10):
+        used = torch.empty(2**20, device='cuda')
+        used.record_stream(side)
+        del used
+        torch.cuda.synchronize()
+    torch.empty(2**20, device='cuda')
+    after = torch.cuda.memory_stats()['active_bytes.all.current']
+    assert after - before < 2 * 2**22  # and not ten times 4 MiB

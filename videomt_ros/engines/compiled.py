@@ -50,8 +50,8 @@ class CompiledEngine:
         self._waits = waits
         self._lock = threading.Lock()
         self._programs: OrderedDict[Size, Step] = OrderedDict()
-        self._graphs: dict[Size, tuple[Step, Step]] = {}
-        """The step that was captured for each size, and its graph."""
+        self._graphs: OrderedDict[Size, tuple[Step, Step]] = OrderedDict()
+        """The step that was captured for each size, and its graph; the last one used is last."""
         self._failed: dict[Size, EngineError] = {}
         self._getting: threading.Thread | None = None
 
@@ -111,13 +111,27 @@ class CompiledEngine:
         """Return the graph of the program for these frames; it is captured where it is new."""
         size = Size.of(frames)
         program = self._program(size)
-        captured, graph = self._graphs.get(size, (None, program))
-        if captured is not program:
-            graph = capture(program, frames, state)
-            self._graphs[size] = program, graph
-            for old in self._graphs.keys() - self._programs.keys() - {size}:
-                del self._graphs[old]
-        return graph
+        known = self._graphs.pop(size, None)
+        # Not by identity: a bound method is another object each time that it is looked up.
+        if known is None or known[0] != program:
+            known = None  # its memory may be needed
+            known = program, self._captured(program, frames, state)
+        self._graphs[size] = known
+        while len(self._graphs) > MAX_SIZES:
+            self._graphs.popitem(last=False)
+        return known[1]
+
+    def _captured(self, program: Step, frames: Tensor, state: Tensor) -> Step:
+        """Capture a program in a graph, or return the program where that is not possible."""
+        try:
+            return capture(program, frames, state)
+        except RuntimeError as error:  # no memory, or the program makes the host wait
+            _logger.error(
+                'Frames of %s run without a CUDA graph, which takes longer: %s',
+                Size.of(frames),
+                ' '.join(str(error).split())[:300],
+            )
+            return program
 
     def _program(self, size: Size) -> Step:
         """Return the program of a size, or the network itself until there is one."""

@@ -68,12 +68,24 @@ def load_program(net: VidEoMT, digest: str, size: Size) -> Program:
     if not path.is_file():
         _compile_apart(net, size, path)
     try:
-        package = torch._inductor.aoti_load_package(str(path))
+        package = torch._inductor.aoti_load_package(str(path), **_load_options(net.device))
     except Exception as error:  # the file may be damaged in any way
         path.unlink(missing_ok=True)  # so that the next start compiles it again
         raise EngineError(f'{path}: cannot be loaded, and was removed: {_line(error)}') from None
 
     return Program(net, package)
+
+
+def _load_options(device: torch.device) -> dict[str, Any]:
+    """Return the options with which a program is loaded.
+
+    On a GPU its weights go to the device of the network instead of the current one. One thread at
+    a time runs it: the check for runs of others asks for an event, which ends the capture of a
+    CUDA graph.
+    """
+    if device.type == 'cpu':
+        return {}
+    return {'run_single_threaded': True, 'device_index': device.index or 0}
 
 
 class Program:
@@ -93,7 +105,11 @@ class Program:
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
         """Advance B videos by one frame each; see `VidEoMT.step`."""
-        class_logits, mask_logits, next_state = self._package(frames, state)
+        # It reads memory in the order for which it was compiled, whatever the strides: those of an
+        # initial state of several videos are zero.
+        class_logits, mask_logits, next_state = self._package(
+            frames.contiguous(), state.contiguous()
+        )
         return Outputs(class_logits, mask_logits), next_state
 
 
