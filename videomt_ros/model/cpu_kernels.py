@@ -57,6 +57,19 @@ def is_cpu_inference(x: Tensor) -> bool:
     )
 
 
+def strips_are_faster(x: Tensor) -> bool:
+    """Tell whether masks are computed strip by strip, see `cpu_masks`.
+
+    In float32 the matrix product in place of the transposed convolution, which oneDNN computes,
+    needs AVX-512: by MKL's AVX2 code a step took 160 ms for the masks, and 123 without strips.
+
+    Args:
+        x: tokens of the network.
+    """
+    has_avx512 = torch.backends.cpu.get_cpu_capability() == 'AVX512'
+    return is_cpu_inference(x) and (x.dtype != torch.float32 or has_avx512)
+
+
 @cache
 def onednn_is_faster(dtype: torch.dtype) -> bool:
     """Tell whether oneDNN's products are faster on this CPU than what torch chooses."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from videomt_ros.model.backbone import Backbone, check_frames
 from videomt_ros.model.config import VidEoMTConfig
-from videomt_ros.model.cpu_kernels import faster_inference, is_cpu_inference
+from videomt_ros.model.cpu_kernels import faster_inference, strips_are_faster
 from videomt_ros.model.cpu_masks import masks_by_strips
 
 
@@ -252,7 +252,7 @@ class VidEoMT(nn.Module):
         queries = normed[:, :num_queries]  # B, Q, C
         patches = normed[:, num_queries + self.backbone.num_prefix_tokens :]
         embeddings = self.mask_head(queries)
-        if is_cpu_inference(patches):
+        if strips_are_faster(patches):
             mask_logits = masks_by_strips(embeddings, patches, grid, self.upscale)
         else:
             features = self.upscale(patches.transpose(1, 2).unflatten(2, grid))  # B, C, h, w
