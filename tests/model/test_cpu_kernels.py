@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from videomt_ros.model import VidEoMT, VidEoMTConfig, cpu_kernels
 from videomt_ros.model.cpu_kernels import attention, faster_inference, faster_program, linear
 
 pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN'
+    not hasattr(torch.ops.mkldnn, '_linear_pointwise'), reason='this torch has no oneDNN'
 )
 DTYPES = [torch.float32]
-if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+if getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)():
     DTYPES.append(torch.bfloat16)
 TINY = VidEoMTConfig(
     num_classes=5, embed_dim=64, depth=4, num_heads=2, table_size=64, num_queries=7,
@@ -114,7 +115,7 @@ def build(**changes) -> VidEoMT:
 
 @pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
 @pytest.mark.parametrize('propagation', ['fusion', 'gru'])
-def test_the_network_computes_the_same(family, propagation, everywhere, monkeypatch):
+def test_the_network_computes_the_same(family, propagation, everywhere):
     net = build(family=family, propagation=propagation)
     clip = torch.randn(2, 2, 3, 64, 96)
     with torch.enable_grad():  # torch's own forms
@@ -132,7 +133,7 @@ def test_the_network_computes_the_same(family, propagation, everywhere, monkeypa
 
 
 @pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason='this CPU does not multiply bf16')
-def test_bf16_is_as_near_to_float32_as_torchs_own(everywhere, monkeypatch):
+def test_bf16_is_as_near_to_float32_as_torchs_own(everywhere):
     net = build()
     frames = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
@@ -207,3 +208,16 @@ def test_the_operation_of_programs_keeps_its_promises(few, monkeypatch):
     heads = random_heads('one layer', (2, 3, 40, 32), torch.float32)
     with torch.no_grad():
         torch.library.opcheck(torch.ops.videomt_ros.attention.default, tuple(heads))
+
+
+def test_a_torch_before_2_4_computes_in_its_own_forms(monkeypatch):
+    """It has neither custom operations nor an argument of `is_autocast_enabled`."""
+    monkeypatch.delattr(torch.library, 'custom_op')
+    monkeypatch.setattr(torch, 'is_autocast_enabled', lambda: False)
+    spec = spec_from_file_location('cpu_kernels_of_an_old_torch', cpu_kernels.__file__)
+    old = module_from_spec(spec)
+    spec.loader.exec_module(old)
+    frames = torch.zeros(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert not old.is_cpu_inference(frames)
+        assert not isinstance(old.faster_inference(frames), old._Replacing)

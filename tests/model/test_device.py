@@ -34,7 +34,7 @@ def test_auto_on_a_cpu_depends_on_its_features(tmp_path, monkeypatch, flags, dty
     file = tmp_path / 'cpuinfo'
     if flags is not None:
         file.write_text(flags, encoding='ascii')
-    monkeypatch.setattr(device, '_CPU_FLAGS', file)
+    monkeypatch.setattr(device, '_CPU_INFO', file)
     device.cpu_features.cache_clear()
     try:
         assert choose_precision('auto', torch.device('cpu')) is dtype

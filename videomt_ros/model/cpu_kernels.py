@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +23,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from videomt_ros.model.device import cpu_features, cpu_vendor
+
 CHUNK = 2**20
 """Number of attention scores that are computed at a time, so that they stay in the cache."""
 MIN_TOKENS = 128
 """Number of tokens below which the calls of single products take longer than torch's attention."""
+
+_IS_RECENT = hasattr(torch.library, 'custom_op')
+"""Whether this torch is 2.4 or later. An older one computes everything in its own forms."""
 
 
 def faster_inference(frames: Tensor) -> AbstractContextManager[object]:
@@ -49,11 +53,15 @@ def is_cpu_inference(x: Tensor) -> bool:
     Args:
         x: input of a layer or of the network.
     """
-    return x.device.type == 'cpu' and not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or torch.is_autocast_enabled('cpu')
-        or _get_current_dispatch_mode() is not None
+    return (
+        _IS_RECENT
+        and x.device.type == 'cpu'
+        and not (
+            torch.compiler.is_compiling()
+            or torch.is_grad_enabled()
+            or torch.is_autocast_enabled('cpu')
+            or _get_current_dispatch_mode() is not None
+        )
     )
 
 
@@ -73,25 +81,19 @@ def strips_are_faster(x: Tensor) -> bool:
 @cache
 def onednn_is_faster(dtype: torch.dtype) -> bool:
     """Tell whether oneDNN's products are faster on this CPU than what torch chooses."""
-    if not torch.backends.mkldnn.is_available() or (
-        torch.backends.cpu.get_cpu_capability() != 'AVX512'
+    if (
+        not _IS_RECENT
+        or not torch.backends.mkldnn.is_available()
+        or not hasattr(torch.ops.mkldnn, '_linear_pointwise')
+        or torch.backends.cpu.get_cpu_capability() != 'AVX512'
     ):
         return False
     if dtype == torch.float32:
-        return not _made_by_intel()
+        return cpu_vendor() not in ('GenuineIntel', '')  # on Intel's MKL runs its AVX-512 code
     if dtype == torch.bfloat16:
         # With AMX torch's fused attention multiplies by AMX, and is faster than separate products.
-        has_bf16 = torch.cpu._is_avx512_bf16_supported()
-        return has_bf16 and not torch.cpu._is_amx_tile_supported()
+        return 'avx512_bf16' in cpu_features() and 'amx_tile' not in cpu_features()
     return False
-
-
-def _made_by_intel() -> bool:
-    """Tell whether the CPU is one on which MKL runs its AVX-512 code."""
-    try:
-        return 'GenuineIntel' in Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:  # not Linux
-        return True
 
 
 def faster_program(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
@@ -172,17 +174,19 @@ def attention(
     return averages.transpose(1, 2)
 
 
-@torch.library.custom_op('videomt_ros::attention', mutates_args=())
-def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Compute `attention` as one operation of torch, into which a compiler does not look."""
-    averages = attention(query, key, value)
-    return averages.transpose(1, 2).contiguous().transpose(1, 2)  # torch's own form promises none
+if _IS_RECENT:
 
+    @torch.library.custom_op('videomt_ros::attention', mutates_args=())
+    def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Compute `attention` as one operation of torch, into which a compiler does not look."""
+        averages = attention(query, key, value)
+        # Torch's own form promises no order in memory.
+        return averages.transpose(1, 2).contiguous().transpose(1, 2)
 
-@_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    batch_size, num_heads, num_tokens, _ = query.shape
-    return query.new_empty(batch_size, num_tokens, num_heads, value.shape[3]).transpose(1, 2)
+    @_attention.register_fake
+    def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch_size, num_heads, num_tokens, _ = query.shape
+        return query.new_empty(batch_size, num_tokens, num_heads, value.shape[3]).transpose(1, 2)
 
 
 def _traced_attention(

@@ -10,7 +10,7 @@ import torch
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 """Number formats by the names that users write."""
 
-_CPU_FLAGS = Path('/proc/cpuinfo')
+_CPU_INFO = Path('/proc/cpuinfo')
 _FAST_BF16 = {'amx_bf16', 'avx512_bf16'}
 
 
@@ -61,12 +61,22 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 @cache
 def cpu_features() -> frozenset[str]:
     """List the features of the CPU as Linux names them, such as avx2; none where not known."""
+    return frozenset(_cpu_entry('flags').split())
+
+
+def cpu_vendor() -> str:
+    """Name the maker of the CPU as Linux does, such as GenuineIntel; empty where not known."""
+    return _cpu_entry('vendor_id')
+
+
+def _cpu_entry(name: str) -> str:
+    """Read what Linux says of the first processor under a name; empty where not known."""
     try:
-        lines = _CPU_FLAGS.read_text(encoding='ascii', errors='replace').splitlines()
+        lines = _CPU_INFO.read_text(encoding='ascii', errors='replace').splitlines()
     except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith('flags')), '')
-    return frozenset(flags.partition(':')[2].split())
+        return ''
+    line = next((line for line in lines if line.startswith(name)), '')
+    return line.partition(':')[2].strip()
 
 
 def has_fast_bf16() -> bool:
