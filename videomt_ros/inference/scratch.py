@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Scratch:
@@ -30,6 +31,8 @@ class Scratch:
 
     def take(self, name: str, size: tuple[int, int]) -> Tensor:
         """Get a part as a tensor of any content, float32; the last one of this name is lost."""
+        import torch  # not above: the node imports run lengths, which need arrays alone, at once
+
         return torch.from_numpy(self.array(name, size, np.float32))
 
 
