@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from videomt_ros import model
 from videomt_ros.engines.cache import cache_folder
+from videomt_ros.engines.cuda_headers import compiler_environment
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.files import whole_file
 from videomt_ros.model import VidEoMT, load_model, save_model
@@ -185,9 +186,11 @@ def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
             sys.executable, '-m', __name__, str(weights), str(path), *map(str, size),
             str(net.device), str(net.dtype).removeprefix('torch.'), str(torch.get_num_threads()),
         ]  # fmt: skip
+        found = compiler_environment(Path(folder)) if net.device.type == 'cuda' else {}
         # The other process ends when its input does, so it does not outlive this one.
         done = subprocess.Popen(
             command,
+            env=os.environ | found,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -202,7 +205,8 @@ def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
         lines = [line for line in text.splitlines() if line.strip()] or ['no message']
         raise EngineError(
             f'The network could not be compiled for frames of {size}: {lines[-1]} '
-            'Compiling needs a C++ compiler (apt install g++). Or choose the engine eager.'
+            'Compiling needs a C++ compiler (apt install g++), and for a GPU the headers of CUDA '
+            '(its toolkit). Or choose the engine eager.'
         )
 
 
