@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig
+from videomt_ros.model import VidEoMT, VidEoMTConfig, network
 from videomt_ros.model.config import VIT_SIZES
 from videomt_ros.speed.analysis import analyse
 from videomt_ros.speed.memory import peak_bytes, weight_bytes
@@ -110,12 +110,14 @@ def test_the_weights_are_counted():
     )
 
 
-def test_every_part_has_a_row():
+@pytest.mark.parametrize('by_strips', [True, False])
+def test_every_part_has_a_row(by_strips, monkeypatch):
+    """Upscaling and mask product share one where they are computed strip by strip."""
+    monkeypatch.setattr(network, 'strips_are_faster', lambda tokens: by_strips)
     net = VidEoMT(TINY).eval()
     analysis = analyse(net, torch.randn(2, 3, 32, 48), repeats=1)
-    # On a CPU they are computed together, one strip of the image after the other.
-    joined = f'{UPSCALE}, {PRODUCT}'
-    parts = [ENCODER, QUERIES, joined, HEADS]
+    masks = [f'{UPSCALE}, {PRODUCT}'] if by_strips else [UPSCALE, PRODUCT]
+    parts = [ENCODER, QUERIES, *masks, HEADS]
     cells = analysis.rows()
     assert [row[0] for row in cells[1:]] == [*parts, 'step']
     assert len({len(row) for row in cells}) == 1

@@ -42,7 +42,8 @@ class Analysis:
 
     def measured(self) -> list[Part]:
         """List the parts; those that run in turns with another one are joined with it."""
-        # On a CPU a strip of the image is upscaled and multiplied before the next one.
+        # `cpu_masks` upscales and multiplies one strip of the image after the other, and does not
+        # call the module whose hooks tell when upscaling ends.
         joined = not self.times_ms[UPSCALE]
         names = [part for part in PARTS if not (joined and part == UPSCALE)]
         return [
