@@ -227,11 +227,23 @@ def test_a_size_is_captured_once_for_each_program(tiny_net, monkeypatch):
 def test_a_program_that_cannot_be_captured_runs_without_a_graph(tiny_net, monkeypatch, caplog):
     monkeypatch.setattr(module, 'load_program', lambda net, digest, size: net)
     monkeypatch.setattr(module, 'capture', Mock(side_effect=RuntimeError('out of memory')))
-    engine, size = CompiledEngine(tiny_net, waits=True), Size(1, 64, 64)
+    engine, size = CompiledEngine(tiny_net), Size(1, 64, 64)
+    engine.prepare(size)
     for _ in range(3):
         assert engine._graph(frames_of(size), engine.initial_state()) == tiny_net.step
     (record,) = caplog.records
     assert '1 x 64 x 64 run without a CUDA graph, which takes longer: out of' in record.message
+    strict = CompiledEngine(tiny_net, waits=True)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        strict._graph(frames_of(size), strict.initial_state())
+
+
+def test_a_program_that_fails_in_its_check_is_refused(demo, monkeypatch):
+    """As where the memory of a GPU does not suffice for both."""
+    program = Program(demo, Mock(side_effect=RuntimeError('CUDA out of\nmemory.')))
+    monkeypatch.setattr(module, 'load_program', lambda net, digest, size: program)
+    with pytest.raises(EngineError, match=r'1 x 64 x 96 does not run: CUDA out of memory\.'):
+        build_engine(demo, 'compiled', [SIZE])
 
 
 def test_a_program_reads_tensors_in_the_order_for_which_it_was_compiled(tiny_net):
@@ -315,9 +327,10 @@ def test_a_step_that_cannot_be_captured_leaves_the_gpu_usable(tiny_net, monkeypa
     monkeypatch.setattr(
         module, 'load_program', lambda net, digest, size: Waits() if size.batch == 1 else net
     )
-    engine, side = CompiledEngine(net, waits=True), torch.cuda.Stream()
+    engine, side = CompiledEngine(net), torch.cuda.Stream()
     with torch.inference_mode():
         for batch in (1, 1, 2):
+            engine.prepare(Size(batch, 64, 64))
             frames = frames_of(Size(batch, 64, 64)).cuda()
             outputs, _ = engine.step(frames, net.initial_state(batch))
             expected, _ = net.step(frames, net.initial_state(batch))

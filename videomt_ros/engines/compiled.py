@@ -12,7 +12,7 @@ from torch import Tensor
 from videomt_ros.engines.cuda_graph import capture
 from videomt_ros.engines.differences import compare, find_wrong
 from videomt_ros.engines.engine import EngineError
-from videomt_ros.engines.programs import Size, Step, load_program
+from videomt_ros.engines.programs import Size, Step, load_program, one_line
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
 
@@ -73,7 +73,13 @@ class CompiledEngine:
             raise self._failed[size]
         try:
             program = load_program(self.net, self._digest, size)
-            differences = compare(program, self.net, _CHECKED_FRAMES, *size)
+            try:
+                differences = compare(program, self.net, _CHECKED_FRAMES, *size)
+            except RuntimeError as error:  # no memory for both, or a kernel that fails
+                raise EngineError(
+                    f'The program for frames of {size} does not run: {one_line(error)} '
+                    'Choose the engine eager.'
+                ) from None
             if wrong := find_wrong(differences, self.dtype):
                 raise EngineError(
                     f'The program for frames of {size} does not compute what the network does: '
@@ -91,6 +97,7 @@ class CompiledEngine:
         Raises:
             ValueError: frames or state have another shape.
             EngineError: the engine waits for programs, and there is none for this size.
+            RuntimeError: the engine waits for programs, and no graph of this one can be captured.
         """
         self.net.check_inputs(frames, state)
         if self.device.type == 'cuda':
@@ -122,14 +129,20 @@ class CompiledEngine:
         return known[1]
 
     def _captured(self, program: Step, frames: Tensor, state: Tensor) -> Step:
-        """Capture a program in a graph, or return the program where that is not possible."""
+        """Capture a program in a graph.
+
+        Where that is not possible, an engine that waits for programs fails, so that figures are
+        those of a graph, and another one runs the program itself.
+        """
         try:
             return capture(program, frames, state)
         except RuntimeError as error:  # no memory, or the program makes the host wait
+            if self._waits:
+                raise
             _logger.error(
                 'Frames of %s run without a CUDA graph, which takes longer: %s',
                 Size.of(frames),
-                ' '.join(str(error).split())[:300],
+                one_line(error),
             )
             return program
 

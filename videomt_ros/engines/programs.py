@@ -72,7 +72,9 @@ def load_program(net: VidEoMT, digest: str, size: Size) -> Program:
         package = torch._inductor.aoti_load_package(str(path), **_load_options(net.device))
     except Exception as error:  # the file may be damaged in any way
         path.unlink(missing_ok=True)  # so that the next start compiles it again
-        raise EngineError(f'{path}: cannot be loaded, and was removed: {_line(error)}') from None
+        raise EngineError(
+            f'{path}: cannot be loaded, and was removed: {one_line(error)}'
+        ) from None
 
     return Program(net, package)
 
@@ -210,7 +212,7 @@ def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
         )
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Write an error in one line."""
     return ' '.join(str(error).split())[:300] or type(error).__name__
 
