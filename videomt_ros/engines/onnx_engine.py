@@ -68,6 +68,8 @@ class OnnxEngine:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait for the next frame would take a core each from the rest of the node.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 3  # errors; warnings tell of memory that is not reused
         try:
             self._session = onnxruntime.InferenceSession(
