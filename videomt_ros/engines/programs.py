@@ -88,7 +88,10 @@ def _load_options(device: torch.device) -> dict[str, Any]:
     """
     if device.type == 'cpu':
         return {}
-    return {'run_single_threaded': True, 'device_index': device.index or 0}
+    options: dict[str, Any] = {'run_single_threaded': True}
+    if device.index:  # torch 2.7, which some Jetsons have, does not know the option
+        options['device_index'] = device.index
+    return options
 
 
 class Program:
