@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.cuda_graph import capture
-from videomt_ros.engines.differences import compare, find_wrong
-from videomt_ros.engines.engine import EngineError
-from videomt_ros.engines.programs import Size, Step, load_program, one_line
+from videomt_ros.engines.differences import TOLERANCE, compare, find_wrong
+from videomt_ros.engines.engine import EngineError, one_line
+from videomt_ros.engines.programs import Size, Step, load_program
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
 
@@ -80,7 +80,7 @@ class CompiledEngine:
                     f'The program for frames of {size} does not run: {one_line(error)} '
                     'Choose the engine eager.'
                 ) from None
-            if wrong := find_wrong(differences, self.dtype):
+            if wrong := find_wrong(differences, TOLERANCE[self.dtype]):
                 raise EngineError(
                     f'The program for frames of {size} does not compute what the network does: '
                     f'{wrong}. Choose the engine eager, and report it.'

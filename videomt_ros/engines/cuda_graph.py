@@ -57,7 +57,7 @@ def _capture(step: Step, frames: Tensor, state: Tensor) -> Step:
     except RuntimeError:
         # A capture that fails may stay open in torch's allocator, which then frees no memory that
         # two streams have used.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, AttributeError):
             torch._C._cuda_endAllocateToPool(frames.device.index, pool)
         raise
 

@@ -99,10 +99,10 @@ def compare(
     return found
 
 
-def find_wrong(differences: Mapping[str, Difference], dtype: torch.dtype) -> str:
-    """Name the outputs that differ by more than `TOLERANCE` of a number format; empty if none."""
+def find_wrong(differences: Mapping[str, Difference], tolerance: float) -> str:
+    """Name the outputs whose relative difference exceeds a tolerance; empty if none does."""
     return '; '.join(
         f'{name} differ by {difference}'
         for name, difference in differences.items()
-        if not difference.relative() <= TOLERANCE[dtype]
+        if not difference.relative() <= tolerance
     )

@@ -7,8 +7,8 @@ import logging
 import torch
 from torch import Tensor
 
-from videomt_ros.engines.differences import compare, find_wrong
-from videomt_ros.engines.engine import Engine
+from videomt_ros.engines.differences import TOLERANCE, compare, find_wrong
+from videomt_ros.engines.engine import Engine, one_line
 from videomt_ros.model.network import Outputs
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ class GuardedEngine:
             differences = compare(
                 self.running, self._trusted, _NUM_FRAMES, batch_size, height, width
             )
-            wrong = find_wrong(differences, self.dtype)
+            wrong = find_wrong(differences, TOLERANCE[self.dtype])
         except Exception as error:  # no memory, say; those of onnxruntime are of no other class
-            wrong = ' '.join(str(error).split())[:300]
+            wrong = one_line(error)
         if wrong:
             logger.error(
                 'Expected %s to compute what %s does, for frames of %d x %d: %s. The latter runs '

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from videomt_ros import model
 from videomt_ros.engines import onnx_export
-from videomt_ros.engines.cache import cache_folder
+from videomt_ros.engines.cache import cache_folder, code_digest
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.guarded import GuardedEngine
 from videomt_ros.engines.onnx_engine import OnnxEngine
@@ -92,8 +90,9 @@ def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
             f'The engine onnxruntime runs float32 and float16, got {dtype}. Choose the precision '
             'fp32 or fp16, or another engine.'
         )
-    name = f'{net.digest()}-{str(dtype).removeprefix("torch.")}-{_code_digest()}.onnx'
-    path = cache_folder('onnx') / name
+    number_format = str(dtype).removeprefix('torch.')
+    code = code_digest('', onnx_export.__file__)
+    path = cache_folder('onnx') / f'{net.digest()}-{number_format}-{code}.onnx'
     if path.is_file():
         try:
             read_onnx_metadata(path)  # at its end, so that no part of the file is missing
@@ -112,12 +111,3 @@ def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
     side = -(-net.config.test_size // divisor) * divisor
     onnx_export.export_onnx(net, path, (side, side), dtype, ('batch', 'size'), package_version())
     return path
-
-
-def _code_digest() -> str:
-    """Hash the code that decides what is in a file, so that older files are not used again."""
-    digest = hashlib.sha256(f'{torch.__version__}'.encode())
-    folder = Path(next(iter(model.__path__)))
-    for path in (*sorted(folder.glob('*.py')), Path(onnx_export.__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS
-from videomt_ros.engines.engine import EngineError
+from videomt_ros.engines.engine import EngineError, one_line
 from videomt_ros.engines.onnx_providers import (
     check_taken,
     choose_providers,
@@ -82,7 +82,7 @@ class OnnxEngine:
             kind = CheckpointError if self.device.type == 'cpu' else EngineError
             raise kind(
                 f'{path}: onnxruntime {onnxruntime.__version__} cannot load it with '
-                f'{", ".join(chosen)}: {" ".join(str(error).split())[:300]}'
+                f'{", ".join(chosen)}: {one_line(error)}'
             ) from None
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         """Names of the execution providers that onnxruntime took, the first first."""

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from videomt_ros.engines.differences import OUTPUTS, Difference, compare
+from videomt_ros.engines.differences import OUTPUTS, Difference, compare, find_wrong
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_engine import INPUTS, OnnxEngine
 from videomt_ros.files import whole_file
-from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.network import StepModule, VidEoMT
 from videomt_ros.model.onnx_files import SUFFIX, VERSION
 from videomt_ros.model.weight_files import FORMAT
 
@@ -97,7 +97,12 @@ def export_onnx(
         onnx.save_model(program.model_proto, file)
         file.flush()
         differences = check_file(reference, OnnxEngine(Path(file.name)), size, dynamic)
-        _check_differences(path, differences, dtype)
+        if wrong := find_wrong(differences, TOLERANCES[dtype]):
+            raise ExportError(
+                f'{path} was not written: expected outputs within {TOLERANCES[dtype]:g} of the '
+                f'largest value of torch in float32, over {CHECKED_FRAMES} frames: {wrong}. '
+                'Export float32, or report it.'
+            )
     return differences
 
 
@@ -157,33 +162,6 @@ def _check_arguments(
         raise ExportError(f'Expected weights within the range of {dtype}, got {", ".join(bad)}.')
 
 
-def _check_differences(path: Path, differences: dict[str, Difference], dtype: torch.dtype) -> None:
-    tolerance = TOLERANCES[dtype]
-    wrong = [
-        f'{name} by {difference}'
-        for name, difference in differences.items()
-        if not difference.relative() <= tolerance
-    ]
-    if wrong:
-        raise ExportError(
-            f'{path} was not written: expected outputs within {tolerance:g} of the largest value '
-            f'of torch in float32, these differ over {CHECKED_FRAMES} frames: '
-            f'{"; ".join(wrong)}. Export float32, or report it.'
-        )
-
-
-class _Step(nn.Module):
-    """The step of a network with plain tensors as outputs."""
-
-    def __init__(self, net: VidEoMT) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, frame: Tensor, query_in: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, state = self.net.step(frame, query_in)
-        return outputs.class_logits, outputs.mask_logits, state
-
-
 def _trace(net: VidEoMT, size: tuple[int, int], dynamic: Collection[DynamicAxis]) -> Any:
     """Export the step of a network, which is changed by it, as torch's ONNXProgram."""
     batch_size = 2 if 'batch' in dynamic else 1  # torch takes 1 for a constant
@@ -200,7 +178,7 @@ def _trace(net: VidEoMT, size: tuple[int, int], dynamic: Collection[DynamicAxis]
         _trace_rotary_table(net)
     with _quiet(), torch.no_grad():
         exported = torch.export.export(
-            _Step(net).eval(),
+            StepModule(net).eval(),
             (frame, state),
             dynamic_shapes=(frame_axes, state_axes) if dynamic else None,
             strict=False,

@@ -8,7 +8,6 @@ compiler with it, and neither a crash of the compiler nor its memory reaches the
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import subprocess
@@ -20,17 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from videomt_ros import model
-from videomt_ros.engines.cache import cache_folder
+from videomt_ros.engines.cache import cache_folder, code_digest
 from videomt_ros.engines.cuda_headers import compiler_environment
-from videomt_ros.engines.engine import EngineError
+from videomt_ros.engines.engine import EngineError, one_line
 from videomt_ros.files import whole_file
 from videomt_ros.model import VidEoMT, load_model, save_model
 from videomt_ros.model.cpu_kernels import faster_program
 from videomt_ros.model.device import cpu_features
-from videomt_ros.model.network import Outputs
+from videomt_ros.model.network import Outputs, StepModule
 
 Step: TypeAlias = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
 """A function like `VidEoMT.step` of frames and states of one size."""
@@ -132,7 +130,7 @@ def compile_program(net: VidEoMT, size: Size, path: Path) -> None:
     state = net.initial_state(size.batch).clone()
     with torch.no_grad():
         with faster_program(net.device, net.dtype):
-            exported = torch.export.export(_Step(net), (frames, state))
+            exported = torch.export.export(StepModule(net), (frames, state))
         # In a folder, since inductor wants a name that ends in .pt2.
         with tempfile.TemporaryDirectory() as folder:
             package = torch._inductor.aoti_compile_and_package(
@@ -140,18 +138,6 @@ def compile_program(net: VidEoMT, size: Size, path: Path) -> None:
             )
             with whole_file(path) as file:
                 file.write(Path(package).read_bytes())
-
-
-class _Step(nn.Module):
-    """The step as a module, whose outputs are plain tensors."""
-
-    def __init__(self, net: VidEoMT) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, next_state = self.net.step(frames, state)
-        return outputs.class_logits, outputs.mask_logits, next_state
 
 
 def _options(device: torch.device) -> dict[str, Any]:
@@ -166,10 +152,8 @@ def _key(net: VidEoMT, digest: str, size: Size) -> str:
         machine = f'{platform.machine()} {features} {torch.get_num_threads()}'
     else:
         machine = torch.cuda.get_device_name(net.device)
-    parts = hashlib.sha256(f'{torch.__version__} {net.dtype} {machine}'.encode())
-    for path in sorted(Path(next(iter(model.__path__))).glob('*.py')):
-        parts.update(path.read_bytes())
-    return f'{digest}-{size.batch}x{size.height}x{size.width}-{parts.hexdigest()[:16]}'
+    code = code_digest(f'{net.dtype} {machine}')
+    return f'{digest}-{size.batch}x{size.height}x{size.width}-{code}'
 
 
 def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
@@ -213,11 +197,6 @@ def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
             'Compiling needs a C++ compiler (apt install g++), and for a GPU the headers of CUDA '
             '(its toolkit). Or choose the engine eager.'
         )
-
-
-def one_line(error: Exception) -> str:
-    """Write an error in one line."""
-    return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
 def main() -> None:

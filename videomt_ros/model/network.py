@@ -305,6 +305,19 @@ def attention_mask(
     return mask[:, None]
 
 
+class StepModule(nn.Module):
+    """The step of a network as a module whose outputs are plain tensors, for exporters."""
+
+    def __init__(self, net: VidEoMT) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return class logits, mask logits and next state; see `VidEoMT.step`."""
+        outputs, next_state = self.net.step(frames, state)
+        return outputs.class_logits, outputs.mask_logits, next_state
+
+
 def stack_outputs(outputs: Sequence[Outputs]) -> Outputs:
     """Join the outputs of T frames along a new axis after B."""
     return Outputs(
