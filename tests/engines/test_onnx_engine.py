@@ -211,6 +211,21 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
     assert path.read_bytes() == b'before'
 
 
+class Branching(torch.nn.Linear):
+    """A layer whose values decide what is computed, which a trace cannot follow."""
+
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+def test_what_torch_cannot_export_is_named(tmp_path):
+    net = CASES['dinov2'].build()
+    net.class_head = Branching(net.class_head.in_features, net.class_head.out_features)
+    with pytest.raises(ExportError, match='cannot export the network: .*data-dependent'):
+        export_onnx(net, tmp_path / 'robot.onnx', SIZE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_comparison_finds_other_weights(files):
     """A file of other weights of the same sizes."""
     engine = OnnxEngine(files('dinov2'))

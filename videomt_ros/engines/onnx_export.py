@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS, Difference, compare, find_wrong
-from videomt_ros.engines.engine import EngineError
+from videomt_ros.engines.engine import EngineError, one_line
 from videomt_ros.engines.onnx_engine import INPUTS, OnnxEngine
 from videomt_ros.files import whole_file
 from videomt_ros.model.network import StepModule, VidEoMT
@@ -83,13 +83,20 @@ def export_onnx(
         The largest difference from torch in float32, by output.
 
     Raises:
-        ExportError: the arguments fit no export, or the file differs by more than `TOLERANCES`.
+        ExportError: the arguments fit no export, torch cannot export the network, or the file
+            differs by more than `TOLERANCES`.
     """
     _check_arguments(net, path, size, dtype, dynamic)
     reference = net
     if net.training or net.device.type != 'cpu' or net.dtype != torch.float32:
         reference = copy.deepcopy(net).to('cpu', torch.float32).eval()
-    program = _trace(copy.deepcopy(reference).to(dtype), size, dynamic)
+    try:
+        program = _trace(copy.deepcopy(reference).to(dtype), size, dynamic)
+    except Exception as error:  # of any class, as where torch or onnxscript are too old
+        raise ExportError(
+            f'torch {torch.__version__} cannot export the network: {one_line(error)} Install '
+            'newer versions of torch and onnxscript, or report it.'
+        ) from error
     program.model.metadata_props.update(_metadata(reference, package))
     import onnx  # robots that run a file need not have it
 
