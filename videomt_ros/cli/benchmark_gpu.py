@@ -17,19 +17,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import Any
 
 from videomt_ros.cli.argument_types import add_device_options, count, image_size, positive_number
 from videomt_ros.cli.benchmark_report import Report, add_json_option, digits
+from videomt_ros.speed.gpu_plan import KINDS, SIDES, Group, plan
 
-if TYPE_CHECKING:
-    from videomt_ros.speed.gpu_plan import Group
-
-SIDES = ('compiled', 'eager', 'port', 'recipe', 'port compiled')
-"""Sides that are compared by default; `videomt_ros.speed.gpu_plan` explains them."""
-CASES = ('frame', 'batch', 'cameras', 'parts')
-"""Kinds of cases; see `videomt_ros.speed.gpu_plan.Group`."""
 HEAD = (
     'network', 'input', 'frames', 'measure', 'side', 'ms', 'frames/s', 'TFLOP/s', 'of peak',
     'target, or why not',
@@ -90,8 +84,8 @@ def add_gpu(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         '--cases',
         nargs='+',
-        choices=CASES,
-        default=CASES,
+        choices=KINDS,
+        default=KINDS,
         help='frame: step and whole frame of one camera; batch: step of a batch; cameras: rounds '
         'of several; parts: work, time and memory of the parts of a step; default: all',
     )
@@ -110,7 +104,6 @@ def add_gpu(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def benchmark_gpu(args: argparse.Namespace) -> int:
     """Run the groups of cases one after the other, until the time is over."""
     from videomt_ros.model.device import PRECISIONS, choose_device, choose_precision
-    from videomt_ros.speed.gpu_plan import plan
     from videomt_ros.speed.machine import header
 
     deadline_s = time.monotonic() + 60 * args.minutes
@@ -177,7 +170,7 @@ def records_of(
     sides = list(group.sides)
     while sides:
         current, seen, reason = sides[0], set[str](), ''
-        part = {'group': replace(group, sides=tuple(sides)).as_json(), **options}
+        part = {'group': asdict(replace(group, sides=tuple(sides))), **options}
         for record in _records(part, min(deadline_s - time.monotonic(), longest_s)):
             if 'end' in record:
                 reason = record['end']

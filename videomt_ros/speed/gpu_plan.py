@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -50,10 +50,6 @@ class Group:
     batch_size: int
     """Number of frames at once."""
     sides: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
 
     def failed(self, side: str, reason: str) -> dict[str, Any]:
         """Return the record of a side that cannot be measured."""
