@@ -16,6 +16,7 @@ def test_a_short_run_measures_one_camera_and_two(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     options = ['--sizes', '64x48', '--cameras', '1', '2', '--seconds', '0.3', '--max-rate', '2']
+    options += ['--precision', 'fp32']
     assert main(['benchmark', 'node', *options]) == 0
     report = json.loads((tmp_path / 'node_speed.json').read_text())
     assert report['metadata']['model'] == 'demo'
@@ -24,6 +25,7 @@ def test_a_short_run_measures_one_camera_and_two(tmp_path, monkeypatch, capsys):
         (64, 48, 2),
     ]
     for result in report['results']:
+        assert (result['engine'], result['precision']) == ('eager', 'float32')
         half = result['half']
         assert half['# of Frames Sent'] >= 2 * result['cameras']
         assert 0 <= half['# of Missed Frames'] < half['# of Frames Sent']

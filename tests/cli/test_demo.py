@@ -232,3 +232,12 @@ def test_interrupt_leaves_nothing(tmp_path, model):
 def test_unusable_source_ends_at_once(tmp_path, source, reason):
     code, _, stderr = Demo(tmp_path / 'demo', tmp_path, '--source', source).finish()
     assert code == 1 and stderr.count('\n') == 1 and reason in stderr
+
+
+def test_the_engine_reaches_the_segmenter(tmp_path):
+    path = tmp_path / 'robot.onnx'
+    path.write_bytes(b'no model')
+    code, _, stderr = Demo(tmp_path / 'demo', path, '--engine', 'onnxruntime').finish()
+    assert code == 1
+    assert 'Not configured' in stderr
+    assert 'Expected the engine onnxruntime' not in stderr

@@ -16,6 +16,7 @@ from tests.evaluation.made_videos import MadeVideo, made_dataset
 from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, ScriptedNet, make_logits
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
+from videomt_ros.engines.engine import EngineError
 from videomt_ros.evaluation import overlap
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import FAMILIES
@@ -464,3 +465,12 @@ def test_pixels_without_a_class_take_that_of_their_neighbours(tmp_path):
     mask = read_mask(tmp_path / 'live/video_1/00000.png', IMAGE.shape[:2])
     assert set(np.unique(mask)) <= {10, 12}
     assert mask[44, 44] == 12
+
+
+def test_an_engine_that_cannot_run_here_ends_the_evaluation(tiny_net, tmp_path, monkeypatch):
+    def fail(*_):
+        raise EngineError('No compiler. Choose the engine eager.')
+
+    monkeypatch.setattr(tiny_net, 'step', fail)
+    with pytest.raises(EngineError, match='Choose the engine eager'):
+        evaluate(made_dataset('ytvis', videos()), tiny_net, tmp_path)

@@ -63,8 +63,12 @@ def add_device_options(parser: argparse.ArgumentParser, engine: bool = True) -> 
         help='auto is fp16 on a GPU, bf16 on a CPU that computes with it faster (AMX or '
         'AVX512_BF16), else fp32; default: auto',
     )
-    if not engine:
-        return
+    if engine:
+        add_engine_option(parser)
+
+
+def add_engine_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--engine`."""
     parser.add_argument(
         '--engine',
         choices=ENGINE_NAMES,

@@ -68,7 +68,7 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     from videomt_ros.model.device import choose_device
     from videomt_ros.speed.cameras import build_network, time_rounds
     from videomt_ros.speed.frame import NUM_IMAGES, random_images
-    from videomt_ros.speed.machine import header
+    from videomt_ros.speed.machine import engine_modules, header
     from videomt_ros.speed.transformers_port import port_sizes
 
     device = choose_device(args.device)
@@ -94,7 +94,7 @@ def benchmark_cameras(args: argparse.Namespace) -> int:
     report = Report(
         args,
         'cameras',
-        header(device, 'torch', 'timm'),
+        header(device, 'torch', 'timm', *engine_modules(args.engine)),
         network=f'{what}; engine {args.engine}, {number_format}; '
         f'images: {FRAME[1]} x {FRAME[0]} (width x height)',
     )

@@ -37,7 +37,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
     from videomt_ros.engines.build import choose_dtype
     from videomt_ros.model.device import choose_device
     from videomt_ros.speed.frame import compare
-    from videomt_ros.speed.machine import header
+    from videomt_ros.speed.machine import engine_modules, header
     from videomt_ros.speed.transformers_port import port_sizes
 
     height, width = args.image_size
@@ -70,7 +70,7 @@ def benchmark_model(args: argparse.Namespace) -> int:
     report = Report(
         args,
         'model',
-        header(device, 'torch', 'timm', 'transformers'),
+        header(device, 'torch', 'timm', 'transformers', *engine_modules(args.engine)),
         network=f'ViT-{args.size}, engine {args.engine}, {number_format}, batch 1; '
         f'{about_weights(comparison)}',
         **about_frames(comparison),

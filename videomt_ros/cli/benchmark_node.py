@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import count, image_size, positive_number
+from videomt_ros.cli.argument_types import add_device_options, count, image_size, positive_number
 from videomt_ros.cli.benchmark_report import Report
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_node(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.set_defaults(run=benchmark_node)
     parser.add_argument('--model', default='demo', help='default: demo')
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda[:n]; default: auto')
+    add_device_options(parser)
     parser.add_argument(
         '--sizes',
         type=image_size,
@@ -77,12 +77,12 @@ def add_node(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def benchmark_node(args: argparse.Namespace) -> int:
     """Run the trials of every size and number of cameras, write the file and print the table."""
-    from videomt_ros.speed.machine import header
+    from videomt_ros.speed.machine import engine_modules, header
 
     report = Report(
         args,
         'node',
-        header(None, 'torch', 'rclpy', 'numpy'),
+        header(None, 'torch', 'rclpy', 'numpy', *engine_modules(args.engine)),
         model=args.model,
         device=args.device,
         outputs=args.outputs,
@@ -97,7 +97,8 @@ def benchmark_node(args: argparse.Namespace) -> int:
             peak = result['peak_rate_hz']
             print(
                 f'{width}x{height}, {named(cameras)}: '
-                + (f'{peak:.3g} Hz each' if peak else 'loses frames at every rate'),
+                + (f'{peak:.3g} Hz each' if peak else 'loses frames at every rate')
+                + ' (engine {engine} on {device} in {precision})'.format_map(result),
                 flush=True,
             )
     report.table(rows(results), left=0)
@@ -125,7 +126,10 @@ def measure(args: argparse.Namespace, size: tuple[int, int], cameras: int) -> di
     width, height = size
     search: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, RigProcesses(Path(folder)) as processes:
-        parameters = {'model': args.model, 'device': args.device}
+        options = ('model', 'device', 'precision', 'engine')
+        parameters = {name: getattr(args, name) for name in options}
+        if args.engine == 'compiled':  # the program for these images is made before the trials
+            parameters |= {'image_width': width, 'image_height': height}
         names = {'cameras': camera_names(cameras)} if cameras > 1 else {}
         processes.start('segmenter', 'videomt_ros.ros', parameters={**parameters, **names})
         processes.start(
@@ -154,6 +158,7 @@ def measure(args: argparse.Namespace, size: tuple[int, int], cameras: int) -> di
             'peak': max(kept_up, key=lambda trial: trial['rate_hz'])['figures'] if kept_up else {},
             'half_rate_hz': event['rate_hz'],
             'half': event['figures'],
+            **{key: event['stages'][key] for key in ('engine', 'device', 'precision')},
             'cpu_ms_per_frame': event['cpu_ms_per_frame'],
             'stages_ms': {
                 key: float(value) for key, value in event['stages'].items() if key.endswith('_ms')

@@ -59,7 +59,7 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     from videomt_ros.model.config import Task
     from videomt_ros.model.device import choose_device
     from videomt_ros.speed.frame import random_images
-    from videomt_ros.speed.machine import header
+    from videomt_ros.speed.machine import engine_modules, header
     from videomt_ros.speed.stream import MadeNetwork, draw_scene, time_frames
 
     assert args.task in get_args(Task)
@@ -67,7 +67,7 @@ def benchmark_stream(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     device = choose_device(args.device)
-    machine = header(device, 'torch', 'timm', 'numpy', 'cv2')
+    machine = header(device, 'torch', 'timm', 'numpy', 'cv2', *engine_modules(args.engine))
     report = Report(args, 'stream', machine)
     if args.model != 'none':
         engine = load_engine(args.model, args.engine, device, args.precision)

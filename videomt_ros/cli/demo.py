@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videomt_ros.cli.argument_types import positive_number, whole_number
+from videomt_ros.cli.argument_types import add_engine_option, positive_number, whole_number
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='model name, checkpoint or hub repository; default: demo. The synthetic scene has '
         'sky, ground and walls if the model knows any of these, as demo_panoptic does',
     )
+    add_engine_option(parser)
     parser.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for the results'
     )
@@ -89,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
         played = _Played(args, source, stuff)
         run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_endless)
         run.execute(
-            {'model': args.model},
+            {'model': args.model, 'engine': args.engine},
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],
             camera=played.camera_args(),
             playing=played.in_words(),

@@ -18,7 +18,7 @@ import torch
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Video
-from videomt_ros.engines.engine import Engine
+from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.evaluation.families.family import Family, VideoResults
 from videomt_ros.evaluation.modes import STAGES, LiveMode, Mode, PublishedMode
 from videomt_ros.evaluation.overlap import FrameReader, ReadFrame, WrittenBehind
@@ -48,11 +48,16 @@ class Prediction:
         """Do work that modes depend on; an error in it fails those that have not failed before.
 
         Nothing is done once all of these modes have failed.
+
+        Raises:
+            EngineError: the engine cannot run here, which fails every video alike.
         """
         if all(mode in self.errors for mode in modes):
             return
         try:
             work()
+        except EngineError:
+            raise
         except Exception as error:
             _logger.debug('%s failed', ' and '.join(modes), exc_info=True)
             for mode in modes:
@@ -102,6 +107,9 @@ class Predictor:
         Returns:
             What each mode has returned, or why it failed. Nothing that goes wrong with a video is
             raised, and what fails one mode leaves the other one alone.
+
+        Raises:
+            EngineError: the engine cannot run here.
         """
         done = Prediction()
         with ExitStack() as stack:

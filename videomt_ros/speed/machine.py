@@ -6,6 +6,7 @@ import os
 import platform
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ def header(device: torch.device | None, *modules: str) -> dict[str, str]:
     """
     machine = f'{cpu_name()}, {os.cpu_count()} processors' if device is None else hardware(device)
     return {'hardware': machine, 'versions': versions(*modules)}
+
+
+def engine_modules(engine: str) -> list[str]:
+    """List the modules besides torch that an engine computes with, if they are installed."""
+    return ['onnxruntime'] if engine == 'onnxruntime' and find_spec('onnxruntime') else []
 
 
 def hardware(device: torch.device) -> str:

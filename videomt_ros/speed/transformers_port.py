@@ -69,7 +69,7 @@ def build_pair(
         seed: seed of the weights.
 
     Raises:
-        ValueError: this transformers has no VidEoMT.
+        ValueError: this transformers has no VidEoMT, or the square is not one of whole patches.
     """
     import transformers
 
@@ -82,9 +82,15 @@ def build_pair(
             f'got {transformers.__version__}.'
         ) from error
     names = {k: f'class {k}' for k in range(num_classes)}
+    config = config_class(**sizes, image_size=image_size, id2label=names)
+    if image_size % config.patch_size:
+        raise ValueError(
+            f'Expected an input whose side is a multiple of {config.patch_size}, the side of a '
+            f'patch, got {image_size}.'
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        port = port_class(config_class(**sizes, image_size=image_size, id2label=names)).eval()
+        port = port_class(config).eval()
     with torch.no_grad():
         port.query_updater.weight.mul_(UPDATER_SCALE)
     logging.getLogger('transformers').setLevel(logging.ERROR)
