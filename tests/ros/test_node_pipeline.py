@@ -32,6 +32,7 @@ def live(tmp_path_factory):
         model='demo',
         cameras=f'[{", ".join(CAMERAS)}]',
         pipeline_depth=2,
+        precision='fp32',
         input_reliability='reliable',
         input_depth=100,
     )
