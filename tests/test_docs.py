@@ -140,6 +140,14 @@ def test_library_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert names['outputs'].class_logits.shape[:2] == names['outputs'].mask_logits.shape[:2]
 
 
+def test_library_example_of_the_engines_page_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    names = {}
+    exec(blocks('docs/engines.md', 'python')[0], names)
+    assert names['engine'].engine_name == 'onnxruntime'
+    names['stream'].push(np.zeros((96, 120, 3), np.uint8), stamp_ns=0)
+
+
 def test_labels_of_the_evaluation_page_load(tmp_path):
     path = tmp_path / 'labels.json'
     path.write_text(blocks('docs/evaluate.md', 'json')[0])

@@ -81,6 +81,9 @@ def test_a_wrong_or_missing_argument_imports_no_library(line):
         'train --config no.yaml',
         f'train --config {resource("config", "train_demo.yaml")} nothing=3',
         'benchmark train --config no.yaml',
+        'benchmark model --image-size 64 96',
+        'benchmark model --json /proc/none/speed.json',
+        'benchmark gpu --inputs 65x64',
         'models nothing',
     ],
 )

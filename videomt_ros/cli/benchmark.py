@@ -31,5 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the measurement that was chosen."""
+    """Run the measurement that was chosen.
+
+    Raises:
+        OSError: the folder of the file for the figures cannot be made, which is told before the
+            measurement.
+    """
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     return args.run(args)

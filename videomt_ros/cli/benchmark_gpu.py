@@ -103,9 +103,6 @@ def add_gpu(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def benchmark_gpu(args: argparse.Namespace) -> int:
     """Run the groups of cases one after the other, until the time is over."""
-    from videomt_ros.model.device import PRECISIONS, choose_device, choose_precision
-    from videomt_ros.speed.machine import header
-
     deadline_s = time.monotonic() + 60 * args.minutes
     sizes = [(height, width) for width, height in args.inputs]
     for height, width in sizes:
@@ -113,6 +110,9 @@ def benchmark_gpu(args: argparse.Namespace) -> int:
             raise ValueError(
                 f'Expected inputs whose sides are multiples of 32, got {width}x{height}.'
             )
+    from videomt_ros.model.device import PRECISIONS, choose_device, choose_precision
+    from videomt_ros.speed.machine import header
+
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     precision = next(name for name, value in PRECISIONS.items() if value == dtype)

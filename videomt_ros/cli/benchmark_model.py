@@ -32,6 +32,12 @@ def add_model(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def benchmark_model(args: argparse.Namespace) -> int:
     """Time the network beside transformers and print the table."""
+    height, width = args.image_size
+    if height != width:
+        raise ValueError(
+            f"Expected a square --image-size, got {height} x {width}: transformers' port takes "
+            'squares alone.'
+        )
     import torch
 
     from videomt_ros.engines.build import choose_dtype
@@ -40,12 +46,6 @@ def benchmark_model(args: argparse.Namespace) -> int:
     from videomt_ros.speed.machine import engine_modules, header
     from videomt_ros.speed.transformers_port import port_sizes
 
-    height, width = args.image_size
-    if height != width:
-        raise ValueError(
-            f"Expected a square --image-size, got {height} x {width}: transformers' port takes "
-            'squares alone.'
-        )
     device = choose_device(args.device)
     dtype = choose_dtype(args.precision, device, args.engine)
     if args.threads:
