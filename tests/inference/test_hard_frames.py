@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.inference import plain_postprocess as plain
+from tests.made_engine import MadeEngine
 from videomt_ros.inference import VideoStream, postprocess
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import Outputs, VidEoMTConfig
@@ -94,13 +95,12 @@ def test_small_parts_of_a_panoptic_tile_suffice(seed):
     check_panoptic(geometry, logits, scores, float(rng.choice([0.2, 0.5, 0.8])))
 
 
-class Answers(torch.nn.Module):
+class Answers(MadeEngine):
     """An engine that answers with given outputs in turns."""
 
-    engine_name, device, dtype, config = 'made', torch.device('cpu'), torch.float32, CONFIG
+    config = CONFIG
 
     def __init__(self, answers):
-        super().__init__()
         self.answers = answers
 
     def initial_state(self, batch_size=1):
