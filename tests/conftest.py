@@ -46,7 +46,6 @@ SLOW = (
     'cli',
     'ros',
     'training',
-    'engines',
     'test_fine_tuning.py',
     'model',
 )
@@ -168,3 +167,31 @@ def tiny_net(tiny_config):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return VidEoMT(tiny_config).eval()
+
+
+@pytest.fixture(scope='session')
+def demo():
+    """The demo model, in float32."""
+    from videomt_ros.model import load_model
+
+    return load_model('demo')
+
+
+@pytest.fixture(scope='session')
+def cache(tmp_path_factory):
+    """The user's cache of this process and its children, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp('cache')
+        patch.setenv('XDG_CACHE_HOME', str(folder))
+        yield folder
+
+
+@pytest.fixture(scope='session')
+def compiled(demo, cache):
+    """The demo model compiled for one frame of 64 x 96, which takes a minute."""
+    from videomt_ros.engines.compiled import CompiledEngine
+    from videomt_ros.engines.programs import Size
+
+    engine = CompiledEngine(demo, waits=True)
+    engine.prepare(Size(1, 64, 96))
+    return engine

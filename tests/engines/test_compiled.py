@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engines.conftest import SIZE
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.engines import ENGINE_NAMES, programs
 from videomt_ros.engines import compiled as module
@@ -22,6 +21,9 @@ from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Program, Size
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.model import VidEoMT
+
+SIZE = Size(1, 64, 96)
+"""Size of the program that the tests share; see `compiled` in conftest."""
 
 
 def frames_of(size: Size, seed: int = 0) -> torch.Tensor:
@@ -89,7 +91,7 @@ def test_wrong_inputs_are_named(compiled):
 
 
 def test_a_damaged_program_is_removed_and_named(compiled, demo, cache, tmp_path, monkeypatch):
-    (program,) = cache.rglob('*.pt2')
+    (program,) = cache.rglob('*-1x64x96-*.pt2')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     copy = tmp_path / program.relative_to(cache)
     copy.parent.mkdir(parents=True)

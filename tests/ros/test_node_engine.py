@@ -15,7 +15,6 @@ pytest.importorskip('videomt_ros.msg', reason='needs ROS and the built messages'
 from tests.ros.node_process import wait_for
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.engines.onnx_export import export_onnx
-from videomt_ros.engines.programs import Size, load_program
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import load_model
 
@@ -28,13 +27,6 @@ SETTINGS = {
     'precision': 'fp32',
 }
 FRAMES = [image for image, _ in Scene(3, height=96, width=144, num_frames=4).frames()]
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """Keep exported files and programs in a folder of the test."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    return tmp_path / 'cache'
 
 
 def assert_results_are_those_of_the_network(peer):
@@ -61,9 +53,8 @@ def engine_told(peer):
     return {item.key: item.value for item in values}['engine']
 
 
-def test_a_compiled_network_gives_its_ids_and_other_sizes_go_on(cache, start, make_peer):
-    net = load_model('demo')
-    load_program(net, net.digest(), Size(1, 64, 96))  # so that the node finds it, as after a start
+@pytest.mark.usefixtures('compiled')  # so that the node finds the program, as after a start
+def test_a_compiled_network_gives_its_ids_and_other_sizes_go_on(start, make_peer):
     process = start(model='demo', engine='compiled', **SETTINGS)
     peer = make_peer()
     assert_results_are_those_of_the_network(peer)
@@ -87,9 +78,8 @@ def test_a_compiled_network_gives_its_ids_and_other_sizes_go_on(cache, start, ma
     wait_for(lambda: not compiler.is_running() or compiler.status() == 'zombie', 'its end')
 
 
-def test_a_network_that_cannot_be_compiled_runs_as_it_is(
-    cache, start, make_peer, tmp_path, monkeypatch
-):
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(start, make_peer, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setenv('CXX', '/nowhere/g++')
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'inductor'))
     process = start(model='demo', engine='compiled', **SETTINGS)
