@@ -37,7 +37,8 @@ def hardware(device: torch.device) -> str:
     """Name the processor, the number of its threads, and the GPU if the device is one."""
     import torch
 
-    cpu = f'{cpu_name()}, {torch.get_num_threads()} threads'
+    threads = torch.get_num_threads()
+    cpu = f'{cpu_name()}, {threads} thread{"s" if threads > 1 else ""}'
     return f'{torch.cuda.get_device_name(device)}; {cpu}' if device.type == 'cuda' else cpu
 
 
