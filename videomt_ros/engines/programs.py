@@ -194,8 +194,8 @@ def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
         lines = [line for line in text.splitlines() if line.strip()] or ['no message']
         raise EngineError(
             f'The network could not be compiled for frames of {size}: '
-            f'{lines[-1].rstrip(".")}. Compiling needs a C++ compiler (apt install g++), and for a GPU the headers of CUDA '
-            '(its toolkit). Or choose the engine eager.'
+            f'{lines[-1].rstrip(".")}. Compiling needs a C++ compiler (apt install g++), and for '
+            'a GPU the headers of CUDA (its toolkit). Or choose the engine eager.'
         )
 
 
