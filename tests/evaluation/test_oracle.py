@@ -27,7 +27,8 @@ CONFIG = VidEoMTConfig(
 class Oracle(MadeEngine):
     """Answers with the truth of the scenes, one after the other.
 
-    The state holds the numbers of scene and frame. Query i has the object of identity i + 1.
+    The state holds the numbers of scene, from 1, and frame; 0 begins the next scene. Query i has
+    the object of identity i + 1.
     """
 
     def __init__(self) -> None:
@@ -36,12 +37,14 @@ class Oracle(MadeEngine):
         self.num_started = 0
 
     def initial_state(self, batch_size: int = 1) -> Tensor:
-        self.num_started += 1
-        return torch.tensor([self.num_started - 1, 0])
+        return torch.tensor([0, 0])
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        index, t = state.tolist()
-        scene = self.scenes[index]
+        number, t = state.tolist()
+        if not number:
+            self.num_started += 1
+            number = self.num_started
+        scene = self.scenes[number - 1]
         ids = torch.from_numpy(scene.frame(t)[1].astype('int64'))
         class_logits = torch.zeros(1, 8, len(CLASS_NAMES) + 1)
         masks = torch.zeros(1, 8, *ids.shape)
@@ -50,7 +53,7 @@ class Oracle(MadeEngine):
             masks[0, identity - 1] = ids == identity
         class_logits[0, :, -1] = 5
         mask_logits = 20 * F.avg_pool2d(masks, 4) - 10
-        return Outputs(class_logits, mask_logits), state + torch.tensor([0, 1])
+        return Outputs(class_logits, mask_logits), torch.tensor([number, t + 1])
 
 
 @pytest.mark.parametrize('mode', ['live', 'published'])

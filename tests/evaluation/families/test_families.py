@@ -19,6 +19,7 @@ from videomt_ros.evaluation.families.family import Family, Label, TruthLabels
 from videomt_ros.evaluation.figures import COUNTS, TRACKING, Group
 from videomt_ros.evaluation.real_time import RealTime
 from videomt_ros.evaluation.score_report import ScoreReport
+from videomt_ros.structures import Segments
 
 PACKAGE = Path(videomt_ros.__file__).parent
 HOMES = ('evaluation/families/', 'datasets/formats/', 'model/config_completion.py')
@@ -51,7 +52,7 @@ class Boxes(Family):
     def write_published(self, ended, results, classes):
         [pair] = ended.choose_pairs(classes.usable)[:1]
         for index, [mask] in ((k, list(masks)) for k, masks in ended.instance_masks([pair.query])):
-            results.add_mask(index, mask)
+            results.add(index, mask)
         return results.finish()
 
     def video_folder(self, target, part, video):
@@ -82,10 +83,8 @@ class BoxResults:
         folder.mkdir(parents=True)
         self._path, self._boxes = folder / 'boxes.txt', {}
 
-    def add(self, index, segments):
-        self.add_mask(index, segments.ids > 0)
-
-    def add_mask(self, index, mask):
+    def add(self, index, found):
+        mask = found.ids > 0 if isinstance(found, Segments) else found
         rows, columns = np.nonzero(mask)
         sides = [columns.min(), rows.min(), columns.max(), rows.max()] if rows.size else []
         self._boxes[index] = [int(side) for side in sides]

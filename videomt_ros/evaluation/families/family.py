@@ -35,9 +35,13 @@ class VideoResults(Protocol):
     """The results of one video while they are written to a folder.
 
     Annotated frames are added one by one and none is held, so that memory does not grow with the
-    length of a video. A frame that is never added has an empty result. How frames are added
-    differs by family.
+    length of a video. A frame that is never added has an empty result. Another thread may call
+    `add`, in the order of the calls.
     """
+
+    def add(self, *result: Any) -> None:
+        """Add the result of a frame; what it is differs by family."""
+        ...
 
     def abort(self) -> None:
         """Close what is open; the video has no result."""
