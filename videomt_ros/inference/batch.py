@@ -11,6 +11,7 @@ A pipeline starts frames before it finishes those before, so that a GPU and the 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,6 +174,8 @@ def _start(batch: list[_Member], started: StartedFrames) -> None:
         outputs, states, network = _step(batch)
     except Exception as error:
         if len(batch) == 1:
+            # Those who keep the error must not keep the tensors of the failed step.
+            traceback.clear_frames(error.__traceback__)
             batch[0].stream.lose_state()
             started.errors[batch[0].place] = error
             return

@@ -241,7 +241,7 @@ class _Job(Generic[Result]):
     """A function that runs in a thread of its own, and that a coroutine awaits."""
 
     def __init__(self, function: Callable[[], Result], wake: Callable[[], None]) -> None:
-        """Start the thread.
+        """Start the thread; without memory for one, run the function at once.
 
         Args:
             function: the function.
@@ -255,7 +255,11 @@ class _Job(Generic[Result]):
         self._error: BaseException | None = None
         self._done = Future()
         # A daemon, so that the process can end though the function does not.
-        threading.Thread(target=self._run, name='transition', daemon=True).start()
+        thread = threading.Thread(target=self._run, name='transition', daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no memory for its stack, as after failures of the network
+            self._run()
 
     async def result(self) -> Result:
         """Wait for the function, and return or raise what it did; Cancelled if it was left."""
