@@ -328,7 +328,7 @@ def test_it_needs_neither_torch_nor_ros(tmp_path, truth):
     )
     assert run.returncode == 0, run.stderr
     assert json.loads((out / 'metrics.json').read_text())['live']['figures']['AP'] == 1
-    assert run.stdout.splitlines()[-1] == str(out / 'metrics.json')
+    assert run.stdout.splitlines()[-1] == str(out / 'report.html')
 
 
 def test_results_are_not_mixed(tmp_path, truth, capsys):

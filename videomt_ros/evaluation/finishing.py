@@ -1,14 +1,10 @@
-"""Turns the finished videos of a run into result files, figures and report.
-
-This needs no torch; without torch only the report is left out.
-"""
+"""Turns the finished videos of a run into result files, figures and report, without torch."""
 
 from __future__ import annotations
 
 import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -55,8 +51,6 @@ def finish(
     if real_time is not None:
         metrics['real_time'] = real_time
     write_json(folder.out / 'metrics.json', metrics, indent=1)
-    if find_spec('torch') is None:  # drawing is in inference/, which imports it
-        return metrics
     from videomt_ros.evaluation.report.page import write_report
 
     write_report(folder.out / 'report.html', metrics, dataset, folder.out, paper_score)
