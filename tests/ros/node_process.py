@@ -281,14 +281,30 @@ class Peer:
         """Publish an image and wait for the outputs, by default all that were subscribed."""
         return self.results(self.send(image, **fields), *names)
 
-    def call(self, kind: Any, name: str, request: Any) -> Any:
-        """Call a service of the segmenter."""
+    def call(self, kind: Any, name: str, request: Any, is_question: bool = False) -> Any:
+        """Call a service of the segmenter.
+
+        Args:
+            kind: type of the service.
+            name: its name below the node's.
+            request: what is asked.
+            is_question: whether it changes nothing, so that it may be asked again.
+        """
         client = self.node.create_client(kind, f'segmenter/{name}')
         try:
             assert client.wait_for_service(PATIENCE_S), name
-            future = client.call_async(request)
-            wait_for(future.done, f'the reply of {name}')
-            return future.result()
+            futures = [client.call_async(request)]
+            asked_s = time.monotonic()
+
+            def reply() -> Any:
+                nonlocal asked_s
+                if is_question and time.monotonic() - asked_s > 5:
+                    # DDS loses a reply that leaves before the two ends know each other.
+                    futures.append(client.call_async(request))
+                    asked_s = time.monotonic()
+                return next((future for future in futures if future.done()), None)
+
+            return wait_for(reply, f'the reply of {name}').result()
         finally:
             self.node.destroy_client(client)
 
@@ -317,7 +333,8 @@ class Peer:
         return self.call(ChangeState, 'change_state', request).success
 
     def state(self) -> str:
-        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+        reply = self.call(GetState, 'get_state', GetState.Request(), is_question=True)
+        return reply.current_state.label
 
     def wait_for_state(self, state: str) -> None:
         wait_for(lambda: self.state() == state, f'the state {state}')
