@@ -62,15 +62,23 @@ def test_a_large_frame():
 
 
 def check_panoptic(geometry, logits, scores, threshold):
-    """Compare the contests; pixels whose probability is the threshold may be in a mask or not."""
+    """Compare the contests.
+
+    A probability of 1 is reached or not by the last bits of a sum, so with the threshold 1 some
+    pixels of saturated masks may differ, but only those that these bits decide.
+    """
     result = postprocess.panoptic_contest(logits, scores, geometry, threshold)
     pixels, won, areas = plain.panoptic_contest(logits, scores, geometry, threshold)
     doubtful = plain.doubtful(logits, scores, geometry, threshold, is_panoptic=True)
+    assert np.abs(result.won - won).sum() <= 4
+    if threshold < 1:
+        plain.assert_same(result.pixels, pixels, doubtful)
+        assert np.abs(result.areas - areas).sum() <= 2
+        return
     wrong = result.pixels != pixels
     assert not (wrong & ~doubtful).any()
-    assert np.abs(result.won - won).sum() <= 4
-    limit = doubtful.sum() * len(scores) if threshold == 1.0 else 100
-    assert np.abs(result.areas - areas).sum() <= limit and wrong.sum() <= limit
+    assert wrong.mean() < 0.02
+    assert np.abs(result.areas - areas).sum() < 0.02 * pixels.size
 
 
 @pytest.mark.parametrize('size', SIZES)
