@@ -12,11 +12,12 @@ import videomt_ros
 from videomt_ros.resources import resource
 
 PACKAGE = Path(videomt_ros.__file__).parent
-VALUES = {'structures', 'labels', 'resources', 'files'}
+VALUES = {'structures', 'labels', 'resources', 'files', 'errors'}
 MAY_IMPORT = {
     'structures': set(),
     'resources': set(),
     'files': set(),
+    'errors': set(),
     'launch_files': set(),
     'labels': {'resources'},
     'model': VALUES,
@@ -42,6 +43,7 @@ LIBRARIES = {
     'structures': {'numpy'},
     'resources': set(),
     'files': set(),
+    'errors': set(),
     'launch_files': {'yaml'},
     'labels': {'numpy', 'yaml'},
     'model': {'numpy', 'torch', 'timm', 'safetensors', 'huggingface_hub', 'yaml'},

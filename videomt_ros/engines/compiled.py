@@ -11,8 +11,9 @@ from torch import Tensor
 
 from videomt_ros.engines.cuda_graph import capture
 from videomt_ros.engines.differences import TOLERANCE, compare, find_wrong
-from videomt_ros.engines.engine import EngineError, one_line
+from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Size, Step, load_program
+from videomt_ros.errors import one_line
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
 
@@ -77,7 +78,7 @@ class CompiledEngine:
                 differences = compare(program, self.net, _CHECKED_FRAMES, *size)
             except RuntimeError as error:  # no memory for both, or a kernel that fails
                 raise EngineError(
-                    f'The program for frames of {size} does not run: {one_line(error)} '
+                    f'The program for frames of {size} does not run: {one_line(error)}. '
                     'Choose the engine eager.'
                 ) from None
             if wrong := find_wrong(differences, TOLERANCE[self.dtype]):

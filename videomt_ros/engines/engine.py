@@ -15,11 +15,6 @@ class EngineError(ValueError):
     """An engine can't be built on this machine; the message says what to do."""
 
 
-def one_line(error: Exception) -> str:
-    """Write an error in one line of at most 300 characters."""
-    return ' '.join(str(error).split())[:300] or type(error).__name__
-
-
 class Engine(Protocol):
     """Runs the step of one network; it keeps nothing of a video, so all streams can share it.
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import TOLERANCE, compare, find_wrong
-from videomt_ros.engines.engine import Engine, one_line
+from videomt_ros.engines.engine import Engine
+from videomt_ros.errors import one_line
 from videomt_ros.model.network import Outputs
 
 logger = logging.getLogger(__name__)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS
-from videomt_ros.engines.engine import EngineError, one_line
+from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_providers import (
     check_taken,
     choose_providers,
     import_onnxruntime,
     provider_options,
 )
+from videomt_ros.errors import one_line
 from videomt_ros.model.backbone import check_frames
 from videomt_ros.model.network import Outputs
 from videomt_ros.model.onnx_files import onnx_config, read_onnx_metadata

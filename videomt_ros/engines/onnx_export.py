@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS, Difference, compare, find_wrong
-from videomt_ros.engines.engine import EngineError, one_line
+from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_engine import INPUTS, OnnxEngine
+from videomt_ros.errors import one_line
 from videomt_ros.files import whole_file
 from videomt_ros.model.network import StepModule, VidEoMT
 from videomt_ros.model.onnx_files import SUFFIX, VERSION
@@ -94,7 +95,7 @@ def export_onnx(
         program = _trace(copy.deepcopy(reference).to(dtype), size, dynamic)
     except Exception as error:  # of any class, as where torch or onnxscript are too old
         raise ExportError(
-            f'torch {torch.__version__} cannot export the network: {one_line(error)} Install '
+            f'torch {torch.__version__} cannot export the network: {one_line(error)}. Install '
             'newer versions of torch and onnxscript, or report it.'
         ) from error
     program.model.metadata_props.update(_metadata(reference, package))

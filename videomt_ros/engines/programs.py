@@ -23,7 +23,8 @@ from torch import Tensor
 
 from videomt_ros.engines.cache import cache_folder, code_digest
 from videomt_ros.engines.cuda_headers import compiler_environment
-from videomt_ros.engines.engine import EngineError, one_line
+from videomt_ros.engines.engine import EngineError
+from videomt_ros.errors import one_line
 from videomt_ros.files import whole_file
 from videomt_ros.model import VidEoMT, load_model, save_model
 from videomt_ros.model.cpu_kernels import faster_program

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from videomt_ros.errors import one_line
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -178,7 +180,7 @@ def _check_zip(path: Path) -> None:
     except Exception as error:  # a damaged table of contents can fail in any way
         raise CheckpointError(
             f'{path}: expected a whole .pth file, the table of contents at its end is missing or '
-            f'damaged ({_one_line(error)}). Download it again.'
+            f'damaged ({one_line(error, 120)}). Download it again.'
         ) from None
     if not any(Path(name).name == 'data.pkl' for name in names):
         raise CheckpointError(
@@ -200,7 +202,7 @@ def _read_pickle(path: Path, mmap: bool) -> WeightFile:
             ) from None
         raise CheckpointError(
             f'{path}: expected .pth weights, the file is damaged or of another kind '
-            f'({_one_line(error)}). Download it again.'
+            f'({one_line(error, 120)}). Download it again.'
         ) from None
     metadata: dict[str, str] = {}
     if isinstance(content, dict) and isinstance(content.get(FORMAT), dict):
@@ -232,7 +234,7 @@ def _read_safetensors(path: Path) -> WeightFile:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f'{path}: expected a whole .safetensors file, it is cut short or damaged '
-        f'({_one_line(error)}). Download it again.'
+        f'({one_line(error, 120)}). Download it again.'
     )
 
 
@@ -241,12 +243,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(
-            f"{path}: can't be read as JSON: {_one_line(error)}. Download it again."
+            f"{path}: can't be read as JSON: {one_line(error, 120)}. Download it again."
         ) from None
     if not isinstance(values, dict):
         raise CheckpointError(f'{path}: expected an object, got {type(values).__name__}.')
     return values
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:120].rstrip('. ') or type(error).__name__
