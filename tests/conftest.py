@@ -138,9 +138,9 @@ def vision_msgs():
 @pytest.fixture
 def tiny_config():
     """Sizes of a network that takes milliseconds, with every part of a real one."""
-    from videomt_ros.model import VidEoMTConfig
+    from videomt_ros.model import NetworkConfig
 
-    return VidEoMTConfig(
+    return NetworkConfig(
         num_classes=3,
         embed_dim=32,
         depth=3,

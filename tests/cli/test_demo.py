@@ -28,11 +28,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random network that sees one thing or another in every image."""
     import torch
 
-    from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
+    from videomt_ros.model import NetworkConfig, VidEoMT, save_model
 
     torch.manual_seed(0)
     net = VidEoMT(
-        VidEoMTConfig(
+        NetworkConfig(
             num_classes=len(CLASS_NAMES),
             class_names=CLASS_NAMES,
             embed_dim=32,

@@ -18,10 +18,10 @@ from videomt_ros.engines.onnx_export import ExportError, check_file, export_onnx
 from videomt_ros.engines.onnx_providers import provider_options
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import CheckpointError, VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model import CheckpointError, NetworkConfig, VidEoMT, load_model
 
 SIZE = (64, 96)
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     num_classes=5,
     embed_dim=64,
     depth=2,

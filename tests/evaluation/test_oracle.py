@@ -13,10 +13,10 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.inference.stream_settings import StreamSettings
-from videomt_ros.model import Outputs, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, Outputs
 
 SEED, NUM_VIDEOS, NUM_FRAMES = 5, 2, 10
-CONFIG = VidEoMTConfig(
+CONFIG = NetworkConfig(
     num_classes=len(CLASS_NAMES),
     class_names=CLASS_NAMES,
     num_queries=8,

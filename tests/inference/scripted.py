@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.made_engine import MadeEngine
 from videomt_ros.inference import VideoStream
-from videomt_ros.model import Outputs, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, Outputs
 from videomt_ros.structures import Segments
 
 GRID = (40, 48)
@@ -66,7 +66,7 @@ class ScriptedNet(MadeEngine):
     def __init__(self, frames: Sequence[tuple[Tensor, Tensor]], task: str = 'instance') -> None:
         self.frames = frames
         num_queries, height, width = frames[0][1].shape
-        self.config = VidEoMTConfig(
+        self.config = NetworkConfig(
             num_classes=len(NAMES),
             num_queries=num_queries,
             test_size=4 * min(height, width),

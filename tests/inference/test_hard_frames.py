@@ -10,12 +10,12 @@ from tests.inference import plain_postprocess as plain
 from tests.made_engine import MadeEngine
 from videomt_ros.inference import VideoStream, postprocess
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import Outputs, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, Outputs
 
 SIZES = [(1, 1), (1, 300), (257, 3), (37, 51), (480, 271), (721, 1279)]
 """(height, width): one pixel, lines, less than the input, upright, odd."""
 LARGE = (2160, 3840)
-CONFIG = VidEoMTConfig(num_classes=4, num_queries=12, test_size=96, size_divisor=32)
+CONFIG = NetworkConfig(num_classes=4, num_queries=12, test_size=96, size_divisor=32)
 
 
 def frame(size, seed, count=6, kind='blobs'):

@@ -13,9 +13,9 @@ from PIL import Image
 
 from videomt_ros.inference.input_size import check_input_size
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
-from videomt_ros.model import VidEoMTConfig
+from videomt_ros.model import NetworkConfig
 
-CONFIG = VidEoMTConfig(num_classes=2, test_size=96, size_divisor=32)
+CONFIG = NetworkConfig(num_classes=2, test_size=96, size_divisor=32)
 
 
 def prepare(image, config=CONFIG, dtype=torch.float32):

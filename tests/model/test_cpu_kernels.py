@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig, cpu_kernels
+from videomt_ros.model import NetworkConfig, VidEoMT, cpu_kernels
 from videomt_ros.model.cpu_kernels import attention, faster_inference, faster_program, linear
 
 pytestmark = pytest.mark.skipif(
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 DTYPES = [torch.float32]
 if getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)():
     DTYPES.append(torch.bfloat16)
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     num_classes=5, embed_dim=64, depth=4, num_heads=2, table_size=64, num_queries=7,
     num_query_blocks=2, size_divisor=16,
 )  # fmt: skip

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model import NetworkConfig, VidEoMT, load_model
 from videomt_ros.model.network import attention_mask
 
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     num_classes=5,
     embed_dim=64,
     depth=4,
@@ -148,7 +148,7 @@ def test_the_state_is_a_value():
 
 
 def test_vit_s_takes_a_frame_that_is_not_square():
-    net = VidEoMT(VidEoMTConfig(num_classes=40)).eval()
+    net = VidEoMT(NetworkConfig(num_classes=40)).eval()
     with torch.inference_mode():
         outputs, state = net.step(random_clip(1, 3, 448, 800), net.initial_state(1))
     assert outputs.class_logits.shape == (1, 200, 41)
@@ -163,7 +163,7 @@ def test_vit_s_takes_a_frame_that_is_not_square():
 )
 def test_backbones_have_the_published_sizes(size, family, parameters):
     heads = {384: 6, 768: 12}[size]
-    config = VidEoMTConfig(num_classes=40, family=family, embed_dim=size, num_heads=heads)
+    config = NetworkConfig(num_classes=40, family=family, embed_dim=size, num_heads=heads)
     vit = VidEoMT(config).backbone.vit
     assert sum(p.numel() for p in vit.parameters()) / 1e6 == pytest.approx(parameters, rel=0.04)
 
@@ -316,11 +316,11 @@ def test_config_names_what_is_wrong(changes, message):
 
 def test_config_survives_plain_values():
     config = replace(TINY, name='here')
-    assert VidEoMTConfig.from_dict(config.to_dict()) == config
+    assert NetworkConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match='Unknown settings of a network: embed'):
-        VidEoMTConfig.from_dict({'num_classes': 3, 'embed': 1})
+        NetworkConfig.from_dict({'num_classes': 3, 'embed': 1})
     with pytest.raises(ValueError, match='num_classes'):
-        VidEoMTConfig.from_dict({})
+        NetworkConfig.from_dict({})
 
 
 class _OnCpu(TorchDispatchMode):

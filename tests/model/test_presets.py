@@ -12,8 +12,8 @@ import torch
 from videomt_ros.cli import main as command
 from videomt_ros.model import (
     CheckpointError,
+    NetworkConfig,
     VidEoMT,
-    VidEoMTConfig,
     load_model,
     presets,
     save_model,
@@ -54,7 +54,7 @@ def cache(tmp_path, monkeypatch):
     return repository
 
 
-def write_original(path: Path, config: VidEoMTConfig) -> None:
+def write_original(path: Path, config: NetworkConfig) -> None:
     """Write a small file of the original's layout with zeros in tensors of any size."""
     layout = DINOV2 if config.family == 'dinov2' else DINOV3
     with torch.device('meta'):

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from videomt_ros.model.backbone import Backbone, timm_name
 from videomt_ros.model.checkpoint import load_vit
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.weight_files import CheckpointError
 
 SIZES = {'embed_dim': 32, 'depth': 2, 'num_heads': 2}
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     num_classes=1, **SIZES, table_size=64, num_queries=0, num_query_blocks=1, patch_size=16
 )
 CONFIGS = {family: replace(TINY, family=family) for family in ('dinov2', 'dinov3', 'eva02')}

@@ -33,7 +33,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
-from videomt_ros.model import VidEoMT, VidEoMTConfig, save_model
+from videomt_ros.model import NetworkConfig, VidEoMT, save_model
 from videomt_ros.msg import TrackArray
 from videomt_ros.rig.processes import domain_of, hold_free_domain
 from videomt_ros.ros.transports import AnyImage
@@ -96,7 +96,7 @@ def save_random_model(path: Path, **fields: Any) -> Path:
         'class_names': ('circle', 'square', 'star', 'cross'),
         'name': 'random',
     }
-    save_model(VidEoMT(VidEoMTConfig(**{**settings, **fields})).eval(), path)
+    save_model(VidEoMT(NetworkConfig(**{**settings, **fields})).eval(), path)
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig, network
+from videomt_ros.model import NetworkConfig, VidEoMT, network
 from videomt_ros.model.config import VIT_SIZES
 from videomt_ros.speed.analysis import analyse
 from videomt_ros.speed.memory import peak_bytes, weight_bytes
@@ -14,7 +14,7 @@ from videomt_ros.speed.roofline import measure_peaks
 from videomt_ros.speed.work import Work, count_work, total
 
 CHANNELS, GRID, QUERY_BLOCKS, CLASSES, NUM_QUERIES = 8, (2, 3), 1, 4, 5
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     num_classes=CLASSES,
     embed_dim=CHANNELS,
     depth=3,
@@ -69,7 +69,7 @@ def test_bytes_are_those_of_operands_and_results():
     [('small', 3, 135.7), ('base', 3, 431.3), ('large', 4, 1336.3)],
 )
 def test_the_published_networks_need_what_is_documented(size, query_blocks, gigaflops):
-    config = VidEoMTConfig(num_classes=40, num_query_blocks=query_blocks, **VIT_SIZES[size])
+    config = NetworkConfig(num_classes=40, num_query_blocks=query_blocks, **VIT_SIZES[size])
     work = count_work(config, (640, 640), 1, torch.bfloat16)
     assert round(total(work).flops / 1e9, 1) == gigaflops
 

@@ -13,7 +13,7 @@ import torch
 from videomt_ros.cli import main
 from videomt_ros.cli.benchmark_model import rows
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VidEoMTConfig
+from videomt_ros.model import NetworkConfig
 from videomt_ros.speed.frame import (
     PARTS,
     Side,
@@ -67,11 +67,11 @@ def test_a_gpu_gives_the_same_segments(transformers, dtype):
 
 
 def test_the_input_has_as_many_patches_as_the_square():
-    config = VidEoMTConfig(num_classes=1)
+    config = NetworkConfig(num_classes=1)
     for image_size in (640, 1280, 448):
         size = matching_test_size(config, image_size, (720, 1280))
         areas = [
-            np.prod(Geometry.of((720, 1280), VidEoMTConfig(1, test_size=side)).padded_size)
+            np.prod(Geometry.of((720, 1280), NetworkConfig(1, test_size=side)).padded_size)
             for side in (size - 32, size)
         ]
         assert areas[0] < image_size**2 <= areas[1]

@@ -16,7 +16,7 @@ from tests.training.labelled_data import FORMATS, SIZE, write_labelled
 from tests.training.runs import TINY_SIZES, tiny_network
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
-from videomt_ros.model import VidEoMTConfig
+from videomt_ros.model import NetworkConfig
 from videomt_ros.training.clips import Batch, Clip
 from videomt_ros.training.data import Mixture, StepClips, load_batches
 from videomt_ros.training.labelled_clips import ClipSource
@@ -24,7 +24,7 @@ from videomt_ros.training.run_file import load_settings
 from videomt_ros.training.run_settings import DataSource, Phase, TrainSettings
 from videomt_ros.training.trainer import train
 
-NETWORK = VidEoMTConfig(
+NETWORK = NetworkConfig(
     **{**TINY_SIZES, 'size_divisor': 16},
     name='tiny',
     num_classes=6,
@@ -156,7 +156,7 @@ def test_scenes_alone_have_one_size_a_step_and_no_padding():
 
 def test_scenes_among_other_data_have_each_their_size():
     names = ('circle', 'square', 'triangle', 'star', 'ring', 'cross')
-    config = VidEoMTConfig(**{**NETWORK.__dict__, 'class_names': names})
+    config = NetworkConfig(**{**NETWORK.__dict__, 'class_names': names})
     clips = scenes(network=config, data=(DataSource('synthetic'),))
     [batch] = clips[0]
     assert batch.frames.shape == (12, 1, 3, 32, 32)  # 16 x 24 and 24 x 16, in steps of 16

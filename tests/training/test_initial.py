@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from tests.training.runs import TINY_SIZES
-from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model, save_model
+from videomt_ros.model import NetworkConfig, VidEoMT, load_model, save_model
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.run_settings import Phase, TrainSettings
 
-TINY = VidEoMTConfig(
+TINY = NetworkConfig(
     **{**TINY_SIZES, 'num_queries': 5}, num_classes=3, class_names=('cat', 'dog', 'owl')
 )
 IMAGE = replace(TINY, propagation='none', name='image')
@@ -28,7 +28,7 @@ def settings(network=TINY, **changes) -> TrainSettings:
     return TrainSettings(network=network, phases=(Phase(1, 1, 1),), **changes)
 
 
-def random_net(config: VidEoMTConfig, seed: int = 5) -> VidEoMT:
+def random_net(config: NetworkConfig, seed: int = 5) -> VidEoMT:
     torch.manual_seed(seed)
     return VidEoMT(config)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, VidEoMT
 from videomt_ros.training.optimiser import (
     check_groups,
     depth_of,
@@ -31,7 +31,7 @@ def located(net: VidEoMT, *arguments) -> dict[str, dict]:
 
 def test_factors_of_a_vit_s_by_hand():
     with torch.device('meta'):
-        net = VidEoMT(VidEoMTConfig(num_classes=2))  # ViT-S: 12 blocks, 3 of them with queries
+        net = VidEoMT(NetworkConfig(num_classes=2))  # ViT-S: 12 blocks, 3 of them with queries
     found = located(net, 0.05, 0.5)
     # 11 blocks below the last: 2^-11 for the first and what is in front of it.
     expected = {

@@ -117,7 +117,7 @@ WRONG = [
     ('phases.0.clip_frame=2', r'phases\.0\.clip_frame\. Did you mean phases\.0\.clip_frames\?'),
     ('zzz=1', r'Unknown settings: zzz\. Expected some of: accumulate'),
     ('losses={1: 2, a: 3}', 'Unknown settings: losses.1, losses.a'),
-    ('network={}', 'Missing settings: network.num_classes.*model.config.VidEoMTConfig says what'),
+    ('network={}', 'Missing settings: network.num_classes.*model.config.NetworkConfig says what'),
     ('phases=[{steps: 1}]', 'Missing settings: phases.0.clip_frames, phases.0.batch_size. Give'),
     ('seed', 'key=value'),
     ('phases.more=1', "inside phases for 'phases.more=1'.* Give it as a whole: phases="),

@@ -21,13 +21,13 @@ from tests.training.labelled_data import write_labelled
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.evaluation.evaluator import evaluate
-from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model import NetworkConfig, VidEoMT, load_model
 from videomt_ros.model.device import choose_precision
 from videomt_ros.training import validation
 from videomt_ros.training.run_settings import Phase, TrainSettings, Validation
 from videomt_ros.training.validation import ScoreCallback
 
-CONFIG = VidEoMTConfig(
+CONFIG = NetworkConfig(
     num_classes=6, embed_dim=16, depth=2, num_heads=2, patch_size=16, table_size=64,
     num_queries=4, num_query_blocks=1, test_size=48, size_divisor=16, class_names=CLASS_NAMES,
     name='tiny',

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from videomt_ros.model.config import VidEoMTConfig
+    from videomt_ros.model.config import NetworkConfig
     from videomt_ros.model.presets import Preset
 
 HELP = 'list the models that load by name, or show one in full'
@@ -86,7 +86,7 @@ def table_row(name: str) -> tuple[str, ...]:
     )
 
 
-def _config(preset: Preset) -> VidEoMTConfig | None:
+def _config(preset: Preset) -> NetworkConfig | None:
     """Find the configuration of a model; None for a shipped one whose weights are missing."""
     return preset.config() if preset.path is None or preset.path.is_file() else None
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.network import Outputs
 
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     `VidEoMT` itself is the engine `eager`. Letters as in `model.network`.
     """
 
-    config: VidEoMTConfig
+    config: NetworkConfig
     """Configuration of the network."""
 
     engine_name: str

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from videomt_ros.inference.stream_settings import StreamSettings
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.structures import Segment, TrackState
 
 _INTERVALS = 9
@@ -102,7 +102,7 @@ class Lifecycle:
     `is_alive`, calls `settle`, and gets the `segments`.
     """
 
-    def __init__(self, config: VidEoMTConfig, settings: StreamSettings) -> None:
+    def __init__(self, config: NetworkConfig, settings: StreamSettings) -> None:
         """Start before the first frame.
 
         Args:

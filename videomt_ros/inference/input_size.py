@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 
 MAX_INPUT_SIZE = 2048
 """Largest input size in pixels."""
 
 
-def check_input_size(input_size: int, config: VidEoMTConfig) -> None:
+def check_input_size(input_size: int, config: NetworkConfig) -> None:
     """Check that a network takes inputs whose short side has this size.
 
     Raises:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from videomt_ros.inference.scratch import own_scratch
 from videomt_ros.inference.transfer import upload
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 
 MAX_ASPECT = 4
 """Largest long side of the input over the input size. Longer images are made smaller instead, so
@@ -40,7 +40,7 @@ class Geometry:
 
     @classmethod
     def of(
-        cls, image_size: tuple[int, int], config: VidEoMTConfig, input_size: int | None = None
+        cls, image_size: tuple[int, int], config: NetworkConfig, input_size: int | None = None
     ) -> Geometry:
         """Compute the sizes for an image.
 
@@ -99,7 +99,7 @@ class Preprocessor:
 
     def __init__(
         self,
-        config: VidEoMTConfig,
+        config: NetworkConfig,
         device: torch.device,
         dtype: torch.dtype,
         input_size: int | None = None,

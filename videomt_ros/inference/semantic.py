@@ -15,7 +15,7 @@ from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.tensor_contest import semantic_winners
 from videomt_ros.inference.transfer import Download, Ready
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 
 
 class ClassSegments:
@@ -24,7 +24,7 @@ class ClassSegments:
     A class is confirmed in the first frame that shows it, and its id is its class id + 1.
     """
 
-    def __init__(self, config: VidEoMTConfig, settings: StreamSettings) -> None:
+    def __init__(self, config: NetworkConfig, settings: StreamSettings) -> None:
         """Start with no class in view.
 
         Args:

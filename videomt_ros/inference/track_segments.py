@@ -24,7 +24,7 @@ from videomt_ros.inference.tensor_contest import (
 )
 from videomt_ros.inference.tracker import Match, Tracker
 from videomt_ros.inference.transfer import Arrays, Download, Ready, side_stream, upload
-from videomt_ros.model.config import Task, VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig, Task
 
 
 class TrackSegments:
@@ -34,7 +34,7 @@ class TrackSegments:
     """
 
     def __init__(
-        self, config: VidEoMTConfig, task: Task, settings: StreamSettings, next_id: int
+        self, config: NetworkConfig, task: Task, settings: StreamSettings, next_id: int
     ) -> None:
         """Start without tracks.
 

@@ -35,7 +35,7 @@ from videomt_ros.inference.association import Detections
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.track import CLASS_CHANGE_FRAMES, Track
-from videomt_ros.model.config import Task, VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig, Task
 from videomt_ros.structures import MAX_TRACK_ID, Segment
 
 _TRACKS_PER_QUERY = 4
@@ -69,7 +69,7 @@ class Tracker:
 
     def __init__(
         self,
-        config: VidEoMTConfig,
+        config: NetworkConfig,
         task: Task,
         settings: StreamSettings,
         max_id: int = MAX_TRACK_ID,

@@ -7,14 +7,14 @@ torch and timm, which take seconds to import, are imported with the first name t
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.weight_files import CheckpointError
 
 if TYPE_CHECKING:
     from videomt_ros.model.checkpoint import load_model, save_model
     from videomt_ros.model.network import Outputs, VidEoMT
 
-__all__ = ['CheckpointError', 'Outputs', 'VidEoMT', 'VidEoMTConfig', 'load_model', 'save_model']
+__all__ = ['CheckpointError', 'Outputs', 'VidEoMT', 'NetworkConfig', 'load_model', 'save_model']
 
 _HOMES = {
     'load_model': 'checkpoint',

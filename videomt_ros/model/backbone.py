@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES, NetworkConfig
 
 # Names of timm's models by width. The sizes of EVA-02 differ in more than their width (fused q,
 # k, v; a norm inside the MLP), so a width not listed is built like the smallest of its family.
@@ -43,13 +43,13 @@ TIMM_NAMES = {
 }
 
 
-def timm_name(config: VidEoMTConfig) -> str:
+def timm_name(config: NetworkConfig) -> str:
     """Return the name of the timm model whose design a configuration follows."""
     names = TIMM_NAMES[config.family]
     return names.get(config.embed_dim, names[384])
 
 
-def build_vit(config: VidEoMTConfig) -> Any:
+def build_vit(config: NetworkConfig) -> Any:
     """Build the timm network of a configuration, with random weights and without a head."""
     arguments: dict[str, Any] = {
         'img_size': config.table_size,
@@ -66,7 +66,7 @@ def build_vit(config: VidEoMTConfig) -> Any:
     return timm.create_model(timm_name(config), pretrained=False, **arguments)
 
 
-def check_design(config: VidEoMTConfig, name: str) -> None:
+def check_design(config: NetworkConfig, name: str) -> None:
     """Raise ValueError unless a model of timm is built like the ViT of a configuration."""
     own = timm_name(config)
     model = name.partition('.')[0]
@@ -114,7 +114,7 @@ class Backbone(nn.Module):
     Token order in the query blocks: [queries | class token, registers | patches].
     """
 
-    def __init__(self, config: VidEoMTConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.vit: Any = build_vit(config)
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens

@@ -22,7 +22,7 @@ from torch import Tensor
 from videomt_ros.files import whole_file
 from videomt_ros.model import hub, presets
 from videomt_ros.model.backbone import check_design, pretrained_record
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout
 from videomt_ros.model.network import VidEoMT
@@ -43,8 +43,8 @@ def load_model(
             path of an original `.pth`, of a folder with config.json and safetensors, of our own
             `.safetensors`, or of a run's `.ckpt`, whose averaged weights are taken if it has some;
             if nothing lies there, a hub name, 'owner/name'. A Path is only ever a path.
-        fallback: fields of VidEoMTConfig for which neither file nor preset has a value.
-        overrides: fields of VidEoMTConfig; each wins over what file and preset say.
+        fallback: fields of NetworkConfig for which neither file nor preset has a value.
+        overrides: fields of NetworkConfig; each wins over what file and preset say.
 
     Returns:
         The network on the CPU in float32 (whatever the file holds), in eval mode.
@@ -54,7 +54,7 @@ def load_model(
             and names every missing, unknown and misshapen key.
         ValueError: an override is unknown or out of range.
     """
-    VidEoMTConfig.check_names(overrides)
+    NetworkConfig.check_names(overrides)
     checkpoint = read_checkpoint(source)
     known = checkpoint.known()
     added = {key: value for key, value in (fallback or {}).items() if key not in known}
@@ -65,7 +65,7 @@ def load_model(
     return net.eval()
 
 
-def load_config(source: str | Path) -> VidEoMTConfig:
+def load_config(source: str | Path) -> NetworkConfig:
     """Find the configuration that `load_model` gives the network of a source.
 
     A source may also be an ONNX file of `videomt export`, which `load_model` does not take.
@@ -79,7 +79,7 @@ def load_config(source: str | Path) -> VidEoMTConfig:
     return build_config(read_checkpoint(source), {})
 
 
-def load_vit(vit: Any, config: VidEoMTConfig, name: str, file: Path | None = None) -> None:
+def load_vit(vit: Any, config: NetworkConfig, name: str, file: Path | None = None) -> None:
     """Load pretrained weights into the ViT of a network, as strictly as `load_model`.
 
     Args:
@@ -154,7 +154,7 @@ def save_model(
         file.write(save(tensors, metadata))
 
 
-def describe(config: VidEoMTConfig) -> dict[str, str]:
+def describe(config: NetworkConfig) -> dict[str, str]:
     """Build the metadata of our own files, from which `load_model` builds the network."""
     return {'format': FORMAT, 'version': VERSION, 'config': json.dumps(config.to_dict())}
 
@@ -212,7 +212,7 @@ def _read(path: Path, preset: presets.Preset | None = None, name: str = '') -> C
     return Checkpoint(str(weights.path), name, weights.tensors, layout, settings, preset)
 
 
-def _build_empty(config: VidEoMTConfig) -> VidEoMT:
+def _build_empty(config: NetworkConfig) -> VidEoMT:
     """Build a network without memory for its weights, which are assigned to it later.
 
     Random weights that the file's replace at once would take most of the loading time.

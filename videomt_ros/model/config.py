@@ -37,7 +37,7 @@ _LISTS = ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes')
 
 
 @dataclass(frozen=True)
-class VidEoMTConfig:
+class NetworkConfig:
     """Sizes and settings of one network; every field is checked when the record is built."""
 
     num_classes: int
@@ -178,7 +178,7 @@ class VidEoMTConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VidEoMTConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
         """Build the record from plain values; the inverse of `to_dict`.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from videomt_ros.labels import ClassList, LabelsError, benchmarks, load_classes
-from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES, NetworkConfig
 from videomt_ros.model.layouts import TRANSFORMERS, Layout
 from videomt_ros.model.presets import Preset, readable_presets
 from videomt_ros.model.weight_files import CheckpointError
@@ -35,16 +35,16 @@ class Checkpoint:
     layout: Layout
     """Layout that these names follow."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of VidEoMTConfig that the file states or its tensors show."""
+    """Fields of NetworkConfig that the file states or its tensors show."""
     preset: Preset | None = None
     """Preset that describes these weights; None if there is none."""
 
     def known(self) -> set[str]:
-        """List the fields of VidEoMTConfig that the file or its preset has a value for."""
+        """List the fields of NetworkConfig that the file or its preset has a value for."""
         return set(self.settings) | set(self.preset.settings if self.preset else ())
 
 
-def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTConfig:
+def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> NetworkConfig:
     """Join what caller, file and preset say of a network, in this order of precedence.
 
     A preset adds only what the file can't tell: where it disagrees with the tensors about a size,
@@ -73,13 +73,13 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> VidEoMTCo
         raise kind(f'{checkpoint.origin}: {error}') from error
 
 
-def _config(settings: dict[str, Any]) -> VidEoMTConfig:
+def _config(settings: dict[str, Any]) -> NetworkConfig:
     """Build a configuration; add the fields whose default does not suit every network."""
     patch_size = settings.get('patch_size', 16)
     # 32, the divisor of the published models, may hold no whole number of patches.
     odd = patch_size in range(1, 1024) and 32 % patch_size
     # The number of classes is unknown if its tensor is missing, which fit_tensors reports.
-    return VidEoMTConfig(
+    return NetworkConfig(
         **{'num_classes': 1} | ({'size_divisor': patch_size} if odd else {}) | settings
     )
 

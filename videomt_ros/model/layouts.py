@@ -17,7 +17,7 @@ from math import isqrt
 from statistics import mode
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, WeightFile
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Names = str | tuple[str, str, str]
 """A name in the file, or the names of query, key and value, which timm keeps in one tensor."""
 
 Settings = dict[str, Any]
-"""Fields of VidEoMTConfig by name."""
+"""Fields of NetworkConfig by name."""
 
 VIT = 'backbone.vit.'
 """Start of the names of the timm network in `VidEoMT.state_dict()`."""
@@ -75,7 +75,7 @@ class Layout:
     read_record: Callable[[WeightFile], Settings] = lambda weights: {}
     """Function that reads what a file states beside its tensors; it raises CheckpointError."""
     states_all: bool = False
-    """Whether that record holds all fields of VidEoMTConfig."""
+    """Whether that record holds all fields of NetworkConfig."""
     family: str = ''
     """Backbone family; '' where the record states it."""
     table: Mapping[str, Names] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Layout:
     """Whether the position table is (P, C) rather than (1, P, C)."""
 
     def read_settings(self, weights: WeightFile) -> Settings:
-        """Read the fields of VidEoMTConfig that a file states or its tensors show.
+        """Read the fields of NetworkConfig that a file states or its tensors show.
 
         A field whose tensor is absent is left out; the strict comparison names the tensor later.
 
@@ -191,7 +191,7 @@ def _read_metadata(weights: WeightFile) -> Settings:
             f'{metadata.get("version")!r}.'
         )
     try:
-        return VidEoMTConfig.from_dict(json.loads(metadata.get('config', ''))).to_dict()
+        return NetworkConfig.from_dict(json.loads(metadata.get('config', ''))).to_dict()
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be used: {error}") from error
 

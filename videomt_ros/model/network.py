@@ -21,7 +21,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from videomt_ros.model.backbone import Backbone, check_frames
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.cpu_kernels import faster_inference, strips_are_faster
 from videomt_ros.model.cpu_masks import masks_by_strips
 
@@ -72,7 +72,7 @@ class VidEoMT(nn.Module):
     engine_name = 'eager'
     """Name of the network where it runs as an `engines.Engine`."""
 
-    def __init__(self, config: VidEoMTConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         channels = config.embed_dim
         self.config = config

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.weight_files import FORMAT, CheckpointError
 
 SUFFIX = '.onnx'
@@ -70,7 +70,7 @@ def read_onnx_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
-def read_onnx_config(path: Path) -> VidEoMTConfig:
+def read_onnx_config(path: Path) -> NetworkConfig:
     """Read the configuration of the network in an ONNX file.
 
     Raises:
@@ -79,7 +79,7 @@ def read_onnx_config(path: Path) -> VidEoMTConfig:
     return onnx_config(path, read_onnx_metadata(path))
 
 
-def onnx_config(path: Path, metadata: dict[str, str]) -> VidEoMTConfig:
+def onnx_config(path: Path, metadata: dict[str, str]) -> NetworkConfig:
     """Build the configuration from the metadata of an ONNX file.
 
     Raises:
@@ -89,7 +89,7 @@ def onnx_config(path: Path, metadata: dict[str, str]) -> VidEoMTConfig:
         values = json.loads(metadata['config'])
         if not isinstance(values, dict):
             raise ValueError(f'Expected an object, got {type(values).__name__}.')
-        return VidEoMTConfig.from_dict(values)
+        return NetworkConfig.from_dict(values)
     except ValueError as error:
         raise CheckpointError(f'{path}: the configuration of the network: {error}') from None
 

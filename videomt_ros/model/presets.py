@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from videomt_ros.labels import load_classes
-from videomt_ros.model.config import VIT_SIZES, VidEoMTConfig
+from videomt_ros.model.config import VIT_SIZES, NetworkConfig
 from videomt_ros.model.layouts import OWN
 from videomt_ros.model.weight_files import CheckpointError, WeightFile, read_metadata
 from videomt_ros.resources import resource
@@ -59,14 +59,14 @@ class Preset:
     paper_score: dict[str, Any] = field(default_factory=dict)
     """Scores from the paper (`published` in the YAML); `benchmark` names their data set."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Fields of VidEoMTConfig with their values."""
+    """Fields of NetworkConfig with their values."""
 
     @property
     def path(self) -> Path | None:
         """Path of a shipped file; None for a file of the hub."""
         return resource('models') / self.file if self.source == SHIPPED else None
 
-    def config(self) -> VidEoMTConfig:
+    def config(self) -> NetworkConfig:
         """Build the configuration that the preset describes, or that its shipped file states.
 
         Raises:
@@ -75,8 +75,8 @@ class Preset:
         """
         if self.path is not None:
             file = WeightFile(self.path, {}, read_metadata(self.path))
-            return VidEoMTConfig(**OWN.read_settings(file))
-        return VidEoMTConfig(**self.settings, name=self.name)
+            return NetworkConfig(**OWN.read_settings(file))
+        return NetworkConfig(**self.settings, name=self.name)
 
 
 def preset_names() -> tuple[str, ...]:

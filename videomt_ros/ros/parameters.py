@@ -17,7 +17,7 @@ from typing import Any, cast
 from videomt_ros.engines import ENGINE_NAMES
 from videomt_ros.inference import StreamSettings
 from videomt_ros.inference.input_size import MAX_INPUT_SIZE, check_input_size
-from videomt_ros.model.config import Task, VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig, Task
 from videomt_ros.ros.parameter_entry import check_value, parameter
 
 
@@ -351,7 +351,7 @@ class Parameters:
             except ValueError as error:
                 raise ValueError(f'Camera {camera}: {error}') from error
 
-    def check_input_sizes(self, config: VidEoMTConfig) -> None:
+    def check_input_sizes(self, config: NetworkConfig) -> None:
         """Check that the network takes the input sizes.
 
         Raises:

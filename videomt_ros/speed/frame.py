@@ -20,7 +20,7 @@ from videomt_ros.engines.build import build_engine
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.timing import DeviceClock
-from videomt_ros.model import VidEoMTConfig
+from videomt_ros.model import NetworkConfig
 from videomt_ros.speed.analysis import Analysis, analyse
 from videomt_ros.speed.clock import wall_and_cpu_ms
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
@@ -63,7 +63,7 @@ class Comparison:
     port: Side
     difference: float
     """Largest absolute difference of the mask logits on the same input."""
-    config: VidEoMTConfig
+    config: NetworkConfig
     """Configuration of the network on both sides."""
     analysis: Analysis
     """Where work, time and memory of a step on the square go."""
@@ -108,7 +108,7 @@ class Runner:
         return Side(self.samples_ms, self.num_segments, self.input_size)
 
 
-def matching_test_size(config: VidEoMTConfig, image_size: int, frame: tuple[int, int]) -> int:
+def matching_test_size(config: NetworkConfig, image_size: int, frame: tuple[int, int]) -> int:
     """Find the short side for which our input has as many patches as a square, or a few more.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, VidEoMT
 from videomt_ros.model.device import PRECISIONS
 from videomt_ros.speed.analysis import analyse
 from videomt_ros.speed.clock import synchronised_ms
@@ -130,16 +130,16 @@ def _parts(
         }
 
 
-def config_of(size: str) -> VidEoMTConfig:
+def config_of(size: str) -> NetworkConfig:
     """Return the configuration of a size: S, B, L or tiny."""
     sizes = port_sizes(size)
-    return VidEoMTConfig(
+    return NetworkConfig(
         num_classes=NUM_CLASSES,
         embed_dim=sizes['hidden_size'],
         depth=sizes['num_hidden_layers'],
         num_heads=sizes['num_attention_heads'],
         num_query_blocks=sizes['num_blocks'],
-        num_queries=sizes.get('num_queries', VidEoMTConfig.num_queries),
+        num_queries=sizes.get('num_queries', NetworkConfig.num_queries),
     )
 
 

@@ -25,7 +25,7 @@ from videomt_ros.inference import VideoStream
 from videomt_ros.inference.draw import draw
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.run_lengths import encode_segments
-from videomt_ros.model import Outputs, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, Outputs
 from videomt_ros.model.config import Task
 from videomt_ros.speed.frame import FRAME_NS, WARM_UP
 
@@ -71,7 +71,7 @@ class MadeNetwork:
         """
         num_stuff = 0 if task == 'instance' else 3
         names = tuple(f'class {k}' for k in range(40))
-        self.config = VidEoMTConfig(
+        self.config = NetworkConfig(
             num_classes=len(names),
             num_queries=max(200, num_objects + num_stuff),
             test_size=480,

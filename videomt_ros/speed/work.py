@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig
+from videomt_ros.model import NetworkConfig, VidEoMT
 from videomt_ros.speed.parts import PARTS, watch_parts
 
 
@@ -43,7 +43,7 @@ class Work:
 
 
 def count_work(
-    config: VidEoMTConfig, size: tuple[int, int], batch_size: int, dtype: torch.dtype
+    config: NetworkConfig, size: tuple[int, int], batch_size: int, dtype: torch.dtype
 ) -> dict[str, Work]:
     """Count the work of a step.
 

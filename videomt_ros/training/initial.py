@@ -10,7 +10,7 @@ import torch
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from torch import Tensor, nn
 
-from videomt_ros.model import VidEoMT, VidEoMTConfig, load_model
+from videomt_ros.model import NetworkConfig, VidEoMT, load_model
 from videomt_ros.model.checkpoint import load_vit
 from videomt_ros.training.run_settings import TrainSettings
 
@@ -172,7 +172,7 @@ def _take_weights(net: VidEoMT, source: VidEoMT, name: str) -> None:
     net.load_state_dict(weights | kept)
 
 
-def _check_fit(ours: VidEoMTConfig, theirs: VidEoMTConfig, name: str) -> None:
+def _check_fit(ours: NetworkConfig, theirs: NetworkConfig, name: str) -> None:
     differing = [field for field in _SAME if getattr(ours, field) != getattr(theirs, field)]
     # EVA-02 ignores mlp_ratio. Ratios that are computed from tensors may be rounded.
     if ours.family != 'eva02' and not math.isclose(ours.mlp_ratio, theirs.mlp_ratio):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
 from videomt_ros.datasets.synthetic.wall import check_hidden_frames
-from videomt_ros.model.config import VidEoMTConfig
+from videomt_ros.model.config import NetworkConfig
 
 MAY_CHANGE = (
     'out', 'device', 'devices', 'nodes', 'threads', 'workers', 'accumulate', 'precision',
@@ -192,7 +192,7 @@ class TrainSettings:
     The defaults are those of the published recipe, which starts from a pretrained ViT.
     """
 
-    network: VidEoMTConfig
+    network: NetworkConfig
     """Sizes, classes and design of the network."""
     phases: tuple[Phase, ...]
     """Phases in order; step numbers and schedules continue from one to the next."""
