@@ -110,12 +110,14 @@ def test_one_mode_alone_gives_the_same(roots, unbroken, tmp_path):
 
 def test_settings_reach_the_live_score_alone(roots, unbroken, tmp_path):
     more = ('--set', 'score_threshold=0.99', '--set', 'track_states=confirmed,tentative')
+    more = (*more, '--set', 'association=slots')
     assert main(arguments('ytvis2019', roots['ytvis2019'], tmp_path, *more)) == 0
     changed, usual = result_files(tmp_path), result_files(unbroken['ytvis2019'])
     assert changed['published/results.json'] == usual['published/results.json']
     assert changed['live/results.json'] != usual['live/results.json']
     settings = json.loads((tmp_path / 'metrics.json').read_text())['run']['settings']
     assert settings['track_states'] == ['confirmed', 'tentative']
+    assert settings['association'] == 'slots'
 
 
 @pytest.mark.parametrize('text', ['gap_s', '=2', 'gap_s=long'])

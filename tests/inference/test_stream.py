@@ -301,6 +301,8 @@ def test_a_gpu_gives_the_same_picture(tiny_net):
         ({'min_area': -1}, 'min_area from 0'),
         ({'min_area': 1.5}, 'min_area to be a whole number, got 1.5'),
         ({'gap_s': -1.0}, 'gap_s from 0.0'),
+        ({'association': 'slot'}, "association from full, slots, got 'slot'"),
+        ({'association': 1}, 'association from full, slots, got 1'),
         ({'confirm_frames': 0}, 'confirm_frames from 1'),
         ({'class_filter': 'circle'}, 'class_filter to be a list of names'),
         ({'class_filter': 3}, 'class_filter to be a list of names'),

@@ -23,6 +23,8 @@ def test_settings_take_numbers_of_any_kind():
 def test_each_setting_says_its_meaning_and_limits():
     for item in fields(StreamSettings):
         assert item.metadata['meaning'].endswith('.')
-        if not isinstance(item.default, tuple):
+        if isinstance(item.default, str):
+            assert item.default in item.metadata['choices']
+        elif not isinstance(item.default, tuple):
             lowest, highest = item.metadata['range']
             assert lowest <= item.default <= highest

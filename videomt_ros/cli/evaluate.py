@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,11 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def setting(text: str) -> tuple[str, Any]:
     """Parse the name and value of a stream setting; lists are separated by commas."""
+    from videomt_ros.inference.stream_settings import StreamSettings
+
     name, separator, value = text.partition('=')
     if not name or not separator:
         raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
-    if name in ('class_filter', 'track_states'):
+    default = {item.name: item.default for item in fields(StreamSettings)}.get(name)
+    if isinstance(default, tuple):
         return name, tuple(item.strip() for item in value.split(',') if item.strip())
+    if isinstance(default, str):
+        return name, value
     try:
         return name, float(value)
     except ValueError:

@@ -9,6 +9,8 @@ from typing import Any
 
 TRACK_STATES = ('tentative', 'confirmed', 'lost')
 """Names of the members of `videomt_ros.structures.TrackState`, in lower case."""
+ASSOCIATIONS = ('full', 'slots')
+"""Ways in which tracks find their detections; see `videomt_ros.inference.tracker`."""
 
 
 def _setting(default: Any, meaning: str, **limits: Any) -> Any:
@@ -21,8 +23,8 @@ class StreamSettings:
     """Settings of a VideoStream, which may change while it runs; they are checked when built.
 
     The metadata of each field holds its `meaning` (one sentence with the unit) and its `range`
-    (lowest and highest value, both allowed). For a tuple of names it holds the `choices` instead,
-    if these are fixed.
+    (lowest and highest value, both allowed). For a name, and for a tuple of names if these are
+    fixed, it holds the `choices` instead.
     """
 
     score_threshold: float = _setting(
@@ -53,6 +55,13 @@ class StreamSettings:
         'out if it is far from the rest: if the gap is wider than 1.5 times the side of a square '
         'of its area. 0 leaves nothing out. Things only; not used by semantic segmentation.',
         range=(0.0, 1.0),
+    )
+    association: str = _setting(
+        'full',
+        'How tracks find their objects. full: by query slot, place, mask and class, and several '
+        'masks of one object become one. slots: by query slot alone, as suits networks that keep '
+        'an object in its slot. Not used by semantic segmentation.',
+        choices=ASSOCIATIONS,
     )
     gap_s: float = _setting(
         1.0,
@@ -127,6 +136,13 @@ def _checked(item: Field[Any], value: Any) -> Any:
                 f'got {", ".join(unknown)}.'
             )
         return tuple(value)
+    if isinstance(item.default, str):
+        if value not in limits['choices']:
+            raise ValueError(
+                f'Expected {item.name} from {", ".join(limits["choices"])}, got {value!r}. '
+                f'{limits["meaning"]}'
+            )
+        return value
     kind: Any = type(item.default)
     lowest, highest = limits['range']
     is_number = not isinstance(value, bool) and hasattr(value, '__float__')

@@ -17,6 +17,14 @@ one. The tracker guarantees:
 - Memory is bounded by the number of queries and classes.
 - In panoptic results all stuff of one class is one segment with one id.
 
+The setting `association` says how a track finds its detection. `full` is described above. With
+`slots` a detection belongs to the track that last had its slot, as long as that lives, wherever
+the detection is; otherwise it begins a track. The slot gets a new id only after the track was not
+seen for `gap_s`, or showed another class for certain in `CLASS_CHANGE_FRAMES` consecutive
+detections. No id moves to another slot, and two slots that show one object are two tracks, which
+compete for its pixels. `confirm_frames`, `min_area`, the score averaged over a track and the
+joining of stuff are the same in both.
+
 A track is seen in a frame if the result has at least `min_area` pixels of it and the probability
 of its class, averaged over its past, is at least `score_threshold`. The class probability does
 not tell whether an object is visible: it stays high for a hidden object.
@@ -202,6 +210,8 @@ class Tracker:
         """Find the pairs of a track and the detection that shows it, by rising detection."""
         if not len(detections):
             return []
+        if self._life.settings.association == 'slots':
+            return self._assign_by_slot(detections)
         tracks = self.tracks
         expected = [track.motion.expected_mask(self._life.stamp_ns) for track in tracks]
         ious = grid_masks.ious(expected, detections.masks)  # M, N
@@ -235,9 +245,25 @@ class Tracker:
         alive = set(self.tracks)
         return sorted((p for p in matched if p[0] in alive), key=lambda pair: pair[1])
 
+    def _assign_by_slot(self, detections: Detections) -> list[tuple[Track, int]]:
+        """Pair each detection with the track that holds its slot, or with a new one."""
+        holders = self._holders()
+        matched: list[tuple[Track, int]] = []
+        for n, query in enumerate(detections.queries.tolist()):
+            if query in holders:
+                track = self.tracks[holders[query]]
+                matched.append((self._observe(track, detections, n), n))
+            elif detections.scores[n] >= self._life.settings.score_threshold:
+                matched.append((self._begin_track(detections, n), n))
+        return matched
+
+    def _holders(self) -> dict[int, int]:
+        """Map the slots that tracks hold to the places of these tracks in the list."""
+        return {t.query: m for m, t in enumerate(self.tracks) if t.query is not None}
+
     def _own_tracks(self, detections: Detections, ious: NDArray[np.float32]) -> dict[int, int]:
         """Map detections to the tracks that hold their slots and that they can show."""
-        holders = {t.query: m for m, t in enumerate(self.tracks) if t.query is not None}
+        holders = self._holders()
         own: dict[int, int] = {}
         for n, query in enumerate(detections.queries):
             m = holders.get(int(query))

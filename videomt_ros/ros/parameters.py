@@ -183,6 +183,7 @@ class NodeParameters:
     overlap_threshold: float = _setting('overlap_threshold')
     min_area: int = _setting('min_area')
     speck_share: float = _setting('speck_share')
+    association: str = _setting('association')
     gap_s: float = _setting('gap_s')
     max_gap_s: float = _setting('max_gap_s')
     confirm_frames: int = _setting('confirm_frames')
