@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
+from videomt_ros.model import Outputs
+
+
+def made_outputs(class_logits: Tensor, mask_logits: Tensor) -> Outputs:
+    """Outputs whose embeddings, (B, [T,] Q, 1), are zeros, which are like no other."""
+    return Outputs(class_logits, mask_logits, torch.zeros(*class_logits.shape[:-1], 1))
 
 
 class MadeEngine:

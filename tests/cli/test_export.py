@@ -26,7 +26,7 @@ def test_a_file_is_a_model_by_itself(checkpoint, tiny_net, tmp_path, capsys):
     assert main(line.split()) == 0
     text = capsys.readouterr().out
     assert 'takes one frame of 48 x 96 pixels (height x width), for images of 160 x 90' in text
-    for name in ('class_logits', 'mask_logits', 'query_out'):
+    for name in ('class_logits', 'mask_logits', 'embeddings', 'query_out'):
         assert re.search(rf'{name}: [\d.e-]+ of [\d.]+, the largest value', text), name
 
     engine = OnnxEngine(path)

@@ -21,6 +21,7 @@ from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Program, Size
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.model import VidEoMT
+from videomt_ros.model.network import StepModule
 
 SIZE = Size(1, 64, 96)
 """Size of the program that the tests share; see `compiled` in conftest."""
@@ -133,8 +134,7 @@ def test_frames_of_a_new_size_run_while_their_program_is_compiled(tiny_net, monk
 
         def package(frames, state):
             runs.append(size)
-            outputs, state = net.step(frames, state)
-            return outputs.class_logits, outputs.mask_logits, state
+            return StepModule(net)(frames, state)
 
         return Program(net, package)
 
@@ -251,7 +251,7 @@ def test_a_program_that_fails_in_its_check_is_refused(demo, monkeypatch):
 def test_a_program_reads_tensors_in_the_order_for_which_it_was_compiled(tiny_net):
     def package(frames, state):
         assert frames.is_contiguous() and state.is_contiguous()
-        return state, state, state
+        return state, state, state, state
 
     frames = frames_of(Size(2, 64, 64)).to(memory_format=torch.channels_last)
     Program(tiny_net, package).step(frames, tiny_net.initial_state(2))

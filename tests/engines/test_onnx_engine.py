@@ -334,7 +334,9 @@ def test_a_file_with_other_outputs_is_named(files, tmp_path):
     model = onnx.load(files('dinov2'))
     del model.graph.output[2]
     onnx.save(model, tmp_path / 'robot.onnx')
-    with pytest.raises(CheckpointError, match='outputs class_logits, mask_logits, query_out, got'):
+    with pytest.raises(
+        CheckpointError, match='outputs class_logits, mask_logits, embeddings, query_out, got'
+    ):
         OnnxEngine(tmp_path / 'robot.onnx')
 
 

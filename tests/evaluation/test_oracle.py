@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.made_engine import MadeEngine
+from tests.made_engine import MadeEngine, made_outputs
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
@@ -53,7 +53,7 @@ class Oracle(MadeEngine):
             masks[0, identity - 1] = ids == identity
         class_logits[0, :, -1] = 5
         mask_logits = 20 * F.avg_pool2d(masks, 4) - 10
-        return Outputs(class_logits, mask_logits), torch.tensor([number, t + 1])
+        return made_outputs(class_logits, mask_logits), torch.tensor([number, t + 1])
 
 
 @pytest.mark.parametrize('mode', ['live', 'published'])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.evaluation.made_videos import STEP_NS, MadeVideo, made_dataset
+from tests.made_engine import made_outputs
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.mask_png import read_ids, read_mask
@@ -29,7 +30,7 @@ from videomt_ros.evaluation.whole_video import (
     panoptic_frames,
 )
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
-from videomt_ros.model import Outputs, VidEoMT
+from videomt_ros.model import VidEoMT
 
 FAMILY_NAMES = tuple(FAMILIES)
 ALL = np.ones(3, bool)
@@ -212,7 +213,7 @@ def test_a_second_pass_gives_what_the_file_would_have_given(sure_net, tmp_path, 
 
 def test_a_full_disk_leads_to_the_second_pass(tmp_path, tiny_config):
     geometry = Geometry.of((64, 80), tiny_config)
-    outputs = Outputs(torch.zeros(1, 6, 4), torch.zeros(1, 6, 16, 20))
+    outputs = made_outputs(torch.zeros(1, 6, 4), torch.zeros(1, 6, 16, 20))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     whole = WholeVideo(tmp_path)
     whole.add(0, outputs, geometry)
@@ -235,7 +236,7 @@ def test_masks_wait_bit_for_bit_in_the_networks_own_type(tmp_path, tiny_config, 
     masks = torch.randn(3, 6, 16, 20, generator=generator).to(dtype)
     whole = WholeVideo(tmp_path)
     for t in range(3):
-        whole.add(t, Outputs(torch.zeros(1, 6, 4, dtype=dtype), masks[t][None]), geometry)
+        whole.add(t, made_outputs(torch.zeros(1, 6, 4, dtype=dtype), masks[t][None]), geometry)
     for frame, expected in zip(whole.frames(), masks, strict=True):
         assert torch.equal(frame.read([4, 1]), expected[[4, 1]])
         assert frame.read([4]).dtype == dtype
@@ -247,7 +248,9 @@ def test_the_mean_weighs_all_frames_alike(tmp_path, tiny_config):
     geometry = Geometry.of((64, 80), tiny_config)
     whole = WholeVideo(tmp_path)
     for index, value in ((0, 1.0), (None, 2.0), (1, 6.0)):
-        whole.add(index, Outputs(torch.full((1, 6, 4), value), torch.zeros(1, 6, 4, 5)), geometry)
+        whole.add(
+            index, made_outputs(torch.full((1, 6, 4), value), torch.zeros(1, 6, 4, 5)), geometry
+        )
     assert torch.equal(whole.class_logits(), torch.full((6, 4), 3.0).double())
     assert [frame.index for frame in whole.frames()] == [0, 1]
 
@@ -255,9 +258,11 @@ def test_the_mean_weighs_all_frames_alike(tmp_path, tiny_config):
 def test_logits_that_are_no_numbers_end_the_video(tmp_path, tiny_config):
     geometry = Geometry.of((64, 80), tiny_config)
     whole = WholeVideo(tmp_path)
-    whole.add(0, Outputs(torch.zeros(1, 6, 4), torch.zeros(1, 6, 4, 5)), geometry)
+    whole.add(0, made_outputs(torch.zeros(1, 6, 4), torch.zeros(1, 6, 4, 5)), geometry)
     with pytest.raises(ValueError, match='frame 1 are not finite numbers. Use another precision'):
-        whole.add(1, Outputs(torch.full((1, 6, 4), torch.inf), torch.zeros(1, 6, 4, 5)), geometry)
+        whole.add(
+            1, made_outputs(torch.full((1, 6, 4), torch.inf), torch.zeros(1, 6, 4, 5)), geometry
+        )
 
 
 def logits_of(*rows):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.made_engine import MadeEngine
+from tests.made_engine import MadeEngine, made_outputs
 from videomt_ros.inference import VideoStream
 from videomt_ros.model import NetworkConfig, Outputs
 from videomt_ros.structures import Segments
@@ -81,7 +81,7 @@ class ScriptedNet(MadeEngine):
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
         class_logits, mask_logits = self.frames[int(state[0, 0, 0]) % len(self.frames)]
-        return Outputs(class_logits[None], mask_logits[None]), state + 1
+        return made_outputs(class_logits[None], mask_logits[None]), state + 1
 
 
 def scripted_stream(

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.inference import plain_postprocess as plain
-from tests.made_engine import MadeEngine
+from tests.made_engine import MadeEngine, made_outputs
 from videomt_ros.inference import VideoStream, postprocess
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import NetworkConfig, Outputs
+from videomt_ros.model import NetworkConfig
 
 SIZES = [(1, 1), (1, 300), (257, 3), (37, 51), (480, 271), (721, 1279)]
 """(height, width): one pixel, lines, less than the input, upright, odd."""
@@ -128,7 +128,7 @@ def answers(size, seed, value=None):
         masks = logits.roll(n, 2).clone()
         if value is not None:
             masks[n, : 2 + n, :5] = value
-        found.append(Outputs(classes[None], masks[None]))
+        found.append(made_outputs(classes[None], masks[None]))
     return found
 
 
@@ -146,8 +146,10 @@ def results(task, size, outputs, **settings):
 @pytest.mark.parametrize('threshold', [0.3, 0.5])
 def test_half_precision_gives_what_its_values_give_in_float32(task, dtype, threshold):
     size = (123, 211)
-    half = [Outputs(o.class_logits.to(dtype), o.mask_logits.to(dtype)) for o in answers(size, 3)]
-    whole = [Outputs(o.class_logits.float(), o.mask_logits.float()) for o in half]
+    half = [
+        made_outputs(o.class_logits.to(dtype), o.mask_logits.to(dtype)) for o in answers(size, 3)
+    ]
+    whole = [made_outputs(o.class_logits.float(), o.mask_logits.float()) for o in half]
     expected = results(task, size, whole, mask_threshold=threshold)
     assert results(task, size, half, mask_threshold=threshold) == expected
     assert any(segments for _, segments in expected)

@@ -356,3 +356,12 @@ def test_half_precision_follows_float32(dtype):
         outputs = net.to(dtype)(clip.to(dtype))
     error = (outputs.mask_logits.float() - expected.mask_logits).abs().max()
     assert error < 0.1 * expected.mask_logits.abs().max()
+
+
+def test_embeddings_are_the_query_tokens_after_the_final_norm():
+    torch.manual_seed(0)
+    net = VidEoMT(TINY).eval()
+    with torch.no_grad():
+        outputs = net(random_clip(2, 3, 3, 64, 96))
+        assert outputs.embeddings.shape == (2, 3, TINY.num_queries, TINY.embed_dim)
+        torch.testing.assert_close(net.class_head(outputs.embeddings), outputs.class_logits)

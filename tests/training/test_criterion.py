@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.made_engine import made_outputs
 from tests.training.losses import losses_of
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.criterion import Criterion, Targets, build_targets
@@ -37,7 +38,7 @@ def perfect(targets: Targets, query_of: list[int], num_queries: int = 4) -> Outp
         class_logits[0, first:, query, 3] = 0.0
         class_logits[0, first:, query, targets.class_ids[n]] = 20.0
         mask_logits[0, :, query] = targets.masks[n] * 40.0 - 20.0
-    return Outputs(class_logits, mask_logits)
+    return made_outputs(class_logits, mask_logits)
 
 
 @pytest.fixture
@@ -124,7 +125,9 @@ def test_padding_changes_no_loss():
         extents = torch.full((1, 2), share)
         targets = build_targets(clip_of, class_ids, F.pad(masks, padding), 1, extents)
         torch.manual_seed(0)
-        found.append(losses_of(POINTS, Outputs(class_logits, F.pad(logits, padding)), targets))
+        found.append(
+            losses_of(POINTS, made_outputs(class_logits, F.pad(logits, padding)), targets)
+        )
     for name, loss in found[0].items():
         torch.testing.assert_close(found[1][name], loss)
 
@@ -136,7 +139,7 @@ def test_padding_changes_no_match():
     shown = masks[0, 0] * 2.0 - 1.0
     logits = torch.stack([9.0 * shown, 2.0 * shown])[None, None]
     logits[..., SIZE // 2 + 1 :] = torch.tensor([9.0, -9.0]).view(2, 1, 1)
-    outputs = (Outputs(torch.zeros(1, 1, 2, 4), logits),)
+    outputs = (made_outputs(torch.zeros(1, 1, 2, 4), logits),)
     for width, expected in ((0.5, 0), (1.0, 1)):
         extents = torch.tensor([[width, 1.0]])
         targets = build_targets(torch.tensor([0]), torch.tensor([1]), masks, 1, extents)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.made_engine import made_outputs
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model import VidEoMT
 from videomt_ros.model.network import Outputs
@@ -144,7 +145,7 @@ def said(num_frames: int, at: dict[tuple[int, int], Tensor]) -> Outputs:
     mask_logits = torch.full((1, num_frames, 3, SIZE, SIZE), -9.0)
     for (t, query), mask in at.items():
         mask_logits[0, t, query][mask] = 9.0
-    return Outputs(torch.zeros(1, num_frames, 3, 4), mask_logits)
+    return made_outputs(torch.zeros(1, num_frames, 3, 4), mask_logits)
 
 
 def test_an_object_keeps_its_query_in_later_chunks():

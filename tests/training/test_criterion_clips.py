@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.made_engine import made_outputs
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
@@ -43,7 +44,7 @@ def random_outputs(num_frames: int, batch_size: int = 1, num_layers: int = 1) ->
         shape = (batch_size, num_frames, NUM_QUERIES)
         class_logits = torch.randn(*shape, NUM_CLASSES + 1, generator=generator)
         mask_logits = torch.randn(*shape, 4, 4, generator=generator)
-        layers.append(Outputs(class_logits, mask_logits))
+        layers.append(made_outputs(class_logits, mask_logits))
     return layers[-1]._replace(auxiliary=tuple(layers[:-1]))
 
 
@@ -66,7 +67,7 @@ def test_an_object_keeps_the_query_of_its_first_frame():
         (2, 3, LEFT, 3.0), (2, 3, RIGHT, 3.0),
     ):  # fmt: skip
         mask_logits[0, frame, query][area] = logit
-    outputs = Outputs(torch.zeros(1, 3, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
+    outputs = made_outputs(torch.zeros(1, 3, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
     assert targets.first.tolist() == [0, 1]
     assert Criterion(WEIGHTS).match((outputs,), targets).tolist() == [[0, 2]]
     alone = targets_of(targets.masks[1:], [2])
@@ -87,7 +88,7 @@ def test_a_stuff_class_is_one_object_in_many_pieces():
     mask_logits[:, :, 0, :, :6] = mask_logits[:, :, 1, :, 10:] = 8.0  # a half each
     mask_logits[:, :, 3] = sky[0] * 16.0 - 8.0
     mask_logits[:, :, 2] = 8.0 - sky[0] * 16.0
-    outputs = Outputs(torch.zeros(1, 2, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
+    outputs = made_outputs(torch.zeros(1, 2, NUM_QUERIES, NUM_CLASSES + 1), mask_logits)
     matches = Criterion(WEIGHTS).match((outputs,), targets)
     assert matches.tolist() == [[3, 2]]
     assert supervised(outputs, targets).int().tolist() == [[0, 0, 1, 1]] * 2
@@ -114,7 +115,7 @@ def test_an_empty_clip_beside_others_is_taught_no_object():
     outputs = random_outputs(2, batch_size=3)
     class_logits = outputs.class_logits.clone().requires_grad_()
     mask_logits = outputs.mask_logits.clone().requires_grad_()
-    losses = losses_of(WEIGHTS, Outputs(class_logits, mask_logits), targets)
+    losses = losses_of(WEIGHTS, made_outputs(class_logits, mask_logits), targets)
     sum(losses.values()).backward()
     taught = (class_logits.grad < 0).nonzero()  # the logits that are to rise
     assert (taught[taught[:, 0] == 1][:, 3] == NUM_CLASSES).all()
@@ -130,7 +131,7 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
     clip_of = torch.tensor([0, 0, 2, 2, 2, 2, 2, 2])
     class_ids = torch.arange(8) % NUM_CLASSES
     outputs = random_outputs(2, batch_size=3, num_layers=3)
-    layers = [Outputs(*layer[:2]) for layer in (*outputs.auxiliary, outputs)]
+    layers = [made_outputs(*layer[:2]) for layer in (*outputs.auxiliary, outputs)]
     totals = torch.tensor([2 + 1 + 3 + 4, 3 * 2 * NUM_QUERIES], dtype=torch.float64)
 
     def learn(start: int, end: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -143,7 +144,7 @@ def test_losses_of_parts_add_up_to_those_of_the_whole(cut):
             [logits[start:end].clone().requires_grad_() for logits in layer[:2]]
             for layer in layers
         ]
-        *auxiliary, last = (Outputs(*leaf) for leaf in leaves)
+        *auxiliary, last = (made_outputs(*leaf) for leaf in leaves)
         torch.manual_seed(7)
         whole = last._replace(auxiliary=tuple(auxiliary))
         losses, _ = Criterion(WEIGHTS).chunk(whole, targets, totals)
@@ -182,7 +183,7 @@ def test_a_part_without_objects_of_a_step_with_some():
     outputs = random_outputs(2)
     leaves = [logits.clone().requires_grad_() for logits in outputs[:2]]
     totals = torch.tensor([3, 4 * NUM_QUERIES], dtype=torch.float64)  # two clips, three pairs
-    losses, query_of = Criterion(WEIGHTS).chunk(Outputs(*leaves), nothing, totals)
+    losses, query_of = Criterion(WEIGHTS).chunk(made_outputs(*leaves), nothing, totals)
     assert query_of.shape == (1, 0)
     sum(losses.values()).backward()
     assert losses['mask'] == losses['dice'] == 0
@@ -205,8 +206,8 @@ def test_costs_and_losses_are_float32_under_autocast(monkeypatch, autocast, dtyp
     monkeypatch.setattr(criterion, 'pair_costs', watched)
     targets = targets_of(clip_of_masks([LEFT, LEFT], [None, RIGHT]), [1, 2])
     outputs = random_outputs(2)
-    half = Outputs(outputs.class_logits.to(dtype), outputs.mask_logits.to(dtype))
-    whole = Outputs(half.class_logits.float(), half.mask_logits.float())
+    half = made_outputs(outputs.class_logits.to(dtype), outputs.mask_logits.to(dtype))
+    whole = made_outputs(half.class_logits.float(), half.mask_logits.float())
     results = []
     for layer, enabled in ((half, autocast), (whole, False)):
         torch.manual_seed(0)
@@ -254,7 +255,7 @@ def many_layers(num_objects: int, device: str = 'cpu') -> tuple[Outputs, Targets
     targets = build_targets(clip_of, class_ids, masks, 2).to(torch.device(device))
     outputs = random_outputs(2, batch_size=2, num_layers=4)
     layers = [
-        Outputs(*(logits.to(device).requires_grad_() for logits in layer[:2]))
+        made_outputs(*(logits.to(device).requires_grad_() for logits in layer[:2]))
         for layer in (*outputs.auxiliary, outputs)
     ]
     return layers[-1]._replace(auxiliary=tuple(layers[:-1])), targets

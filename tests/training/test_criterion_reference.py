@@ -19,6 +19,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerLoss,
 )
 
+from tests.made_engine import made_outputs
 from tests.training.losses import fix_points, losses_of, random_points
 from videomt_ros.model.network import Outputs
 from videomt_ros.training import criterion
@@ -41,7 +42,7 @@ def random_outputs(seed: int, batch_size: int, mask_size: int) -> Outputs:
         3 * torch.randn(batch_size, 1, NUM_QUERIES, *shape, generator=generator)
         for shape in ((NUM_CLASSES + 1,), (mask_size, mask_size))
     ]
-    return Outputs(*(tensor.requires_grad_() for tensor in logits))
+    return made_outputs(*(tensor.requires_grad_() for tensor in logits))
 
 
 def random_boxes(seed: int, counts: list[int]) -> Targets:

@@ -112,6 +112,7 @@ class CompiledEngine:
         outputs = Outputs(
             torch.cat([part.class_logits for part, _ in parts]),
             torch.cat([part.mask_logits for part, _ in parts]),
+            torch.cat([part.embeddings for part, _ in parts]),
         )
         return outputs, torch.cat([state for _, state in parts])
 

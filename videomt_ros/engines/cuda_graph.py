@@ -65,7 +65,9 @@ def _capture(step: Step, frames: Tensor, state: Tensor) -> Step:
         for own, given in zip(inputs, (frames, state), strict=True):
             own.copy_(given)
         graph.replay()
-        own_outputs = Outputs(outputs.class_logits.clone(), outputs.mask_logits.clone())
+        own_outputs = Outputs(
+            outputs.class_logits.clone(), outputs.mask_logits.clone(), outputs.embeddings.clone()
+        )
         return own_outputs, next_state.clone()
 
     return replay

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videomt_ros.model.network import Outputs
 
-OUTPUTS = ('class_logits', 'mask_logits', 'query_out')
+OUTPUTS = ('class_logits', 'mask_logits', 'embeddings', 'query_out')
 """Names of what a step returns, the next state last."""
 
 
@@ -88,8 +88,8 @@ def compare(
         expected, state = trusted.step(frames.to(trusted.device, trusted.dtype), state)
         for name, ours, theirs in zip(
             OUTPUTS,
-            (outputs.class_logits, outputs.mask_logits, own),
-            (expected.class_logits, expected.mask_logits, state),
+            (outputs.class_logits, outputs.mask_logits, outputs.embeddings, own),
+            (expected.class_logits, expected.mask_logits, expected.embeddings, state),
             strict=True,
         ):
             theirs = theirs.float()

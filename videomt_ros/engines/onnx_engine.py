@@ -139,8 +139,8 @@ class OnnxEngine:
         for begin in range(0, len(frames), size):
             part = slice(begin, begin + size)
             self._run(frames[part], state[part], [result[part] for result in results])
-        class_logits, mask_logits, next_state = results
-        return Outputs(class_logits, mask_logits), next_state
+        class_logits, mask_logits, embeddings, next_state = results
+        return Outputs(class_logits, mask_logits, embeddings), next_state
 
     def _empty_results(self, frames: Tensor) -> list[Tensor]:
         """Make room for the outputs of a batch; new, since callers keep those of other steps."""
@@ -150,7 +150,7 @@ class OnnxEngine:
         shape = (len(frames), config.num_queries)
         return [
             torch.empty(*shape, *rest, dtype=self.dtype, device=self.device)
-            for rest in ((config.num_classes + 1,), grid, (config.embed_dim,))
+            for rest in ((config.num_classes + 1,), grid, (config.embed_dim,), (config.embed_dim,))
         ]
 
     def _run(self, frames: Tensor, state: Tensor, results: Sequence[Tensor]) -> None:

@@ -3,7 +3,8 @@
 The graph is one stateful step, as in `VidEoMT.step`:
 
     frame (B, 3, H, W), query_in (B, Q, C)
-        -> class_logits (B, Q, K + 1), mask_logits (B, Q, h, w), query_out (B, Q, C)
+        -> class_logits (B, Q, K + 1), mask_logits (B, Q, h, w), embeddings (B, Q, C),
+           query_out (B, Q, C)
 
 B, H and W are fixed or dynamic. The metadata carry the rest of a model: its configuration and the
 queries that enter a first frame.

@@ -103,7 +103,7 @@ class Program:
 
         Args:
             net: network from which it was compiled.
-            package: takes frames and state; returns class logits, mask logits and next state.
+            package: takes frames and state; returns what `StepModule` does.
         """
         self.device, self.dtype, self.initial_state = net.device, net.dtype, net.initial_state
         self._package = package
@@ -112,10 +112,10 @@ class Program:
         """Advance B videos by one frame each; see `VidEoMT.step`."""
         # It reads memory in the order for which it was compiled, whatever the strides: those of an
         # initial state of several videos are zero.
-        class_logits, mask_logits, next_state = self._package(
+        class_logits, mask_logits, embeddings, next_state = self._package(
             frames.contiguous(), state.contiguous()
         )
-        return Outputs(class_logits, mask_logits), next_state
+        return Outputs(class_logits, mask_logits, embeddings), next_state
 
 
 def compile_program(net: VidEoMT, size: Size, path: Path) -> None:

@@ -219,5 +219,9 @@ def _of_frame(outputs: Outputs, states: Tensor, n: int) -> tuple[Outputs, Tensor
     if len(outputs.class_logits) == 1:
         return outputs, states
     # Copies, so that a stream that waits for its next frame does not keep those of others.
-    own = Outputs(outputs.class_logits[n, None].clone(), outputs.mask_logits[n, None].clone())
+    own = Outputs(
+        outputs.class_logits[n, None].clone(),
+        outputs.mask_logits[n, None].clone(),
+        outputs.embeddings[n, None].clone(),
+    )
     return own, states[n, None].clone()

@@ -33,6 +33,9 @@ class Outputs(NamedTuple):
     """Class scores before softmax, (B, [T,] Q, K + 1); the last entry is no object."""
     mask_logits: Tensor
     """Masks before the sigmoid, (B, [T,] Q, h, w)."""
+    embeddings: Tensor
+    """Query tokens after the final norm, (B, [T,] Q, C); those of one object are alike over time,
+    whichever query shows it."""
     auxiliary: tuple[Outputs, ...] = ()
     """Predictions read before each query block, first block first; empty outside training mode."""
 
@@ -257,7 +260,7 @@ class VidEoMT(nn.Module):
         else:
             features = self.upscale(patches.transpose(1, 2).unflatten(2, grid))  # B, C, h, w
             mask_logits = torch.einsum('bqc,bchw->bqhw', embeddings, features)
-        return Outputs(self.class_head(queries), mask_logits)
+        return Outputs(self.class_head(queries), mask_logits, queries)
 
     def _propagate(self, queries: Tensor, state: Tensor) -> Tensor:
         """Compute the next state from the queries that left a frame and the state that entered."""
@@ -312,10 +315,10 @@ class StepModule(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return class logits, mask logits and next state; see `VidEoMT.step`."""
+    def forward(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return class logits, mask logits, embeddings and next state; see `VidEoMT.step`."""
         outputs, next_state = self.net.step(frames, state)
-        return outputs.class_logits, outputs.mask_logits, next_state
+        return outputs.class_logits, outputs.mask_logits, outputs.embeddings, next_state
 
 
 def stack_outputs(outputs: Sequence[Outputs]) -> Outputs:
@@ -323,6 +326,7 @@ def stack_outputs(outputs: Sequence[Outputs]) -> Outputs:
     return Outputs(
         torch.stack([output.class_logits for output in outputs], dim=1),
         torch.stack([output.mask_logits for output in outputs], dim=1),
+        torch.stack([output.embeddings for output in outputs], dim=1),
         tuple(
             stack_outputs(level)
             for level in zip(*(output.auxiliary for output in outputs), strict=True)

@@ -107,7 +107,12 @@ class MadeNetwork:
             band = np.abs(rows - (k + 0.5) * grid[0] / num_stuff) <= 0.5 * grid[0] / num_stuff + 1
             masks[num_objects + k] = np.where(band, 2.0, -6.0)
             logits[num_objects + k, -1], logits[num_objects + k, 37 + k] = 0.0, 4.0
-        return Outputs(torch.tensor(logits[None]).float(), torch.tensor(masks[None]).float())
+        embeddings = np.random.default_rng(0).normal(size=(1, queries, self.config.embed_dim))
+        return Outputs(
+            torch.tensor(logits[None]).float(),
+            torch.tensor(masks[None]).float(),
+            torch.tensor(embeddings).float(),
+        )
 
     def digest(self) -> str:
         """Return a name in place of a hash, since there are no weights."""
