@@ -44,6 +44,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('FEWEST', 'MOST'),
         help='let shapes vanish behind a wall for FEWEST to MOST frames; default: no wall',
     )
+    parser.add_argument(
+        '--away-frames',
+        type=int,
+        nargs=2,
+        metavar=('FEWEST', 'MOST'),
+        help='let shapes leave the image for FEWEST to MOST frames and return; not together with '
+        '--hidden-frames',
+    )
+    parser.add_argument(
+        '--alike',
+        type=int,
+        default=0,
+        metavar='NUMBER',
+        help='give NUMBER shapes of each video the same class, colours, texture and size; '
+        'default: 0',
+    )
+    parser.add_argument(
+        '--objects', type=int, metavar='NUMBER', help='shapes of each video; default: 3 to 6'
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -63,6 +82,9 @@ def main(args: argparse.Namespace) -> int:
             progress=lambda number: bar.update(1),
             stuff=args.stuff,
             hidden_frames=args.hidden_frames and tuple(args.hidden_frames),
+            away_frames=args.away_frames and tuple(args.away_frames),
+            alike=args.alike,
+            num_objects=args.objects,
         )
     name = FORMATS[args.format].benchmark
     print(f'{args.videos} videos of {args.frames} frames in {args.out}')

@@ -166,6 +166,58 @@ def test_hidden_frames_that_cannot_be_are_refused(limits):
         Scene(0, 48, 64, hidden_frames=limits)
 
 
+@pytest.mark.parametrize('size', [(96, 120), (120, 96)])
+@pytest.mark.parametrize('limits', [(10, 25), (30, 45)])
+def test_a_shape_leaves_the_view_for_so_many_frames(size, limits):
+    for seed in range(8):
+        scene = Scene(seed, *size, num_frames=120, num_objects=1, away_frames=limits)
+        areas = [int(ids.astype(bool).sum()) for _, ids in scene.frames()]
+        gaps = runs_of_absence([area > 0 for area in areas])
+        assert gaps and all(limits[0] <= gap <= limits[1] for gap in gaps), (seed, gaps)
+        assert max(areas) > 150  # between absences it is in full view
+
+
+def test_shapes_leave_through_both_sides():
+    sides = set()
+    for seed in range(8):
+        scene = Scene(seed, 48, 64, num_frames=80, num_objects=1, away_frames=(10, 25))
+        masks = [ids > 0 for _, ids in scene.frames()]
+        last = next(t for t in range(80) if masks[t].any() and not masks[t + 1].any())
+        columns = masks[last].any(axis=0).nonzero()[0]
+        assert columns.min() == 0 or columns.max() == 63
+        sides.add(int(columns.max()) == 63)
+    assert sides == {True, False}
+
+
+@pytest.mark.parametrize('where', [{}, {'hidden_frames': (10, 25)}, {'away_frames': (10, 25)}])
+def test_shapes_that_are_alike_share_all_but_their_paths(where):
+    scene = Scene(6, 96, 120, num_objects=4, alike=3, **where)
+    first, *others = scene._objects
+    for item in others[:2]:
+        assert (item.name, item.radius, item.pitch) == (first.name, first.radius, first.pitch)
+        assert np.array_equal(item.colours, first.colours)
+        assert not np.array_equal(item.centre, first.centre)
+    assert not np.array_equal(others[2].colours, first.colours)
+    assert len({scene.class_of[k] for k in (1, 2, 3)}) == 1
+
+
+def test_scenes_have_as_many_shapes_as_are_alike():
+    assert {len(Scene(seed, 48, 64, alike=6).class_of) for seed in range(4)} == {6}
+
+
+@pytest.mark.parametrize('values', [{'alike': 1}, {'alike': -2}, {'alike': 4, 'num_objects': 3}])
+def test_fewer_than_two_alike_are_refused(values):
+    with pytest.raises(ValueError, match='Expected alike as 0, or as 2 or more'):
+        Scene(0, 48, 64, **values)
+
+
+def test_absences_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match='Expected away_frames as fewest and most'):
+        Scene(0, 48, 64, away_frames=(8, 7))
+    with pytest.raises(ValueError, match='Expected hidden_frames or away_frames, got both'):
+        Scene(0, 48, 64, hidden_frames=(8, 9), away_frames=(8, 9))
+
+
 @pytest.mark.parametrize('values', [(0, 4, 64), (-1, 64, 64), (0, 64, 64, 0)])
 def test_impossible_scenes_are_refused(values):
     with pytest.raises(ValueError, match='Expected a scene'):

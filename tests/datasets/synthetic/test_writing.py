@@ -189,3 +189,17 @@ def test_a_wall_hides_no_fewer_than_two_frames(tmp_path, capsys):
     assert main([*arguments, '--out', str(tmp_path / 'x')]) == 1
     assert 'Expected hidden_frames as fewest and most' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_scenes_are_as_hard_as_asked(tmp_path):
+    out = tmp_path / 'hard'
+    arguments = ['--format', 'ytvis', '--videos', '1', '--frames', '60', '--size', '48', '60']
+    options = ['--away-frames', '10', '25', '--alike', '2', '--objects', '3']
+    assert main(['synth', *arguments, *options, '--out', str(out)]) == 0
+    scene = Scene(0, 48, 60, 60, num_objects=3, away_frames=(10, 25), alike=2)
+    tracks = json.loads((out / 'valid.json').read_text())['annotations']
+    assert [track['category_id'] - 1 for track in tracks] == [*scene.class_of.values()]
+    for identity, track in zip(scene.class_of, tracks, strict=True):
+        areas = [int((ids == identity).sum()) for _, ids in scene.frames()]
+        assert [area or 0 for area in track['areas']] == areas
+        assert 0 in areas

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from videomt_ros.datasets.synthetic.away import check_away_frames, draw_way_out
 from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
-from videomt_ros.datasets.synthetic.wall import RADII, Wall, check_hidden_frames, draw_walk
+from videomt_ros.datasets.synthetic.wall import RADII, Walk, Wall, check_hidden_frames, draw_walk
 
 CLASS_NAMES = tuple(OUTLINES)
 """Classes of the shapes: circle, square, triangle, star, ring, cross."""
@@ -39,6 +40,10 @@ class Scene:
             again; None: no wall, which leaves the scene of a seed as it was before there were any.
         stuff: fill the background with sky, ground and walls, which have classes: then every
             pixel has one. The shapes and their paths stay the same.
+        away_frames: fewest and most frames for which each shape leaves the view through a side,
+            again and again; None: only some shapes leave. Not together with `hidden_frames`.
+        alike: number of shapes that have class, colours, texture and size in common, 2 or more;
+            0: each shape has its own. The scene has at least as many shapes.
 
     Attributes:
         class_of: identity -> class id, an index into `ALL_NAMES`. Stuff has one identity per
@@ -54,6 +59,8 @@ class Scene:
         num_objects: int | None = None,
         hidden_frames: tuple[int, int] | None = None,
         stuff: bool = False,
+        away_frames: tuple[int, int] | None = None,
+        alike: int = 0,
     ) -> None:
         if min(height, width) < 8 or num_frames < 1 or seed < 0:
             raise ValueError(
@@ -61,16 +68,24 @@ class Scene:
                 f'got {height} x {width}, {num_frames} frames, seed {seed}.'
             )
         check_hidden_frames(hidden_frames)
+        check_away_frames(away_frames)
+        if hidden_frames is not None and away_frames is not None:
+            raise ValueError('Expected hidden_frames or away_frames, got both. Leave one out.')
+        if alike < 0 or alike == 1 or (num_objects is not None and alike > num_objects):
+            limit = '' if num_objects is None else f' up to num_objects, {num_objects}'
+            raise ValueError(f'Expected alike as 0, or as 2 or more shapes{limit}, got {alike}.')
         self.seed, self.height, self.width, self.num_frames = seed, height, width, num_frames
         self._rng = np.random.default_rng(seed)
         if num_objects is None:
-            num_objects = int(self._rng.integers(3, 7))
+            num_objects = max(alike, int(self._rng.integers(3, 7)))
         self._short = min(height, width)
+        self._view = np.array([[self._short, 0, width / 2], [0, self._short, height / 2]], float)
         self._half_view = np.array([width, height]) / (2 * self._short)
         self._background_colours = self._draw_colours(saturation=(0, 70), value=(50, 190))
         # Objects lie on a jittered grid, so that they overlap now and then but not for long.
         order = self._rng.permutation(num_objects)
         self._objects = [self._draw_object(int(i), num_objects) for i in order]
+        self._objects[:alike] = [_liken(item, self._objects[0]) for item in self._objects[:alike]]
         self.class_of = {
             i + 1: CLASS_NAMES.index(item.name) for i, item in enumerate(self._objects)
         }
@@ -91,10 +106,16 @@ class Scene:
             self._stuff: Stuff | None = draw_stuff(self._rng, tones)
         else:
             self._stuff, self._background = None, self._draw_background()
+        if away_frames is not None:
+            self._objects = [self._send_out(item, away_frames) for item in self._objects]
         # Drawn last, so that scenes without a wall do not depend on it.
         self._wall: Wall | None = None
         if hidden_frames is not None:
-            self._objects = [self._send_behind(item, hidden_frames) for item in self._objects]
+            radii = [0.0] * num_objects
+            for number, item in enumerate(self._objects):
+                radii[number] = self._rng.uniform(*RADII)
+                radius = radii[0] if number < alike else radii[number]
+                self._objects[number] = self._send_behind(item, radius, hidden_frames)
             self._wall = Wall(self._draw_colours(saturation=(0, 60), value=(60, 160)))
 
     def __len__(self) -> int:
@@ -120,7 +141,7 @@ class Scene:
             0 background without a class, else a key of `class_of`. What another shape covers does
             not count.
         """
-        camera = self._camera(t)
+        camera, view = self._camera(t), self._view
         size = (self.height, self.width)
         hider = 0
         if self._stuff is None:
@@ -130,7 +151,7 @@ class Scene:
             hider = self._first_stuff + STUFF_NAMES.index('wall')
         for identity, item in enumerate(self._objects, start=1):
             if t >= item.birth:
-                item.paint(canvas, ids, camera, identity, t)
+                item.paint(canvas, ids, view if item.in_view else camera, identity, t)
         if self._wall is not None:
             self._wall.paint(canvas, ids, camera, hider)
         return self._expose(canvas, t), ids
@@ -187,22 +208,29 @@ class Scene:
             pitch=rng.uniform(0.4, 0.6),
         )
 
-    def _send_behind(self, item: Shape, hidden_frames: tuple[int, int]) -> Shape:
+    def _send_behind(self, item: Shape, radius: float, hidden_frames: tuple[int, int]) -> Shape:
         """Return the same shape, smaller and upright, on a path behind the wall."""
-        radius, angle = self._rng.uniform(*RADII), item.spin[0]
-        x = np.concatenate(OUTLINES[item.name]) @ [np.cos(angle), -np.sin(angle)]
-        reach = radius * x.min(), radius * x.max()
-        walk = draw_walk(self._rng, *reach, hidden_frames, self.num_frames)
+        item = _upright(item, radius)
+        return self._walk(
+            item, draw_walk(self._rng, *item.reach(), hidden_frames, self.num_frames)
+        )
+
+    def _send_out(self, item: Shape, away_frames: tuple[int, int]) -> Shape:
+        """Return the same shape, upright, on a path that leaves the view and returns."""
+        item = replace(_upright(item, item.radius), in_view=True)
+        half_width = float(self._half_view[0])
+        return self._walk(
+            item, draw_way_out(self._rng, *item.reach(), half_width, away_frames, self.num_frames)
+        )
+
+    def _walk(self, item: Shape, walk: Walk) -> Shape:
+        """Return the same shape on a path whose x is that of the walk, and which shows all y."""
         sway, frequency, phase = item.sway.copy(), item.frequency.copy(), item.phase.copy()
         sway[:, 0] = walk.sway, 0
         frequency[0, 0], phase[0, 0] = walk.frequency, walk.phase
-        # These shapes stay in view, so that only the wall hides them.
         sway[:, 1] = self._rng.uniform(0.03, 0.12, 2)
         centre = np.array([walk.centre, np.clip(item.centre[1], -0.3, 0.3)])
-        return replace(
-            item, radius=radius, centre=centre, sway=sway, frequency=frequency, phase=phase,
-            spin=(angle, 0.0), birth=0,
-        )  # fmt: skip
+        return replace(item, centre=centre, sway=sway, frequency=frequency, phase=phase, birth=0)
 
     def _draw_background(self) -> NDArray[np.uint8]:
         """Draw a texture that exceeds the view by half on each side, (2H, 2W, 3) uint8."""
@@ -257,3 +285,15 @@ class Scene:
         light = 1 + self._light_sway * swing
         noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(self._noise)
         return np.clip(canvas * np.float32(light) + noise, 0, 255).astype(np.uint8)
+
+
+def _liken(item: Shape, model: Shape) -> Shape:
+    """Return the shape with the class and the look of another, on its own path."""
+    return replace(
+        item, name=model.name, radius=model.radius, colours=model.colours, pitch=model.pitch
+    )
+
+
+def _upright(item: Shape, radius: float) -> Shape:
+    """Return the shape with another size, and turned as at frame 0 for good."""
+    return replace(item, radius=radius, spin=(item.spin[0], 0.0))

@@ -77,12 +77,20 @@ class Shape:
     """Two tones of the texture, (2, 3) RGB, 0..255."""
     pitch: float
     """Length of one period of the texture, in radii."""
+    in_view: bool = False
+    """Whether the path is relative to the view, however the camera moves, and not to the world."""
 
     GROWTH = 3
 
     def position(self, t: float) -> NDArray[np.float64]:
         """Return the position (x, y) at frame t."""
         return self.centre + (self.sway * np.sin(self.frequency * t + self.phase)).sum(axis=0)
+
+    def reach(self) -> tuple[float, float]:
+        """Return how far the shape at frame 0 reaches from its middle along x, (left, right)."""
+        angle = self.spin[0]
+        x = np.concatenate(OUTLINES[self.name]) @ [np.cos(angle), -np.sin(angle)]
+        return float(self.radius * x.min()), float(self.radius * x.max())
 
     def paint(
         self,

@@ -39,6 +39,9 @@ def write_dataset(
     size: tuple[int, int] = (384, 480),
     stuff: bool = False,
     hidden_frames: tuple[int, int] | None = None,
+    away_frames: tuple[int, int] | None = None,
+    alike: int = 0,
+    num_objects: int | None = None,
 ) -> None:
     """Write a labelled data set.
 
@@ -52,6 +55,9 @@ def write_dataset(
         size: (height, width) of the images in pixels.
         stuff: whether scenes have sky, ground and walls, for VIPSeg and VSPW.
         hidden_frames: fewest and most frames for which shapes vanish behind a wall; see `Scene`.
+        away_frames: fewest and most frames for which shapes leave the view; see `Scene`.
+        alike: number of shapes that look alike; see `Scene`.
+        num_objects: number of shapes of each scene; None: 3 to 6.
 
     Raises:
         ValueError: the folder holds files, a number is out of range, or the format has no stuff.
@@ -68,7 +74,16 @@ def write_dataset(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f'Expected a new or empty folder, got {out}. Remove it or name another.')
     scenes = [
-        Scene(seed + i, *size, num_frames, hidden_frames=hidden_frames, stuff=stuff)
+        Scene(
+            seed + i,
+            *size,
+            num_frames,
+            num_objects,
+            hidden_frames=hidden_frames,
+            stuff=stuff,
+            away_frames=away_frames,
+            alike=alike,
+        )
         for i in range(num_videos)
     ]
     # Written beside the target, so that an interrupted run leaves no data set that looks whole.
