@@ -20,7 +20,7 @@ from tests.inference.scripted import (
     summary,
 )
 from tests.inference.test_tracker import ids, random_script, still
-from videomt_ros.inference.track import CLASS_CHANGE_FRAMES
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.structures import TrackState
 
 A = Obj(0, CAT, 10, 4)
@@ -49,7 +49,7 @@ def test_an_id_never_moves_to_another_slot():
 def test_a_class_that_changes_for_certain_begins_a_track():
     script = still(9, A) + still(8, replace(A, class_id=DOG))
     results = by_slots(script)
-    kept = 9 + CLASS_CHANGE_FRAMES - 1
+    kept = 9 + TrackerConstants().class_change_frames - 1
     assert [ids(r) for r in results] == [[1]] * kept + [[2]] * (len(script) - kept)
     assert results[-1].segments[0].class_name == 'dog'
     unsure = still(9, A) + still(20, replace(A, class_id=DOG, score=0.55))

@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from videomt_ros.inference.grid_masks import GridMask, areas, intersections, pack_masks
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.model.config import Task
 
-DUPLICATE_IOU = 0.4
-"""Least IoU of two masks that show one object. Visible masks of two objects overlap less."""
-PART_SHARE = 0.9
-"""Least share of a mask that lies inside a larger mask of its class if it is a part of it."""
-PART_AREA = 0.25
-"""Least area of a part, as a share of the larger mask; a smaller one may be another object."""
-SAME_PLACE_IOU = 0.3
-"""Least IoU with the expected mask of a track that suffices to be the same object."""
 _NEVER = 1e6
 
 
@@ -96,7 +89,10 @@ def build_detections(
 
 
 def suppress_duplicates(
-    detections: Detections, order: NDArray[np.intp], established: NDArray[np.bool_]
+    detections: Detections,
+    order: NDArray[np.intp],
+    established: NDArray[np.bool_],
+    constants: TrackerConstants,
 ) -> list[int]:
     """Keep one detection per object.
 
@@ -106,19 +102,20 @@ def suppress_duplicates(
             the first is kept.
         established: whether a detection continues a confirmed track, (N,). A part of a larger
             mask is dropped, whichever comes first, unless both are established.
+        constants: constants of the tracker.
 
     Returns:
         Indices of the detections that are kept, in the same order.
     """
     inside, sizes = intersections(detections.masks), areas(detections.masks)
     unions = sizes[:, None] + sizes[None] - inside
-    same_object = inside >= DUPLICATE_IOU * unions
+    same_object = inside >= constants.duplicate_iou * unions
     classes = detections.classes
     smaller = sizes[:, None] < sizes[None]
     part = (
         smaller
-        & (inside >= PART_SHARE * sizes[:, None])
-        & (sizes[:, None] >= PART_AREA * sizes[None])
+        & (inside >= constants.part_share * sizes[:, None])
+        & (sizes[:, None] >= constants.part_area * sizes[None])
         & (classes[:, None] == classes[None])
         & ~(established[:, None] & established[None])
     )

@@ -33,6 +33,7 @@ from videomt_ros.inference.semantic import ClassSegments
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.timing import DeviceClock, StageTimes
 from videomt_ros.inference.track_segments import TrackSegments
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.inference.transfer import Download, side_stream
 from videomt_ros.model.config import Task
 from videomt_ros.model.network import Outputs
@@ -61,6 +62,7 @@ class VideoStream:
         input_size: int | None = None,
         hold_outliers: bool = False,
         name: str = '',
+        constants: TrackerConstants = TrackerConstants(),  # noqa: B008 (it is frozen)
         **settings: Any,
     ) -> None:
         """Start a stream.
@@ -76,6 +78,7 @@ class VideoStream:
                 dropped (`push` raises OutlierError), as suits live cameras; else it begins a new
                 video at once.
             name: name of the camera, which log lines begin with; empty: none.
+            constants: constants of the tracker; docs/identity.md says what each is worth.
             settings: fields of StreamSettings that differ from the defaults.
 
         Raises:
@@ -95,6 +98,7 @@ class VideoStream:
             check_input_size(input_size, net.config)
         self._input_size = input_size
         self._hold_outliers = hold_outliers
+        self._constants = constants
         self._log_prefix = f'Camera {name}: ' if name else ''
         self._start()
 
@@ -164,7 +168,7 @@ class VideoStream:
         """Create what is remembered of the frames of a video, besides the network's state."""
         if self.task == 'semantic':
             return ClassSegments(self.net.config, self.settings)
-        return TrackSegments(self.net.config, self.task, self.settings, next_id)
+        return TrackSegments(self.net.config, self.task, self.settings, next_id, self._constants)
 
     def push(
         self, image: NDArray[np.uint8], stamp_ns: int, arrival_s: float | None = None

@@ -11,37 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.inference.association import SAME_PLACE_IOU, Detections
+from videomt_ros.inference.association import Detections
 from videomt_ros.inference.grid_masks import GridMask
 from videomt_ros.inference.identities import Identity
+from videomt_ros.inference.tracker_constants import TrackerConstants
 
-JUMP_SIZES = 0.75
-"""Distance by which an object may miss its expected place in the next frame, in multiples of its
-size."""
-FIRST_JUMP = 2.0
-"""Factor on that distance in a track's second frame, when the velocity is unknown."""
-JUMP_SIZES_PER_S = 1.5
-"""Growth of that distance per second since the track was seen, in multiples of the size."""
-JUMP_SPEED_SHARE = 0.25
-"""Growth of that distance as a share of the movement expected since the track was seen."""
-JUMP_FLOOR = 0.03
-"""Part of that distance that does not depend on the object, as a share of the grid's diagonal."""
-JUMP_CEILING = 0.5
-"""Largest value of that distance, as a share of the grid's diagonal."""
-SIZE_RATIO = 3.0
-"""Largest growth in size (square root of the area) of an object away from its expected mask."""
-CLASS_GONE = 0.2
-"""Largest probability of a track's class in a frame in which the class changed for certain."""
-CLASS_NEW = 0.6
-"""Least probability of another class in such a frame."""
-CLASS_CHANGE_FRAMES = 5
-"""Number of consecutive frames after which a changed class means that another object has taken the
-slot over. Fewer frames would split objects that enter through an edge of the image: their class is
-a guess until more of them shows, and then the mean over the young track soon changes too."""
-SIZE_MEMORY = 0.9
-"""Share of an object's size that is remembered from frame to frame while less of it shows."""
-SPECK_RATIO = 0.2
-"""Largest size of a mask, as a share of the object's, that does not show where the object is."""
 MIN_INTERVAL_S = 1e-3
 """Least time between two frames that gives a velocity: stamps are no more exact than that."""
 
@@ -50,6 +24,7 @@ MIN_INTERVAL_S = 1e-3
 class Motion:
     """Last known place and velocity of an object."""
 
+    constants: TrackerConstants
     mask: GridMask
     """Mask when the object was last seen."""
     centre: NDArray[np.float64]
@@ -66,7 +41,8 @@ class Motion:
         """Compute the expected movement since the object was last seen, (2,)."""
         if self.velocity is None:
             return np.zeros(2)
-        return self.velocity * ((stamp_ns - self.stamp_ns) * 1e-9)
+        elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
+        return self.velocity * (self.constants.velocity_share * elapsed_s)
 
     def expected_mask(self, stamp_ns: int) -> GridMask:
         """Shift the last mask by the expected movement."""
@@ -85,32 +61,40 @@ class Motion:
         """
         step = self.displacement(stamp_ns)
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
-        jump = JUMP_SIZES * (FIRST_JUMP if self.velocity is None else 1.0)
+        jump = self.constants.jump_sizes * (
+            self.constants.first_jump if self.velocity is None else 1.0
+        )
         diagonal = float(np.hypot(*self.mask.grid))
-        allowance = self.size * (jump + JUMP_SIZES_PER_S * elapsed_s)
-        allowance += JUMP_SPEED_SHARE * float(np.hypot(*step)) + JUMP_FLOOR * diagonal
+        allowance = self.size * (jump + self.constants.jump_sizes_per_s * elapsed_s)
+        allowance += (
+            self.constants.jump_speed_share * float(np.hypot(*step))
+            + self.constants.jump_floor * diagonal
+        )
         offsets = detections.centres - self.centre
         length = float(step @ step)
         along = np.clip(offsets @ step / length, 0.0, 1.0) if length else np.zeros(len(offsets))
         distances = np.linalg.norm(offsets - along[:, None] * step, axis=1)
-        ratios = distances / min(allowance, JUMP_CEILING * diagonal)
-        # Two cells of slack: tiny masks double their size from one frame to the next.
-        too_large = detections.sizes > SIZE_RATIO * self.size + 2.0
+        ratios = distances / min(allowance, self.constants.jump_ceiling * diagonal)
+        too_large = (
+            detections.sizes > self.constants.size_ratio * self.size + self.constants.size_slack
+        )
         return np.where(too_large, np.inf, ratios)
 
     def move(self, detections: Detections, n: int, stamp_ns: int) -> None:
         """Move to detection n, unless that shows only a speck of the object."""
-        if detections.sizes[n] < SPECK_RATIO * self.size:
-            self.size *= SIZE_MEMORY
+        if detections.sizes[n] < self.constants.speck_ratio * self.size:
+            self.size *= self.constants.size_memory
             return
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
         if elapsed_s >= MIN_INTERVAL_S:
             velocity = (detections.centres[n] - self.centre) / elapsed_s
-            known = self.velocity is not None
-            self.velocity = 0.5 * (self.velocity + velocity) if known else velocity
+            known, weight = self.velocity is not None, self.constants.velocity_weight
+            self.velocity = (
+                weight * velocity + (1.0 - weight) * self.velocity if known else velocity
+            )
         self.mask = detections.masks[n]
         self.centre = detections.centres[n]
-        self.size = max(float(detections.sizes[n]), SIZE_MEMORY * self.size)
+        self.size = max(float(detections.sizes[n]), self.constants.size_memory * self.size)
         self.stamp_ns = stamp_ns
 
 
@@ -139,13 +123,20 @@ class Track:
     """Sum of the class logits of these detections, (K + 1,)."""
 
     @classmethod
-    def begin(cls, detections: Detections, n: int, frame: int, stamp_ns: int) -> Track:
+    def begin(
+        cls,
+        detections: Detections,
+        n: int,
+        frame: int,
+        stamp_ns: int,
+        constants: TrackerConstants,
+    ) -> Track:
         """Begin a track with its first detection."""
         size = float(detections.sizes[n])
         return cls(
             Identity(frame, last_seen_ns=stamp_ns),
             int(detections.queries[n]),
-            Motion(detections.masks[n], detections.centres[n], size, stamp_ns),
+            Motion(constants, detections.masks[n], detections.centres[n], size, stamp_ns),
             detections.class_logits[n].copy(),
             1,
             stamp_ns,
@@ -155,6 +146,11 @@ class Track:
     def mean_logits(self) -> NDArray[np.float64]:
         """Mean of the class logits so far, (K + 1,)."""
         return self.logit_sum / self.num_logits
+
+    @property
+    def constants(self) -> TrackerConstants:
+        """Constants of the tracker."""
+        return self.motion.constants
 
     @property
     def class_id(self) -> int:
@@ -167,7 +163,11 @@ class Track:
         if other == own:
             return None
         probs = detections.class_probs[n]
-        return None if probs[own] > CLASS_GONE or probs[other] < CLASS_NEW else other
+        return (
+            None
+            if probs[own] > self.constants.class_gone or probs[other] < self.constants.class_new
+            else other
+        )
 
     def may_continue_as(
         self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
@@ -180,7 +180,7 @@ class Track:
             ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
         """
-        in_place = bool(ious[n] >= SAME_PLACE_IOU)
+        in_place = bool(ious[n] >= self.constants.same_place_iou)
         if self.changed_class(detections, n) is not None:
             # After a gap, or with another mask, another class is another object.
             return in_place and self.seen
@@ -205,7 +205,7 @@ class Track:
         same_class = detections.classes == self.class_id
         reaches = self.motion.reaches(detections, stamp_ns)
         costs = np.where(same_class & (reaches <= 1.0), 1.0 + reaches, np.inf)
-        for n in np.flatnonzero(ious >= SAME_PLACE_IOU).tolist():
+        for n in np.flatnonzero(ious >= self.constants.same_place_iou).tolist():
             if self.changed_class(detections, n) is None:
                 costs[n] = 1.0 - ious[n]
         return costs

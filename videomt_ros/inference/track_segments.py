@@ -23,6 +23,7 @@ from videomt_ros.inference.tensor_contest import (
     panoptic_winners,
 )
 from videomt_ros.inference.tracker import Match, Tracker
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.inference.transfer import Arrays, Download, Ready, side_stream, upload
 from videomt_ros.model.config import NetworkConfig, Task
 
@@ -34,7 +35,12 @@ class TrackSegments:
     """
 
     def __init__(
-        self, config: NetworkConfig, task: Task, settings: StreamSettings, next_id: int
+        self,
+        config: NetworkConfig,
+        task: Task,
+        settings: StreamSettings,
+        next_id: int,
+        constants: TrackerConstants,
     ) -> None:
         """Start without tracks.
 
@@ -43,11 +49,12 @@ class TrackSegments:
             task: instance or panoptic.
             settings: settings of the stream.
             next_id: id of the first new track.
+            constants: constants of the tracker.
         """
         self._task = task
         self._thing_classes = config.thing_classes
         self._settings = settings
-        self.tracker = Tracker(config, task, settings, next_id=next_id)
+        self.tracker = Tracker(config, task, settings, next_id=next_id, constants=constants)
         """Tracks of the video so far."""
 
     @property

@@ -7,7 +7,7 @@ one. The tracker guarantees:
   if the object returns, in the same slot or another, where it can have moved to.
 - A slot that is taken over by another object gets a new id. Another object is one that appears
   where the old one cannot be, or that has another class and another mask. A noisy class does not
-  change an id; a class that is certain to have changed does, after `CLASS_CHANGE_FRAMES` frames.
+  change an id; a class that is certain to have changed does, after `class_change_frames` frames.
 - Ids are 1..65535 and are given in that order, starting again at 1 after the last; ids in use
   are skipped. An id is therefore reused only after all others. A tracker that follows another one
   goes on from its `next_id`.
@@ -20,7 +20,7 @@ one. The tracker guarantees:
 The setting `association` says how a track finds its detection. `full` is described above. With
 `slots` a detection belongs to the track that last had its slot, as long as that lives, wherever
 the detection is; otherwise it begins a track. The slot gets a new id only after the track was not
-seen for `gap_s`, or showed another class for certain in `CLASS_CHANGE_FRAMES` consecutive
+seen for `gap_s`, or showed another class for certain in `class_change_frames` consecutive
 detections. No id moves to another slot, and two slots that show one object are two tracks, which
 compete for its pixels. `confirm_frames`, `min_area`, the score averaged over a track and the
 joining of stuff are the same in both.
@@ -42,12 +42,10 @@ from videomt_ros.inference import association, grid_masks
 from videomt_ros.inference.association import Detections
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
 from videomt_ros.inference.stream_settings import StreamSettings
-from videomt_ros.inference.track import CLASS_CHANGE_FRAMES, Track
+from videomt_ros.inference.track import Track
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.model.config import NetworkConfig, Task
 from videomt_ros.structures import MAX_TRACK_ID, Segment
-
-_TRACKS_PER_QUERY = 4
-"""Largest number of tracks, lost ones included, over the number of queries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +80,7 @@ class Tracker:
         settings: StreamSettings,
         max_id: int = MAX_TRACK_ID,
         next_id: int = 1,
+        constants: TrackerConstants = TrackerConstants(),  # noqa: B008 (it is frozen)
     ) -> None:
         """Start without tracks.
 
@@ -91,10 +90,11 @@ class Tracker:
             settings: settings of the stream.
             max_id: largest id; it must exceed the number of queries and classes.
             next_id: the first id to give.
+            constants: constants of the association `full`.
         """
         self.tracks: list[Track] = []
         """The tracks that are alive."""
-        self._task = task
+        self._task, self._constants = task, constants
         self._life = Lifecycle(config, settings)
         is_panoptic = task == 'panoptic'
         self._merged_classes = {
@@ -105,7 +105,9 @@ class Tracker:
         self._max_id = max_id
         self._max_tracks = max(
             config.num_queries,
-            min(_TRACKS_PER_QUERY * config.num_queries, max_id - len(self._merged_classes)),
+            min(
+                constants.tracks_per_query * config.num_queries, max_id - len(self._merged_classes)
+            ),
         )
         self.next_id = next_id
         """The next id in turn; it is skipped if it is in use."""
@@ -228,7 +230,9 @@ class Tracker:
         for row, m in enumerate(free):
             costs[row] = tracks[m].costs(detections, ious[m], self._life.stamp_ns)[others]
             if not self._identity(tracks[m]).confirmed:
-                costs[row] += 0.5  # a detection that fits two tracks goes to the confirmed one
+                costs[row] += (
+                    self._constants.tentative_cost
+                )  # a detection that fits two tracks goes to the confirmed one
         found = association.assign(costs)
         pairs += [(free[row], others[column]) for row, column in found]
         matched = [(tracks[m], n) for m, n in pairs]
@@ -300,7 +304,7 @@ class Tracker:
                 ranks[n] = 0 if track.seen else 1
         order = np.lexsort((-fits, ranks))
         return association.suppress_duplicates(
-            detections, order[ranks[order] < 5], established=ranks <= 1
+            detections, order[ranks[order] < 5], ranks <= 1, self._constants
         )
 
     def _observe(self, track: Track, detections: Detections, n: int) -> Track:
@@ -311,7 +315,9 @@ class Tracker:
         """
         life = self._life
         track.observe(detections, n, life.stamp_ns)
-        if track.new_class_frames < max(CLASS_CHANGE_FRAMES, life.settings.confirm_frames):
+        if track.new_class_frames < max(
+            self._constants.class_change_frames, life.settings.confirm_frames
+        ):
             return track
         successor = track.successor(life.frame)
         self.tracks[self.tracks.index(track)] = successor
@@ -320,7 +326,7 @@ class Tracker:
     def _begin_track(self, detections: Detections, n: int) -> Track:
         """Begin a track that takes the detection's slot."""
         self._take_slot(int(detections.queries[n]), keep=None)
-        track = Track.begin(detections, n, self._life.frame, self._life.stamp_ns)
+        track = Track.begin(detections, n, self._life.frame, self._life.stamp_ns, self._constants)
         self.tracks.append(track)
         return track
 
