@@ -88,10 +88,11 @@ class Motion:
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
         if elapsed_s >= MIN_INTERVAL_S:
             velocity = (detections.centres[n] - self.centre) / elapsed_s
-            known, weight = self.velocity is not None, self.constants.velocity_weight
-            self.velocity = (
-                weight * velocity + (1.0 - weight) * self.velocity if known else velocity
-            )
+            if self.velocity is not None:
+                velocity = self.velocity + self.constants.velocity_weight * (
+                    velocity - self.velocity
+                )
+            self.velocity = velocity
         self.mask = detections.masks[n]
         self.centre = detections.centres[n]
         self.size = max(float(detections.sizes[n]), self.constants.size_memory * self.size)
