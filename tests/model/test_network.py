@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from videomt_ros.model import NetworkConfig, VidEoMT, load_model
+from videomt_ros.model.backbone import run_block
 from videomt_ros.model.network import attention_mask
 
 TINY = NetworkConfig(
@@ -88,7 +89,7 @@ def test_patch_tokens_are_timms_own_where_queries_cannot_reach(family):
         mask = torch.ones(2, 1, tokens.shape[1], tokens.shape[1], dtype=torch.bool)
         mask[:, :, num_queries:, :num_queries] = False  # patches do not look at queries
         for block in backbone.query_blocks:
-            tokens = backbone.run_block(block, tokens, rope, mask)
+            tokens = run_block(block, tokens, rope, mask)
         features = backbone.norm(tokens)[:, num_queries:]
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 

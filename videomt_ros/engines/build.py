@@ -11,7 +11,7 @@ from videomt_ros.engines.compiled import CompiledEngine
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.onnx_build import build_onnx_engine
 from videomt_ros.engines.programs import Size
-from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model import VideoNetwork, load_model
 from videomt_ros.model.device import choose_precision
 from videomt_ros.model.onnx_files import is_onnx
 
@@ -67,7 +67,7 @@ def load_onnx(
 
 
 def build_engine(
-    net: VidEoMT,
+    net: VideoNetwork,
     name: str,
     sizes: Sequence[Size] = (),
     *,
@@ -91,12 +91,12 @@ def build_engine(
     return ENGINES[name](net, sizes, waits, providers)
 
 
-def _eager(net: VidEoMT, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
+def _eager(net: VideoNetwork, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
     del sizes, waits, providers
     return net
 
 
-def _compiled(net: VidEoMT, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
+def _compiled(net: VideoNetwork, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
     del providers
     engine = CompiledEngine(net, waits)
     for size in sizes:
@@ -104,12 +104,12 @@ def _compiled(net: VidEoMT, sizes: Sequence[Size], waits: bool, providers: str) 
     return engine
 
 
-def _onnxruntime(net: VidEoMT, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
+def _onnxruntime(net: VideoNetwork, sizes: Sequence[Size], waits: bool, providers: str) -> Engine:
     del sizes, waits  # the exported file takes all sizes
     return build_onnx_engine(net, providers=providers)
 
 
-ENGINES: dict[str, Callable[[VidEoMT, Sequence[Size], bool, str], Engine]] = {
+ENGINES: dict[str, Callable[[VideoNetwork, Sequence[Size], bool, str], Engine]] = {
     'eager': _eager,
     'compiled': _compiled,
     'onnxruntime': _onnxruntime,

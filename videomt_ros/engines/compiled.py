@@ -14,7 +14,7 @@ from videomt_ros.engines.differences import TOLERANCE, compare, find_wrong
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Size, Step, load_program
 from videomt_ros.errors import one_line
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.model.network import Outputs
 
 _logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class CompiledEngine:
 
     engine_name = 'compiled'
 
-    def __init__(self, net: VidEoMT, waits: bool = False) -> None:
+    def __init__(self, net: VideoNetwork, waits: bool = False) -> None:
         """Start without programs.
 
         Args:
@@ -93,7 +93,7 @@ class CompiledEngine:
 
     @torch.inference_mode()
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        """Advance B videos by one frame each; see `VidEoMT.step`.
+        """Advance B videos by one frame each; see `VideoNetwork.step`.
 
         Raises:
             ValueError: frames or state have another shape.

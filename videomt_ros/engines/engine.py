@@ -18,7 +18,7 @@ class EngineError(ValueError):
 class Engine(Protocol):
     """Runs the step of one network; it keeps nothing of a video, so all streams can share it.
 
-    `VidEoMT` itself is the engine `eager`. Letters as in `model.network`.
+    A `VideoNetwork` itself is the engine `eager`. Letters as in `model.network`.
     """
 
     config: NetworkConfig
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Return the queries that enter a first frame, (B, Q, C)."""
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        """Advance B videos by one frame each; see `VidEoMT.step`.
+        """Advance B videos by one frame each; see `VideoNetwork.step`.
 
         What it returns stays as it is when the next step runs.
         """

@@ -15,7 +15,7 @@ from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.guarded import GuardedEngine
 from videomt_ros.engines.onnx_engine import OnnxEngine
 from videomt_ros.engines.onnx_providers import PROVIDERS, choose_providers, import_onnxruntime
-from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.network import VideoNetwork
 from videomt_ros.model.onnx_files import read_onnx_metadata
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.resources import package_version
@@ -27,7 +27,7 @@ DTYPES = tuple(onnx_export.TOLERANCES)
 
 
 def build_onnx_engine(
-    source: VidEoMT | Path,
+    source: VideoNetwork | Path,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     providers: str | Sequence[str] = 'auto',
@@ -51,10 +51,10 @@ def build_onnx_engine(
             number format, or the network can't be exported.
     """
     if device is None:
-        device = source.device if isinstance(source, VidEoMT) else torch.device('cpu')
+        device = source.device if isinstance(source, VideoNetwork) else torch.device('cpu')
     chosen = choose_providers(providers, device)
     import_onnxruntime()
-    if isinstance(source, VidEoMT):
+    if isinstance(source, VideoNetwork):
         path = export_once(source, source.dtype if dtype is None else dtype)
     else:
         path = source
@@ -71,7 +71,7 @@ def build_onnx_engine(
     return GuardedEngine(engine, trusted, (engine.providers[0], trusted.providers[0]))
 
 
-def export_once(net: VidEoMT, dtype: torch.dtype) -> Path:
+def export_once(net: VideoNetwork, dtype: torch.dtype) -> Path:
     """Export a network into the cache, unless it is there; it is checked when it is written.
 
     Args:

@@ -1,6 +1,6 @@
 """The network as an ONNX file: export, and the check against torch that each file must pass.
 
-The graph is one stateful step, as in `VidEoMT.step`:
+The graph is one stateful step, as in `VideoNetwork.step`:
 
     frame (B, 3, H, W), query_in (B, Q, C)
         -> class_logits (B, Q, K + 1), mask_logits (B, Q, h, w), embeddings (B, Q, C),
@@ -30,7 +30,7 @@ from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.onnx_engine import INPUTS, OnnxEngine
 from videomt_ros.errors import one_line
 from videomt_ros.files import whole_file
-from videomt_ros.model.network import StepModule, VidEoMT
+from videomt_ros.model.network import StepModule, VideoNetwork
 from videomt_ros.model.onnx_files import SUFFIX, VERSION
 from videomt_ros.model.weight_files import FORMAT
 
@@ -60,7 +60,7 @@ class ExportError(EngineError):
 
 
 def export_onnx(
-    net: VidEoMT,
+    net: VideoNetwork,
     path: Path,
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
@@ -116,7 +116,10 @@ def export_onnx(
 
 
 def check_file(
-    net: VidEoMT, engine: OnnxEngine, size: tuple[int, int], dynamic: Collection[DynamicAxis] = ()
+    net: VideoNetwork,
+    engine: OnnxEngine,
+    size: tuple[int, int],
+    dynamic: Collection[DynamicAxis] = (),
 ) -> dict[str, Difference]:
     """Find the largest difference between a network in float32 and a file.
 
@@ -139,7 +142,7 @@ def check_file(
 
 
 def _check_arguments(
-    net: VidEoMT,
+    net: VideoNetwork,
     path: Path,
     size: tuple[int, int],
     dtype: torch.dtype,
@@ -171,7 +174,7 @@ def _check_arguments(
         raise ExportError(f'Expected weights within the range of {dtype}, got {", ".join(bad)}.')
 
 
-def _trace(net: VidEoMT, size: tuple[int, int], dynamic: Collection[DynamicAxis]) -> Any:
+def _trace(net: VideoNetwork, size: tuple[int, int], dynamic: Collection[DynamicAxis]) -> Any:
     """Export the step of a network, which is changed by it, as torch's ONNXProgram."""
     batch_size = 2 if 'batch' in dynamic else 1  # torch takes 1 for a constant
     frame = torch.zeros(batch_size, 3, *size, dtype=net.dtype)
@@ -206,7 +209,7 @@ def _trace(net: VidEoMT, size: tuple[int, int], dynamic: Collection[DynamicAxis]
     return program
 
 
-def _trace_rotary_table(net: VidEoMT) -> None:
+def _trace_rotary_table(net: VideoNetwork) -> None:
     """Let the rotary positions of DINOv3 follow the size of the frame in a trace.
 
     timm divides by `float(rows)`, which a trace takes for a constant.
@@ -225,7 +228,7 @@ def _trace_rotary_table(net: VidEoMT) -> None:
     rope.get_embed = get_embed
 
 
-def _metadata(net: VidEoMT, package: str) -> dict[str, str]:
+def _metadata(net: VideoNetwork, package: str) -> dict[str, str]:
     queries = net.initial_state(1)[0].detach().contiguous().numpy().astype('<f4')
     return {
         'format': FORMAT,
@@ -237,7 +240,7 @@ def _metadata(net: VidEoMT, package: str) -> dict[str, str]:
 
 
 def _other_size(
-    net: VidEoMT, size: tuple[int, int], dynamic: Collection[DynamicAxis]
+    net: VideoNetwork, size: tuple[int, int], dynamic: Collection[DynamicAxis]
 ) -> tuple[int, int]:
     """Choose another size of about as many pixels."""
     if 'size' not in dynamic:

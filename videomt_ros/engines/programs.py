@@ -26,13 +26,13 @@ from videomt_ros.engines.cuda_headers import compiler_environment
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.errors import one_line
 from videomt_ros.files import whole_file
-from videomt_ros.model import VidEoMT, load_model, save_model
+from videomt_ros.model import VideoNetwork, load_model, save_model
 from videomt_ros.model.cpu_kernels import faster_program
 from videomt_ros.model.device import cpu_features
 from videomt_ros.model.network import Outputs, StepModule
 
 Step: TypeAlias = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
-"""A function like `VidEoMT.step` of frames and states of one size."""
+"""A function like `VideoNetwork.step` of frames and states of one size."""
 
 
 class Size(NamedTuple):
@@ -51,7 +51,7 @@ class Size(NamedTuple):
         return f'{self.batch} x {self.height} x {self.width}'
 
 
-def load_program(net: VidEoMT, digest: str, size: Size) -> Program:
+def load_program(net: VideoNetwork, digest: str, size: Size) -> Program:
     """Load the program of a network for one size; it is compiled if it is not in the cache.
 
     Compiling takes a minute or more.
@@ -97,7 +97,7 @@ class Program:
     """The step of a network, compiled for one size of frames."""
 
     def __init__(
-        self, net: VidEoMT, package: Callable[[Tensor, Tensor], Sequence[Tensor]]
+        self, net: VideoNetwork, package: Callable[[Tensor, Tensor], Sequence[Tensor]]
     ) -> None:
         """Wrap what torch loaded.
 
@@ -109,7 +109,7 @@ class Program:
         self._package = package
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        """Advance B videos by one frame each; see `VidEoMT.step`."""
+        """Advance B videos by one frame each; see `VideoNetwork.step`."""
         # It reads memory in the order for which it was compiled, whatever the strides: those of an
         # initial state of several videos are zero.
         class_logits, mask_logits, embeddings, next_state = self._package(
@@ -118,7 +118,7 @@ class Program:
         return Outputs(class_logits, mask_logits, embeddings), next_state
 
 
-def compile_program(net: VidEoMT, size: Size, path: Path) -> None:
+def compile_program(net: VideoNetwork, size: Size, path: Path) -> None:
     """Compile the step of a network for one size into a file.
 
     Args:
@@ -146,7 +146,7 @@ def _options(device: torch.device) -> dict[str, Any]:
     return {'freezing': True} if device.type == 'cpu' else {'max_autotune': True}
 
 
-def _key(net: VidEoMT, digest: str, size: Size) -> str:
+def _key(net: VideoNetwork, digest: str, size: Size) -> str:
     """Name the program of these weights, this code, this torch and this machine."""
     if net.device.type == 'cpu':
         features = ' '.join(sorted(cpu_features()))
@@ -157,7 +157,7 @@ def _key(net: VidEoMT, digest: str, size: Size) -> str:
     return f'{digest}-{size.batch}x{size.height}x{size.width}-{code}'
 
 
-def _compile_apart(net: VidEoMT, size: Size, path: Path) -> None:
+def _compile_apart(net: VideoNetwork, size: Size, path: Path) -> None:
     """Compile in another process.
 
     Raises:

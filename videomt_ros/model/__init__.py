@@ -1,4 +1,4 @@
-"""The VidEoMT network and its checkpoints; torch and timm only.
+"""The networks and their checkpoints; torch and timm only.
 
 torch and timm, which take seconds to import, are imported with the first name that needs them:
 `model.config` and `model.presets`, which the command line reads, do without.
@@ -11,16 +11,32 @@ from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.weight_files import CheckpointError
 
 if TYPE_CHECKING:
+    from videomt_ros.model.build import build_network
     from videomt_ros.model.checkpoint import load_model, save_model
-    from videomt_ros.model.network import Outputs, VidEoMT
+    from videomt_ros.model.network import Outputs, VideoNetwork
+    from videomt_ros.model.pmt import PMT
+    from videomt_ros.model.videomt import VidEoMT
 
-__all__ = ['CheckpointError', 'Outputs', 'VidEoMT', 'NetworkConfig', 'load_model', 'save_model']
+__all__ = [
+    'PMT',
+    'CheckpointError',
+    'NetworkConfig',
+    'Outputs',
+    'VidEoMT',
+    'VideoNetwork',
+    'build_network',
+    'load_model',
+    'save_model',
+]
 
 _HOMES = {
     'load_model': 'checkpoint',
     'save_model': 'checkpoint',
+    'build_network': 'build',
     'Outputs': 'network',
-    'VidEoMT': 'network',
+    'VideoNetwork': 'network',
+    'VidEoMT': 'videomt',
+    'PMT': 'pmt',
 }
 """Module of each name that needs torch."""
 

@@ -1,4 +1,4 @@
-"""Plain Vision Transformers of timm behind one interface: encoder, query blocks, final norm.
+"""Plain Vision Transformers of timm behind one interface: encoder, query blocks, norm.
 
 Three families: DINOv2 with registers (timm `VisionTransformer`, a table of positions), DINOv3 and
 EVA-02 (timm `Eva`, rotary positions; EVA-02 also has a table). Weights keep timm's names below
@@ -10,7 +10,8 @@ h w patch grid, N = P + h * w tokens.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from typing import Any
 
@@ -109,16 +110,18 @@ def pretrained_record(name: str) -> Any:
 
 
 class Backbone(nn.Module):
-    """A ViT whose last `num_query_blocks` blocks take Q query tokens in front of the others.
+    """A ViT, all of whose blocks encode the frame, but the last of VidEoMT.
 
-    Token order in the query blocks: [queries | class token, registers | patches].
+    The last `num_query_blocks` blocks of VidEoMT take Q query tokens in front of the others. Token
+    order there: [queries | class token, registers | patches].
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.vit: Any = build_vit(config)
         self.num_prefix_tokens: int = self.vit.num_prefix_tokens
-        self.num_encoder_blocks = config.depth - config.num_query_blocks
+        shared = config.num_query_blocks if config.architecture == 'videomt' else 0
+        self.num_encoder_blocks = config.depth - shared
         self.rotary = config.family != 'dinov2'
         self.checkpointing = False
         """Whether blocks keep no activations, which the backward pass then computes again."""
@@ -131,7 +134,7 @@ class Backbone(nn.Module):
 
     @property
     def query_blocks(self) -> Any:
-        """Blocks that see queries, first block first."""
+        """Blocks of the ViT that see queries, first block first."""
         return self.vit.blocks[self.num_encoder_blocks :]
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -143,29 +146,34 @@ class Backbone(nn.Module):
         Returns:
             Tokens (B, N, C) and the rotary table of this grid, None without rotary positions.
         """
+        (tokens,), rope = self._run_encoder(frames, {self.num_encoder_blocks})
+        return tokens, rope
+
+    def encode_taps(self, frames: Tensor, taps: Collection[int]) -> tuple[Tensor, ...]:
+        """Compute the tokens after each of some blocks and the final norm, (B, N, C) each.
+
+        Args:
+            frames: as for `encode`.
+            taps: indices of the blocks, from 0.
+        """
+        levels, _ = self._run_encoder(frames, {tap + 1 for tap in taps})
+        return tuple(self.norm(level) for level in levels)
+
+    def _run_encoder(
+        self, frames: Tensor, counts: Collection[int]
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Compute the tokens after so many blocks each, and the rotary table."""
         vit = self.vit
-        # timm builds rotary positions on the CPU. A GPU would wait for their copy in each step,
-        # and a CUDA graph cannot hold it. In training the CPU draws the shifts of positions.
-        on_cpu = self.training or frames.device.type == 'cpu'
-        with nullcontext() if on_cpu else frames.device:
+        with table_device(self.training, frames.device):
             embedded = vit._pos_embed(vit.patch_embed(frames))
         tokens, rope = embedded if self.rotary else (embedded, None)
         tokens = vit.norm_pre(tokens)
-        for block in vit.blocks[: self.num_encoder_blocks]:
-            tokens = self.run_block(block, tokens, rope)
-        return tokens, rope
-
-    def run_block(
-        self, block: nn.Module, tokens: Tensor, rope: Tensor | None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Run one block; mask is bool, (B, 1, N, N), True where attention is allowed."""
-        arguments: dict[str, Any] = {'attn_mask': mask} | ({'rope': rope} if self.rotary else {})
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            # Blocks use no random numbers, so the state of the generator need not be kept either.
-            return checkpoint(
-                block, tokens, use_reentrant=False, preserve_rng_state=False, **arguments
-            )
-        return block(tokens, **arguments)
+        levels = [tokens] if 0 in counts else []
+        for count, block in enumerate(vit.blocks[: max(counts)], start=1):
+            tokens = run_block(block, tokens, rope, recompute=self.training and self.checkpointing)
+            if count in counts:
+                levels.append(tokens)
+        return levels, rope
 
     def norm(self, tokens: Tensor) -> Tensor:
         """Apply the final norm."""
@@ -178,8 +186,42 @@ class Backbone(nn.Module):
         """
         tokens, rope = self.encode(frames)
         for block in self.query_blocks:
-            tokens = self.run_block(block, tokens, rope)
+            tokens = run_block(block, tokens, rope)
         return self.norm(tokens)
+
+
+def run_block(
+    block: nn.Module,
+    tokens: Tensor,
+    rope: Tensor | None,
+    mask: Tensor | None = None,
+    recompute: bool = False,
+) -> Tensor:
+    """Run one block of timm.
+
+    Args:
+        block: the block.
+        tokens: (B, N, C).
+        rope: rotary table; None for blocks that take none.
+        mask: bool, (B, 1, N, N), True where attention is allowed.
+        recompute: whether the block keeps no activations for the backward pass.
+    """
+    arguments: dict[str, Any] = {'attn_mask': mask} | ({} if rope is None else {'rope': rope})
+    if recompute and torch.is_grad_enabled():
+        # Blocks use no random numbers, so the state of the generator need not be kept either.
+        return checkpoint(
+            block, tokens, use_reentrant=False, preserve_rng_state=False, **arguments
+        )
+    return block(tokens, **arguments)
+
+
+def table_device(training: bool, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which timm builds a rotary table.
+
+    timm builds it on the CPU. A GPU would wait for its copy in each step, and a CUDA graph cannot
+    hold it. In training the CPU draws the shifts of positions.
+    """
+    return nullcontext() if training or device.type == 'cpu' else device
 
 
 def check_frames(frames: Tensor, patch_size: int) -> None:

@@ -22,10 +22,11 @@ from torch import Tensor
 from videomt_ros.files import whole_file
 from videomt_ros.model import hub, presets
 from videomt_ros.model.backbone import check_design, pretrained_record
+from videomt_ros.model.build import build_network
 from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout
-from videomt_ros.model.network import VidEoMT
+from videomt_ros.model.network import VideoNetwork
 from videomt_ros.model.onnx_files import is_onnx, read_onnx_config
 from videomt_ros.model.sources import find_source
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def load_model(
     source: str | Path, fallback: Mapping[str, Any] | None = None, **overrides: Any
-) -> VidEoMT:
+) -> VideoNetwork:
     """Build a network and load its weights; nothing in a file is executed.
 
     Args:
@@ -120,7 +121,7 @@ def load_vit(vit: Any, config: NetworkConfig, name: str, file: Path | None = Non
 
 
 def save_model(
-    net: VidEoMT,
+    net: VideoNetwork,
     path: str | Path,
     dtype: torch.dtype | None = None,
     about: Mapping[str, str] | None = None,
@@ -212,7 +213,7 @@ def _read(path: Path, preset: presets.Preset | None = None, name: str = '') -> C
     return Checkpoint(str(weights.path), name, weights.tensors, layout, settings, preset)
 
 
-def _build_empty(config: NetworkConfig) -> VidEoMT:
+def _build_empty(config: NetworkConfig) -> VideoNetwork:
     """Build a network without memory for its weights, which are assigned to it later.
 
     Random weights that the file's replace at once would take most of the loading time.
@@ -221,7 +222,7 @@ def _build_empty(config: NetworkConfig) -> VidEoMT:
         The network with weights on the meta device, and whatever no file holds ready on the CPU.
     """
     with torch.device('meta'):
-        net = VidEoMT(config)
+        net = build_network(config)
     module: Any
     for module in net.modules():
         if module._non_persistent_buffers_set:

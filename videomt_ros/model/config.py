@@ -1,4 +1,4 @@
-"""The sizes and settings of a VidEoMT network, in one record that its checkpoint carries."""
+"""The sizes and settings of a network, in one record that its checkpoint carries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+Architecture = Literal['videomt', 'pmt']
 BackboneFamily = Literal['dinov2', 'dinov3', 'eva02']
 Propagation = Literal['none', 'query', 'fusion', 'gru']
 Task = Literal['instance', 'panoptic', 'semantic']
@@ -30,10 +31,10 @@ _POSITIVE = (
 )
 _TYPES: tuple[tuple[str, type, str], ...] = (
     *((name, int, 'a whole number') for name in (*_POSITIVE, 'num_queries', 'num_query_blocks')),
-    *((name, str, 'a text') for name in ('family', 'propagation', 'task', 'name')),
+    *((name, str, 'a text') for name in ('architecture', 'family', 'propagation', 'task', 'name')),
     ('norm_queries', bool, 'true or false'),
 )
-_LISTS = ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes')
+_LISTS = ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes', 'tap_blocks')
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class NetworkConfig:
 
     num_classes: int
     """Number of classes, K. The class head has one more output, the last: no object."""
+    architecture: Architecture = 'videomt'
+    """Design of the network: `videomt`, whose queries pass the last blocks of the ViT, or `pmt`,
+    whose queries pass a decoder beside a frozen ViT (PMT, and LVMT with `propagation` gru)."""
     family: BackboneFamily = 'dinov2'
     """Backbone family; see `videomt_ros.model.backbone`."""
     embed_dim: int = 384
@@ -60,12 +64,18 @@ class NetworkConfig:
     num_queries: int = 200
     """Number of queries, Q."""
     num_query_blocks: int = 3
-    """Number of the last blocks, L2, where queries join the patches: 3, 3, 4 for ViT-S, B, L."""
+    """Number of blocks, L2, where queries join the patches: for `videomt` the last of the ViT (3,
+    3, 4 for ViT-S, B, L), for `pmt` those of the decoder (6)."""
+    tap_blocks: tuple[int, ...] = ()
+    """Blocks of the ViT, from 0, whose tokens enter the decoder of `pmt`; () stands for
+    4 blocks at equal distances, up to the last one: 2, 5, 8, 11 of 12."""
+    decoder_mlp_ratio: float = 1.0
+    """Hidden width of the MLP in a decoder block of `pmt`, as a multiple of `embed_dim`."""
     propagation: Propagation = 'fusion'
-    """How queries reach the next frame; see `videomt_ros.model.network.VidEoMT`."""
+    """How queries reach the next frame; see `videomt_ros.model.network.VideoNetwork`."""
     norm_queries: bool = False
-    """Whether queries are propagated after the final norm (DINOv3 VIPSeg and VSPW models) or
-    before it."""
+    """Whether queries are propagated after the final norm (DINOv3 VIPSeg and VSPW models of
+    VidEoMT) or before it."""
     task: Task = 'instance'
     """Kind of segmentation that the network was trained for."""
     test_size: int = 448
@@ -97,6 +107,7 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(value))
         self._check_choices()
         self._check_sizes()
+        self._check_decoder()
         self._check_pixels()
         if not self.class_names:
             names = tuple(f'class_{i}' for i in range(self.num_classes))
@@ -107,6 +118,7 @@ class NetworkConfig:
 
     def _check_choices(self) -> None:
         for name, choices in (
+            ('architecture', Architecture),
             ('family', BackboneFamily),
             ('propagation', Propagation),
             ('task', Task),
@@ -121,16 +133,21 @@ class NetworkConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f'Expected {name} to be at least 1, got {getattr(self, name)}.')
-        if not _is_number(self.mlp_ratio) or self.mlp_ratio <= 0:
-            raise ValueError(f'Expected mlp_ratio to be a number above 0, got {self.mlp_ratio!r}.')
+        for name in ('mlp_ratio', 'decoder_mlp_ratio'):
+            ratio = getattr(self, name)
+            if not _is_number(ratio) or ratio <= 0:
+                raise ValueError(f'Expected {name} to be a number above 0, got {ratio!r}.')
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f'Expected embed_dim to be a multiple of num_heads, '
                 f'got {self.embed_dim} and {self.num_heads}.'
             )
-        if not 1 <= self.num_query_blocks <= self.depth:
+        if self.num_query_blocks < 1 or (
+            self.architecture == 'videomt' and self.num_query_blocks > self.depth
+        ):
+            most = f'from 1 to depth = {self.depth}' if self.architecture == 'videomt' else ''
             raise ValueError(
-                f'Expected num_query_blocks from 1 to depth = {self.depth}, '
+                f'Expected num_query_blocks {most or "to be at least 1"}, '
                 f'got {self.num_query_blocks}.'
             )
         if self.num_queries < 0:
@@ -141,6 +158,36 @@ class NetworkConfig:
                     f'Expected {name} to be a multiple of the patch size {self.patch_size}, '
                     f'got {getattr(self, name)}.'
                 )
+
+    def _check_decoder(self) -> None:
+        """Check what only the architecture `pmt` has."""
+        taps, defaults = self.tap_blocks, {'tap_blocks': (), 'decoder_mlp_ratio': 1.0}
+        if self.architecture != 'pmt':
+            extra = [name for name, value in defaults.items() if getattr(self, name) != value]
+            if extra:
+                raise ValueError(
+                    f'Expected {" and ".join(extra)} with the architecture pmt alone, got '
+                    f'{getattr(self, extra[0])!r} with {self.architecture}.'
+                )
+            return
+        if self.norm_queries:
+            raise ValueError(
+                'Expected norm_queries to be false with the architecture pmt, which propagates '
+                'queries before its norm.'
+            )
+        if self.embed_dim // self.num_heads % 4:
+            raise ValueError(
+                'Expected heads of a multiple of 4 channels for the rotary positions of the '
+                f'architecture pmt, got embed_dim {self.embed_dim} and num_heads '
+                f'{self.num_heads}.'
+            )
+        if any(type(tap) is not int for tap in taps) or list(taps) != sorted(
+            set(taps) & set(range(self.depth))
+        ):
+            raise ValueError(
+                f'Expected tap_blocks to be rising numbers from 0 to {self.depth - 1}, one less '
+                f'than depth, got {list(taps)}.'
+            )
 
     def _check_pixels(self) -> None:
         for name in ('pixel_mean', 'pixel_std'):
@@ -166,6 +213,11 @@ class NetworkConfig:
                     f'Expected {self.num_classes} entries in {name}, one per class, '
                     f'got {len(values)}.'
                 )
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Blocks of the ViT whose tokens enter the decoder of `pmt`; see `tap_blocks`."""
+        return self.tap_blocks or even_taps(self.depth, min(4, self.depth))
 
     @property
     def num_upscale_blocks(self) -> int:
@@ -199,6 +251,15 @@ class NetworkConfig:
                 f'Unknown settings of a network: {", ".join(unknown)}. '
                 f'Expected some of: {", ".join(sorted(known))}.'
             )
+
+
+def even_taps(depth: int, number: int) -> tuple[int, ...]:
+    """Choose blocks at equal distances, up to the last one.
+
+    >>> even_taps(24, 4)
+    (5, 11, 17, 23)
+    """
+    return tuple((i + 1) * depth // number - 1 for i in range(number))
 
 
 def _is_number(value: object) -> bool:

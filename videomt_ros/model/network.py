@@ -1,26 +1,29 @@
-"""VidEoMT: one plain ViT that segments and tracks (arXiv 2602.17807, section 3).
+"""What all networks here have in common: queries that segment a frame and carry on to the next.
 
-The last blocks of the ViT process learned queries beside the patch tokens (EoMT, arXiv
-2503.19108); each query yields a class and a mask. The token that leaves the last block for a query
-enters the next frame, which makes the query follow its object.
+Some transformer blocks process learned queries beside the tokens of the frame; each query yields a
+class and a mask. The token that leaves the last block for a query decides what enters the next
+frame in its place, which makes the query follow its object. `videomt` and `pmt` say where the
+tokens of the frame come from and which blocks the queries pass.
 
 Letters: B batch, T frames, Q queries, C channels, K classes, h w mask grid (a quarter of the
-input), N tokens of the backbone (prefix tokens and patches).
+input), N tokens of a frame (prefix tokens and patches).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, overload
+from contextlib import nullcontext
+from typing import Any, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from videomt_ros.model.backbone import Backbone, check_frames
+from videomt_ros.model.backbone import Backbone, check_frames, run_block
 from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.cpu_kernels import faster_inference, strips_are_faster
 from videomt_ros.model.cpu_masks import masks_by_strips
@@ -40,6 +43,32 @@ class Outputs(NamedTuple):
     """Predictions read before each query block, first block first; empty outside training mode."""
 
 
+class Encoded(NamedTuple):
+    """What a network reads from frames before the queries join; frames lie along the first axis.
+
+    It needs no state, so all frames of a clip are encoded at once.
+    """
+
+    tokens: tuple[Tensor, ...]
+    """Tokens of the frames, (B, N, C) each: one tensor for VidEoMT, one per tapped block for
+    PMT."""
+    rope: Tensor | None
+    """Rotary positions of the patches in the blocks with queries, which all frames share; None
+    without rotary positions."""
+    grid: tuple[int, int]
+    """Number of patches (vertical, horizontal)."""
+
+    def part(self, frames: slice) -> Encoded:
+        """Return some of the frames."""
+        return self._replace(tokens=tuple(tokens[frames] for tokens in self.tokens))
+
+
+def join_encoded(parts: Sequence[Encoded]) -> Encoded:
+    """Join frames of one size along the first axis."""
+    levels = zip(*(part.tokens for part in parts), strict=True)
+    return parts[0]._replace(tokens=tuple(torch.cat(level) for level in levels))
+
+
 class UpscaleBlock(nn.Module):
     """Double the resolution of a feature map: (B, C, h, w) -> (B, C, 2h, 2w)."""
 
@@ -56,7 +85,7 @@ class UpscaleBlock(nn.Module):
         return self.norm(self.conv2(F.gelu(self.conv1(features))))
 
 
-class VidEoMT(nn.Module):
+class VideoNetwork(nn.Module, ABC):
     """Segment a video frame by frame, with the queries as the only memory.
 
     The state is the tensor of queries (B, Q, C) that enters the next frame, so `step` keeps
@@ -66,14 +95,17 @@ class VidEoMT(nn.Module):
 
     - none: q, each frame on its own;
     - query: o_t;
-    - fusion: query_updater(o_t) + q, with a linear query_updater (the published models);
-    - gru: GRUCell(input o_t, hidden h_t), h_t being the queries that entered frame t.
+    - fusion: query_updater(o_t) + q, with a linear query_updater (VidEoMT, PMT);
+    - gru: GRUCell(input o_t, hidden h_t), h_t being the queries that entered frame t (LVMT).
 
     At frame 0 all of them start from q.
     """
 
     engine_name = 'eager'
     """Name of the network where it runs as an `engines.Engine`."""
+
+    encoder_is_frozen = False
+    """Whether the weights that `encode` uses are never trained, so that it records no gradient."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -96,6 +128,28 @@ class VidEoMT(nn.Module):
         self.upscale = nn.Sequential(
             *(UpscaleBlock(channels) for _ in range(config.num_upscale_blocks))
         )
+
+    @property
+    @abstractmethod
+    def query_blocks(self) -> Any:
+        """Blocks that see queries, first block first."""
+
+    @property
+    @abstractmethod
+    def rotary(self) -> Any:
+        """Module that computes rotary positions for these blocks; None without such positions."""
+
+    @abstractmethod
+    def _encode(self, frames: Tensor, grid: tuple[int, int]) -> Encoded:
+        """Compute the tokens of frames; see `encode`."""
+
+    @abstractmethod
+    def _entering(self, encoded: Encoded) -> Tensor:
+        """Compute the tokens of the frames that enter the blocks with queries, (B, N, C)."""
+
+    @abstractmethod
+    def _final_norm(self, tokens: Tensor) -> Tensor:
+        """Apply the norm before the heads."""
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +190,35 @@ class VidEoMT(nn.Module):
             ValueError: frames or state have another shape.
         """
         self.check_inputs(frames, state)
-        with faster_inference(frames):
-            tokens, rope = self.backbone.encode(frames)
-            return self._decode(tokens, rope, state, self._grid(frames), None)
+        return self.decode(self.encode(frames), state)
+
+    def encode(self, frames: Tensor) -> Encoded:
+        """Compute what needs no state.
+
+        Args:
+            frames: normalised RGB, (B, 3, H, W); H and W are multiples of the patch size.
+
+        Raises:
+            ValueError: the frames have another shape.
+        """
+        patch_size = self.config.patch_size
+        check_frames(frames, patch_size)
+        frozen = self.encoder_is_frozen and torch.is_grad_enabled()
+        with torch.no_grad() if frozen else nullcontext(), faster_inference(frames):
+            return self._encode(
+                frames, (frames.shape[-2] // patch_size, frames.shape[-1] // patch_size)
+            )
+
+    def decode(self, encoded: Encoded, state: Tensor) -> tuple[Outputs, Tensor]:
+        """Advance B videos by one frame each, which is encoded already; see `step`.
+
+        Raises:
+            ValueError: the state has another shape.
+        """
+        self._check_state(state, len(encoded.tokens[0]))
+        with faster_inference(encoded.tokens[0]):
+            tokens = self._entering(encoded)
+            return self._decode(tokens, encoded.rope, state, encoded.grid, None)
 
     def check_inputs(self, frames: Tensor, state: Tensor) -> None:
         """Raise ValueError unless `step` takes frames and state of these shapes."""
@@ -190,24 +270,42 @@ class VidEoMT(nn.Module):
         if clip.ndim != 5 or not clip.shape[1]:
             raise ValueError(f'Expected a clip of shape (B, T, 3, H, W), got {tuple(clip.shape)}.')
         batch_size, num_frames = clip.shape[:2]
-        frames = clip.flatten(0, 1)  # B * T, 3, H, W
-        check_frames(frames, self.config.patch_size)
         whole = state is None
         if state is None:
             state = self.initial_state(batch_size)
         self._check_state(state, batch_size)
-        outputs = []
-        with faster_inference(frames):
-            # The encoder blocks see no queries, so all frames pass through them at once.
-            tokens, rope = self.backbone.encode(frames)
-            tokens = tokens.unflatten(0, (batch_size, num_frames))
+        # All B * T frames at once, since no queries take part.
+        encoded = self.encode(clip.flatten(0, 1))
+        stacked, state = self.decode_clip(encoded, state, num_frames, masked_attention)
+        return stacked if whole else (stacked, state)
+
+    def decode_clip(
+        self,
+        encoded: Encoded,
+        state: Tensor,
+        num_frames: int,
+        masked_attention: Sequence[float] | None = None,
+    ) -> tuple[Outputs, Tensor]:
+        """Run B clips of T frames that are encoded already; see `forward`.
+
+        Args:
+            encoded: B * T frames, clip after clip.
+            state: queries that enter the first frames, (B, Q, C).
+            num_frames: T.
+            masked_attention: see `forward`.
+
+        Returns:
+            The outputs of all frames, and the next state (B, Q, C).
+        """
+        with faster_inference(encoded.tokens[0]):
+            tokens = self._entering(encoded).unflatten(0, (-1, num_frames))
+            outputs = []
             for t in range(num_frames):
                 output, state = self._decode(
-                    tokens[:, t], rope, state, self._grid(frames), masked_attention
+                    tokens[:, t], encoded.rope, state, encoded.grid, masked_attention
                 )
                 outputs.append(output)
-        stacked = stack_outputs(outputs)
-        return stacked if whole else (stacked, state)
+        return stack_outputs(outputs), state
 
     def _check_state(self, state: Tensor, batch_size: int) -> None:
         expected = (batch_size, self.config.num_queries, self.config.embed_dim)
@@ -216,10 +314,6 @@ class VidEoMT(nn.Module):
                 f'Expected a state of shape {expected}, got {tuple(state.shape)}. '
                 'Start a video with initial_state(batch_size).'
             )
-
-    def _grid(self, frames: Tensor) -> tuple[int, int]:
-        patch_size = self.config.patch_size
-        return frames.shape[-2] // patch_size, frames.shape[-1] // patch_size
 
     def _decode(
         self,
@@ -233,18 +327,19 @@ class VidEoMT(nn.Module):
         num_queries = state.shape[1]
         tokens = torch.cat([state.to(tokens.dtype), tokens], dim=1)  # B, Q + N, C
         auxiliary = []
-        for index, block in enumerate(self.backbone.query_blocks):
+        recompute = self.training and self.backbone.checkpointing
+        for index, block in enumerate(self.query_blocks):
             mask = None
             if self.training:
                 # Read after the final norm, like the last output, as in EoMT; the released code
-                # applies the norm here only for the models with `norm_queries`.
-                auxiliary.append(self._predict(self.backbone.norm(tokens), grid))
+                # applies the norm here only for VidEoMT with `norm_queries`.
+                auxiliary.append(self._predict(self._final_norm(tokens), grid))
                 if masked_attention is not None and masked_attention[index] > 0:
                     mask = attention_mask(
                         auxiliary[-1].mask_logits, grid, tokens.shape[1], masked_attention[index]
                     )
-            tokens = self.backbone.run_block(block, tokens, rope, mask)
-        normed = self.backbone.norm(tokens)
+            tokens = run_block(block, tokens, rope, mask, recompute)
+        normed = self._final_norm(tokens)
         queries = (normed if self.config.norm_queries else tokens)[:, :num_queries]
         outputs = self._predict(normed, grid)._replace(auxiliary=tuple(auxiliary))
         return outputs, self._propagate(queries, state)
@@ -311,12 +406,12 @@ def attention_mask(
 class StepModule(nn.Module):
     """The step of a network as a module whose outputs are plain tensors, for exporters."""
 
-    def __init__(self, net: VidEoMT) -> None:
+    def __init__(self, net: VideoNetwork) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return class logits, mask logits, embeddings and next state; see `VidEoMT.step`."""
+        """Return class logits, mask logits, embeddings and next state; see `VideoNetwork.step`."""
         outputs, next_state = self.net.step(frames, state)
         return outputs.class_logits, outputs.mask_logits, outputs.embeddings, next_state
 

@@ -16,7 +16,7 @@ from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.programs import Size
 from videomt_ros.inference import VideoStream
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model import VideoNetwork, load_model
 from videomt_ros.model.device import choose_device
 from videomt_ros.model.onnx_files import is_onnx
 from videomt_ros.ros.parameters import NodeParameters, Parameters
@@ -101,7 +101,7 @@ def _image_size(camera: NodeParameters) -> tuple[int, int]:
     return camera.image_height or 480, camera.image_width or 640
 
 
-def _frame_sizes(net: VidEoMT, cameras: Sequence[NodeParameters]) -> list[Size]:
+def _frame_sizes(net: VideoNetwork, cameras: Sequence[NodeParameters]) -> list[Size]:
     """List the sizes of the batches that the cameras may make: of one frame, and of all."""
     counts = Counter(
         Geometry.of(_image_size(camera), net.config, camera.input_size or None).padded_size

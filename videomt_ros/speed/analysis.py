@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.memory import peak_bytes, weight_bytes
 from videomt_ros.speed.parts import PARTS, PRODUCT, UPSCALE, time_parts
 from videomt_ros.speed.roofline import Peaks, measure_peaks
@@ -116,7 +116,7 @@ class Analysis:
         }
 
 
-def analyse(net: VidEoMT, frames: Tensor, repeats: int) -> Analysis:
+def analyse(net: VideoNetwork, frames: Tensor, repeats: int) -> Analysis:
     """Analyse the step of a network on a batch of frames.
 
     Args:

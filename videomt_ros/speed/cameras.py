@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import StartedFrames, StreamFrame, VideoStream, start_together
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.frame import (
     FRAME_NS,
     WARM_UP,
@@ -66,7 +66,7 @@ def build_network(
     num_segments: int,
     device: torch.device,
     dtype: torch.dtype,
-) -> VidEoMT:
+) -> VideoNetwork:
     """Build a network with random weights that sees segments in random images.
 
     Args:

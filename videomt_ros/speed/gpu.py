@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from videomt_ros.model import NetworkConfig, VidEoMT
+from videomt_ros.model import NetworkConfig, build_network
 from videomt_ros.model.device import PRECISIONS
 from videomt_ros.speed.analysis import analyse
 from videomt_ros.speed.clock import synchronised_ms
@@ -110,7 +110,7 @@ def _parts(
     group: Group, device: torch.device, dtype: torch.dtype, repeats: int
 ) -> Iterator[dict[str, Any]]:
     """Analyse the parts of a step of the eager network, without the port."""
-    net = VidEoMT(config_of(group.size)).eval().to(device, dtype)
+    net = build_network(config_of(group.size)).eval().to(device, dtype)
     frames = torch.randn(group.batch_size, 3, *group.input_size, device=device, dtype=dtype)
     analysis = analyse(net, frames, repeats)
     found = analysis.as_json()

@@ -17,7 +17,7 @@ from videomt_ros.engines.build import build_engine
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.batch import StartedFrames, start_together
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.frame import FRAME_NS, matching_test_size, random_images
 from videomt_ros.speed.gpu_plan import PIPELINED, PORTS, PUSH, STEP, Group
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
@@ -100,7 +100,7 @@ class Pair:
 
 
 def _of_ours(pair: Pair, side: str) -> dict[str, Measure]:
-    net: VidEoMT = copy.deepcopy(pair.net).to(pair.dtype)
+    net: VideoNetwork = copy.deepcopy(pair.net).to(pair.dtype)
     engine, group = build_engine(net, side), pair.group
     number = group.batch_size
     if group.kind != 'cameras':

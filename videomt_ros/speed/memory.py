@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.parts import PARTS, watch_parts
 
 _MARKER = 'end of part '
 """First words of the events that mark changes of part in a trace."""
 
 
-def weight_bytes(net: VidEoMT) -> int:
+def weight_bytes(net: VideoNetwork) -> int:
     """Count the bytes of all weights and buffers."""
     tensors = [*net.parameters(), *net.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 @torch.inference_mode()
-def peak_bytes(net: VidEoMT, frames: Tensor) -> dict[str, int]:
+def peak_bytes(net: VideoNetwork, frames: Tensor) -> dict[str, int]:
     """Measure the largest memory of each part of a step beyond that before the step.
 
     On a GPU the counters of torch's allocator are read at each change of part; on a CPU torch's
@@ -46,7 +46,7 @@ def peak_bytes(net: VidEoMT, frames: Tensor) -> dict[str, int]:
     return measure(net, frames, state)
 
 
-def _peaks_on_gpu(net: VidEoMT, frames: Tensor, state: Tensor) -> dict[str, int]:
+def _peaks_on_gpu(net: VideoNetwork, frames: Tensor, state: Tensor) -> dict[str, int]:
     peaks = dict.fromkeys(PARTS, 0)
     before = torch.cuda.memory_allocated(frames.device)
     torch.cuda.reset_peak_memory_stats(frames.device)
@@ -61,7 +61,7 @@ def _peaks_on_gpu(net: VidEoMT, frames: Tensor, state: Tensor) -> dict[str, int]
     return peaks
 
 
-def _peaks_on_cpu(net: VidEoMT, frames: Tensor, state: Tensor) -> dict[str, int]:
+def _peaks_on_cpu(net: VideoNetwork, frames: Tensor, state: Tensor) -> dict[str, int]:
     """Read the allocations of a step from the trace of torch's profiler."""
     # Or the profiler prints when it starts and that there is no GPU.
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')

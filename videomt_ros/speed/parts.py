@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.clock import now_s
 
 ENCODER, QUERIES, UPSCALE = 'encoder blocks', 'query blocks', 'upscale'
@@ -20,7 +20,7 @@ norm, concatenations."""
 
 
 @contextmanager
-def watch_parts(net: VidEoMT, leave: Callable[[str], None]) -> Iterator[None]:
+def watch_parts(net: VideoNetwork, leave: Callable[[str], None]) -> Iterator[None]:
     """Tell when a part of a step ends, as long as the block runs.
 
     A part comes several times in a step, and another one may begin within it.
@@ -54,7 +54,7 @@ def watch_parts(net: VidEoMT, leave: Callable[[str], None]) -> Iterator[None]:
         leave(running[-1])
 
 
-def _modules(net: VidEoMT) -> dict[str, list[nn.Module]]:
+def _modules(net: VideoNetwork) -> dict[str, list[nn.Module]]:
     """Find the modules of each part."""
     backbone = net.backbone
     heads = [backbone.vit.patch_embed, net.class_head, net.mask_head]
@@ -69,7 +69,9 @@ def _modules(net: VidEoMT) -> dict[str, list[nn.Module]]:
 
 
 @torch.inference_mode()
-def time_parts(net: VidEoMT, frames: Tensor, repeats: int, warm_up: int = 2) -> dict[str, float]:
+def time_parts(
+    net: VideoNetwork, frames: Tensor, repeats: int, warm_up: int = 2
+) -> dict[str, float]:
     """Time the parts of a step, with the device synchronised at each change of part.
 
     Args:

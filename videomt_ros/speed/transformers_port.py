@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from videomt_ros.inference.grid_masks import ious, pack_masks
 from videomt_ros.inference.preprocess import Preprocessor
-from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model import VideoNetwork, load_model
 from videomt_ros.model.config import VIT_SIZES
 
 SIZE_NAMES = {'S': 'small', 'B': 'base', 'L': 'large'}
@@ -59,7 +59,7 @@ def port_sizes(size: str) -> dict[str, int]:
 
 def build_pair(
     sizes: dict[str, int], image_size: int, num_classes: int, seed: int = 0
-) -> tuple[VidEoMT, Any]:
+) -> tuple[VideoNetwork, Any]:
     """Build our network and the port with the same random weights, on the CPU in float32.
 
     Args:
@@ -104,7 +104,7 @@ def build_pair(
 
 @torch.inference_mode()
 def fit_class_head(
-    net: VidEoMT, port: Any, square: Tensor, images: Sequence[NDArray[np.uint8]], num: int
+    net: VideoNetwork, port: Any, square: Tensor, images: Sequence[NDArray[np.uint8]], num: int
 ) -> None:
     """Fit both class heads so that the same `num` queries are segments in every frame.
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from videomt_ros.model import NetworkConfig, VidEoMT
+from videomt_ros.model import NetworkConfig, build_network
 from videomt_ros.speed.parts import PARTS, watch_parts
 
 
@@ -59,7 +59,7 @@ def count_work(
     totals = {part: [0, 0] for part in PARTS}
     # In inference mode, the modes below would see composite operations such as linear instead.
     with torch.device('meta'), torch.inference_mode(False), torch.no_grad():
-        net = VidEoMT(config).to(dtype).eval()
+        net = build_network(config).to(dtype).eval()
         frames = torch.empty(batch_size, 3, *size, dtype=dtype)
         counter, traffic = FlopCounterMode(display=False), _Traffic()
         before = [0, 0]

@@ -283,7 +283,7 @@ def chunk_losses(
 
     Args:
         forward: runs the network on a chunk, whose frames it may move to the device.
-        cut_gradient: see `VidEoMT.cut_gradient`.
+        cut_gradient: see `VideoNetwork.cut_gradient`.
         criterion: computes the losses.
         state: queries that enter the first frame, (B, Q, C).
         frames: frames of whole clips, (B, T, 3, H, W), as `forward` takes them.

@@ -10,7 +10,7 @@ import torch
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from torch import Tensor, nn
 
-from videomt_ros.model import NetworkConfig, VidEoMT, load_model
+from videomt_ros.model import NetworkConfig, VideoNetwork, build_network, load_model
 from videomt_ros.model.checkpoint import load_vit
 from videomt_ros.training.run_settings import TrainSettings
 
@@ -38,7 +38,7 @@ _UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size')
 """Fields that the tensors of a file may not determine; then those of the run are taken."""
 
 
-def load_initial(settings: TrainSettings) -> VidEoMT:
+def load_initial(settings: TrainSettings) -> VideoNetwork:
     """Build the network of a run with the weights it starts from.
 
     With `init_from` null all weights are new; with 'timm:NAME' or 'timm:NAME:FILE' all but those
@@ -54,7 +54,7 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
         CheckpointError: the weights cannot be found or read, or do not match their network.
     """
     torch.manual_seed(settings.seed)
-    net = VidEoMT(settings.network)
+    net = build_network(settings.network)
     source = settings.init_from
     if source is None:
         start_from_scratch(net)
@@ -70,7 +70,7 @@ def load_initial(settings: TrainSettings) -> VidEoMT:
     return net.train()
 
 
-def configure_blocks(net: VidEoMT, settings: TrainSettings) -> None:
+def configure_blocks(net: VideoNetwork, settings: TrainSettings) -> None:
     """Configure the blocks of a network for training; its weights keep their names.
 
     Sets activation checkpointing and compilation as the settings say. The scale of DINOv3's rotary
@@ -87,7 +87,7 @@ def configure_blocks(net: VidEoMT, settings: TrainSettings) -> None:
             block.compile(dynamic=True)
 
 
-def start_from_scratch(net: VidEoMT) -> None:
+def start_from_scratch(net: VideoNetwork) -> None:
     """Initialise what usually comes with a pretrained backbone.
 
     DINOv2 starts its layer scales at 1e-5, with which blocks have no effect for thousands of
@@ -107,7 +107,7 @@ def start_from_scratch(net: VidEoMT) -> None:
 
 
 @torch.no_grad()
-def start_updater(net: VidEoMT) -> None:
+def start_updater(net: VideoNetwork) -> None:
     """Initialise a new query updater so that it hardly changes the queries."""
     channels = net.config.embed_dim
     if net.config.propagation == 'fusion':
@@ -135,7 +135,7 @@ def start_updater(net: VidEoMT) -> None:
         cell.bias_ih[channels : 2 * channels] = KEEP_BIAS
 
 
-def _take_weights(net: VidEoMT, source: VidEoMT, name: str) -> None:
+def _take_weights(net: VideoNetwork, source: VideoNetwork, name: str) -> None:
     """Copy the weights of another network, except for parts that do not fit."""
     ours, theirs = net.config, source.config
     _check_fit(ours, theirs, name)
@@ -188,7 +188,7 @@ def _check_fit(ours: NetworkConfig, theirs: NetworkConfig, name: str) -> None:
         )
 
 
-def _resized(table: Tensor, net: VidEoMT, name: str) -> Tensor:
+def _resized(table: Tensor, net: VideoNetwork, name: str) -> Tensor:
     """Resample a position table (1, P, C) to the size of the network's table."""
     vit = net.backbone.vit
     if table.shape == vit.pos_embed.shape:

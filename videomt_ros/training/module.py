@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 from videomt_ros.model.checkpoint import describe
 from videomt_ros.model.network import Outputs
 from videomt_ros.training.callbacks import RunningMean
@@ -48,7 +48,7 @@ class TrainModule(pl.LightningModule):
     pixel_std: Tensor
     """Standard deviation of the colour by which frames are divided, (3, 1, 1)."""
 
-    def __init__(self, settings: TrainSettings, net: VidEoMT) -> None:
+    def __init__(self, settings: TrainSettings, net: VideoNetwork) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.settings = settings

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import VideoNetwork
 
 VIT = 'backbone.vit.'
 """Prefix of the parameters of the ViT, which have timm's names after it."""
@@ -117,7 +117,7 @@ def depth_of(name: str, num_blocks: int) -> int:
     """Find the depth of a parameter, 0..num_blocks + 1.
 
     Args:
-        name: name of the parameter in `VidEoMT.named_parameters`.
+        name: name of the parameter in `VideoNetwork.named_parameters`.
         num_blocks: number of blocks with the query blocks, D.
 
     Raises:
@@ -145,7 +145,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def parameter_groups(
-    net: VidEoMT, weight_decay: float, layer_decay: float = 1.0, decay_all: bool = False
+    net: VideoNetwork, weight_decay: float, layer_decay: float = 1.0, decay_all: bool = False
 ) -> list[dict[str, Any]]:
     """Group parameters by depth and weight decay, in the order of depth.
 

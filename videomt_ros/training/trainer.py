@@ -25,7 +25,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from videomt_ros.files import remove_partials
-from videomt_ros.model import VidEoMT, save_model
+from videomt_ros.model import build_network, save_model
 from videomt_ros.training.callbacks import RunLog, RunningMean, StepBar
 from videomt_ros.training.checkpoints import (
     FOLDER,
@@ -98,7 +98,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     module, checkpoint = None, None
     if resume:
         # Weights come from the checkpoint, since the initial ones may be gone by now.
-        module = TrainModule(settings, VidEoMT(settings.network))
+        module = TrainModule(settings, build_network(settings.network))
         checkpoint = newest_checkpoint(folder, settings, module.state_dict())
         if checkpoint is None:
             logger.info('%s holds no checkpoint: starting from step 0.', out)
@@ -118,7 +118,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         trainer.ckpt_path = checkpoint  # an attribute, so that callbacks can read it
         trainer.fit(module, datamodule=RunData(settings, mixture))
         if trainer.is_global_zero:
-            net = VidEoMT(settings.network)
+            net = build_network(settings.network)
             net.load_state_dict(module.deliverable())
             save_model(net, path, dtype=torch.float16)
     return path

@@ -30,7 +30,7 @@ from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
-from videomt_ros.model import VidEoMT, save_model
+from videomt_ros.model import VideoNetwork, save_model
 from videomt_ros.model.device import choose_precision
 from videomt_ros.model.weight_files import read_metadata
 from videomt_ros.training.early_end import disk_is_full
@@ -194,7 +194,7 @@ class ScoreCallback(Callback):
     def _publish(
         self,
         trainer: Trainer,
-        net: VidEoMT,
+        net: VideoNetwork,
         figures: Mapping[str, float | None],
         step: int,
     ) -> None:
@@ -209,7 +209,7 @@ class ScoreCallback(Callback):
         _attempt('pictures', step, lambda: self._draw(trainer, step))
         _attempt('report', step, lambda: self._clear(step))
 
-    def _keep_best(self, net: VidEoMT, value: float | None, step: int) -> None:
+    def _keep_best(self, net: VideoNetwork, value: float | None, step: int) -> None:
         """Write the best weights, and note them as the best when they are on the disk."""
         state = {'best_value': value, 'best_step': step, 'of': self._scored}
         about = {_ABOUT: json.dumps(state)}
@@ -229,7 +229,7 @@ class ScoreCallback(Callback):
             main, as_text(main, figures[f'published_{main}']), main, self.best_step, seconds,
         )  # fmt: skip
 
-    def _score(self, net: VidEoMT, step: int, shard: Shard) -> _Outcome:
+    def _score(self, net: VideoNetwork, step: int, shard: Shard) -> _Outcome:
         """Evaluate in all processes, which get the same outcome."""
         outcome = _Outcome({}, 'another process has the figures')
         try:
@@ -307,7 +307,7 @@ class ScoreCallback(Callback):
                 _remove(path)
 
 
-def delivered_network(module: TrainModule) -> VidEoMT:
+def delivered_network(module: TrainModule) -> VideoNetwork:
     """Copy the network as it would be in the file that the run would leave now.
 
     Returns:

@@ -1,0 +1,190 @@
+"""PMT and LVMT: a frozen ViT, and beside it a decoder for the queries.
+
+PMT (arXiv 2603.25398) hands its queries on by a linear layer (`propagation` fusion), LVMT (arXiv
+2609.34895) by a recurrent cell (`propagation` gru); the networks are the same but for this. The
+ViT sees the frame alone and keeps its pretrained weights, so several decoders can share one pass
+of it.
+
+Letters as in `network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import RotaryEmbeddingDinoV3
+from timm.models.eva import EvaBlock
+from torch import Tensor, nn
+
+from videomt_ros.model.backbone import table_device
+from videomt_ros.model.config import NetworkConfig
+from videomt_ros.model.network import Encoded, VideoNetwork
+from videomt_ros.model.token_norm import TokenNorm
+
+
+class PMT(VideoNetwork):
+    """A network whose queries pass the blocks of a decoder, beside the tokens of a frozen ViT.
+
+    After some blocks of the ViT its tokens pass the final norm and a batch norm, an MLP with a
+    skip connection, and a scale; their sum enters the decoder.
+    """
+
+    encoder_is_frozen = True
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        channels, levels = config.embed_dim, len(config.taps)
+        self.backbone.requires_grad_(False)
+        self.bn = nn.ModuleList(TokenNorm(channels) for _ in range(levels))
+        self.lateral_projections = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, channels // 2),
+                nn.GELU(),
+                nn.Linear(channels // 2, channels),
+            )
+            for _ in range(levels)
+        )
+        self.scalers = nn.ParameterList(torch.ones(channels) for _ in range(levels))
+        self.blocks = nn.ModuleList(
+            # DINOv3's design, with rotary positions for the patches alone.
+            EvaBlock(
+                channels,
+                config.num_heads,
+                mlp_ratio=config.decoder_mlp_ratio,
+                num_prefix_tokens=config.num_queries + self.backbone.num_prefix_tokens,
+                rotate_half=True,
+                init_values=1.0,
+                norm_layer=partial(nn.LayerNorm, eps=1e-5),
+            )
+            for _ in range(config.num_query_blocks)
+        )
+        self.rope = RotaryEmbeddingDinoV3(channels // config.num_heads)
+        self.decoder_norm = nn.LayerNorm(channels, eps=1e-5)
+        self._folded: _Folded | None = None
+
+    @property
+    def query_blocks(self) -> Any:
+        """Blocks of the decoder."""
+        return self.blocks
+
+    @property
+    def rotary(self) -> Any:
+        """Module that computes the rotary positions of the decoder."""
+        return self.rope
+
+    def train(self, mode: bool = True) -> PMT:
+        """Set the mode of all parts but the encoder, which stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PMT:
+        self._folded = None  # moved or converted weights keep their identity
+        super()._apply(fn, recurse)
+        return self
+
+    def _encode(self, frames: Tensor, grid: tuple[int, int]) -> Encoded:
+        tokens = self.backbone.encode_taps(frames, self.config.taps)
+        with table_device(self.training, frames.device):
+            rope = self.rope.get_embed(grid)
+        return Encoded(tokens, rope, grid)
+
+    def _entering(self, encoded: Encoded) -> Tensor:
+        if not torch.is_grad_enabled() and not self.training:
+            return self._fold()(encoded.tokens)
+        levels = zip(encoded.tokens, self.bn, self.lateral_projections, self.scalers, strict=True)
+        total: Any = 0
+        for tokens, norm, mlp, scaler in levels:
+            normed = norm(tokens)
+            total = total + (normed + mlp(normed)) * scaler
+        return total
+
+    def _final_norm(self, tokens: Tensor) -> Tensor:
+        return self.decoder_norm(tokens)
+
+    def _fold(self) -> _Folded:
+        """Return the folded lateral path, which is computed again where a weight has changed."""
+        # A trace takes the folding in, and its compiler computes it once.
+        if torch.compiler.is_compiling():
+            return _Folded.of(self)
+        sources = tuple(self._lateral_tensors())
+        versions = tuple(0 if each.is_inference() else each._version for each in sources)
+        known = self._folded
+        if known is None or not known.is_current(sources, versions):
+            known = _Folded.of(self)._replace(sources=sources, versions=versions)
+            self._folded = known
+        return known
+
+    def _lateral_tensors(self) -> Iterator[Tensor]:
+        for module in (self.bn, self.lateral_projections, self.scalers):
+            yield from module.parameters()
+        yield from self.bn.buffers()
+
+
+class _Folded(NamedTuple):
+    """The lateral path with its batch norms and scales folded into the layers around them.
+
+    Outside training a batch norm is an affine map of the channels. It goes into the first layer of
+    the MLP behind it and into the scale of the skip connection; the last layers of all MLPs become
+    one, since their results are added up.
+    """
+
+    inner: tuple[tuple[Tensor, Tensor], ...]
+    """Weight (C / 2, C) and bias of the first layer of each MLP."""
+    outer: Tensor
+    """Weights of the last layers, side by side: (C, L * C / 2) for L tapped blocks."""
+    bias: Tensor
+    """Sum of all that is constant, (C)."""
+    scales: tuple[Tensor, ...]
+    """Scale of each skip connection, (C)."""
+    sources: tuple[Tensor, ...] = ()
+    """Tensors of the network that this was computed from."""
+    versions: tuple[int, ...] = ()
+    """Number of changes in place of each of them until then."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, net: PMT) -> _Folded:
+        """Fold the lateral path of a network, in float32 or more."""
+        inner, outer, scales = [], [], []
+        bias: Any = 0
+        modules: Any = zip(net.bn, net.lateral_projections, net.scalers, strict=True)
+        for norm, mlp, scaler in modules:
+            scale, shift = norm.affine()
+            first, last = mlp[0], mlp[2]
+            weight = first.weight.to(scale.dtype)
+            inner.append((weight * scale, first.bias + weight @ shift))
+            outer.append(last.weight * scaler.to(scale.dtype)[:, None])
+            scales.append(scaler * scale)
+            bias = bias + scaler * (shift + last.bias)
+        dtype = net.dtype
+        return cls(
+            tuple((weight.to(dtype), shift.to(dtype)) for weight, shift in inner),
+            torch.cat(outer, dim=1).to(dtype),
+            bias.to(dtype),
+            tuple(scale.to(dtype) for scale in scales),
+        )
+
+    def is_current(self, sources: tuple[Tensor, ...], versions: tuple[int, ...]) -> bool:
+        """Tell whether it was computed from these tensors as they are."""
+        same = len(sources) == len(self.sources) and all(map(_is_same, sources, self.sources))
+        return same and versions == self.versions
+
+    def __call__(self, levels: tuple[Tensor, ...]) -> Tensor:
+        """Compute the tokens that enter the decoder from those of the tapped blocks."""
+        hidden = [
+            F.gelu(F.linear(tokens, *layer))
+            for tokens, layer in zip(levels, self.inner, strict=True)
+        ]
+        total = F.linear(torch.cat(hidden, dim=-1), self.outer, self.bias)
+        for tokens, scale in zip(levels, self.scales, strict=True):
+            total = torch.addcmul(total, tokens, scale)
+        return total
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one is other
