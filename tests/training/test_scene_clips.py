@@ -64,6 +64,22 @@ def test_clips_of_walled_scenes_have_the_wall():
     assert not np.array_equal(plain.frames, walled.frames)
 
 
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_a_share_of_the_clips_has_the_wall_and_hard_scenes(share):
+    """Clips of one generator differ from those without only where they have the share."""
+    plain = SceneClips([*range(6)], [(24, 32)])
+    walled = SceneClips([*range(6)], [(24, 32)], 1, 1.0, (10, 25), hidden_share=share)
+    hard = SceneClips([*range(6)], [(24, 32)], hard_share=share)
+    for changed in (walled, hard):
+        same = [
+            np.array_equal(
+                *(each.draw(np.random.default_rng(n), 2, 1).frames for each in (plain, changed))
+            )
+            for n in range(30)
+        ]
+        assert 0.2 < np.mean(same) < 0.8 if share == 0.5 else np.mean(same) == 1 - share
+
+
 def test_supersampled_clips_are_larger_scenes_made_smaller():
     plain, fine = (drawn(supersample=factor) for factor in (1, 3))
     assert fine.frames.shape == plain.frames.shape

@@ -61,7 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'default: 0',
     )
     parser.add_argument(
-        '--objects', type=int, metavar='NUMBER', help='shapes of each video; default: 3 to 6'
+        '--objects',
+        type=int,
+        metavar='NUMBER',
+        help='shapes of each video; default: 3 to 6, with --hard 5 to 9',
+    )
+    parser.add_argument(
+        '--hard',
+        action='store_true',
+        help='draw harder scenes: more shapes, of which some are thin, of one class or alike, '
+        'moving textures, a shaking camera',
     )
 
 
@@ -85,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
             away_frames=args.away_frames and tuple(args.away_frames),
             alike=args.alike,
             num_objects=args.objects,
+            hard=args.hard,
         )
     name = FORMATS[args.format].benchmark
     print(f'{args.videos} videos of {args.frames} frames in {args.out}')

@@ -73,6 +73,8 @@ class Mixture:
                 phase.supersample,
                 settings.data[number].weight if settings.data else 1.0,
                 phase.hidden_frames,
+                phase.hidden_share,
+                phase.hard_share,
             )
             for number in range(max(1, len(settings.data)))
         ]

@@ -144,6 +144,11 @@ class Phase:
     hidden_frames: tuple[int, int] | None = None
     """Smallest and largest number of frames for which shapes of synthetic scenes are hidden by a
     wall, time and again; null: there is no wall."""
+    hidden_share: float = 1.0
+    """Share of the synthetic scenes that have the wall of `hidden_frames`."""
+    hard_share: float = 0.0
+    """Share of the synthetic scenes that are harder: thin and alike shapes, moving textures, a
+    shaking camera."""
     chunk_frames: int | None = None
     """Length of a chunk for truncated query propagation, 2 or more: queries are propagated from
     chunk to chunk but their gradients are not, so that a step takes the memory of one chunk.
@@ -152,6 +157,7 @@ class Phase:
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
         check_hidden_frames(self.hidden_frames)
+        check_range(self, 'hidden_share hard_share', 0, 1)
         # In a chunk of one frame, the queries it propagates get no gradient.
         if self.chunk_frames is not None:
             check_range(self, 'chunk_frames', 2)

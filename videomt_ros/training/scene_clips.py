@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from videomt_ros.datasets.dataset import Category
@@ -30,6 +29,8 @@ class SceneClips:
         supersample: int = 1,
         weight: float = 1.0,
         hidden_frames: tuple[int, int] | None = None,
+        hidden_share: float = 1.0,
+        hard_share: float = 0.0,
     ) -> None:
         """Set up the source; draws nothing yet.
 
@@ -40,9 +41,12 @@ class SceneClips:
             supersample: see `draw_scene`.
             weight: see `ClipSource`.
             hidden_frames: see `draw_scene`.
+            hidden_share: share of the scenes that have the wall of `hidden_frames`.
+            hard_share: share of the scenes that are hard.
         """
         self.weight = weight
         self._hidden_frames = hidden_frames
+        self._hidden_share, self._hard_share = hidden_share, hard_share
         self._class_of = np.array([-1 if k is None else k for k in class_of], np.int64)
         self._stuff = bool((self._class_of[len(CLASS_NAMES) :] >= 0).any())
         self._sizes = list(sizes)
@@ -57,8 +61,9 @@ class SceneClips:
             clip_frames,
             max_stride,
             self._supersample,
-            self._hidden_frames,
+            self._hidden_frames if rng.random() < self._hidden_share else None,
             self._stuff,
+            rng.random() < self._hard_share,
         )
         class_ids = self._class_of[clip.class_ids]
         known = class_ids >= 0
@@ -73,6 +78,7 @@ def draw_scene(
     supersample: int,
     hidden_frames: tuple[int, int] | None = None,
     stuff: bool = False,
+    hard: bool = False,
 ) -> Clip:
     """Draw a clip of a new scene; class ids are those of `datasets.synthetic.scene`.
 
@@ -85,6 +91,7 @@ def draw_scene(
             textures and noise as resizing a camera's image for the network does.
         hidden_frames: see `datasets.synthetic.scene.Scene`.
         stuff: see `datasets.synthetic.scene.Scene`.
+        hard: see `datasets.synthetic.scene.Scene`.
     """
     height, width = size
     scene = Scene(
@@ -95,15 +102,13 @@ def draw_scene(
         num_objects=int(rng.integers(3, 9)),  # more objects per scene than in the demo
         hidden_frames=hidden_frames,
         stuff=stuff,
+        hard=hard,
     )
     stride = int(rng.integers(1, max_stride + 1))
     last = len(scene) - 1 - stride * (clip_frames - 1)
     start = int(rng.integers(0, max(1, last + 1)))
     times = [start + stride * i for i in range(clip_frames)]
-    drawn = [scene.frame(t) for t in times]
-    images = [cv2.resize(im, (width, height), interpolation=cv2.INTER_AREA) for im, _ in drawn]
-    middle = supersample // 2
-    ids = [truth[middle::supersample, middle::supersample] for _, truth in drawn]
+    images, ids = zip(*(scene.reduced_frame(t, supersample) for t in times), strict=True)
     origin = f'synthetic scene {scene.seed}, {list_frames(times)}'
     return Clip(np.stack(images), *objects_of_ids(np.stack(ids), scene.class_of), origin)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.shapes import OUTLINES
 
 
 def test_equal_seeds_give_equal_scenes_and_frames_stand_alone():
@@ -216,6 +218,88 @@ def test_absences_that_cannot_be_are_refused():
         Scene(0, 48, 64, away_frames=(8, 7))
     with pytest.raises(ValueError, match='Expected hidden_frames or away_frames, got both'):
         Scene(0, 48, 64, hidden_frames=(8, 9), away_frames=(8, 9))
+
+
+def test_hard_scenes_have_what_makes_them_hard():
+    scenes = [Scene(seed, 96, 120, hard=True) for seed in range(30)]
+    shapes = [scene._objects for scene in scenes]
+    numbers = {len(items) for items in shapes}
+    assert min(numbers) >= 5 and max(numbers) <= 9 and len(numbers) > 2
+    alike = [
+        sum(
+            np.array_equal(one.colours, other.colours)
+            for i, one in enumerate(items)
+            for other in items[:i]
+        )
+        for items in shapes
+    ]
+    assert 3 <= sum(number > 0 for number in alike) <= 20
+    ordinary = [OUTLINES[item.name] for items in shapes for item in items]
+    thin = [
+        max(np.abs(a - b).max() for a, b in zip(item.outline, outline, strict=True)) > 0.05
+        for item, outline in zip((i for items in shapes for i in items), ordinary, strict=True)
+    ]
+    assert 0.2 < np.mean(thin) < 0.7
+    sliding = [any(item.slide) for items in shapes for item in items]
+    assert 0.4 < np.mean(sliding) < 0.8
+
+
+def test_a_texture_moves_over_its_shape_in_a_hard_scene():
+    scene = Scene(0, 96, 120, num_objects=1)
+    scene._blur = scene._noise = scene._light_sway = 0.0
+    scene._camera_sway[:] = 0
+    still = replace(
+        scene._objects[0], name='square', outline=OUTLINES['square'], sway=np.zeros((2, 2)),
+        spin=(0.0, 0.0), birth=0, centre=np.zeros(2),
+    )  # fmt: skip
+    images = {}
+    for slide in ((0.0, 0.0), (0.05, 0.0)):
+        scene._objects = [replace(still, slide=slide)]
+        (first, ids), (later, ids_later) = scene.frame(0), scene.frame(4)
+        assert np.array_equal(ids, ids_later)
+        images[slide] = np.abs(first.astype(int) - later)[ids > 0].mean()
+    assert images[0.0, 0.0] == 0
+    assert images[0.05, 0.0] > 10
+
+
+def test_the_camera_of_some_hard_scenes_shakes():
+    def jerks(**options):
+        """Mean change of the camera's movement from frame to frame, in short sides."""
+        cameras = [Scene(n, 100, 100, num_objects=5, **options)._camera for n in range(20)]
+        places = np.array([[camera(t)[:, 2] / 100 for t in range(20)] for camera in cameras])
+        return np.abs(np.diff(places, n=2, axis=1)).mean(axis=(1, 2))
+
+    ordinary, hard = jerks(), jerks(hard=True)
+    still = np.isclose(ordinary, hard)  # the same course where nothing shakes
+    assert 3 < still.sum() < 17
+    assert (hard[~still] > 2 * ordinary[~still]).all()
+
+
+@pytest.mark.parametrize('options', [{}, {'stuff': True}, {'hard': True}])
+def test_reduced_frames_are_frames_made_smaller(options):
+    scene = Scene(4, 96, 120, **options)
+    scene._noise = 0.0
+    image, ids = scene.frame(7)
+    small, small_ids = scene.reduced_frame(7, 3)
+    assert np.array_equal(small_ids, ids[1::3, 1::3])
+    expected = cv2.resize(image, (40, 32), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - expected).max() <= 2
+    assert np.array_equal(scene.reduced_frame(7, 1)[0], image)
+
+
+def test_the_noise_of_reduced_frames_is_that_of_reduced_noise():
+    scene = Scene(4, 192, 240, num_objects=1)
+    scene._objects.clear()
+    scene._noise = 12.0
+    noisy = [scene.reduced_frame(t, 2)[0].astype(int) for t in (3, 4)]
+    large = cv2.resize(scene.frame(3)[0], (120, 96), interpolation=cv2.INTER_AREA)
+    scene._noise = 0.0
+    plain = [scene.reduced_frame(t, 2)[0].astype(int) for t in (3, 4)]
+    deviations = [(one - other).std() for one, other in zip(noisy, plain, strict=True)]
+    assert deviations == pytest.approx([6, 6], rel=0.1)
+    assert deviations[0] == pytest.approx((large - plain[0]).std(), rel=0.1)
+    differences = [(one - other).ravel() for one, other in zip(noisy, plain, strict=True)]
+    assert abs(np.corrcoef(differences)[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize('values', [(0, 4, 64), (-1, 64, 64), (0, 64, 64, 0)])

@@ -194,9 +194,9 @@ def test_a_wall_hides_no_fewer_than_two_frames(tmp_path, capsys):
 def test_scenes_are_as_hard_as_asked(tmp_path):
     out = tmp_path / 'hard'
     arguments = ['--format', 'ytvis', '--videos', '1', '--frames', '60', '--size', '48', '60']
-    options = ['--away-frames', '10', '25', '--alike', '2', '--objects', '3']
+    options = ['--away-frames', '10', '25', '--alike', '2', '--objects', '3', '--hard']
     assert main(['synth', *arguments, *options, '--out', str(out)]) == 0
-    scene = Scene(0, 48, 60, 60, num_objects=3, away_frames=(10, 25), alike=2)
+    scene = Scene(0, 48, 60, 60, num_objects=3, away_frames=(10, 25), alike=2, hard=True)
     tracks = json.loads((out / 'valid.json').read_text())['annotations']
     assert [track['category_id'] - 1 for track in tracks] == [*scene.class_of.values()]
     for identity, track in zip(scene.class_of, tracks, strict=True):

@@ -9,15 +9,18 @@ fractions of the image's short side, so that a scene looks alike at every size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.synthetic.away import check_away_frames, draw_way_out
-from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape
+from videomt_ros.datasets.synthetic.hard import NUM_OBJECTS, Shake, harden, liken
+from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape, mix_tones
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
 from videomt_ros.datasets.synthetic.wall import RADII, Walk, Wall, check_hidden_frames, draw_walk
 
@@ -35,7 +38,7 @@ class Scene:
         height: image height in pixels, at least 8.
         width: image width in pixels, at least 8.
         num_frames: length; objects are born within the first half of it.
-        num_objects: number of shapes in the scene; None: 3 to 6.
+        num_objects: number of shapes in the scene; None: 3 to 6, in hard scenes 5 to 9.
         hidden_frames: fewest and most frames for which all shapes vanish behind a wall, again and
             again; None: no wall, which leaves the scene of a seed as it was before there were any.
         stuff: fill the background with sky, ground and walls, which have classes: then every
@@ -44,6 +47,9 @@ class Scene:
             again and again; None: only some shapes leave. Not together with `hidden_frames`.
         alike: number of shapes that have class, colours, texture and size in common, 2 or more;
             0: each shape has its own. The scene has at least as many shapes.
+        hard: draw a harder scene: more shapes, of which some are thin, some are of one class or
+            look alike, and some cover others for long; textures that move over their shapes; a
+            camera that may shake.
 
     Attributes:
         class_of: identity -> class id, an index into `ALL_NAMES`. Stuff has one identity per
@@ -61,6 +67,7 @@ class Scene:
         stuff: bool = False,
         away_frames: tuple[int, int] | None = None,
         alike: int = 0,
+        hard: bool = False,
     ) -> None:
         if min(height, width) < 8 or num_frames < 1 or seed < 0:
             raise ValueError(
@@ -76,7 +83,10 @@ class Scene:
             raise ValueError(f'Expected alike as 0, or as 2 or more shapes{limit}, got {alike}.')
         self.seed, self.height, self.width, self.num_frames = seed, height, width, num_frames
         self._rng = np.random.default_rng(seed)
-        if num_objects is None:
+        own_rng = np.random.default_rng((seed, 1))  # leaves other scenes of the seed as they are
+        if num_objects is None and hard:
+            num_objects = max(alike, int(own_rng.integers(NUM_OBJECTS[0], NUM_OBJECTS[1] + 1)))
+        elif num_objects is None:
             num_objects = max(alike, int(self._rng.integers(3, 7)))
         self._short = min(height, width)
         self._view = np.array([[self._short, 0, width / 2], [0, self._short, height / 2]], float)
@@ -85,7 +95,10 @@ class Scene:
         # Objects lie on a jittered grid, so that they overlap now and then but not for long.
         order = self._rng.permutation(num_objects)
         self._objects = [self._draw_object(int(i), num_objects) for i in order]
-        self._objects[:alike] = [_liken(item, self._objects[0]) for item in self._objects[:alike]]
+        self._shake = Shake(own_rng) if hard else None
+        if hard:
+            self._objects = harden(own_rng, self._objects, self._half_view)
+        self._objects[:alike] = [liken(item, self._objects[0]) for item in self._objects[:alike]]
         self.class_of = {
             i + 1: CLASS_NAMES.index(item.name) for i, item in enumerate(self._objects)
         }
@@ -141,6 +154,36 @@ class Scene:
             0 background without a class, else a key of `class_of`. What another shape covers does
             not count.
         """
+        canvas, ids = self._paint(t)
+        rng = np.random.default_rng((self.seed, t))
+        noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(self._noise)
+        return self._expose(canvas, noise, t), ids
+
+    def reduced_frame(self, t: int, factor: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Draw one frame for a network: reduced in size, as the image of a camera would be.
+
+        The noise of a reduced frame is drawn at its size, which takes a fraction of the time.
+
+        Args:
+            t: frame number; see `frame`.
+            factor: whole number by which height and width are divided; they are its multiples.
+
+        Returns:
+            Image (H / factor, W / factor, 3) and identities; see `frame`.
+        """
+        if factor == 1:
+            return self.frame(t)
+        canvas, ids = self._paint(t)
+        size = self.width // factor, self.height // factor
+        canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+        middle = factor // 2
+        rng = np.random.default_rng((self.seed, t))
+        # The mean of n samples of noise has 1 / sqrt(n) of its standard deviation.
+        noise = _some_noise(rng, canvas.shape) * np.float32(self._noise / factor)
+        return self._expose(canvas, noise, t), ids[middle::factor, middle::factor]
+
+    def _paint(self, t: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Draw one frame without light and noise; see `frame`."""
         camera, view = self._camera(t), self._view
         size = (self.height, self.width)
         hider = 0
@@ -154,7 +197,9 @@ class Scene:
                 item.paint(canvas, ids, view if item.in_view else camera, identity, t)
         if self._wall is not None:
             self._wall.paint(canvas, ids, camera, hider)
-        return self._expose(canvas, t), ids
+        if self._blur:
+            canvas = cv2.GaussianBlur(canvas, (0, 0), max(self._blur * self._short, 0.1))
+        return canvas, ids
 
     def _draw_colours(
         self, saturation: tuple[int, int], value: tuple[int, int]
@@ -195,8 +240,9 @@ class Scene:
             bright = self._draw_colours(saturation=(110, 255), value=(190, 255))[:1]
             colours = np.concatenate([bright, bright * rng.uniform(0.3, 0.55)])
             away = np.abs(colours - self._background_colours.mean(0)).sum(axis=1).min()
+        name = CLASS_NAMES[int(rng.integers(len(CLASS_NAMES)))]
         return Shape(
-            name=CLASS_NAMES[int(rng.integers(len(CLASS_NAMES)))],
+            name=name,
             radius=rng.uniform(0.11, 0.20),
             centre=centre,
             sway=sway,
@@ -206,6 +252,7 @@ class Scene:
             birth=int(rng.integers(1, max(2, self.num_frames // 2))) if kind == 'late' else 0,
             colours=colours,
             pitch=rng.uniform(0.4, 0.6),
+            outline=OUTLINES[name],
         )
 
     def _send_behind(self, item: Shape, radius: float, hidden_frames: tuple[int, int]) -> Shape:
@@ -240,20 +287,22 @@ class Scene:
             coarse = self._rng.random((cells, cells * width // height + 1), np.float32)
             blend += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 3
         kind = self._rng.integers(3)
-        y, x = np.mgrid[:height, :width].astype(np.float32) / self._short
+        y = np.arange(height, dtype=np.float32)[:, None] / np.float32(self._short)
+        x = np.arange(width, dtype=np.float32) / np.float32(self._short)
         direction, pitch = self._rng.uniform(0, np.pi), self._rng.uniform(0.12, 0.4)
-        along = (x * np.cos(direction) + y * np.sin(direction)) / pitch
         if kind == 1:
-            blend = 0.5 * blend + 0.5 * (np.sin(2 * np.pi * along) > 0)
+            along = x * np.float32(np.cos(direction) / pitch)
+            along = along + y * np.float32(np.sin(direction) / pitch)
+            blend = 0.5 * blend + np.float32(0.5) * (np.sin(2 * np.pi * along) > 0)
         elif kind == 2:
-            blend = 0.6 * blend + 0.4 * ((np.floor(x / pitch) + np.floor(y / pitch)) % 2)
-        first, second = self._background_colours
-        mixed = first + np.clip(blend, 0, 1)[..., None] * (second - first)
-        return mixed.astype(np.uint8)
+            checks = (np.floor(x / pitch) + np.floor(y / pitch)) % 2
+            blend = 0.6 * blend + 0.4 * checks.astype(np.float32)
+        return mix_tones(np.clip(blend, 0, 1), self._background_colours).astype(np.uint8)
 
     def _camera(self, t: float) -> NDArray[np.float64]:
         """Return the affine matrix (2, 3) from the world, in short sides, to image pixels."""
-        x, y, turn, zoom = (self._camera_sway * np.sin(self._camera_frequency * t)).sum(axis=0)
+        course = (self._camera_sway * np.sin(self._camera_frequency * t)).sum(axis=0)
+        x, y, turn, zoom = course if self._shake is None else course + self._shake.at(t)
         scale = self._short * (1 + zoom)
         cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
         return np.array(
@@ -276,22 +325,25 @@ class Scene:
             borderMode=cv2.BORDER_REFLECT,
         )
 
-    def _expose(self, canvas: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
-        """Apply blur, light and sensor noise to one frame."""
-        rng = np.random.default_rng((self.seed, t))
-        if self._blur:
-            canvas = cv2.GaussianBlur(canvas, (0, 0), max(self._blur * self._short, 0.1))
+    def _expose(
+        self, canvas: NDArray[np.uint8], noise: NDArray[np.float32], t: int
+    ) -> NDArray[np.uint8]:
+        """Apply light and sensor noise to one frame."""
         swing = np.sin(self._light_frequency * t + 2 * np.pi * self._light_phase)
         light = 1 + self._light_sway * swing
-        noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(self._noise)
         return np.clip(canvas * np.float32(light) + noise, 0, 255).astype(np.uint8)
 
 
-def _liken(item: Shape, model: Shape) -> Shape:
-    """Return the shape with the class and the look of another, on its own path."""
-    return replace(
-        item, name=model.name, radius=model.radius, colours=model.colours, pitch=model.pitch
-    )
+@cache
+def _noise_store() -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(2**20, np.float32)
+
+
+def _some_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Take normal noise from a random place of a store, which takes less time than drawing it."""
+    store, size = _noise_store(), math.prod(shape)
+    start = int(rng.integers(max(1, len(store) - size)))
+    return np.resize(store[start : start + size], shape)
 
 
 def _upright(item: Shape, radius: float) -> Shape:

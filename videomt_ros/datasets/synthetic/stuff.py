@@ -45,6 +45,18 @@ class _Outline(NamedTuple):
     slope: float
     """Rise of the top per unit of length to the right."""
 
+    def place(self, camera: NDArray[np.float64], size: tuple[int, int]) -> tuple[slice, slice]:
+        """Return rows and columns of the image (H, W) that hold the wall and its smooth edges."""
+        top = min(self.top, self.top - self.slope * (self.right - self.left))
+        sides = [(x, y) for x in (self.left, self.right) for y in (top, self.foot)]
+        corners = np.array(sides) @ camera[:, :2].T + camera[:, 2]
+        low = np.floor(corners.min(axis=0)).astype(int) - 1
+        high = np.ceil(corners.max(axis=0)).astype(int) + 2
+        columns, rows = (
+            slice(*np.clip((a, b), 0, n)) for a, b, n in zip(low, high, size[::-1], strict=True)
+        )
+        return rows, columns
+
 
 @dataclass(frozen=True)
 class Stuff:
@@ -89,16 +101,27 @@ class Stuff:
         depth = y - self._horizon(x)
         canvas = self._mix(0, self._sky(depth, camera, size))
         ids = np.full(size, first, np.uint16)
-        layers = [(1, depth, self._ground(x, depth, camera, size))]
-        for wall in self.walls:
-            bricks = self._wall(x - wall.left, wall.foot - y, camera, size)
-            layers.append((2, _inside(wall, x, y), bricks))
-        for number, inside, blend in layers:
+
+        def lay(
+            number: int,
+            place: tuple[slice, slice],
+            inside: NDArray[np.float32],
+            blend: NDArray[np.float32],
+        ) -> None:
             # Truth and image agree: a pixel belongs to the class that covers more than half of it.
             cover = np.clip(0.5 + inside * pixels, 0, 1)
-            ids[cover > 0.5] = first + number
-            canvas += cover[..., None] * (self._mix(number, blend) - canvas)
-        return canvas.astype(np.uint8), ids
+            ids[place][cover > 0.5] = first + number
+            behind = canvas[(slice(None), *place)]
+            behind += cover * (self._mix(number, blend) - behind)
+
+        whole = (slice(None), slice(None))
+        lay(1, whole, depth, self._ground(x, depth, camera, size))
+        for wall in self.walls:
+            place = wall.place(camera, size)
+            x_there, y_there = x[place], y[place]
+            bricks = self._wall(x_there - wall.left, wall.foot - y_there, camera, place)
+            lay(2, place, _inside(wall, x_there, y_there), bricks)
+        return cv2.merge([*canvas.astype(np.uint8)]), ids
 
     def _horizon(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         height, slope, amplitude, frequency, phase = self.horizon
@@ -108,9 +131,9 @@ class Stuff:
         return line
 
     def _mix(self, number: int, blend: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mix the two tones of a class, (H, W, 3)."""
-        one, other = self.tones[number].astype(np.float32)
-        mixed: NDArray[np.float32] = one + np.clip(blend, 0, 1)[..., None] * (other - one)
+        """Mix the two tones of a class, (3, H, W)."""
+        one, other = self.tones[number].astype(np.float32)[..., None, None]
+        mixed: NDArray[np.float32] = one + np.clip(blend, 0, 1) * (other - one)
         return mixed
 
     def _clouds(
@@ -167,7 +190,7 @@ class Stuff:
         x: NDArray[np.float32],
         y: NDArray[np.float32],
         camera: NDArray[np.float64],
-        size: tuple[int, int],
+        place: tuple[slice, slice],
     ) -> NDArray[np.float32]:
         """Return the share of the second tone: bricks, boards or windows, from the foot up."""
         length = self.pitch
@@ -181,7 +204,9 @@ class Stuff:
             across, up = x / length, 0.8 * y / length
             across, up = across - np.floor(across), up - np.floor(up)
             second = (np.abs(across - 0.5) < 0.24) & (np.abs(up - 0.5) < 0.3)
-        return 0.25 * self._clouds(camera, size, (0.6, 0.6)) + 0.75 * second
+        # The part of the image as one of its own.
+        shifted = camera - [[0, 0, place[1].start], [0, 0, place[0].start]]
+        return 0.25 * self._clouds(shifted, y.shape, (0.6, 0.6)) + 0.75 * second
 
 
 def _inside(wall: _Outline, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -42,6 +42,7 @@ def write_dataset(
     away_frames: tuple[int, int] | None = None,
     alike: int = 0,
     num_objects: int | None = None,
+    hard: bool = False,
 ) -> None:
     """Write a labelled data set.
 
@@ -57,7 +58,8 @@ def write_dataset(
         hidden_frames: fewest and most frames for which shapes vanish behind a wall; see `Scene`.
         away_frames: fewest and most frames for which shapes leave the view; see `Scene`.
         alike: number of shapes that look alike; see `Scene`.
-        num_objects: number of shapes of each scene; None: 3 to 6.
+        num_objects: number of shapes of each scene; None: see `Scene`.
+        hard: whether scenes are harder; see `Scene`.
 
     Raises:
         ValueError: the folder holds files, a number is out of range, or the format has no stuff.
@@ -83,6 +85,7 @@ def write_dataset(
             stuff=stuff,
             away_frames=away_frames,
             alike=alike,
+            hard=hard,
         )
         for i in range(num_videos)
     ]
