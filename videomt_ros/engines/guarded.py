@@ -58,7 +58,7 @@ class GuardedEngine:
         return self.running.initial_state(batch_size)
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        """Advance B videos by one frame each; see `VidEoMT.step`."""
+        """Advance B videos by one frame each; see `VideoNetwork.step`."""
         if self.running is not self._trusted:
             self._guard(frames)
         return self.running.step(frames, state)

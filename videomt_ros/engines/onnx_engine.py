@@ -122,7 +122,7 @@ class OnnxEngine:
         return self._queries.expand(batch_size, -1, -1)
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        """Advance B videos by one frame each; see `VidEoMT.step`.
+        """Advance B videos by one frame each; see `VideoNetwork.step`.
 
         A file of fixed batch runs once for each part of the batch.
 

@@ -19,10 +19,12 @@ import logging
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from timm.layers import RotaryEmbeddingDinoV3
 from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS, Difference, compare, find_wrong
@@ -210,22 +212,22 @@ def _trace(net: VideoNetwork, size: tuple[int, int], dynamic: Collection[Dynamic
 
 
 def _trace_rotary_table(net: VideoNetwork) -> None:
-    """Let the rotary positions of DINOv3 follow the size of the frame in a trace.
+    """Let rotary positions like those of DINOv3 follow the size of the frame in a trace.
 
     timm divides by `float(rows)`, which a trace takes for a constant.
     """
-    rope = getattr(net.backbone.vit, 'rope', None)
-    if net.config.family != 'dinov3' or rope is None:
-        return
 
-    def get_embed(shape: tuple[int, int]) -> Tensor:
+    def get_embed(periods: Tensor, shape: tuple[int, int]) -> Tensor:
         axes = [(torch.arange(side) + 0.5) / side for side in shape]
         places = torch.stack(torch.meshgrid(axes, indexing='ij'), dim=-1).flatten(0, 1)
-        angles = 2 * math.pi * (2 * places - 1)[:, :, None] / rope.periods
+        angles = 2 * math.pi * (2 * places - 1)[:, :, None] / periods
         angles = angles.flatten(1).tile(2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    rope.get_embed = get_embed
+    rope: Any
+    for rope in net.modules():
+        if isinstance(rope, RotaryEmbeddingDinoV3):
+            rope.get_embed = partial(get_embed, rope.periods)
 
 
 def _metadata(net: VideoNetwork, package: str) -> dict[str, str]:

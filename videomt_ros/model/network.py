@@ -215,7 +215,7 @@ class VideoNetwork(nn.Module, ABC):
         Raises:
             ValueError: the state has another shape.
         """
-        self._check_state(state, len(encoded.tokens[0]))
+        self._check_state(state, encoded.tokens[0].shape[0])  # len() makes a trace constant
         with faster_inference(encoded.tokens[0]):
             tokens = self._entering(encoded)
             return self._decode(tokens, encoded.rope, state, encoded.grid, None)
