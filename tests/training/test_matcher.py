@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from videomt_ros.training.matcher import assign, first_visible, pair_costs
+from videomt_ros.training.matcher import assign, first_visible, frame_groups, pair_costs
 
 
 def test_first_visible():
@@ -20,19 +20,34 @@ def test_first_visible():
 
 def test_pair_costs_equal_the_formulas_one_by_one():
     generator = torch.Generator().manual_seed(0)
-    class_logits = torch.randn(4, 3, 5, generator=generator)
-    point_logits = 9 * torch.randn(4, 3, 11, generator=generator)
-    targets = torch.rand(2, 11, generator=generator)
-    class_ids = torch.tensor([3, 1])
-    costs = pair_costs(class_logits, point_logits, class_ids, targets, (2.0, 5.0, 7.0))
-    assert costs.shape == (4, 2, 3)
-    for layer, n, q in product(range(4), range(2), range(3)):
-        probability = class_logits[layer, q].softmax(0)[class_ids[n]]
-        p = point_logits[layer, q].double().sigmoid()
+    class_logits = torch.randn(4, 2, 3, 5, generator=generator)
+    point_logits = 9 * torch.randn(4, 2, 3, 11, generator=generator)
+    targets = torch.rand(3, 11, generator=generator)
+    class_ids = torch.tensor([3, 1, 1])
+    frame_of, slot_of = np.array([0, 1, 1]), np.array([0, 0, 1])
+    costs = pair_costs(
+        class_logits, point_logits, class_ids, targets, frame_of, slot_of, (2.0, 5.0, 7.0)
+    )
+    assert costs.shape == (4, 3, 3)
+    for layer, n, q in product(range(4), range(3), range(3)):
+        frame = frame_of[n]
+        probability = class_logits[layer, frame, q].softmax(0)[class_ids[n]]
+        p = point_logits[layer, frame, q].double().sigmoid()
         bce = F.binary_cross_entropy(p, targets[n].double())
         dice = 1 - (2 * (p * targets[n]).sum() + 1) / (p.sum() + targets[n].sum() + 1)
         expected = -2 * probability + 5 * bce + 7 * dice
         torch.testing.assert_close(costs[layer, n, q], expected.float())
+
+
+def test_objects_are_grouped_by_clip_and_then_by_time():
+    clip_of, first = np.array([1, 0, 1, 0, 1]), np.array([2, 1, 0, 1, 2])
+    groups = frame_groups(clip_of, first, np.array([0, 1, 2, 3, 4]))
+    assert [group.tolist() for group in groups] == [[1, 3], [2], [0, 4]]
+    assert [group.tolist() for group in frame_groups(clip_of, first, np.array([4, 1]))] == [
+        [1],
+        [4],
+    ]
+    assert frame_groups(clip_of, first, np.array([], np.int64)) == []
 
 
 def test_assignment_is_the_cheapest_of_all():

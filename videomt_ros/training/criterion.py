@@ -28,9 +28,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.model.network import Outputs
-from videomt_ros.training.matcher import assign, count_pairs, first_visible, pair_costs
+from videomt_ros.training.matcher import (
+    assign,
+    count_pairs,
+    first_visible,
+    frame_groups,
+    pair_costs,
+)
 from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
 from videomt_ros.training.run_settings import LossWeights
+
+_MATCHED_FLOATS = 2**25
+"""Largest number of sampled mask logits that the matching holds at a time."""
 
 Forward = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
 """Network on a chunk: frames (B, t, 3, H, W) and state (B, Q, C) -> outputs, next state."""
@@ -178,32 +187,65 @@ class Criterion:
         new = (first >= 0) & (first < num_frames)
         if not new.any():
             return query_of
-        objects, costs = [], []
-        # Frame by frame, since the sampled masks of all objects together would be large.
-        for clip, t in np.unique(np.stack([clip_of, first])[:, new], axis=1).T.tolist():
-            seen = torch.from_numpy(np.flatnonzero((clip_of == clip) & (first == t)))
-            rows = seen.to(device, non_blocking=True)
-            inside = points * targets.extents[clip]
-            truth = sample_masks(targets.masks, rows, torch.full_like(rows, start + t), inside)
-            mask_logits = torch.stack([layer.mask_logits[clip, t] for layer in layers])
-            costs.append(
-                pair_costs(
-                    torch.stack([layer.class_logits[clip, t] for layer in layers]),
-                    sample_at(mask_logits.float(), inside),
-                    targets.class_ids[seen].to(device, non_blocking=True),
-                    truth,
-                    (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
-                )
-            )
-            objects.append(seen)
+        groups = frame_groups(clip_of, first, np.flatnonzero(new))
+        # The sampled masks of all frames together would be large.
+        floats = len(layers) * layers[0].mask_logits.shape[2] * weights.num_points
+        size = max(1, _MATCHED_FLOATS // floats)
+        costs = [
+            self._costs(layers, targets, points, groups[i : i + size], start)
+            for i in range(0, len(groups), size)
+        ]
         packed = to_host(torch.cat(costs, dim=1))  # L, new objects, Q
         all_costs = np.zeros((len(layers), len(first), packed.shape[2]), np.float32)
-        all_costs[:, torch.cat(objects).numpy()] = packed
+        all_costs[:, np.concatenate(groups)] = packed
         queries = [
             assign(of_layer, clip_of, first, num_frames, taken)
             for of_layer, taken in zip(all_costs, query_of.numpy(), strict=True)
         ]
         return torch.from_numpy(np.stack(queries))
+
+    def _costs(
+        self,
+        layers: tuple[Outputs, ...],
+        targets: Targets,
+        points: Tensor,
+        groups: list[NDArray[np.int64]],
+        start: int,
+    ) -> Tensor:
+        """Compute the costs of the objects that first appear in some frames; see `pair_costs`.
+
+        Args:
+            layers: see `match`.
+            targets: see `chunk`.
+            points: points that all frames share, (1, P, 2).
+            groups: indices of the objects that first appear in each of F frames.
+            start: see `chunk`.
+        """
+        weights, device = self.weights, layers[0].mask_logits.device
+
+        def put(values: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(values).to(device, non_blocking=True)
+
+        sizes = [len(group) for group in groups]
+        frame_of = np.repeat(np.arange(len(groups)), sizes)
+        slot_of = np.concatenate([np.arange(size) for size in sizes])
+        seen, leaders = np.concatenate(groups), np.array([group[0] for group in groups])
+        clips = put(targets.clip_of.numpy()[leaders])
+        times = put(targets.first.numpy()[leaders] - start)
+        rows, frames = put(seen), put(frame_of)
+        inside = points * targets.extents[clips][:, None]  # F, P, 2
+        truth = sample_masks(targets.masks, rows, times[frames] + start, inside[frames])
+        mask_logits = torch.stack([layer.mask_logits[clips, times] for layer in layers])
+        at_points = sample_at(mask_logits.flatten(0, 1).float(), inside.repeat(len(layers), 1, 1))
+        return pair_costs(
+            torch.stack([layer.class_logits[clips, times] for layer in layers]),
+            at_points.unflatten(0, mask_logits.shape[:2]),
+            put(targets.class_ids.numpy()[seen]),
+            truth,
+            frame_of,
+            slot_of,
+            (weights.class_match_weight, weights.mask_weight, weights.dice_weight),
+        )
 
     def _pairs(self, targets: Targets, query_of: Tensor, start: int, num_frames: int) -> Tensor:
         """List the (object, frame) pairs of each layer that get a loss.

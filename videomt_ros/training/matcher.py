@@ -70,31 +70,47 @@ def pair_costs(
     point_logits: Tensor,
     class_ids: Tensor,
     point_targets: Tensor,
+    frame_of: NDArray[np.int64],
+    slot_of: NDArray[np.int64],
     weights: tuple[float, float, float],
 ) -> Tensor:
-    """Compute the cost of every query for every object of a frame; call it without autocast.
+    """Compute the cost of every query for every object of some frames; call it without autocast.
 
     Args:
-        class_logits: (L, Q, K + 1).
-        point_logits: mask logits at the points, (L, Q, P).
-        class_ids: class ids of the objects, (N,) int64.
-        point_targets: masks of the objects at the points, (N, P) in 0..1.
+        class_logits: (L, F, Q, K + 1), with F frames.
+        point_logits: mask logits at the points, (L, F, Q, P).
+        class_ids: class ids of the objects of all frames, (N,) int64.
+        point_targets: masks of the objects at the points of their frames, (N, P) in 0..1.
+        frame_of: index of the frame that holds each object, (N,).
+        slot_of: number of each object among those of its frame, (N,).
         weights: weights of class, binary cross entropy and Dice.
 
     Returns:
         Costs (L, N, Q) in float32.
     """
     logits, targets = point_logits.float(), point_targets.float()
+    num_frames, num_points = logits.shape[1], logits.shape[3]
+    num_slots = int(slot_of.max(initial=-1)) + 1
+    places = tuple(
+        torch.from_numpy(each).to(logits.device, non_blocking=True) for each in (frame_of, slot_of)
+    )
+    # Frames have several objects: those of each are the columns of a matrix, padded with zeros.
+    padded = logits.new_zeros(num_frames, num_slots, num_points)
+    padded[places] = targets
+    padded_ids = torch.zeros(num_frames, num_slots, dtype=torch.int64, device=logits.device)
+    padded_ids[places] = class_ids
     # Minus the probability and not its log, as in DETR: its range is that of the other costs.
-    class_cost = -class_logits.float().softmax(dim=2)[..., class_ids]  # L, Q, N
+    probabilities = class_logits.float().softmax(dim=3)
+    wanted = padded_ids[None, :, None].expand(*probabilities.shape[:3], -1)
+    class_cost = -probabilities.gather(3, wanted)  # L, F, Q, slots
     # -log(sigmoid(x)) is softplus(x) - x, and -log(1 - sigmoid(x)) is softplus(x).
-    mask_cost = F.softplus(logits).mean(dim=2, keepdim=True)
-    mask_cost = mask_cost - logits @ targets.T / targets.shape[1]  # L, Q, N
+    mask_cost = F.softplus(logits).mean(dim=3, keepdim=True)
+    mask_cost = mask_cost - logits @ padded.transpose(1, 2) / num_points
     inside = logits.sigmoid()
-    both = inside.sum(dim=2, keepdim=True) + targets.sum(dim=1)
-    dice_cost = 1 - (2 * inside @ targets.T + 1) / (both + 1)
+    both = inside.sum(dim=3, keepdim=True) + padded.sum(dim=2)[:, None]
+    dice_cost = 1 - (2 * inside @ padded.transpose(1, 2) + 1) / (both + 1)
     costs = weights[0] * class_cost + weights[1] * mask_cost + weights[2] * dice_cost
-    return costs.transpose(1, 2)
+    return costs.transpose(2, 3)[:, places[0], places[1]]
 
 
 def assign(
@@ -119,13 +135,35 @@ def assign(
     """
     query_of = np.full(len(costs), -1, np.int64) if taken is None else taken.copy()
     costs = np.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6)
-    for clip in np.unique(clip_of):
-        free = np.ones(costs.shape[1], bool)
-        free[query_of[(clip_of == clip) & (query_of >= 0)]] = False
-        for t in range(num_frames):
-            objects = np.flatnonzero((clip_of == clip) & (first == t))
-            queries = np.flatnonzero(free)
-            rows, columns = linear_sum_assignment(costs[np.ix_(objects, queries)])
-            query_of[objects[rows]] = queries[columns]
-            free[queries[columns]] = False
+    new = np.flatnonzero((first >= 0) & (first < num_frames))
+    free_of: dict[int, NDArray[np.bool_]] = {}
+    for objects in frame_groups(clip_of, first, new):
+        clip = int(clip_of[objects[0]])
+        if clip not in free_of:
+            free_of[clip] = np.ones(costs.shape[1], bool)
+            free_of[clip][query_of[(clip_of == clip) & (query_of >= 0)]] = False
+        queries = np.flatnonzero(free_of[clip])
+        rows, columns = linear_sum_assignment(costs[objects][:, queries])
+        query_of[objects[rows]] = queries[columns]
+        free_of[clip][queries[columns]] = False
     return query_of
+
+
+def frame_groups(
+    clip_of: NDArray[np.int64], first: NDArray[np.int64], objects: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Group objects by the frame in which they are first visible, by clip and then by time.
+
+    Args:
+        clip_of: index of the clip that holds each object, (N,).
+        first: first frame where each object is visible, (N,).
+        objects: indices of the objects to group.
+
+    Returns:
+        Indices of the objects of each frame that has any, in rising order.
+    """
+    if not len(objects):
+        return []
+    order = objects[np.lexsort((first[objects], clip_of[objects]))]
+    ends = (np.diff(clip_of[order]) != 0) | (np.diff(first[order]) != 0)
+    return np.split(order, np.flatnonzero(ends) + 1)
