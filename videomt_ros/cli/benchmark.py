@@ -6,6 +6,7 @@
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
 `benchmark train` times the parts of a training step; `benchmark gpu` times networks of all sizes
 on a GPU, in all ways to run them; `benchmark node` times the running node and alone needs ROS.
+`benchmark tracker` measures scores, not speed: what each constant of the tracker is worth.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ from videomt_ros.cli.benchmark_model import add_model
 from videomt_ros.cli.benchmark_node import add_node
 from videomt_ros.cli.benchmark_score import add_score
 from videomt_ros.cli.benchmark_stream import add_stream
+from videomt_ros.cli.benchmark_tracker import add_tracker
 from videomt_ros.cli.benchmark_train import add_train
 
-HELP = 'measure speed on this machine: of the network, scoring, training and the node'
+HELP = 'measure speed on this machine, and what the constants of the tracker are worth'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what can be measured, and the options of each."""
     choices = parser.add_subparsers(metavar='what', required=True)
-    for add in (add_model, add_stream, add_cameras, add_score, add_train, add_gpu, add_node):
+    for add in (
+        add_model,
+        add_stream,
+        add_cameras,
+        add_score,
+        add_train,
+        add_gpu,
+        add_node,
+        add_tracker,
+    ):
         add(choices)
 
 
