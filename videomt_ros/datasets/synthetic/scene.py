@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.synthetic.away import check_away_frames, draw_way_out
 from videomt_ros.datasets.synthetic.hard import NUM_OBJECTS, Shake, harden, liken
-from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape, mix_tones
+from videomt_ros.datasets.synthetic.shapes import OUTLINES, Shape
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES, Stuff, draw_stuff
 from videomt_ros.datasets.synthetic.wall import RADII, Walk, Wall, check_hidden_frames, draw_walk
 
@@ -282,10 +282,13 @@ class Scene:
     def _draw_background(self) -> NDArray[np.uint8]:
         """Draw a texture that exceeds the view by half on each side, (2H, 2W, 3) uint8."""
         height, width = 2 * self.height, 2 * self.width
-        blend = np.zeros((height, width), np.float32)
-        for cells in (3, 8, 20):  # smooth noise at three scales
+        # Noise at three scales, so smooth that few pixels hold it.
+        small = max(1, width // 4), max(1, height // 4)
+        noise = np.zeros(small[::-1], np.float32)
+        for cells in (3, 8, 20):
             coarse = self._rng.random((cells, cells * width // height + 1), np.float32)
-            blend += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) / 3
+            noise += cv2.resize(coarse, small, interpolation=cv2.INTER_CUBIC) / 3
+        blend = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
         kind = self._rng.integers(3)
         y = np.arange(height, dtype=np.float32)[:, None] / np.float32(self._short)
         x = np.arange(width, dtype=np.float32) / np.float32(self._short)
@@ -293,11 +296,14 @@ class Scene:
         if kind == 1:
             along = x * np.float32(np.cos(direction) / pitch)
             along = along + y * np.float32(np.sin(direction) / pitch)
-            blend = 0.5 * blend + np.float32(0.5) * (np.sin(2 * np.pi * along) > 0)
+            blend = 0.5 * blend + np.float32(0.5) * (along - np.floor(along) < 0.5)
         elif kind == 2:
             checks = (np.floor(x / pitch) + np.floor(y / pitch)) % 2
             blend = 0.6 * blend + 0.4 * checks.astype(np.float32)
-        return mix_tones(np.clip(blend, 0, 1), self._background_colours).astype(np.uint8)
+        shares = np.linspace(0, 1, 256)[:, None, None]
+        first, second = self._background_colours
+        table = (first + shares * (second - first)).astype(np.uint8)
+        return cv2.applyColorMap(np.clip(blend * 255, 0, 255).astype(np.uint8), table)
 
     def _camera(self, t: float) -> NDArray[np.float64]:
         """Return the affine matrix (2, 3) from the world, in short sides, to image pixels."""

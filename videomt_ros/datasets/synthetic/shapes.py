@@ -71,13 +71,6 @@ stripes, none, sectors, spots. It is moved by a along u and by b along v; rings 
 sectors turn."""
 
 
-def mix_tones(blend: NDArray[np.float32], tones: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Mix two RGB tones (2, 3) by the share of the second one (H, W), 0..1, to (H, W, 3)."""
-    first, second = tones
-    mixed: NDArray[np.float32] = cv2.transform(blend, np.stack([second - first, first], axis=1))
-    return mixed
-
-
 @dataclass(frozen=True)
 class Shape:
     """One shape; lengths are in short sides of the image, times in frames, angles in radians."""
