@@ -15,22 +15,27 @@ if TYPE_CHECKING:
     from videomt_ros.model.checkpoint import load_model, save_model
     from videomt_ros.model.network import Outputs, VideoNetwork
     from videomt_ros.model.pmt import PMT
+    from videomt_ros.model.shared import NetworkGroup, load_models
     from videomt_ros.model.videomt import VidEoMT
 
 __all__ = [
     'PMT',
     'CheckpointError',
     'NetworkConfig',
+    'NetworkGroup',
     'Outputs',
     'VidEoMT',
     'VideoNetwork',
     'build_network',
     'load_model',
+    'load_models',
     'save_model',
 ]
 
 _HOMES = {
     'load_model': 'checkpoint',
+    'load_models': 'shared',
+    'NetworkGroup': 'shared',
     'save_model': 'checkpoint',
     'build_network': 'build',
     'Outputs': 'network',

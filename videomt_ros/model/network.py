@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, overload
 
@@ -152,6 +152,11 @@ class VideoNetwork(nn.Module, ABC):
         """Apply the norm before the heads."""
 
     @property
+    def encoder(self) -> nn.Module:
+        """Module that decides what `encode` computes; networks that have one module share it."""
+        return self.backbone if self.encoder_is_frozen else self
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.q.weight.device
@@ -163,13 +168,8 @@ class VideoNetwork(nn.Module, ABC):
 
     def digest(self) -> str:
         """Hash the configuration and all weights, as 16 hexadecimal digits."""
-        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        for name, tensor in self.state_dict().items():
-            digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-            # One tensor at a time, as bytes: numpy has no bfloat16.
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        text = json.dumps(self.config.to_dict(), sort_keys=True)
+        return hash_tensors(self.state_dict(), text)
 
     def initial_state(self, batch_size: int = 1) -> Tensor:
         """Return the queries that enter a first frame, (B, Q, C)."""
@@ -375,6 +375,17 @@ class VideoNetwork(nn.Module, ABC):
                 queries.flatten(0, 1).to(dtype), state.flatten(0, 1).to(dtype)
             )
         return hidden.unflatten(0, state.shape[:2])
+
+
+def hash_tensors(tensors: Mapping[str, Tensor], text: str = '') -> str:
+    """Hash a text and tensors with their names, types and shapes, as 16 hexadecimal digits."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in tensors.items():
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        # One tensor at a time, as bytes: numpy has no bfloat16.
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def attention_mask(
