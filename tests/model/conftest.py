@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.model.layout_files import build, dinov2_names, dinov3_names
+from tests.model.layout_files import build, original_names
 from videomt_ros.model import load_model, save_model
 
 
@@ -52,7 +52,16 @@ def folder(port, tmp_path):
     return tmp_path / 'port'
 
 
-@pytest.fixture(params=['original DINOv2', 'original DINOv3', 'transformers', 'own'])
+ORIGINALS = {
+    'original DINOv2': {'family': 'dinov2'},
+    'original DINOv3': {'family': 'dinov3'},
+    'original PMT, DINOv2': {'family': 'dinov2', 'architecture': 'pmt'},
+    'original LVMT, DINOv3': {'family': 'dinov3', 'architecture': 'pmt', 'propagation': 'gru'},
+}
+"""Kind of network in each layout of the released code."""
+
+
+@pytest.fixture(params=[*ORIGINALS, 'transformers', 'own', 'own LVMT'])
 def breakable(request, tmp_path, tiny_config):
     """Write a file of each layout; return its tensors and a function to save and load them."""
     layout = request.param
@@ -63,19 +72,19 @@ def breakable(request, tmp_path, tiny_config):
         def load():
             save_file(tensors, folder / 'model.safetensors', {'format': 'pt'})
             return load_model(folder)
-    elif layout == 'own':
-        save_model(build(tiny_config), tmp_path / 'mine.safetensors')
+    elif layout.startswith('own'):
+        kind = ORIGINALS['original LVMT, DINOv3'] if layout == 'own LVMT' else {}
+        own_config = replace(tiny_config, **kind)
+        save_model(build(own_config), tmp_path / 'mine.safetensors')
         tensors = load_file(tmp_path / 'mine.safetensors')
 
         def load():
-            config = json.dumps(tiny_config.to_dict())
+            config = json.dumps(own_config.to_dict())
             metadata = {'format': 'videomt_ros', 'version': '1', 'config': config}
             save_file(tensors, tmp_path / 'mine.safetensors', metadata)
             return load_model(tmp_path / 'mine.safetensors')
     else:
-        family = layout.removeprefix('original ').lower()
-        net = build(replace(tiny_config, family=family))
-        tensors = (dinov2_names if family == 'dinov2' else dinov3_names)(net)
+        tensors = original_names(build(replace(tiny_config, **ORIGINALS[layout])))
 
         def load():
             torch.save({'model': tensors}, tmp_path / 'mine.pth')

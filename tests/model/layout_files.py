@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from videomt_ros.model import CheckpointError, VidEoMT, load_model
+from videomt_ros.model import CheckpointError, build_network, load_model
 
 ENCODER = 'backbone.encoder.backbone.'
 
@@ -16,9 +16,11 @@ def build(config):
     """Build a network with random weights that are large enough to matter everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        net = VidEoMT(config).eval()
+        net = build_network(config).eval()
         for parameter in net.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
+        for buffer in net.bn.buffers() if config.architecture == 'pmt' else ():
+            torch.nn.init.uniform_(buffer, 0.2, 2.0)
     return net
 
 
@@ -41,8 +43,16 @@ def dinov2_names(net):
 
 def dinov3_names(net):
     """Name the tensors of a DINOv3 network as the original saves them, with q, k and v apart."""
+    return _dinov3_names(dinov2_names(net), start='')
+
+
+def _dinov3_names(tensors, start):
+    """Rename all tensors whose names have this start."""
     renamed = {}
-    for key, value in dinov2_names(net).items():
+    for key, value in tensors.items():
+        if not key.startswith(start):
+            renamed[key] = value
+            continue
         for ours, theirs in (
             (ENCODER + 'cls_token', ENCODER + 'patch_embed.cls_token'),
             (ENCODER + 'reg_token', ENCODER + 'patch_embed.register_tokens'),
@@ -63,6 +73,38 @@ def dinov3_names(net):
         else:
             renamed[key] = value
     return renamed
+
+
+def pmt_names(net):
+    """Name the tensors of a network as the original code of PMT and LVMT saves them."""
+    state = {}
+    for key, value in net.state_dict().items():
+        if key.startswith('backbone.vit.'):
+            key = ENCODER + key.removeprefix('backbone.vit.')
+        elif key.startswith('bn.'):
+            key = f'backbone.{key}'
+        else:
+            key = f'backbone.decoder.{key}'
+            if net.config.propagation == 'gru':
+                key = key.replace('query_updater', 'query_gru')
+        state[key] = value
+    # The decoder has DINOv3's names whatever the encoder.
+    everything = net.config.family == 'dinov3'
+    state = _dinov3_names(state, start='backbone.' if everything else 'backbone.decoder.')
+    for n in range(len(net.bn)):
+        state[f'backbone.bn.{n}.num_batches_tracked'] = torch.tensor(80_000)
+    state['backbone.encoder.pixel_mean'] = torch.zeros(1, 3, 1, 1)
+    state['backbone.encoder.pixel_std'] = torch.ones(1, 3, 1, 1)
+    state['backbone.decoder.attn_mask_probs'] = torch.ones(net.config.num_query_blocks)
+    state['criterion.empty_weight'] = torch.ones(net.config.num_classes + 1)
+    return state
+
+
+def original_names(net):
+    """Name the tensors of a network as its original code saves them."""
+    if net.config.architecture == 'pmt':
+        return pmt_names(net)
+    return (dinov2_names if net.config.family == 'dinov2' else dinov3_names)(net)
 
 
 def edit(name, change):

@@ -19,6 +19,7 @@ from tests.model.layout_files import (
     edit,
     one_line,
     outputs,
+    pmt_names,
 )
 from videomt_ros.model import CheckpointError, load_model, save_model
 from videomt_ros.model.checkpoint import load_config
@@ -122,6 +123,39 @@ def test_a_recurrent_updater_is_recognised(tmp_path, tiny_config, name):
     assert torch.equal(loaded.query_updater.weight_hh, net.query_updater.weight_hh)
 
 
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3'])
+@pytest.mark.parametrize('propagation', ['fusion', 'gru'])
+def test_original_pmt_file(tmp_path, tiny_config, clip, family, propagation):
+    changes = {'depth': 4, 'num_query_blocks': 6, 'decoder_mlp_ratio': 1.5}
+    config = replace(
+        tiny_config, architecture='pmt', family=family, propagation=propagation, **changes
+    )
+    net = build(config)
+    torch.save({'model': pmt_names(net)}, tmp_path / 'mine.pth')
+    loaded = load_model(tmp_path / 'mine.pth', num_heads=2)
+    read = ('architecture', 'family', 'propagation', 'num_queries', 'num_classes', *changes)
+    assert [getattr(loaded.config, name) for name in read] == [
+        getattr(config, name) for name in read
+    ]
+    assert loaded.config.taps == (0, 1, 2, 3)
+    for ours, theirs in zip(outputs(net, clip), outputs(loaded, clip), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(('given', 'taps'), [({}, (0, 2)), ({'tap_blocks': (1, 2)}, (1, 2))])
+def test_the_number_of_tapped_blocks_is_read_from_the_tensors(tmp_path, tiny_config, given, taps):
+    config = replace(tiny_config, architecture='pmt', tap_blocks=(1, 2))
+    torch.save({'model': pmt_names(build(config))}, tmp_path / 'mine.pth')
+    assert load_model(tmp_path / 'mine.pth', num_heads=2, **given).config.taps == taps
+
+
+def test_weights_of_another_architecture_than_the_preset_are_refused(tmp_path, tiny_config):
+    path = tmp_path / 'vspw_dinov3_94.4_64.0.pth'  # a file of VidEoMT
+    net = build(replace(tiny_config, architecture='pmt', family='dinov3'))
+    torch.save({'model': pmt_names(net)}, path)
+    assert_refused(path, 'architecture = videomt')
+
+
 def test_every_missing_unknown_and_misshapen_key_is_named_at_once(breakable):
     tensors, load = breakable
     keys = sorted(key for key in tensors if 'norm' in key or 'mask_head' in key)
@@ -150,9 +184,10 @@ def test_any_one_missing_tensor_is_named(breakable):
     tensors, load = breakable
     read = re.compile(
         r'cls_token|proj(ection)?\.weight|pos|\.0\.mlp\.(fc1|up_proj)|q\.weight|query|class_'
-        r'|mask_head\.(0|fc1)'
+        r'|mask_head\.(0|fc1)|bn\.|lateral|scalers'
     )
-    for key in [key for key in tensors if read.search(key) and not re.search(r'\.[12]\.', key)]:
+    later = re.compile(r'blocks\.[12]\.|layers\.[12]\.|batches_tracked|attn_mask_probs')
+    for key in [key for key in tensors if read.search(key) and not later.search(key)]:
         value = tensors.pop(key)
         with pytest.raises(CheckpointError) as caught:
             load()
@@ -272,7 +307,9 @@ def test_config_json_counts_beside_keys_of_the_original(folder, net, model_type)
 
 def test_a_folder_with_unknown_keys_says_which_were_expected(folder):
     save_file({'encoder.weight': torch.zeros(2)}, folder / 'model.safetensors', {'format': 'pt'})
-    with pytest.raises(CheckpointError, match='weights of VidEoMT .*, got encoder.weight'):
+    with pytest.raises(
+        CheckpointError, match='weights of VidEoMT, PMT or LVMT .*, got encoder.weight'
+    ):
         load_model(folder)
 
 
@@ -289,7 +326,7 @@ def test_a_folder_with_unknown_keys_says_which_were_expected(folder):
         ({'config': '{"num_classes": 3, "pixel_std": 1}'}, 'pixel_std to be a list, got 1'),
         ({'config': '{"num_classes": 3, "class_names": "cat"}'}, "a list, got 'cat'"),
         ({'config': '[1]'}, "its configuration can't be used"),
-        ({'format': 'another'}, 'expected weights of VidEoMT'),
+        ({'format': 'another'}, 'expected weights of VidEoMT, PMT or LVMT'),
     ],
 )
 def test_an_own_file_with_a_bad_record_says_what_is_wrong(tmp_path, net, metadata, fault):

@@ -254,7 +254,7 @@ def fit_tensors(
     lengths = {layout.query_blocks: (num_query_blocks,)} if layout.query_blocks in tensors else {}
     faults = {
         'missing': [key for key in shapes if key not in tensors],
-        'unknown': [key for key in tensors if key not in shapes and key not in layout.unused],
+        'unknown': [key for key in tensors if key not in shapes and not layout.is_unused(key)],
         'misshapen': [
             f'{key} (expected {_size(shape)}, got {_size(tensors[key].shape)})'
             for key, shape in (shapes | lengths).items()

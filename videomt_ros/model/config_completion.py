@@ -95,9 +95,10 @@ def _is_sound(settings: dict[str, Any]) -> bool:
 
 def _add_preset(origin: str, settings: dict[str, Any], preset: Preset) -> None:
     """Add a preset to settings that come from the file."""
-    claims = preset.settings
+    claims = {'architecture': 'videomt'} | preset.settings
     differing = [key for key in claims if settings.get(key, claims[key]) != claims[key]]
-    wrong = [key for key in ('family', 'embed_dim', 'num_classes') if key in differing]
+    fixed = ('architecture', 'family', 'embed_dim', 'num_classes')
+    wrong = [key for key in fixed if key in differing]
     if wrong:
         expected, got = (
             ', '.join(f'{key} = {values[key]}' for key in wrong) for values in (claims, settings)
@@ -126,7 +127,8 @@ def _add_defaults(
     for size in VIT_SIZES.values():
         if all(settings.get(key) == size[key] for key in ('embed_dim', 'depth')):
             settings.setdefault('num_heads', size['num_heads'])
-            settings.setdefault('num_query_blocks', 4 if size['depth'] == 24 else 3)
+            if settings.get('architecture') != 'pmt':
+                settings.setdefault('num_query_blocks', 4 if size['depth'] == 24 else 3)
     if 'class_names' not in overrides:
         _name_classes(checkpoint, settings)
     needed = ['num_heads', 'num_query_blocks', 'propagation']

@@ -1,8 +1,9 @@
 """The kinds of weight files: how each is recognised, its names of tensors, its settings.
 
-Names are mapped from those of `VidEoMT.state_dict()`, which are timm's below `backbone.vit.` and
-the original's for the rest. Keys and shapes follow the released code of VidEoMT (arXiv 2602.17807)
-and the port in Hugging Face transformers (`models/videomt`, Apache-2.0).
+Names are mapped from those of `VideoNetwork.state_dict()`: timm's below `backbone.vit.` and in the
+decoder of PMT, the originals' for the rest. Keys and shapes follow the released code of VidEoMT
+(arXiv 2602.17807), PMT (arXiv 2603.25398) and LVMT (arXiv 2609.34895), and the port of VidEoMT in
+Hugging Face transformers (`models/videomt`, Apache-2.0).
 
 Letters: C channels, P patches of the position table, L2 query blocks.
 """
@@ -13,11 +14,12 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from math import isqrt
 from statistics import mode
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.model.config import NetworkConfig
+from videomt_ros.model.config import NetworkConfig, even_taps
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, WeightFile
 
 if TYPE_CHECKING:
@@ -33,9 +35,11 @@ Settings = dict[str, Any]
 """Fields of NetworkConfig by name."""
 
 VIT = 'backbone.vit.'
-"""Start of the names of the timm network in `VidEoMT.state_dict()`."""
+"""Start of the names of the timm network in `VideoNetwork.state_dict()`."""
 ENCODER = 'backbone.encoder.backbone.'
-"""Start of the names of the ViT in the original's files."""
+"""Start of the names of the ViT in the originals' files."""
+DECODER = 'backbone.decoder.'
+"""Start of the names of the decoder in the original files of PMT and LVMT."""
 
 _WIDTHS = (
     (VIT + 'cls_token', 3), ('q.weight', 2), ('class_head.weight', 2), (VIT + 'norm.weight', 1),
@@ -76,6 +80,8 @@ class Layout:
     """Function that reads what a file states beside its tensors; it raises CheckpointError."""
     states_all: bool = False
     """Whether that record holds all fields of NetworkConfig."""
+    architecture: str = 'videomt'
+    """Design of the network, unless the record states it."""
     family: str = ''
     """Backbone family; '' where the record states it."""
     table: Mapping[str, Names] = field(default_factory=dict)
@@ -83,7 +89,7 @@ class Layout:
     prefixes: tuple[tuple[str, str], ...] = (('', ''),)
     """Starts of our names and of the file's, for names that the table does not hold."""
     unused: Collection[str] = ()
-    """Names in the file that are accepted although no network reads them."""
+    """Names in the file that are accepted although no network reads them, with `*` as above."""
     query_blocks: str = ''
     """Name in the file of a tensor of length L2."""
     flat_positions: bool = False
@@ -104,14 +110,17 @@ class Layout:
     def file_keys(self, key: str) -> tuple[str, ...]:
         """Find the names in the file of our tensor: one, or three joined along the first axis."""
         for pattern, names in self.table.items():
-            found = re.fullmatch(re.escape(pattern).replace(r'\*', r'([^.]+)'), key)
-            if found:
+            if found := _match(pattern, key):
                 parts = (names,) if isinstance(names, str) else names
                 return tuple(part.replace('*', '{}').format(*found.groups()) for part in parts)
         for ours, theirs in self.prefixes:
             if key.startswith(ours):
                 return (theirs + key[len(ours) :],)
         raise AssertionError(f'{self.name}: no rule for {key}')
+
+    def is_unused(self, name: str) -> bool:
+        """Tell whether a name in the file is accepted although no network reads it."""
+        return any(_match(pattern, name) for pattern in self.unused)
 
     def file_shapes(self, targets: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """Compute the shape that each tensor of the file must have, from our tensors."""
@@ -131,7 +140,7 @@ class Layout:
             found = tensors.get(self.file_keys(key)[0])
             return tuple(found.shape) if found is not None and found.ndim == rank else None
 
-        sizes: Settings = {'family': self.family}
+        sizes: Settings = {'architecture': self.architecture, 'family': self.family}
         # One tensor may be misshapen: the width is what most of them say.
         widths = [found[-1] for key, rank in _WIDTHS if (found := shape(key, rank))]
         if widths:
@@ -152,24 +161,59 @@ class Layout:
         blocks_seen = tensors.get(self.query_blocks)
         if blocks_seen is not None and blocks_seen.ndim == 1:
             sizes['num_query_blocks'] = len(blocks_seen)
+        if self.architecture == 'pmt':
+            sizes |= self._read_decoder_sizes(weights, sizes)
+            if (hidden := shape('blocks.0.mlp.fc1.bias', 1)) and widths:
+                sizes['decoder_mlp_ratio'] = hidden[0] / sizes['embed_dim']
         updater = self.file_keys('query_updater.bias')[0].removesuffix('bias')
         kinds = {key.removeprefix(updater) for key in tensors if key.startswith(updater)}
         if kinds:
             sizes['propagation'] = 'fusion' if kinds & {'weight', 'bias'} else 'gru'
         return sizes
 
+    def _read_decoder_sizes(self, weights: WeightFile, sizes: Settings) -> Settings:
+        found: Settings = {'norm_queries': False}
+        if blocks := self._count(weights, 'blocks.', '0.norm1.weight'):
+            found['num_query_blocks'] = blocks
+        # Any of the tensors of a level may be missing.
+        levels = (
+            self._numbers(weights, 'bn.', '0.weight')[1]
+            | self._numbers(weights, 'lateral_projections.', '0.0.weight')[1]
+            | self._numbers(weights, 'scalers.', '0')[1]
+        )
+        number = next(n for n in count() if n not in levels)
+        depth = sizes.get('depth', 0)
+        # The tensors do not tell which blocks are tapped; the published ones lie at equal
+        # distances.
+        if 0 < number <= depth and number != min(4, depth):
+            found['tap_blocks'] = even_taps(depth, number)
+        return found
+
     def _count_blocks(self, weights: WeightFile) -> int:
-        stem = self.file_keys(VIT + 'blocks.0.norm1.weight')[0].removesuffix('0.norm1.weight')
-        pattern = re.compile(re.escape(stem) + r'(\d+)\.')
-        found = sorted({int(match[1]) for key in weights.tensors if (match := pattern.match(key))})
-        for expected, number in enumerate(found):
+        return self._count(weights, VIT + 'blocks.', '0.norm1.weight')
+
+    def _count(self, weights: WeightFile, stem: str, rest: str) -> int:
+        """Count the modules of a list, from our name of a tensor of its first: stem and rest."""
+        theirs, found = self._numbers(weights, stem, rest)
+        for expected, number in enumerate(sorted(found)):
             # The highest number alone may come from one stray key; that is no reason to build it.
             if number != expected:
                 raise CheckpointError(
                     f'{weights.path}: expected blocks numbered from 0 without a gap, got '
-                    f'{stem}{number} but no {stem}{expected}.'
+                    f'{theirs}{number} but no {theirs}{expected}.'
                 )
         return len(found)
+
+    def _numbers(self, weights: WeightFile, stem: str, rest: str) -> tuple[str, set[int]]:
+        """Find the stem of a list in the file, and the numbers that follow it."""
+        theirs = self.file_keys(stem + rest)[0].removesuffix(rest)
+        pattern = re.compile(re.escape(theirs) + r'(\d+)(\.|$)')
+        return theirs, {int(match[1]) for key in weights.tensors if (match := pattern.match(key))}
+
+
+def _match(pattern: str, name: str) -> re.Match[str] | None:
+    """Match a name with a pattern, in which `*` stands for one part of a dotted name."""
+    return re.fullmatch(re.escape(pattern).replace(r'\*', r'([^.]+)'), name)
 
 
 def _qkv(name: str) -> tuple[str, str, str]:
@@ -177,9 +221,11 @@ def _qkv(name: str) -> tuple[str, str, str]:
     return name.format('q'), name.format('k'), name.format('v')
 
 
-def _has_key(pattern: str) -> Callable[[WeightFile], bool]:
-    """Make a function that recognises files with a key whose start matches a pattern."""
-    return lambda weights: any(re.match(pattern, key) for key in weights.tensors)
+def _has_keys(*patterns: str) -> Callable[[WeightFile], bool]:
+    """Make a function that recognises files with keys whose starts match all of the patterns."""
+    return lambda weights: all(
+        any(re.match(pattern, key) for key in weights.tensors) for pattern in patterns
+    )
 
 
 def _read_metadata(weights: WeightFile) -> Settings:
@@ -241,9 +287,30 @@ OWN = Layout(
     states_all=True,
 )
 
+_DINOV2_BLOCKS = re.escape(ENCODER) + r'blocks\.\d+\.(attn|ls[12])\.'
+_DINOV3_BLOCKS = re.escape(ENCODER) + r'blocks\.\d+\.(attention|layer_scale[12])\.'
+
+
+def _dinov3_blocks(ours: str, theirs: str) -> dict[str, Names]:
+    """Map the names of blocks of timm's Eva to those of DINOv3 in transformers 4.56.
+
+    Keys have no bias in either.
+    """
+    return {
+        ours + '*.attn.qkv.weight': _qkv(theirs + '*.attention.{}_proj.weight'),
+        ours + '*.attn.q_bias': theirs + '*.attention.q_proj.bias',
+        ours + '*.attn.v_bias': theirs + '*.attention.v_proj.bias',
+        ours + '*.attn.proj.*': theirs + '*.attention.o_proj.*',
+        ours + '*.gamma_1': theirs + '*.layer_scale1.lambda1',
+        ours + '*.gamma_2': theirs + '*.layer_scale2.lambda1',
+        ours + '*.mlp.fc1.*': theirs + '*.mlp.up_proj.*',
+        ours + '*.mlp.fc2.*': theirs + '*.mlp.down_proj.*',
+    }
+
+
 DINOV2 = Layout(
     'original DINOv2',
-    matches=_has_key(re.escape(ENCODER) + r'blocks\.\d+\.(attn|ls[12])\.'),
+    matches=_has_keys(_DINOV2_BLOCKS),
     read_record=_read_config_json,
     family='dinov2',
     prefixes=((VIT, ENCODER), ('', 'backbone.')),
@@ -251,31 +318,49 @@ DINOV2 = Layout(
     query_blocks='backbone.attn_mask_probs',
 )
 
-# The original runs DINOv3 with the network of transformers 4.56, under timm's outer names; on our
-# side stands timm's Eva, whose keys have no bias, as theirs have none.
+# The originals run DINOv3 with the network of transformers, under timm's outer names.
 DINOV3 = replace(
     DINOV2,
     name='original DINOv3',
-    matches=_has_key(re.escape(ENCODER) + r'blocks\.\d+\.(attention|layer_scale[12])\.'),
+    matches=_has_keys(_DINOV3_BLOCKS),
     family='dinov3',
     table={
         VIT + 'cls_token': ENCODER + 'patch_embed.cls_token',
         VIT + 'reg_token': ENCODER + 'patch_embed.register_tokens',
         VIT + 'patch_embed.proj.*': ENCODER + 'patch_embed.patch_embeddings.*',
-        VIT + 'blocks.*.attn.qkv.weight': _qkv(ENCODER + 'blocks.*.attention.{}_proj.weight'),
-        VIT + 'blocks.*.attn.q_bias': ENCODER + 'blocks.*.attention.q_proj.bias',
-        VIT + 'blocks.*.attn.v_bias': ENCODER + 'blocks.*.attention.v_proj.bias',
-        VIT + 'blocks.*.attn.proj.*': ENCODER + 'blocks.*.attention.o_proj.*',
-        VIT + 'blocks.*.gamma_1': ENCODER + 'blocks.*.layer_scale1.lambda1',
-        VIT + 'blocks.*.gamma_2': ENCODER + 'blocks.*.layer_scale2.lambda1',
-        VIT + 'blocks.*.mlp.fc1.*': ENCODER + 'blocks.*.mlp.up_proj.*',
-        VIT + 'blocks.*.mlp.fc2.*': ENCODER + 'blocks.*.mlp.down_proj.*',
+        **_dinov3_blocks(VIT + 'blocks.', ENCODER + 'blocks.'),
     },
+)
+
+# The decoder has blocks of DINOv3's design, whatever the encoder.
+PMT_DINOV2 = replace(
+    DINOV2,
+    name='original PMT or LVMT, DINOv2',
+    matches=_has_keys(_DINOV2_BLOCKS, re.escape(DECODER)),
+    architecture='pmt',
+    table=_dinov3_blocks('blocks.', DECODER + 'blocks.'),
+    prefixes=((VIT, ENCODER), ('bn.', 'backbone.bn.'), ('', DECODER)),
+    unused=(
+        DECODER + 'attn_mask_probs',
+        'backbone.encoder.pixel_mean',
+        'backbone.encoder.pixel_std',
+        'backbone.bn.*.num_batches_tracked',
+        'criterion.empty_weight',
+    ),
+    query_blocks=DECODER + 'attn_mask_probs',
+)
+
+PMT_DINOV3 = replace(
+    PMT_DINOV2,
+    name='original PMT or LVMT, DINOv3',
+    matches=_has_keys(_DINOV3_BLOCKS, re.escape(DECODER)),
+    family='dinov3',
+    table={**DINOV3.table, **PMT_DINOV2.table},
 )
 
 TRANSFORMERS = Layout(
     'transformers',
-    matches=_has_key(r'(layers\.\d+|embeddings)\.'),
+    matches=_has_keys(r'(layers\.\d+|embeddings)\.'),
     read_record=_read_config_json,
     family='dinov2',
     table={
@@ -305,7 +390,7 @@ TRANSFORMERS = Layout(
 TIMM = Layout('timm')
 """Weights of a pretrained ViT after timm's conversion; asked for by name, never recognised."""
 
-LAYOUTS: tuple[Layout, ...] = (OWN, DINOV3, DINOV2, TRANSFORMERS)
+LAYOUTS: tuple[Layout, ...] = (OWN, PMT_DINOV3, PMT_DINOV2, DINOV3, DINOV2, TRANSFORMERS)
 """Layouts of whole networks; the first that matches a file is its layout."""
 
 
@@ -313,20 +398,20 @@ def find_layout(weights: WeightFile) -> Layout:
     """Find the layout of a file.
 
     Raises:
-        CheckpointError: these are not weights of VidEoMT.
+        CheckpointError: these are not weights of VidEoMT, PMT or LVMT.
     """
     layout = next((layout for layout in LAYOUTS if layout.matches(weights)), None)
     if layout is None:
         _read_config_json(weights)  # its error is the plainer one, where it names another model
         raise CheckpointError(
-            f'{weights.path}: expected weights of VidEoMT (keys such as '
+            f'{weights.path}: expected weights of VidEoMT, PMT or LVMT (keys such as '
             'backbone.encoder.backbone.blocks.0.attn.qkv.weight or '
             'layers.0.attention.q_proj.weight), got '
             f'{", ".join(list(weights.tensors)[:3]) or "no tensors"}.'
         )
-    has_gru = any(key.startswith('backbone.query_gru.') for key in weights.tensors)
-    if has_gru and layout is not OWN:
-        # The name that the original code gives a recurrent updater.
-        renamed = ('query_updater.', 'backbone.query_gru.')
+    # The name that the original code gives a recurrent updater.
+    gru = layout.file_keys('query_updater.')[0].replace('query_updater.', 'query_gru.')
+    if layout is not OWN and any(key.startswith(gru) for key in weights.tensors):
+        renamed = ('query_updater.', gru)
         layout = replace(layout, prefixes=(renamed, *layout.prefixes))
     return layout

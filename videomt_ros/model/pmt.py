@@ -38,6 +38,7 @@ class PMT(VideoNetwork):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         channels, levels = config.embed_dim, len(config.taps)
+        hidden = round(channels * config.decoder_mlp_ratio)
         self.backbone.requires_grad_(False)
         self.bn = nn.ModuleList(TokenNorm(channels) for _ in range(levels))
         self.lateral_projections = nn.ModuleList(
@@ -54,7 +55,7 @@ class PMT(VideoNetwork):
             EvaBlock(
                 channels,
                 config.num_heads,
-                mlp_ratio=config.decoder_mlp_ratio,
+                mlp_ratio=(hidden + 0.5) / channels,  # timm rounds the width down
                 num_prefix_tokens=config.num_queries + self.backbone.num_prefix_tokens,
                 rotate_half=True,
                 init_values=1.0,
