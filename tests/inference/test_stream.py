@@ -182,6 +182,27 @@ def test_a_state_that_is_not_finite_is_dropped_in_a_frame_that_fails_too(
     assert stream.next_state.isfinite().all()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_a_stream_tells_the_norm_of_its_state(tiny_net, dtype):
+    stream = VideoStream(tiny_net.to(dtype), **OPEN)
+    assert stream.state_norm is None
+    seen = set()
+    for t, image in enumerate(video(0)):
+        stream.push(image, t * 10**8)
+        queries = stream.next_state[0].double().numpy()
+        norms = [np.sqrt(np.square(query).sum()) for query in queries]
+        assert stream.state_norm == pytest.approx(np.mean(norms), rel=1e-5)
+        seen.add(stream.state_norm)
+    assert len(seen) > 1
+    stream._state = torch.full_like(stream._state, float('inf'))
+    stream.push(image, (t + 1) * 10**8)
+    assert not np.isfinite(stream.state_norm)
+    stream.push(image, (t + 2) * 10**8)
+    assert np.isfinite(stream.state_norm)
+    stream.reset()
+    assert stream.state_norm is None
+
+
 def test_a_network_that_always_overflows_says_so_once(tiny_net, caplog):
     with torch.no_grad():
         tiny_net.q.weight.fill_(float('nan'))

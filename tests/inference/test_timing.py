@@ -54,7 +54,7 @@ def test_the_result_of_a_frame_counts_its_own_time_alone(monkeypatch):
                 clock(prepare_s), network, timing.DeviceClock(torch.device('cpu'))
             ),
             None,
-            lambda is_finite: None,
+            lambda state: None,
             lambda labels, times: found.append(times) or times,
         )
         for prepare_s, parts in ((0.02, (0.001, 0.3, 0.01, 0.004, 0.005)), (0.03, (0.002,) * 5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,23 +43,23 @@ class PendingFrame:
     def __init__(
         self,
         labelling: Labelling,
-        is_finite: Arrays,
+        state: Arrays,
         clocks: FrameClocks,
         before: PendingFrame | None,
-        note_state: Callable[[bool], None],
+        note_state: Callable[[list[NDArray[Any]]], None],
         build: Callable[[Labels, StageTimes], Segments],
     ) -> None:
         """Queue what needs no decision of the host.
 
         Args:
             labelling: labels the frame.
-            is_finite: whether the state after the frame is finite, a single bool.
+            state: what the host is to know of the state after the frame.
             clocks: marks of the frame; those of the readback are made here.
             before: the frame before it in its stream, if that may be pending.
-            note_state: takes what `is_finite` says, once the network is done.
+            note_state: takes the arrays of `state`, once the network is done.
             build: makes the result.
         """
-        self._labelling, self._is_finite, self._clocks = labelling, is_finite, clocks
+        self._labelling, self._state, self._clocks = labelling, state, clocks
         self._before, self._note_state, self._build = before, note_state, build
         self._awaited: Arrays | None = None
         self._result: Segments | Exception | None = None
@@ -86,7 +86,7 @@ class PendingFrame:
             self._before = None
         try:
             # First, and after an error too, since the next frame starts from this state.
-            self._note_state(bool(self._is_finite.wait()[0]))
+            self._note_state(self._state.wait())
             if self._awaited is not None:
                 self._awaited.wait()
         except Exception as error:

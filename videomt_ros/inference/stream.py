@@ -152,6 +152,9 @@ class VideoStream:
         """Raw outputs of the newest frame, (1, Q, ...) on the network's device."""
         self.next_state: Tensor | None = None
         """State after the newest frame, (1, Q, C), even if it is not finite and was dropped."""
+        self.state_norm: float | None = None
+        """Norm (L2) of a query in the state after the newest frame, the mean of all queries; None
+        before the first frame. It is the same for hours unless the state drifts."""
         self.started_anew = True
         """Whether the network processed the newest frame as the first of a video."""
         self.times: StageTimes | None = None
@@ -261,6 +264,7 @@ class VideoStream:
         # Infinities and NaNs would spread to all later frames. The device decides, since the host
         # may begin the next frame before it can know.
         is_finite = torch.isfinite(next_state).all()
+        norm = torch.linalg.vector_norm(next_state, dim=-1, dtype=torch.float32).mean()
         self._state = torch.where(is_finite, next_state, self.net.initial_state(1).to(next_state))
 
         def build(labels: Labels, times: StageTimes) -> Segments:
@@ -271,7 +275,7 @@ class VideoStream:
             self._memory.label(
                 outputs.class_logits[0], outputs.mask_logits[0], prepared.geometry, frame.now_ns
             ),
-            Download(is_finite),
+            Download(norm, is_finite),
             FrameClocks(prepared.clock, network, DeviceClock(self.net.device)),
             self._pending,
             partial(self._note_state, frame.starts_anew),
@@ -279,8 +283,15 @@ class VideoStream:
         )
         return self._pending
 
-    def _note_state(self, started_anew: bool, is_finite: bool) -> None:
-        """Note how a frame started, and whether the state that it left was dropped."""
+    def _note_state(self, started_anew: bool, state: list[NDArray[Any]]) -> None:
+        """Note how a frame started, and of the state that it left its norm and if it was dropped.
+
+        Args:
+            started_anew: whether the stream gave it the initial state.
+            state: the mean norm of the queries in the state, and whether the state is finite.
+        """
+        norm, is_finite = float(state[0]), bool(state[1])
+        self.state_norm = norm
         self.started_anew = started_anew or not self._state_was_finite
         if not is_finite and self._state_was_finite:  # a network that always overflows warns once
             _logger.warning(
