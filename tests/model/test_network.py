@@ -366,3 +366,25 @@ def test_embeddings_are_the_query_tokens_after_the_final_norm():
         outputs = net(random_clip(2, 3, 3, 64, 96))
         assert outputs.embeddings.shape == (2, 3, TINY.num_queries, TINY.embed_dim)
         torch.testing.assert_close(net.class_head(outputs.embeddings), outputs.class_logits)
+
+
+@pytest.mark.parametrize('changes', [{}, {'propagation': 'gru'}, {'norm_queries': True}])
+def test_heads_that_run_once_for_a_clip_give_what_they_give_frame_by_frame(changes):
+    net = build(**changes).train()
+    clip = random_clip(2, 3, 3, 48, 64)
+    results = []
+    for masked_attention in (None, [0.0, 0.0]):  # with masks, frame by frame
+        net.zero_grad()
+        outputs, state = net(clip, masked_attention, net.initial_state(2))
+        leaves = [leaf for leaf in tree_leaves((outputs, state)) if leaf is not None]
+        sum(leaf.float().square().mean() for leaf in leaves).backward()
+        gradients = [parameter.grad for parameter in net.parameters()]
+        results.append((leaves, gradients))
+    (together, gradients), (each, gradients_each) = results
+    assert len(together) == 3 * (1 + TINY.num_query_blocks) + 1
+    for one, other in zip(together, each, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for one, other in zip(gradients, gradients_each, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

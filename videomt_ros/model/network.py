@@ -299,6 +299,8 @@ class VideoNetwork(nn.Module, ABC):
         """
         with faster_inference(encoded.tokens[0]):
             tokens = self._entering(encoded).unflatten(0, (-1, num_frames))
+            if self.training and masked_attention is None:
+                return self._decode_together(tokens, encoded.rope, state, encoded.grid)
             outputs = []
             for t in range(num_frames):
                 output, state = self._decode(
@@ -343,6 +345,38 @@ class VideoNetwork(nn.Module, ABC):
         queries = (normed if self.config.norm_queries else tokens)[:, :num_queries]
         outputs = self._predict(normed, grid)._replace(auxiliary=tuple(auxiliary))
         return outputs, self._propagate(queries, state)
+
+    def _decode_together(
+        self, tokens: Tensor, rope: Tensor | None, state: Tensor, grid: tuple[int, int]
+    ) -> tuple[Outputs, Tensor]:
+        """Run clips in training, tokens (B, T, N, C), as `_decode` does frame by frame.
+
+        Without masked attention no block needs a prediction, so one pass of the heads serves all
+        frames and all levels: on a GPU, small networks otherwise wait for the host to start the
+        many small kernels.
+        """
+        num_queries, num_frames = state.shape[1], tokens.shape[1]
+        levels = []
+        for t in range(num_frames):
+            entering = torch.cat([state.to(tokens.dtype), tokens[:, t]], dim=1)
+            levels.append(entering)
+            for block in self.query_blocks:
+                levels.append(
+                    run_block(block, levels[-1], rope, None, self.backbone.checkpointing)
+                )
+            last = levels[-1]
+            queries = self._final_norm(last) if self.config.norm_queries else last
+            state = self._propagate(queries[:, :num_queries], state)
+        stacked = torch.stack(levels, dim=1)  # B, T * levels, Q + N, C
+        predicted = self._predict(self._final_norm(stacked.flatten(0, 1)), grid)
+        class_logits, mask_logits, embeddings = (
+            part.unflatten(0, (len(tokens), num_frames, -1)) for part in predicted[:3]
+        )
+        *auxiliary, final = (
+            Outputs(class_logits[:, :, i], mask_logits[:, :, i], embeddings[:, :, i])
+            for i in range(len(self.query_blocks) + 1)
+        )
+        return final._replace(auxiliary=tuple(auxiliary)), state
 
     def _predict(self, normed: Tensor, grid: tuple[int, int]) -> Outputs:
         """Predict classes and masks from tokens after the final norm, (B, Q + N, C)."""
