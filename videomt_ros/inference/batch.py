@@ -1,4 +1,6 @@
-"""Frames of several streams of one network, which step together as a batch.
+"""Frames of several streams, which step together as a batch of each network.
+
+Networks that share an encoder, as those of `load_models`, encode a frame once for all of them.
 
 A pipeline starts frames before it finishes those before, so that a GPU and the host work at once:
 
@@ -13,9 +15,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +29,15 @@ from videomt_ros.inference.continuity import Moment
 from videomt_ros.inference.pending import PendingFrame
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.inference.timing import DeviceClock
-from videomt_ros.model.network import Outputs
+from videomt_ros.model.network import Encoded, Outputs, VideoNetwork, join_encoded
 from videomt_ros.structures import Segments
 
 if TYPE_CHECKING:
     from videomt_ros.inference.stream import VideoStream
 
 _logger = logging.getLogger(__name__)
+
+_Result = TypeVar('_Result')
 
 
 class StreamFrame(NamedTuple):
@@ -117,24 +122,25 @@ class StartedFrames:
 
 
 def push_together(frames: Sequence[StreamFrame]) -> list[Segments | Exception]:
-    """Process the next frame of several streams of one network.
+    """Process the next frame of several streams.
 
-    Frames whose inputs have the same padded size are one batch of the network. The results are
-    those of `VideoStream.push` on each frame alone, up to the rounding of the batch's arithmetic.
+    Frames whose inputs have the same padded size are one batch of their network. Where networks
+    share an encoder, and their streams are given one image at one input size, it is prepared and
+    encoded once. The results are those of `VideoStream.push` on each frame alone, up to the
+    rounding of the batch's arithmetic.
 
     An error concerns its own frame: the place of a frame holds the exception that `push` would
-    have raised, and the other frames are processed. If the network fails on a batch of several
+    have raised, and the other frames are processed. If a network fails on a batch of several
     frames, as when the memory of a GPU does not suffice for it, it processes them one by one.
 
     Args:
-        frames: one frame each of some streams.
+        frames: one frame each of some streams, whose networks may differ.
 
     Returns:
         The result or the error of each frame, in the order of the frames.
 
     Raises:
-        ValueError: the streams have different networks, or a stream has several frames; nothing
-            was processed.
+        ValueError: a stream has several frames; nothing was processed.
     """
     return start_together(frames).finish()
 
@@ -149,18 +155,16 @@ def start_together(frames: Sequence[StreamFrame]) -> StartedFrames:
 
     See `push_together` for arguments and errors.
     """
-    if not frames:
-        return StartedFrames()
-    streams = {id(frame.stream) for frame in frames}
-    if len(streams) < len(frames) or len({id(frame.stream.net) for frame in frames}) > 1:
-        raise ValueError('Expected at most one frame of each stream, and streams of one network.')
+    if len({id(frame.stream) for frame in frames}) < len(frames):
+        raise ValueError('Expected at most one frame of each stream.')
     started = StartedFrames()
-    batches: dict[tuple[int, int], list[_Member]] = defaultdict(list)
-    for place, (stream, image, stamp_ns, arrival_s, is_stamped) in enumerate(frames):
+    prepared: dict[tuple[object, ...], PreparedFrame] = {}
+    batches: dict[tuple[int, tuple[int, int]], list[_Member]] = defaultdict(list)
+    for place, frame in enumerate(frames):
         try:
-            prepared = stream.prepare(image, stamp_ns, arrival_s, is_stamped)
-            begun = stream.begin(prepared)
-            batches[prepared.geometry.padded_size].append(_Member(place, stream, begun))
+            own = _prepare(frame, prepared)
+            member = _Member(place, frame.stream, frame.stream.begin(own))
+            batches[_encoder_id(member), own.geometry.padded_size].append(member)
         except Exception as error:
             started.errors[place] = error
     for batch in batches.values():
@@ -168,50 +172,122 @@ def start_together(frames: Sequence[StreamFrame]) -> StartedFrames:
     return started
 
 
+def _prepare(frame: StreamFrame, known: dict[tuple[object, ...], PreparedFrame]) -> PreparedFrame:
+    """Prepare a frame, or take over the input of one that has the same image and becomes alike."""
+    stream, image, stamp_ns, arrival_s, is_stamped = frame
+    key = (id(image), *stream.input_key)
+    if key not in known:
+        known[key] = stream.prepare(image, stamp_ns, arrival_s, is_stamped)
+    size = known[key].geometry.image_size
+    return replace(known[key], moment=Moment(stamp_ns, size, arrival_s, is_stamped))
+
+
+def _encoder_id(member: _Member) -> int:
+    """Return what is the same for networks that share an encoder; others share nothing."""
+    net = member.stream.net
+    return id(net.encoder if isinstance(net, VideoNetwork) else net)
+
+
 def _start(batch: list[_Member], started: StartedFrames) -> None:
-    """Give the frames of one batch to the network, and keep what becomes of each."""
-    try:
-        outputs, states, network = _step(batch)
-    except Exception as error:
-        if len(batch) == 1:
-            # Those who keep the error must not keep the tensors of the failed step.
-            traceback.clear_frames(error.__traceback__)
-            batch[0].stream.lose_state()
-            started.errors[batch[0].place] = error
-            return
-        _logger.warning(
-            'The network failed on a batch of %d frames, which it now processes one by one: %s',
-            len(batch),
-            error,
-        )
-    else:
-        for n, member in enumerate(batch):
-            try:
-                own, state = _of_frame(outputs, states, n)
-                pending = member.stream.start(member.begun, own, state, network)
-                started.add(member.place, pending)
-            except Exception as error:  # no memory
-                member.stream.lose_state()
-                started.errors[member.place] = error
-        return
-    # Outside of the handler, since the exception keeps the tensors of the failed step alive.
+    """Give the frames of one batch to their networks, and keep what becomes of each."""
+    members_of: dict[int, list[_Member]] = defaultdict(list)
     for member in batch:
-        _start([member], started)
+        members_of[id(member.stream.net)].append(member)
+    network = DeviceClock(batch[0].stream.net.device)
+    network.mark()
+    encoded = _encode_once(batch) if len(members_of) > 1 else None
+    results = [
+        (members, _attempt(partial(_step, members, encoded))) for members in members_of.values()
+    ]
+    network.mark()
+    del encoded  # whose memory a second attempt may need
+    for members, result in results:
+        if not isinstance(result, Exception):
+            _start_results(members, *result, network, started)
+        elif len(members) == 1:
+            members[0].stream.lose_state()
+            started.errors[members[0].place] = result
+        else:
+            _logger.warning(
+                'The network failed on a batch of %d frames, which it now processes one by one: '
+                '%s',
+                len(members),
+                result,
+            )
+            for member in members:
+                _start([member], started)
 
 
-def _step(batch: list[_Member]) -> tuple[Outputs, Tensor, DeviceClock]:
-    """Run the network: its outputs (B, ...), the next states (B, Q, C), and its marks."""
+def _start_results(
+    members: list[_Member],
+    outputs: Outputs,
+    states: Tensor,
+    network: DeviceClock,
+    started: StartedFrames,
+) -> None:
+    """Start the results of frames of one network, from its outputs (B, ...) and next states."""
+    for n, member in enumerate(members):
+        try:
+            own, state = _of_frame(outputs, states, n)
+            started.add(member.place, member.stream.start(member.begun, own, state, network))
+        except Exception as error:  # no memory
+            member.stream.lose_state()
+            started.errors[member.place] = error
+
+
+def _attempt(compute: Callable[[], _Result]) -> _Result | Exception:
+    """Compute something; the error, if there is one, does not keep the tensors that led to it."""
+    try:
+        return compute()
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        return error
+
+
+class _EncodedOnce(NamedTuple):
+    """Frames of a batch as an encoder sees them, each image once."""
+
+    encoded: Encoded
+    rows: dict[int, int]
+    """Place of each input in it, by the input's id."""
+
+    def of(self, members: list[_Member]) -> Encoded:
+        """Get the frames of some members, in their order."""
+        rows = [self.rows[id(member.begun.prepared.input)] for member in members]
+        if rows == list(range(len(self.rows))):
+            return self.encoded
+        return join_encoded([self.encoded.part(slice(row, row + 1)) for row in rows])
+
+
+def _encode_once(batch: list[_Member]) -> _EncodedOnce | None:
+    """Encode the frames of several networks; None if that fails, so that each does it alone."""
+    inputs = {id(member.begun.prepared.input): member.begun.prepared.input for member in batch}
     net = batch[0].stream.net
-    network = DeviceClock(net.device)
-    network.mark()
-    if len(batch) == 1:
-        inputs, states = batch[0].begun.prepared.input, batch[0].begun.state
-    else:
-        inputs = torch.cat([member.begun.prepared.input for member in batch])
-        states = torch.cat([member.begun.state for member in batch])
-    outputs, states = net.step(inputs, states)
-    network.mark()
-    return outputs, states, network
+    assert isinstance(net, VideoNetwork)
+    encoded = _attempt(partial(net.encode, _joined(inputs.values())))
+    if isinstance(encoded, Exception):
+        _logger.warning(
+            'The networks failed to encode %d frames together, which each now does alone: %s',
+            len(inputs),
+            encoded,
+        )
+        return None
+    return _EncodedOnce(encoded, {key: row for row, key in enumerate(inputs)})
+
+
+def _step(members: list[_Member], encoded: _EncodedOnce | None) -> tuple[Outputs, Tensor]:
+    """Run the network of all these frames: its outputs (B, ...) and the next states (B, Q, C)."""
+    net = members[0].stream.net
+    states = _joined([member.begun.state for member in members])
+    if encoded is not None and isinstance(net, VideoNetwork):
+        return net.decode(encoded.of(members), states)
+    return net.step(_joined([member.begun.prepared.input for member in members]), states)
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    """Join tensors along the first axis; a single one is not copied."""
+    first, *others = tensors
+    return torch.cat([first, *others]) if others else first
 
 
 def _of_frame(outputs: Outputs, states: Tensor, n: int) -> tuple[Outputs, Tensor]:

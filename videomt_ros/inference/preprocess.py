@@ -124,6 +124,14 @@ class Preprocessor:
         self._tables = _as_array(tables.to(dtype).cpu())
         """Value of each byte of each channel in the network's input."""
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What decides the input of an image: streams with equal keys can share it."""
+        config = self.config
+        size = config.test_size if self.input_size is None else self.input_size
+        pixels = (config.pixel_mean, config.pixel_std)
+        return (size, config.size_divisor, *pixels, self.device, self.dtype)
+
     def __call__(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
         """Resize, normalise and pad one image.
 

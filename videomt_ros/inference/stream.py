@@ -205,6 +205,11 @@ class VideoStream:
             raise result
         return result
 
+    @property
+    def input_key(self) -> tuple[object, ...]:
+        """What decides how an image becomes the network's input; see `Preprocessor.key`."""
+        return self._preprocess.key
+
     def prepare(
         self,
         image: NDArray[np.uint8],
