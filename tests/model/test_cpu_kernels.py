@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videomt_ros.model import NetworkConfig, VidEoMT, cpu_kernels
+from videomt_ros.model import NetworkConfig, VideoNetwork, build_network, cpu_kernels
 from videomt_ros.model.cpu_kernels import attention, faster_inference, faster_program, linear
 
 pytestmark = pytest.mark.skipif(
@@ -104,9 +104,9 @@ def test_linear_is_torchs_own(dtype, bias, transposed):
     torch.testing.assert_close(strided.double(), expected, atol=tolerance, rtol=0)
 
 
-def build(**changes) -> VidEoMT:
+def build(**changes) -> VideoNetwork:
     torch.manual_seed(0)
-    net = VidEoMT(replace(TINY, **changes)).eval()
+    net = build_network(replace(TINY, **changes)).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -115,8 +115,9 @@ def build(**changes) -> VidEoMT:
 
 @pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
 @pytest.mark.parametrize('propagation', ['fusion', 'gru'])
-def test_the_network_computes_the_same(family, propagation, everywhere):
-    net = build(family=family, propagation=propagation)
+@pytest.mark.parametrize('architecture', ['videomt', 'pmt'])
+def test_the_network_computes_the_same(architecture, family, propagation, everywhere):
+    net = build(architecture=architecture, family=family, propagation=propagation)
     clip = torch.randn(2, 2, 3, 64, 96)
     with torch.enable_grad():  # torch's own forms
         expected = net(clip)
@@ -133,8 +134,9 @@ def test_the_network_computes_the_same(family, propagation, everywhere):
 
 
 @pytest.mark.skipif(torch.bfloat16 not in DTYPES, reason='this CPU does not multiply bf16')
-def test_bf16_is_as_near_to_float32_as_torchs_own(everywhere):
-    net = build()
+@pytest.mark.parametrize('architecture', ['videomt', 'pmt'])
+def test_bf16_is_as_near_to_float32_as_torchs_own(architecture, everywhere):
+    net = build(architecture=architecture)
     frames = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
         exact = net.step(frames, net.initial_state(1))[0].mask_logits
@@ -158,7 +160,7 @@ def test_nothing_changes_where_gradients_are_recorded(everywhere):
 class Masks(torch.nn.Module):
     """The masks of a step, as a module that can be exported."""
 
-    def __init__(self, net: VidEoMT) -> None:
+    def __init__(self, net: VideoNetwork) -> None:
         super().__init__()
         self.net = net
 
@@ -166,15 +168,16 @@ class Masks(torch.nn.Module):
         return self.net.step(frames, state)[0].mask_logits
 
 
+@pytest.mark.parametrize(('architecture', 'blocks'), [('videomt', 0), ('pmt', 2)])
 @pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'eva02'])
-def test_programs_call_the_faster_attention(family, everywhere):
-    net = build(family=family)
+def test_programs_call_the_faster_attention(architecture, blocks, family, everywhere):
+    net = build(architecture=architecture, family=family)
     inputs = torch.randn(1, 3, 64, 64), net.initial_state(1).clone()
     with torch.no_grad():
         with faster_program(torch.device('cpu'), torch.float32):
             program = torch.export.export(Masks(net), inputs)
         names = [str(node.target) for node in program.graph.nodes]
-        assert names.count('videomt_ros.attention.default') == TINY.depth
+        assert names.count('videomt_ros.attention.default') == TINY.depth + blocks
         expected = net.step(*inputs)[0].mask_logits
         torch.testing.assert_close(program.module()(*inputs), expected, atol=1e-5, rtol=1e-5)
 
@@ -190,8 +193,9 @@ def test_exporters_see_torchs_own_forms(everywhere):
     assert not any('mkldnn' in name for name in names)
 
 
-def test_autocast_and_other_precisions_are_left_to_torch(everywhere):
-    net = build()
+@pytest.mark.parametrize('architecture', ['videomt', 'pmt'])
+def test_autocast_and_other_precisions_are_left_to_torch(architecture, everywhere):
+    net = build(architecture=architecture)
     frames = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         with torch.autocast('cpu', torch.bfloat16):

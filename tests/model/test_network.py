@@ -1,4 +1,4 @@
-"""The network: against transformers' port, against timm, and against itself."""
+"""The networks: against transformers' port, against timm, and against themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from videomt_ros.model import NetworkConfig, VidEoMT, load_model
+from videomt_ros.model import NetworkConfig, VidEoMT, VideoNetwork, build_network, load_model
 from videomt_ros.model.backbone import run_block
 from videomt_ros.model.network import attention_mask
 
@@ -26,15 +26,19 @@ TINY = NetworkConfig(
     size_divisor=16,
 )
 FAMILIES = ('dinov2', 'dinov3', 'eva02')
+ARCHITECTURES = ('videomt', 'pmt')
 
 
-def build(seed: int = 0, **changes) -> VidEoMT:
+def build(seed: int = 0, **changes) -> VideoNetwork:
     """Build a network in which every weight is random and matters."""
     torch.manual_seed(seed)
-    net = VidEoMT(replace(TINY, **changes)).eval()
+    net = build_network(replace(TINY, **changes)).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in net.named_buffers():
+            if 'running' in name:
+                buffer.add_(torch.rand_like(buffer))
     return net
 
 
@@ -104,10 +108,17 @@ def test_features_without_queries_are_timms_own(family):
 
 
 @pytest.mark.parametrize('propagation', ['none', 'query', 'fusion', 'gru'])
-@pytest.mark.parametrize('norm_queries', [False, True])
+@pytest.mark.parametrize(
+    ('architecture', 'norm_queries'), [('videomt', False), ('videomt', True), ('pmt', False)]
+)
 @pytest.mark.parametrize('family', FAMILIES)
-def test_steps_equal_the_clip(family, propagation, norm_queries):
-    net = build(family=family, propagation=propagation, norm_queries=norm_queries)
+def test_steps_equal_the_clip(architecture, family, propagation, norm_queries):
+    net = build(
+        architecture=architecture,
+        family=family,
+        propagation=propagation,
+        norm_queries=norm_queries,
+    )
     clip = random_clip(2, 4, 3, 64, 96)
     with torch.inference_mode():
         whole = net(clip)
@@ -119,8 +130,23 @@ def test_steps_equal_the_clip(family, propagation, norm_queries):
     assert state.shape == (2, 7, 64)
 
 
-def test_streams_do_not_disturb_each_other():
-    net = build()
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('propagation', ['fusion', 'gru'])
+def test_chunks_equal_the_clip(architecture, propagation):
+    net = build(architecture=architecture, propagation=propagation)
+    clip = random_clip(2, 5, 3, 64, 96)
+    with torch.inference_mode():
+        whole = net(clip)
+        first, state = net(clip[:, :2], None, net.initial_state(2))
+        second, _ = net(clip[:, 2:], None, state)
+    for one, other, all_frames in zip(first[:2], second[:2], whole[:2], strict=True):
+        joined = torch.cat([one, other], dim=1)
+        torch.testing.assert_close(joined, all_frames, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_streams_do_not_disturb_each_other(architecture):
+    net = build(architecture=architecture, propagation='gru')
     clips = random_clip(2, 4, 3, 64, 64)
     with torch.inference_mode():
         alone = [net(clips[i : i + 1]).mask_logits for i in range(2)]
@@ -135,9 +161,10 @@ def test_streams_do_not_disturb_each_other():
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
-def test_the_state_is_a_value():
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_the_state_is_a_value(architecture):
     """A state that is stepped twice gives the same twice, and is not changed by it."""
-    net = build()
+    net = build(architecture=architecture)
     frame = random_clip(1, 3, 64, 64)
     with torch.inference_mode():
         _, state = net.step(frame, net.initial_state(1))
@@ -148,8 +175,10 @@ def test_the_state_is_a_value():
     assert torch.equal(first.mask_logits, second.mask_logits)
 
 
-def test_vit_s_takes_a_frame_that_is_not_square():
-    net = VidEoMT(NetworkConfig(num_classes=40)).eval()
+@pytest.mark.parametrize(('architecture', 'blocks'), [('videomt', 3), ('pmt', 6)])
+def test_vit_s_takes_a_frame_that_is_not_square(architecture, blocks):
+    config = NetworkConfig(num_classes=40, architecture=architecture, num_query_blocks=blocks)
+    net = build_network(config).eval()
     with torch.inference_mode():
         outputs, state = net.step(random_clip(1, 3, 448, 800), net.initial_state(1))
     assert outputs.class_logits.shape == (1, 200, 41)
@@ -169,13 +198,14 @@ def test_backbones_have_the_published_sizes(size, family, parameters):
     assert sum(p.numel() for p in vit.parameters()) / 1e6 == pytest.approx(parameters, rel=0.04)
 
 
-def test_propagation_decides_what_enters_the_next_frame():
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_propagation_decides_what_enters_the_next_frame(architecture):
     frame = random_clip(1, 3, 64, 64)
     states = {}
     with torch.inference_mode():
         for propagation in ('none', 'query', 'fusion', 'gru'):
-            net = build(propagation=propagation)
-            reference = build(propagation='query')
+            net = build(architecture=architecture, propagation=propagation)
+            reference = build(architecture=architecture, propagation='query')
             shared = {k: v for k, v in net.state_dict().items() if 'query_updater' not in k}
             reference.load_state_dict(shared)
             _, leaving = reference.step(frame, net.initial_state(1))  # o_0
@@ -197,8 +227,9 @@ def test_propagation_decides_what_enters_the_next_frame():
             assert not torch.allclose(state, other, atol=1e-2), (name, other_name)
 
 
-def test_autocast_does_not_round_the_memory_of_a_recurrent_updater():
-    net, seen = build(propagation='gru'), []
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_autocast_does_not_round_the_memory_of_a_recurrent_updater(architecture):
+    net, seen = build(architecture=architecture, propagation='gru'), []
     net.query_updater.register_forward_hook(lambda module, inputs, hidden: seen.extend(inputs))
     with torch.inference_mode():
         with torch.autocast('cpu', torch.bfloat16):
@@ -219,17 +250,24 @@ def test_norm_queries_propagates_after_the_norm():
     assert not torch.allclose(raw, normed, atol=1e-2)
 
 
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
 @pytest.mark.parametrize('shape', [(1, 3, 60, 64), (3, 64, 64), (1, 1, 64, 64), (1, 3, 0, 64)])
-def test_step_names_a_wrong_frame(shape):
-    net = build()
+def test_step_names_a_wrong_frame(architecture, shape):
+    net = build(architecture=architecture)
     with pytest.raises(ValueError, match='Expected frames'):
         net.step(torch.zeros(shape), net.initial_state(1))
+    with pytest.raises(ValueError, match='Expected frames'):
+        net.encode(torch.zeros(shape))
 
 
-def test_step_names_a_wrong_state():
-    net = build()
-    with pytest.raises(ValueError, match=r'state of shape \(2, 7, 64\), got \(1, 7, 64\)'):
-        net.step(torch.zeros(2, 3, 64, 64), net.initial_state(1))
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_step_names_a_wrong_state(architecture):
+    net = build(architecture=architecture)
+    frames, message = torch.zeros(2, 3, 64, 64), r'state of shape \(2, 7, 64\), got \(1, 7, 64\)'
+    with pytest.raises(ValueError, match=message):
+        net.step(frames, net.initial_state(1))
+    with pytest.raises(ValueError, match=message):
+        net.decode(net.encode(frames), net.initial_state(1))
 
 
 def test_forward_names_a_wrong_clip():
@@ -237,8 +275,9 @@ def test_forward_names_a_wrong_clip():
         build()(torch.zeros(1, 3, 64, 64))
 
 
-def test_training_yields_the_outputs_before_each_query_block():
-    net = build().train()
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_training_yields_the_outputs_before_each_query_block(architecture):
+    net = build(architecture=architecture).train()
     outputs = net(random_clip(2, 3, 3, 64, 96))
     assert len(outputs.auxiliary) == TINY.num_query_blocks
     for level in outputs.auxiliary:
@@ -259,8 +298,9 @@ def test_attention_mask_keeps_queries_inside_their_masks():
     assert attention_mask(logits, (2, 2), 7, probability=0.0).all()
 
 
-def test_masked_attention_changes_the_outputs():
-    net = build().train()
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_masked_attention_changes_the_outputs(architecture):
+    net = build(architecture=architecture).train()
     clip = random_clip(1, 2, 3, 64, 64)
     free, bound = net(clip), net(clip, masked_attention=[1.0, 1.0])
     torch.testing.assert_close(free.auxiliary[0].mask_logits[:, 0],
@@ -338,19 +378,21 @@ class _OnCpu(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
 @pytest.mark.parametrize('family', FAMILIES)
-def test_a_step_on_a_device_computes_nothing_on_the_cpu(family):
+def test_a_step_on_a_device_computes_nothing_on_the_cpu(architecture, family):
     """A GPU would wait for the copy, and a CUDA graph cannot hold it."""
-    net = build(family=family).to('meta')
+    net = build(architecture=architecture, family=family).to('meta')
     with torch.inference_mode(), _OnCpu() as found:
         net.step(torch.empty(2, 3, 64, 96, device='meta'), net.initial_state(2))
     assert not found.names
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_follows_float32(dtype):
-    net = build().cuda()
+def test_half_precision_follows_float32(architecture, dtype):
+    net = build(architecture=architecture, propagation='gru').cuda()
     clip = random_clip(1, 3, 3, 64, 64).cuda()
     with torch.inference_mode():
         expected = net(clip)

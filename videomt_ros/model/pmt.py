@@ -81,6 +81,7 @@ class PMT(VideoNetwork):
         """Set the mode of all parts but the encoder, which stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
+        self._folded = None  # torch does not count the changes of running statistics
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PMT:
@@ -158,7 +159,8 @@ class _Folded(NamedTuple):
             scale, shift = norm.affine()
             first, last = mlp[0], mlp[2]
             weight = first.weight.to(scale.dtype)
-            inner.append((weight * scale, first.bias + weight @ shift))
+            # No matrix product, which autocast would round.
+            inner.append((weight * scale, first.bias + (weight * shift).sum(1)))
             outer.append(last.weight * scaler.to(scale.dtype)[:, None])
             scales.append(scaler * scale)
             bias = bias + scaler * (shift + last.bias)
