@@ -99,9 +99,13 @@ class Wall:
         polygon = np.round(corners * 2**_SHIFT).astype(np.int32)
         cv2.fillPoly(cover, [polygon], 255, lineType=cv2.LINE_AA, shift=_SHIFT)
         ids[cover > 127] = identity
-        grid = np.mgrid[: ids.shape[0], : ids.shape[1]].astype(np.float64)[::-1]
-        world = np.tensordot(np.linalg.inv(camera[:, :2]), grid - camera[:, 2, None, None], axes=1)
-        second = (np.floor(world[1] / _PLANK) % 2)[..., None]
-        colour = self.colours[0] + second * (self.colours[1] - self.colours[0])
-        alpha = cover[..., None] / 255.0
-        canvas[:] = (canvas * (1 - alpha) + colour * alpha).astype(np.uint8)
+        _, (across, down) = np.linalg.inv(camera[:, :2]).astype(np.float32)
+        x = (np.arange(ids.shape[1]) - camera[0, 2]).astype(np.float32)
+        y = (np.arange(ids.shape[0]) - camera[1, 2]).astype(np.float32)[:, None]
+        second = np.floor((across * x + down * y) / np.float32(_PLANK)) % 2 > 0
+        colour = np.take(self.colours.astype(np.uint8), second.view(np.uint8), axis=0)
+        cv2.copyTo(colour, (cover == 255).view(np.uint8), canvas)
+        border = (cover > 0) & (cover < 255)
+        alpha = cover[border][:, None] / np.float32(255)
+        tones = self.colours.astype(np.float32)[second[border].view(np.uint8)]
+        canvas[border] = (canvas[border] * (1 - alpha) + tones * alpha).astype(np.uint8)
