@@ -64,9 +64,8 @@ def learn(
         net.cut_gradient,
         CRITERION,
         net.initial_state(BATCH),
-        frames,
+        frames.split(chunk_frames, dim=1),
         targets,
-        chunk_frames,
         CRITERION.count_totals(targets, net.config.num_queries),
     ):
         torch.stack(list(losses.values())).sum().backward()
@@ -179,9 +178,8 @@ def test_chunks_are_divided_by_the_totals_of_the_step(tiny_config, fixed_points)
             net.cut_gradient,
             CRITERION,
             net.initial_state(BATCH),
-            clip_of(),
+            clip_of().split(3, dim=1),
             targets,
-            3,
             totals,
         )
         with torch.no_grad():

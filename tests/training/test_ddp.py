@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from tests.training.runs import checkpoint_of, log_lines, run, tiny_settings
 from videomt_ros.training.machine import find_machine
+from videomt_ros.training.run_settings import TrainSettings
 from videomt_ros.training.trainer import train
 
 # In the last chunk, of one frame, neither the queries nor the updater have a part: their gradients
@@ -30,6 +31,13 @@ TORCHRUN = [
     sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
     '-m', 'videomt_ros',
 ]  # fmt: skip
+
+
+FROZEN = (
+    *RUN, 'network.architecture=pmt', 'network.depth=4', 'network.num_query_blocks=2',
+    'masked_attention_until=0',
+)  # fmt: skip
+"""The same with a frozen encoder, and batch norms that need the statistics of all processes."""
 
 
 @pytest.fixture(scope='module')
@@ -69,17 +77,27 @@ def test_parts_of_a_batch_learn_what_the_whole_does(tmp_path, alone):
 
 def test_two_processes_learn_what_one_does(tmp_path, alone):
     """Most of the time goes into starting them."""
-    more = ['accumulate=2']
-    settings = tiny_settings(tmp_path / 'out', *RUN, *more)
+    assert_alike(train_in_two_processes(tmp_path, *RUN, 'accumulate=2'), alone)
+
+
+def test_two_processes_learn_what_one_does_from_a_frozen_encoder(tmp_path):
+    alone = tiny_settings(tmp_path / 'alone', *FROZEN)
+    train(alone)
+    assert_alike(train_in_two_processes(tmp_path, *FROZEN, 'accumulate=2'), alone)
+
+
+def train_in_two_processes(tmp_path: Path, *overrides: str) -> TrainSettings:
+    """Train with torchrun, and return the settings."""
+    settings = tiny_settings(tmp_path / 'out', *overrides)
     result = subprocess.run(
-        [*TORCHRUN, 'train', '--config', f'{tmp_path / "out"}.yaml', f'out={settings.out}', *RUN,
-         *more],
+        [*TORCHRUN, 'train', '--config', f'{tmp_path / "out"}.yaml', f'out={settings.out}',
+         *overrides],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [str(Path(settings.out) / 'model.safetensors')]
     assert result.stderr.count('step 6 of 6, loss') == 1  # one speaks for both
-    assert_alike(settings, alone)
+    return settings
 
 
 def test_gradients_are_exchanged_once_a_step(tmp_path, monkeypatch):

@@ -149,15 +149,20 @@ class Backbone(nn.Module):
         (tokens,), rope = self._run_encoder(frames, {self.num_encoder_blocks})
         return tokens, rope
 
-    def encode_taps(self, frames: Tensor, taps: Collection[int]) -> tuple[Tensor, ...]:
-        """Compute the tokens after each of some blocks and the final norm, (B, N, C) each.
+    def encode_taps(
+        self, frames: Tensor, taps: Collection[int]
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Compute the tokens after each of some blocks and the final norm.
 
         Args:
             frames: as for `encode`.
             taps: indices of the blocks, from 0.
+
+        Returns:
+            Tokens (B, N, C) of each tap, and the rotary table as for `encode`.
         """
-        levels, _ = self._run_encoder(frames, {tap + 1 for tap in taps})
-        return tuple(self.norm(level) for level in levels)
+        levels, rope = self._run_encoder(frames, {tap + 1 for tap in taps})
+        return tuple(self.norm(level) for level in levels), rope
 
     def _run_encoder(
         self, frames: Tensor, counts: Collection[int]

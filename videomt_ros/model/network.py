@@ -57,6 +57,12 @@ class Encoded(NamedTuple):
     without rotary positions."""
     grid: tuple[int, int]
     """Number of patches (vertical, horizontal)."""
+    standardised: bool = False
+    """Whether the tokens have passed `standardise`."""
+
+    def to(self, dtype: torch.dtype) -> Encoded:
+        """Convert the tokens to another type."""
+        return self._replace(tokens=tuple(tokens.to(dtype) for tokens in self.tokens))
 
     def part(self, frames: slice) -> Encoded:
         """Return some of the frames."""
@@ -208,6 +214,14 @@ class VideoNetwork(nn.Module, ABC):
             return self._encode(
                 frames, (frames.shape[-2] // patch_size, frames.shape[-1] // patch_size)
             )
+
+    def standardise(self, parts: Sequence[Encoded]) -> list[Encoded]:
+        """Normalise encoded frames in place by the statistics of all of them, in training.
+
+        Batch norms between encoder and decoder then take the frames of a training step in parts as
+        they would take them together. A network without such norms leaves them as they are.
+        """
+        return list(parts)
 
     def decode(self, encoded: Encoded, state: Tensor) -> tuple[Outputs, Tensor]:
         """Advance B videos by one frame each, which is encoded already; see `step`.

@@ -10,7 +10,7 @@ Letters as in `network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -78,10 +78,16 @@ class PMT(VideoNetwork):
         return self.rope
 
     def train(self, mode: bool = True) -> PMT:
-        """Set the mode of all parts but the encoder, which stays in evaluation mode."""
+        """Set the mode of all parts but the encoder, which stays in evaluation mode.
+
+        Its rotary positions follow the mode: training may scale them at random, and the decoder
+        with them, as the released code does.
+        """
         super().train(mode)
         self.backbone.eval()
         self._folded = None  # torch does not count the changes of running statistics
+        if self.config.family == 'dinov3':
+            self.backbone.vit.rope.train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PMT:
@@ -90,18 +96,30 @@ class PMT(VideoNetwork):
         return self
 
     def _encode(self, frames: Tensor, grid: tuple[int, int]) -> Encoded:
-        tokens = self.backbone.encode_taps(frames, self.config.taps)
-        with table_device(self.training, frames.device):
-            rope = self.rope.get_embed(grid)
+        tokens, rope = self.backbone.encode_taps(frames, self.config.taps)
+        if not (self.training and self.config.family == 'dinov3'):
+            with table_device(self.training, frames.device):
+                rope = self.rope.get_embed(grid)
         return Encoded(tokens, rope, grid)
+
+    def standardise(self, parts: Sequence[Encoded]) -> list[Encoded]:
+        """Normalise encoded frames in place as `bn` does in training, but for weight and bias."""
+        for norm, *level in zip(self.bn, *(part.tokens for part in parts), strict=True):
+            norm.standardise(level)
+        return [part._replace(standardised=True) for part in parts]
 
     def _entering(self, encoded: Encoded) -> Tensor:
         if not torch.is_grad_enabled() and not self.training:
             return self._fold()(encoded.tokens)
-        levels = zip(encoded.tokens, self.bn, self.lateral_projections, self.scalers, strict=True)
+        levels: Any = zip(
+            encoded.tokens, self.bn, self.lateral_projections, self.scalers, strict=True
+        )
         total: Any = 0
         for tokens, norm, mlp, scaler in levels:
-            normed = norm(tokens)
+            if encoded.standardised:
+                normed = torch.addcmul(norm.bias, tokens, norm.weight)
+            else:
+                normed = norm(tokens)
             total = total + (normed + mlp(normed)) * scaler
         return total
 

@@ -6,6 +6,8 @@ processes runs on GPUs alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -44,6 +46,29 @@ class TokenNorm(nn.Module):
         scale = self.weight.to(dtype) * torch.rsqrt(self.running_var.to(dtype) + self.eps)
         return scale, self.bias.to(dtype) - self.running_mean.to(dtype) * scale
 
+    @torch.no_grad()
+    def standardise(self, parts: Sequence[Tensor]) -> None:
+        """Shift and scale tokens in place to mean 0 and variance 1 over all parts and processes.
+
+        What is left of the norm is its weight and bias, so the parts can go on one after the
+        other. The running statistics move once.
+
+        Args:
+            parts: tokens that need no gradient, (B, N, C) each.
+        """
+        count = torch.tensor(float(sum(part[..., 0].numel() for part in parts)))
+        sums = torch.stack([part.sum((0, 1), dtype=torch.float32) for part in parts]).sum(0)
+        count, mean = _sum_over_processes(count.to(sums.device)), _sum_over_processes(sums)
+        mean /= count
+        for part in parts:
+            part.sub_(mean)
+        # Two sums, since a variance from a mean of squares loses its digits.
+        squares = torch.stack([part.float().square().sum((0, 1)) for part in parts]).sum(0)
+        var = _sum_over_processes(squares) / count
+        for part in parts:
+            part.mul_(torch.rsqrt(var + self.eps))
+        self._move(mean, var * count / (count - 1))
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalise tokens."""
         if self.training and dist.is_initialized() and dist.get_world_size() > 1:
@@ -70,9 +95,19 @@ class TokenNorm(nn.Module):
             mean = sums[:-1] / count
             centred = values - mean
             var = all_reduce(centred.square().sum(0)) / count
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-                sample_var = var * count / (count - 1)
-                self.running_var.lerp_(sample_var.to(self.running_var), self.momentum)
+            self._move(mean, var * count / (count - 1))
             normed = centred * torch.rsqrt(var + self.eps)
             return torch.addcmul(self.bias, normed, self.weight).to(tokens.dtype).view_as(tokens)
+
+    @torch.no_grad()
+    def _move(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics towards those of a pass."""
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var), self.momentum)
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+    return values

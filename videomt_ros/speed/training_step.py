@@ -21,6 +21,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
+from videomt_ros.model.network import Encoded
 from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
 from videomt_ros.training.early_end import less_memory, memory_is_full
@@ -170,14 +171,17 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     profiler = StepProfiler(device, warm_up, steps)
     sizes = set[tuple[int, int]]()
 
-    def begin(_: Any, inputs: tuple[Tensor, ...]) -> None:
-        height, width = inputs[0].shape[-2:]
-        sizes.add((height, width))
-        profiler.enter('forward')
+    encode = net.encode
 
-    net.register_forward_pre_hook(begin)
-    net.register_forward_hook(lambda *_: profiler.leave())
+    def noted(frames: Tensor) -> Encoded:
+        height, width = frames.shape[-2:]
+        sizes.add((height, width))
+        return encode(frames)
+
+    net.encode = noted  # type: ignore[method-assign]
     for owner, name, part in (
+        (net, 'encode', 'forward'),
+        (net, 'decode_clip', 'forward'),
         (module.criterion, 'chunk', 'losses'),
         (module.criterion, 'match', 'matching'),
         (module, 'manual_backward', 'backward'),

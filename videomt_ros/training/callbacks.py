@@ -23,7 +23,8 @@ class RunningMean(WeightAveraging):
 
     The decay at step s is min(decay, (1 + s) / (10 + s)), so that the random start is forgotten
     soon; after step 0 the mean equals the weights. A checkpoint holds the mean in `state_dict` and
-    the weights that are trained in `current_model_state`.
+    the weights that are trained in `current_model_state`. Frozen weights are their own mean: they
+    exist once, in memory and in a checkpoint.
     """
 
     def __init__(self, decay: float) -> None:
@@ -31,11 +32,29 @@ class RunningMean(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=self._update)
         self.decay = decay
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Create the mean on the device of the run.
+
+        Lightning would take the device where the module still is, the CPU, and copy all weights
+        there in each step.
+        """
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the mean share the frozen weights, which have reached their device by now."""
+        for mean, weights in zip(self.module.parameters(), pl_module.parameters(), strict=True):
+            if not weights.requires_grad:
+                mean.data = weights.data
+
     @torch.no_grad()
     def _update(self, mean: Any, weights: Any, num_averaged: Tensor | int) -> None:
         step = int(num_averaged)
         kept = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(mean, weights, 1 - kept)
+        pairs = zip(mean, weights, strict=True)
+        trained = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
+        means, others = zip(*trained, strict=True)
+        torch._foreach_lerp_(means, others, 1 - kept)
 
     @property
     def module(self) -> pl.LightningModule:

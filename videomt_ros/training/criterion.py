@@ -18,8 +18,8 @@ K classes, C channels, P points, M (object, frame) pairs of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -41,8 +41,8 @@ from videomt_ros.training.run_settings import LossWeights
 _MATCHED_FLOATS = 2**25
 """Largest number of sampled mask logits that the matching holds at a time."""
 
-Forward = Callable[[Tensor, Tensor], tuple[Outputs, Tensor]]
-"""Network on a chunk: frames (B, t, 3, H, W) and state (B, Q, C) -> outputs, next state."""
+Chunk = TypeVar('Chunk')
+"""What the network takes of a chunk of clips: its frames, or what the encoder made of them."""
 
 
 class Targets(NamedTuple):
@@ -308,13 +308,12 @@ class Criterion:
 
 
 def chunk_losses(
-    forward: Forward,
+    forward: Callable[[Chunk, Tensor], tuple[Outputs, Tensor]],
     cut_gradient: Callable[[Tensor], Tensor],
     criterion: Criterion,
     state: Tensor,
-    frames: Tensor,
+    chunks: Iterable[Chunk],
     targets: Targets,
-    chunk_frames: int,
     totals: Tensor,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the losses of one chunk after the other; see `Criterion.chunk`.
@@ -324,19 +323,20 @@ def chunk_losses(
     `LossWeights.expected_from`.
 
     Args:
-        forward: runs the network on a chunk, whose frames it may move to the device.
+        forward: runs the network on a chunk of t frames and a state (B, Q, C), and returns its
+            outputs (B, t, ...) and the next state.
         cut_gradient: see `VideoNetwork.cut_gradient`.
         criterion: computes the losses.
         state: queries that enter the first frame, (B, Q, C).
-        frames: frames of whole clips, (B, T, 3, H, W), as `forward` takes them.
+        chunks: the consecutive chunks of the clips, as `forward` takes them.
         targets: targets of the whole clips.
-        chunk_frames: number of frames per chunk; the last chunk may have fewer.
         totals: see `Criterion.chunk`.
     """
-    query_of = None
-    for start in range(0, frames.shape[1], chunk_frames):
-        outputs, state = forward(frames[:, start : start + chunk_frames], state)
+    query_of, start = None, 0
+    for chunk in chunks:
+        outputs, state = forward(chunk, state)
         losses, query_of = criterion.chunk(outputs, targets, totals, start, query_of)
         state = cut_gradient(state)
+        start += outputs.class_logits.shape[1]
         del outputs  # otherwise they would be kept while the next chunk is computed
         yield losses

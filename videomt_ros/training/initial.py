@@ -11,6 +11,7 @@ from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from videomt_ros.model import NetworkConfig, VideoNetwork, build_network, load_model
+from videomt_ros.model.backbone import timm_name
 from videomt_ros.model.checkpoint import load_vit
 from videomt_ros.training.run_settings import TrainSettings
 
@@ -30,11 +31,14 @@ TIMM = 'timm:'
 
 _POSITIONS = 'backbone.vit.pos_embed'
 _SAME = (
-    'family', 'embed_dim', 'depth', 'num_heads', 'patch_size', 'num_query_blocks', 'num_queries',
+    'architecture', 'family', 'embed_dim', 'depth', 'num_heads', 'patch_size', 'num_query_blocks',
+    'num_queries',
 )  # fmt: skip
 """Fields in which initial weights must agree with the network. The number of queries is one of
 them, since the queries hold much of what was learnt and a different number would be new."""
-_UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size')
+_SAME_DECODER = ('taps', 'decoder_mlp_ratio')
+"""Fields in which networks of the architecture pmt must agree as well."""
+_UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size', 'tap_blocks')
 """Fields that the tensors of a file may not determine; then those of the run are taken."""
 
 
@@ -57,6 +61,12 @@ def load_initial(settings: TrainSettings) -> VideoNetwork:
     net = build_network(settings.network)
     source = settings.init_from
     if source is None:
+        if net.encoder_is_frozen:
+            logger.warning(
+                'The encoder has random weights and stays as it is, so that little can be learnt. '
+                'Set init_from=timm:%s, or to a model of the same kind.',
+                timm_name(net.config),
+            )
         start_from_scratch(net)
         return net.train()
     start_updater(net)
@@ -75,14 +85,19 @@ def configure_blocks(net: VideoNetwork, settings: TrainSettings) -> None:
 
     Sets activation checkpointing and compilation as the settings say. The scale of DINOv3's rotary
     positions is drawn for each batch, log-uniform in 1/2..2, as in its own training and in that of
-    the released models.
+    the released models: in the ViT, though it may be frozen, and in the decoder of PMT, which has
+    such positions with any ViT.
     """
+    ropes = [net.rotary] if net.config.architecture == 'pmt' else []
     if net.config.family == 'dinov3':
-        net.backbone.vit.rope.rescale_coords = ROPE_RESCALE
-        net.backbone.vit.rope.aug_active = True  # used in training mode only
+        ropes.append(net.backbone.vit.rope)
+    for rope in ropes:
+        rope.rescale_coords = ROPE_RESCALE
+        rope.aug_active = True  # used in training mode only
     net.backbone.checkpointing = settings.activation_checkpointing
     if settings.compile:
-        for block in net.backbone.vit.blocks:
+        own = net.query_blocks if net.config.architecture == 'pmt' else []
+        for block in (*net.backbone.vit.blocks, *own):
             # Dynamic, since clips have more sizes than torch keeps compiled programs.
             block.compile(dynamic=True)
 
@@ -173,7 +188,8 @@ def _take_weights(net: VideoNetwork, source: VideoNetwork, name: str) -> None:
 
 
 def _check_fit(ours: NetworkConfig, theirs: NetworkConfig, name: str) -> None:
-    differing = [field for field in _SAME if getattr(ours, field) != getattr(theirs, field)]
+    same = (*_SAME, *(_SAME_DECODER if ours.architecture == theirs.architecture == 'pmt' else ()))
+    differing = [field for field in same if getattr(ours, field) != getattr(theirs, field)]
     # EVA-02 ignores mlp_ratio. Ratios that are computed from tensors may be rounded.
     if ours.family != 'eva02' and not math.isclose(ours.mlp_ratio, theirs.mlp_ratio):
         differing.append('mlp_ratio')

@@ -13,7 +13,7 @@ Letters: B batch, T frames, Q queries, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from videomt_ros.model import VideoNetwork
 from videomt_ros.model.checkpoint import describe
-from videomt_ros.model.network import Outputs
+from videomt_ros.model.network import Encoded, Outputs
 from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, chunk_losses
@@ -97,10 +97,13 @@ class TrainModule(pl.LightningModule):
         totals = self._totals(batch)
         # Lightning runs this whole method under autocast, but losses are in float32.
         with torch.autocast(self.device.type, enabled=False):
+            inputs: Iterable[Sequence[Tensor | Encoded]] = (
+                self._encoded(batch) if self.net.encoder_is_frozen else map(self._chunks, batch)
+            )
             losses = torch.stack(
                 [
-                    self._learn(part, totals, is_last=i == len(batch) - 1)
-                    for i, part in enumerate(batch)
+                    self._learn(part, chunks, totals, is_last=i == len(batch) - 1)
+                    for i, (part, chunks) in enumerate(zip(batch, inputs, strict=True))
                 ]
             )
         record = self._record(losses)
@@ -136,11 +139,60 @@ class TrainModule(pl.LightningModule):
         values = torch.cat([sums.sum()[None], sums]).tolist()
         return dict(zip(('loss', *LOSSES), values, strict=True))
 
-    def _learn(self, part: Batch, totals: Tensor, is_last: bool) -> Tensor:
+    def _seed(self) -> None:
+        """Seed torch for a part of the batch.
+
+        Random draws depend on the step alone, so that a resumed run repeats those of an
+        uninterrupted one, and each part those of the whole batch.
+        """
+        torch.manual_seed((self.settings.seed << 32) + self.global_step)
+
+    def _chunks(self, part: Batch) -> tuple[Tensor, ...]:
+        """Cut the frames of a part into chunks of consecutive frames, (B, t, 3, H, W) each."""
+        num_frames = part.frames.shape[1]
+        chunk_frames = self.settings.phase(self.global_step).chunk_frames or num_frames
+        return part.frames.split(chunk_frames, dim=1)
+
+    def _encoded(self, parts: Sequence[Batch]) -> list[tuple[Encoded, ...]]:
+        """Encode all chunks of all parts with a frozen encoder, before the first is decoded.
+
+        Batch norms behind the encoder need the statistics of the whole batch, or a step would
+        depend on how it is cut into parts and chunks. The features are kept in the precision of
+        the run.
+
+        Returns:
+            For each part its chunks.
+        """
+        numbers, encoded = [], []
+        dtype = torch.float32
+        for number, part in enumerate(parts):
+            for frames in self._chunks(part):
+                self._seed()  # for positions that all frames of a step share
+                with self.trainer.precision_plugin.forward_context():
+                    device = self.device.type
+                    if torch.is_autocast_enabled(device):
+                        dtype = torch.get_autocast_dtype(device)
+                    inputs = self.normalise(frames.to(self.device)).flatten(0, 1)
+                    encoded.append(self.net.encode(inputs))
+                    numbers.append(number)
+        chunks = [each.to(dtype) for each in self.net.standardise(encoded)]
+        return [
+            tuple(chunk for chunk, owner in zip(chunks, numbers, strict=True) if owner == number)
+            for number in range(len(parts))
+        ]
+
+    def _learn(
+        self,
+        part: Batch,
+        chunks: Sequence[Tensor | Encoded],
+        totals: Tensor,
+        is_last: bool,
+    ) -> Tensor:
         """Add the gradients of a part of the batch.
 
         Args:
             part: clips on the host.
+            chunks: their chunks: frames on the host, or encoded frames.
             totals: totals of the batch over all processes.
             is_last: whether the part is the last one, after which processes exchange gradients.
 
@@ -148,9 +200,7 @@ class TrainModule(pl.LightningModule):
             Losses of the part, (3,).
         """
         settings, step = self.settings, self.global_step
-        # Random draws depend on the step alone, so that a resumed run repeats those of an
-        # uninterrupted one, and each part those of the whole batch.
-        torch.manual_seed((settings.seed << 32) + step)
+        self._seed()
         probabilities = masked_attention_probabilities(
             step,
             settings.total_steps,
@@ -160,14 +210,15 @@ class TrainModule(pl.LightningModule):
         )
         masked = probabilities if any(probabilities) else None
 
-        def forward(frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-            with self.trainer.precision_plugin.forward_context():
-                return self.net(self.normalise(frames.to(self.device)), masked, state)
+        batch_size = len(part.frames)
 
-        batch_size, num_frames = part.frames.shape[:2]
-        phase = settings.phase(step)
-        chunk_frames = phase.chunk_frames or num_frames
-        num_chunks = -(-num_frames // chunk_frames)
+        def forward(chunk: Tensor | Encoded, state: Tensor) -> tuple[Outputs, Tensor]:
+            with self.trainer.precision_plugin.forward_context():
+                if isinstance(chunk, Encoded):
+                    num_frames = len(chunk.tokens[0]) // batch_size
+                    return self.net.decode_clip(chunk, state, num_frames, masked)
+                return self.net(self.normalise(chunk.to(self.device)), masked, state)
+
         sums = torch.zeros(len(LOSSES), device=self.device)
         for chunk, losses in enumerate(
             chunk_losses(
@@ -175,14 +226,13 @@ class TrainModule(pl.LightningModule):
                 self.net.cut_gradient,
                 self.criterion,
                 self.net.initial_state(batch_size),
-                part.frames,
+                chunks,
                 part.targets.to(self.device),
-                chunk_frames,
                 totals,
             )
         ):
             parts = torch.stack([losses[name] for name in LOSSES])
-            with self._exchange(is_last and chunk == num_chunks - 1):
+            with self._exchange(is_last and chunk == len(chunks) - 1):
                 # DDP averages gradients over processes, but the losses are to be summed.
                 self.manual_backward(parts.sum() * self.trainer.world_size)
             sums += parts.detach()

@@ -9,6 +9,10 @@ Depths:
 - depth 0: patch embedding, position table, class token and registers;
 - depth i + 1: block i;
 - depth D + 1: the final norm and all parameters outside the ViT.
+
+Frozen parameters are in no group. In PMT these are all parameters of the ViT, so that layer-wise
+decay changes nothing: the decoder has the full rate throughout, as in the released code, whose
+optimiser gives every trained parameter the same rate.
 """
 
 from __future__ import annotations
@@ -147,7 +151,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 def parameter_groups(
     net: VideoNetwork, weight_decay: float, layer_decay: float = 1.0, decay_all: bool = False
 ) -> list[dict[str, Any]]:
-    """Group parameters by depth and weight decay, in the order of depth.
+    """Group the parameters that are trained by depth and weight decay, in the order of depth.
 
     Args:
         net: network without a wrapper, since depths are read from the names of parameters.
@@ -165,6 +169,8 @@ def parameter_groups(
     num_blocks = len(net.backbone.vit.blocks)
     groups: dict[tuple[int, str, bool], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
         depth = depth_of(name, num_blocks)
         part = 'vit' if name.startswith(VIT) else 'new'
         decayed = decay_all or decays(name, parameter)
@@ -195,13 +201,13 @@ def _place(depth: int, part: str, num_blocks: int) -> str:
 
 
 def check_groups(net: nn.Module, groups: Sequence[dict[str, Any]]) -> None:
-    """Check that each parameter of a network is in exactly one group.
+    """Check that each parameter of a network that is trained is in exactly one group.
 
     Raises:
         ValueError: it is not, or a group holds a parameter of another network; names them all.
     """
     count = Counter(id(parameter) for group in groups for parameter in group['params'])
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    names = {id(each): name for name, each in net.named_parameters() if each.requires_grad}
     wrong = [f'{name} in {count[key]}' for key, name in names.items() if count[key] != 1]
     strangers = len(count.keys() - names.keys())
     if strangers:

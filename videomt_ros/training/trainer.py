@@ -112,6 +112,9 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     trainer = build_trainer(settings, machine, scores)
     if is_first_process():
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
+        frozen = [each.numel() for each in module.parameters() if not each.requires_grad]
+        if frozen:
+            logger.info('Frozen: %s parameters.', f'{sum(frozen):,}')
         remove_partials(out)
     path = out / 'model.safetensors'
     with explain_early_end(settings, trainer):
@@ -146,6 +149,7 @@ def quieten_lightning() -> None:
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     warnings.filterwarnings('ignore', message=r'.*isinstance\(treespec, LeafSpec\)')
     warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')
+    warnings.filterwarnings('ignore', message=r'Found \d+ module\(s\) in eval mode')  # frozen
 
 
 def build_trainer(
