@@ -3,6 +3,7 @@
 `benchmark model` times the network and a whole frame, beside the port in `transformers`;
 `benchmark stream` times the stages of a frame for several sizes of images, without ROS;
 `benchmark cameras` times rounds of several cameras that share one network;
+`benchmark shared` times several decoders on one encoder, beside several networks;
 `benchmark score` times the scoring of result files, beside a plain loop, and needs no torch;
 `benchmark train` times the parts of a training step; `benchmark gpu` times networks of all sizes
 on a GPU, in all ways to run them; `benchmark node` times the running node and alone needs ROS.
@@ -18,6 +19,7 @@ from videomt_ros.cli.benchmark_gpu import add_gpu
 from videomt_ros.cli.benchmark_model import add_model
 from videomt_ros.cli.benchmark_node import add_node
 from videomt_ros.cli.benchmark_score import add_score
+from videomt_ros.cli.benchmark_shared import add_shared
 from videomt_ros.cli.benchmark_stream import add_stream
 from videomt_ros.cli.benchmark_tracker import add_tracker
 from videomt_ros.cli.benchmark_train import add_train
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_model,
         add_stream,
         add_cameras,
+        add_shared,
         add_score,
         add_train,
         add_gpu,
