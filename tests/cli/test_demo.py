@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,11 @@ from pycocotools import mask as coco_mask
 from rosbags.rosbag2 import StoragePlugin
 
 from tests.datasets.bags.made import image_message, image_of, write_bag
+from tests.hub import serve
+from tests.model.layout_files import write_original
+from videomt_ros.cli.demo import DEFAULT_MODEL
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.model.presets import load_preset
 
 pytestmark = pytest.mark.ros
 RESULTS = {'contact_sheet.png', 'overlay.mp4', 'tracks.jsonl'}
@@ -55,11 +61,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Demo:
     """`python -m videomt_ros demo` in a process of its own."""
 
-    def __init__(self, out: Path, model: Path | str, *args: str) -> None:
+    def __init__(self, out: Path, model: Path | str, *args: str, **environment: str) -> None:
         command = [sys.executable, '-m', 'videomt_ros', 'demo', '--out', str(out)]
         self.process = subprocess.Popen(
-            [*command, '--model', str(model), *args],
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            [*command, *(['--model', str(model)] if model else []), *args],
+            env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -186,12 +192,101 @@ def test_bag_with_two_topics(tmp_path, model):
     assert record['source_ns'] < 1_700_000_001_000_000_000 < record['stamp_ns']
 
 
-def test_video_file(tmp_path, model):
-    clip = tmp_path / 'clip.mp4'
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*'mp4v'), 10, (64, 48))
-    for number in range(12):
-        writer.write(image_of(number)[..., ::-1])
+def write_clip(path: Path, images: Iterable[np.ndarray]) -> Path:
+    """Write RGB images as a video of 10 frames a second."""
+    writer = None
+    for image in images:
+        if writer is None:
+            size = image.shape[1::-1]
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), 10, size)
+        writer.write(image[..., ::-1])
     writer.release()
+    return path
+
+
+def frames_of(video: Path) -> list[np.ndarray]:
+    """Read a video, RGB."""
+    capture = cv2.VideoCapture(str(video))
+    return [capture.read()[1][..., ::-1] for _ in range(int(capture.get(7)))]
+
+
+@pytest.fixture
+def real_clip(tmp_path) -> Path:
+    """Write a grey gradient that moves, bright enough that no part looks like a dark plate."""
+    across = np.linspace(110, 230, 320).astype(np.uint8)
+    views = [np.tile(np.roll(across, 20 * i)[None, :, None], (240, 1, 3)) for i in range(6)]
+    return write_clip(tmp_path / 'clip.mp4', views)
+
+
+def has_note(overlay: np.ndarray) -> bool:
+    """Tell whether the lowest rows of an overlay are a dark plate."""
+    return bool(np.median(overlay[-3:]) < 60)
+
+
+NOTE = 'knows drawn shapes alone'
+
+
+@pytest.mark.parametrize('name', ['demo', 'demo_panoptic'])
+def test_a_model_of_drawn_scenes_says_so_on_a_real_clip(tmp_path, real_clip, name):
+    out = tmp_path / 'demo'
+    code, stdout, stderr = Demo(out, name, '--source', str(real_clip)).finish()
+    assert code == 0, stderr
+    lines = stdout.splitlines()
+    assert lines[0].startswith(f'Warning: {name} {NOTE}') and 'clip.mp4' in lines[0]
+    assert any(line.strip() == f'Warning: {name} {NOTE}.' for line in lines[1:])
+    shown = frames_of(out / 'overlay.mp4')
+    assert shown and all(has_note(image) for image in shown)
+    sheet = cv2.imread(str(out / 'contact_sheet.png'))[44:72].astype(int)
+    red = (sheet[..., 2] > 150) & (sheet[..., :2].max(axis=2) < 90)
+    assert red.sum() > 100
+
+
+def test_other_models_and_drawn_scenes_carry_no_note(tmp_path, model, real_clip):
+    for name, args in ((model, ['--source', str(real_clip)]), ('', ['--frames', '8'])):
+        out = tmp_path / ('real' if name else 'drawn')
+        code, stdout, stderr = Demo(out, name, *args).finish()
+        assert code == 0, stderr
+        assert NOTE not in stdout and 'Warning' not in stdout
+        assert ('Loading model demo ' in stdout) == (name == '')  # the default for drawn scenes
+        assert not any(has_note(image) for image in frames_of(out / 'overlay.mp4'))
+
+
+def test_without_a_model_a_real_clip_gets_the_published_one(tmp_path, real_clip):
+    preset = load_preset(DEFAULT_MODEL)
+    config = replace(preset.config(), depth=2, num_query_blocks=1)  # small, to be fast
+    write_original(tmp_path / 'hub' / preset.source / preset.file, config)
+    with serve(tmp_path / 'hub') as environment:
+        home = {'HF_HOME': str(tmp_path / 'home')}
+        out = tmp_path / 'demo'
+        args = ('--source', str(real_clip), '--frames', '3')
+        code, stdout, stderr = Demo(out, '', *args, **environment, **home).finish()
+        assert code == 0, stderr
+        assert f'Downloading {preset.file} of {preset.source}' in stdout
+        assert f'Loading model {DEFAULT_MODEL} ' in stdout and NOTE not in stdout
+    # The next run finds it in the cache, and does not ask the hub.
+    code, stdout, stderr = Demo(out, '', *args, HF_HUB_OFFLINE='1', **home).finish()
+    assert code == 0, stderr
+    assert 'Downloading' not in stdout and figure(stdout, 'frames sent') == 3
+
+
+@pytest.mark.parametrize('name', ['', 'videomt-dinov2-large-ovis', 'owner/unknown'])
+def test_without_cache_and_network_two_lines_say_how_to_go_on(tmp_path, real_clip, name):
+    out = tmp_path / 'demo'
+    environment = {'HF_HOME': str(tmp_path / 'home'), 'HF_HUB_OFFLINE': '1'}
+    code, stdout, stderr = Demo(out, name, '--source', str(real_clip), **environment).finish()
+    assert code == 1 and 'Loading' not in stdout
+    assert not out.exists()
+    tried, how = stderr.splitlines()
+    preset = load_preset(name or DEFAULT_MODEL) if 'owner' not in name else None
+    assert preset is None or f'{preset.file} of {preset.source}' in tried
+    assert (DEFAULT_MODEL in tried) == (name == '')
+    assert 'not in the cache and the hub is out of reach' in tried
+    for word in ('network', 'HF_HUB_OFFLINE', 'HF_HOME', 'MODEL=', '`videomt models`', 'demo'):
+        assert word in how
+
+
+def test_video_file(tmp_path, model):
+    clip = write_clip(tmp_path / 'clip.mp4', map(image_of, range(12)))
     code, stdout, stderr = Demo(tmp_path / 'demo', model, '--source', str(clip)).finish()
     assert code == 0, stderr
     assert figure(stdout, 'frames sent') == 12

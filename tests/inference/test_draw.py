@@ -74,6 +74,19 @@ def test_things_have_boxes_and_stuff_has_none():
     assert not draw(image, stuff, labels=False)[60, 50].any()
 
 
+@pytest.mark.parametrize('size', [(48, 64), (360, 640), (640, 120)])
+def test_a_note_is_a_line_along_the_lower_edge(size):
+    image = np.full((*size, 3), 130, np.uint8)
+    segments = Segments(0, np.zeros(size, np.uint16), (), 1)
+    noted = draw(image, segments, note='demo knows drawn shapes alone')
+    (rows,) = np.nonzero((noted != image).any(axis=(1, 2)))
+    assert rows[-1] == size[0] - 1 and len(rows) == size[0] - rows[0] <= size[0] / 3
+    line = noted[rows[0] :].max(axis=2)
+    (columns,) = np.nonzero((line > 100).any(axis=0))  # where letters are
+    assert 0 < columns[0] < 10 and size[1] / 4 < columns[-1] < size[1] - 1
+    np.testing.assert_array_equal(draw(image, segments), image)
+
+
 def test_lost_tracks_are_not_drawn():
     image = np.zeros((120, 160, 3), np.uint8)
     lost = segment(1, (40, 60, 80, 100), 0, state=TrackState.LOST)

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from videomt_ros.model import CheckpointError, build_network, load_model
+from videomt_ros.model.layouts import DINOV2, DINOV3, PMT_DINOV2, PMT_DINOV3
 
+_ORIGINALS = {
+    ('videomt', 'dinov2'): DINOV2,
+    ('videomt', 'dinov3'): DINOV3,
+    ('pmt', 'dinov2'): PMT_DINOV2,
+    ('pmt', 'dinov3'): PMT_DINOV3,
+}
 ENCODER = 'backbone.encoder.backbone.'
 
 
@@ -22,6 +29,23 @@ def build(config):
         for buffer in net.bn.buffers() if config.architecture == 'pmt' else ():
             torch.nn.init.uniform_(buffer, 0.2, 2.0)
     return net
+
+
+def write_original(path, config):
+    """Write a small file of the original's layout with zeros in tensors of any size."""
+    layout = _ORIGINALS[config.architecture, config.family]
+    with torch.device('meta'):
+        targets = build_network(config).state_dict()
+    state = {}
+    for key, value in targets.items():
+        names = layout.file_keys(key)
+        first, *rest = value.shape
+        for name in names:
+            # One number, expanded to the shape of the tensor: only that one is written.
+            state[name] = torch.zeros(1).expand(first // len(names), *rest)
+    state[layout.query_blocks] = torch.ones(config.num_query_blocks)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'model': state}, path)
 
 
 @torch.no_grad()

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.layout_files import write_original
 from videomt_ros.cli import main as command
 from videomt_ros.model import (
     CheckpointError,
-    NetworkConfig,
-    VidEoMT,
+    build_network,
     load_model,
     presets,
     save_model,
 )
 from videomt_ros.model.checkpoint import fit_tensors, read_checkpoint
 from videomt_ros.model.config_completion import Checkpoint, build_config
-from videomt_ros.model.layouts import DINOV2, DINOV3, TRANSFORMERS
+from videomt_ros.model.layouts import TRANSFORMERS
 from videomt_ros.model.presets import (
     SHIPPED,
     PresetError,
@@ -54,23 +54,6 @@ def cache(tmp_path, monkeypatch):
     return repository
 
 
-def write_original(path: Path, config: NetworkConfig) -> None:
-    """Write a small file of the original's layout with zeros in tensors of any size."""
-    layout = DINOV2 if config.family == 'dinov2' else DINOV3
-    with torch.device('meta'):
-        targets = VidEoMT(config).state_dict()
-    state = {}
-    for key, value in targets.items():
-        names = layout.file_keys(key)
-        first, *rest = value.shape
-        for name in names:
-            # One number, expanded to the shape of the tensor: only that one is written.
-            state[name] = torch.zeros(1).expand(first // len(names), *rest)
-    state['backbone.attn_mask_probs'] = torch.ones(config.num_query_blocks)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'model': state}, path)
-
-
 def test_every_published_checkpoint_has_a_preset():
     vis = ['ytvis2019', 'ytvis2021', 'ytvis2022']
     large = [f'videomt-dinov2-large-{name}' for name in (*vis, 'ovis', 'vipseg', 'vspw')]
@@ -91,7 +74,7 @@ def test_a_published_checkpoint_loads_by_name(cache, name):
     loaded = build_config(checkpoint, {})
     assert loaded == config
     with torch.device('meta'):  # the large ones take seconds to build for real
-        fit_tensors(checkpoint, VidEoMT(loaded).state_dict(), loaded.num_query_blocks)
+        fit_tensors(checkpoint, build_network(loaded).state_dict(), loaded.num_query_blocks)
     assert loaded.name == name
     assert loaded.norm_queries == (name.endswith(('vipseg', 'vspw')) and 'dinov3' in name)
 

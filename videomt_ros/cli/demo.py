@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,28 @@ from videomt_ros.cli.argument_types import add_engine_option, positive_number, w
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.datasets.source import Source
+    from videomt_ros.model.config import NetworkConfig
+    from videomt_ros.model.presets import Preset
     from videomt_ros.rig.run import RigRun
 
 HELP = 'segment and track a scene, video, webcam or bag, live over ROS 2'
 
+DRAWN_SCENE = 'synthetic'
+"""Name of the source that is drawn; all others are taken for real."""
+
+DEFAULT_MODEL = 'videomt-dinov2-small-ytvis2019'
+"""Model for a real source where none is named: the published one that takes least to run.
+
+Its 40 classes are those of YouTube-VIS (person, dog, car, ...), its download has about 100 MB, and
+it runs at a short side of 448 pixels. LVMT-S, the other small one, keeps identities better, but it
+knows 25 classes, takes 544 pixels, and its ViT is under the terms of DINOv3.
+"""
+
+_HOW_TO_GO_ON = (
+    'To go on, connect to the network (and unset HF_HUB_OFFLINE), set HF_HOME to a folder whose '
+    'cache has the file, or name another model by --model, which is MODEL= after make demo: a '
+    'file, a name from `videomt models`, or demo, which knows drawn shapes alone.'
+)
 _SCENE_FRAMES = 300
 _FILE_SECONDS, _WEBCAM_SECONDS = 60.0, 20.0
 _RESULTS = ('overlay.mp4', 'contact_sheet.png', 'tracks.jsonl')
@@ -27,16 +46,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
     parser.add_argument(
         '--source',
-        default='synthetic',
+        default=DRAWN_SCENE,
         help="'synthetic', a video file, the index of a webcam, or a bag (rosbag2 folder, .mcap, "
         '.db3); default: synthetic',
     )
     parser.add_argument('--topic', default='', help='image topic of a bag that has several')
     parser.add_argument(
         '--model',
-        default='demo',
-        help='model name, checkpoint or hub repository; default: demo. The synthetic scene has '
-        'sky, ground and walls if the model knows any of these, as demo_panoptic does',
+        default='',
+        help='model name, checkpoint or hub repository; default: demo for the synthetic scene, '
+        f'{DEFAULT_MODEL} (downloaded once) for all other sources. The synthetic scene '
+        'has sky, ground and walls if the model knows any of these, as demo_panoptic does',
     )
     add_engine_option(parser)
     parser.add_argument(
@@ -70,7 +90,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the demo.
 
     Returns:
-        0 once the results are written, also after a Ctrl-C that ends a webcam.
+        0 once the results are written, also after a Ctrl-C that ends a webcam; 1 if the model
+        is not on this machine and can't be downloaded.
     """
     from videomt_ros.datasets.opening import SyntheticSource, open_source
     from videomt_ros.datasets.recording import Recording
@@ -78,11 +99,26 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.model.sources import find_source
     from videomt_ros.rig.run import RigRun
 
-    find_source(args.model)  # a wrong name is reported now, not by a node after its start
+    is_drawn = args.source == DRAWN_SCENE
+    model = args.model or ('demo' if is_drawn else DEFAULT_MODEL)
+    found = find_source(model)  # a wrong name is reported now, not by a node after its start
     # SIGTERM ends the child processes as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stuff = args.source == 'synthetic' and _knows_stuff(args.model)
-    source = open_source(args.source, args.topic, args.seed, args.frames or _SCENE_FRAMES, stuff)
+    # Opened now, so that a wrong name is reported before a download.
+    source = None if is_drawn else open_source(args.source, args.topic)
+    if not _is_fetched(found, is_default=not args.model):
+        return 1
+    config = _find_config(found)
+    stuff = is_drawn and _knows_stuff(config)
+    warning = config.warning if config is not None and not is_drawn else ''
+    if source is None:
+        source = SyntheticSource(args.seed, args.frames or _SCENE_FRAMES, stuff=stuff)
+    if warning:
+        print(
+            f'Warning: {warning}. What it sees in {args.source} means nothing, whatever the '
+            f'scores are. Without MODEL= (--model) the demo takes {DEFAULT_MODEL}.',
+            flush=True,
+        )
     args.out.mkdir(parents=True, exist_ok=True)
     # Within the output folder, so that complete results are renamed instead of copied.
     with tempfile.TemporaryDirectory(prefix='.run-', dir=args.out) as scratch:
@@ -90,7 +126,7 @@ def main(args: argparse.Namespace) -> int:
         played = _Played(args, source, stuff)
         run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_endless)
         run.execute(
-            {'model': args.model, 'engine': args.engine},
+            {'model': model, 'engine': args.engine, 'drawn_images': is_drawn},
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],
             camera=played.camera_args(),
             playing=played.in_words(),
@@ -101,30 +137,59 @@ def main(args: argparse.Namespace) -> int:
         sent = {frame['stamp_ns']: frame['number'] for frame in run.sent}
         scene = source.scene if isinstance(source, SyntheticSource) else None
         report = build_report(recording, sent, run.health, scene)
-        _write_results(args.out, recording, run, f'{source.description}, model {args.model}')
+        _write_results(args.out, recording, run, f'{source.description}, model {model}', warning)
     print(report.table())
+    if warning:
+        print(f'  Warning: {warning}.')
     print(f'Results: {", ".join(str(args.out / name) for name in _RESULTS)}')
     return 0
 
 
-def _knows_stuff(model: str) -> bool:
-    """Tell whether the model has classes of stuff, which the synthetic scene then shows."""
-    from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
-    from videomt_ros.model import CheckpointError
+def _is_fetched(found: Preset | Path | str, is_default: bool) -> bool:
+    """Download a model of the hub unless it is in the cache.
+
+    Returns:
+        Whether it is on this machine now; if not, two lines on stderr say what was tried and how
+        to go on.
+    """
+    from videomt_ros.model import CheckpointError, hub
     from videomt_ros.model.presets import Preset
-    from videomt_ros.model.sources import find_source
 
     try:
-        found = find_source(model)
-        if isinstance(found, Preset) and found.path is not None:
-            known = found.config().class_names  # without torch, so that the demo starts sooner
-        else:
-            from videomt_ros.model.checkpoint import load_config
+        if isinstance(found, Preset) and found.path is None:
+            if not hub.is_cached(found.source, found.file):
+                print(f'Downloading {found.file} of {found.source}', flush=True)
+            hub.fetch_file(found.source, found.file)
+        elif isinstance(found, str):
+            hub.fetch_folder(found)
+    except CheckpointError as error:
+        which = f'the default for real images, {DEFAULT_MODEL}' if is_default else 'the model'
+        print(f'videomt demo: Tried {which}. {error}', file=sys.stderr)
+        print(_HOW_TO_GO_ON, file=sys.stderr)
+        return False
+    return True
 
-            known = load_config(model).class_names
+
+def _find_config(found: Preset | Path | str) -> NetworkConfig | None:
+    """Find the configuration of a model; None if its file is damaged, which the node reports."""
+    from videomt_ros.model import CheckpointError
+    from videomt_ros.model.presets import Preset
+
+    try:
+        if isinstance(found, Preset):
+            return found.config()  # without torch, so that the demo starts sooner
+        from videomt_ros.model.checkpoint import load_config
+
+        return load_config(found)
     except CheckpointError:
-        return False  # the segmenter will report the error
-    return not set(known).isdisjoint(STUFF_NAMES)
+        return None
+
+
+def _knows_stuff(config: NetworkConfig | None) -> bool:
+    """Tell whether the model has classes of stuff, which the synthetic scene then shows."""
+    from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
+
+    return config is not None and not set(config.class_names).isdisjoint(STUFF_NAMES)
 
 
 class _Played:
@@ -134,7 +199,7 @@ class _Played:
         self._args, self._source, self._stuff = args, source, stuff
         self.fps = args.rate or source.fps
         self._seconds = args.seconds or 0.0
-        if not self._seconds and args.source != 'synthetic':
+        if not self._seconds and args.source != DRAWN_SCENE:
             self._seconds = _WEBCAM_SECONDS if source.is_endless else _FILE_SECONDS
 
     def camera_args(self) -> list[str]:
@@ -168,14 +233,16 @@ class _Played:
         return f'{source.description}{at_rate}'
 
 
-def _write_results(out: Path, recording: Recording, run: RigRun, title: str) -> None:
+def _write_results(out: Path, recording: Recording, run: RigRun, title: str, warning: str) -> None:
     """Write the remaining files beside the recording, then move all into place."""
     from videomt_ros.evaluation.report.contact_sheet import write_contact_sheet
     from videomt_ros.evaluation.report.demo import write_tracks
 
     write_tracks(recording, run.sent, recording.folder.parent / 'tracks.jsonl')
     sheet = recording.folder.parent / 'contact_sheet.png'
-    write_contact_sheet(recording, run.sent[0]['stamp_ns'], f'videomt demo: {title}', sheet)
+    write_contact_sheet(
+        recording, run.sent[0]['stamp_ns'], f'videomt demo: {title}', sheet, note=warning
+    )
     os.replace(recording.video, recording.folder.parent / 'overlay.mp4')
     for name in _RESULTS:
         os.replace(recording.folder.parent / name, out / name)

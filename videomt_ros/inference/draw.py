@@ -15,6 +15,7 @@ _GOLDEN_RATIO = 0.618033988749895
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PLATE = (24, 24, 24)
+_NOTE = (255, 200, 80)
 _LONGEST_NAME = 24
 """Number of letters of a class name that are written at most."""
 _BAND = 32768
@@ -56,6 +57,7 @@ def draw(
     boxes: bool = True,
     scores: bool = True,
     trails: Trails | None = None,
+    note: str = '',
 ) -> NDArray[np.uint8]:
     """Draw segments over their image.
 
@@ -70,6 +72,7 @@ def draw(
         boxes: draw the boxes of things; stuff has none.
         scores: write scores in the labels; ground truth has none.
         trails: positions (x, y) of the tracks in earlier frames, which become lines; None: none.
+        note: line of text along the lower edge.
 
     Returns:
         A new image, RGB, (H, W, 3) uint8.
@@ -103,7 +106,22 @@ def draw(
             writer.write(
                 segment, segment.box if segment.is_thing else _widest_run(segments, segment)
             )
+    if note:
+        _write_note(canvas, note)
     return canvas
+
+
+def _write_note(canvas: NDArray[np.uint8], text: str) -> None:
+    """Write a line of text along the lower edge, smaller than the labels if it would not fit."""
+    height, width = canvas.shape[:2]
+    scale = max(0.45, min(height, width) / 600)
+    (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    scale *= min(1.0, (width - 8) / text_width)
+    thickness = max(1, round(scale * 1.5))
+    (_, text_height), below = cv2.getTextSize(text, _FONT, scale, thickness)
+    canvas[max(0, height - text_height - below - 4) :] = _PLATE
+    origin = (4, height - below - 1)
+    cv2.putText(canvas, text, origin, _FONT, scale, _NOTE, thickness, cv2.LINE_AA)
 
 
 def _paint_mask(

@@ -32,7 +32,7 @@ _POSITIVE = (
 _TYPES: tuple[tuple[str, type, str], ...] = (
     *((name, int, 'a whole number') for name in (*_POSITIVE, 'num_queries', 'num_query_blocks')),
     *((name, str, 'a text') for name in ('architecture', 'family', 'propagation', 'task', 'name')),
-    ('norm_queries', bool, 'true or false'),
+    *((name, bool, 'true or false') for name in ('norm_queries', 'drawn_only')),
 )
 _LISTS = ('pixel_mean', 'pixel_std', 'class_names', 'thing_classes', 'tap_blocks')
 
@@ -78,6 +78,9 @@ class NetworkConfig:
     VidEoMT) or before it."""
     task: Task = 'instance'
     """Kind of segmentation that the network was trained for."""
+    drawn_only: bool = False
+    """Whether the network was trained on drawn scenes alone, so that its results in any other
+    image mean nothing, whatever their scores are."""
     test_size: int = 448
     """Short side in pixels to which an image is resized, with its aspect ratio kept."""
     size_divisor: int = 32
@@ -218,6 +221,11 @@ class NetworkConfig:
     def taps(self) -> tuple[int, ...]:
         """Blocks of the ViT whose tokens enter the decoder of `pmt`; see `tap_blocks`."""
         return self.tap_blocks or even_taps(self.depth, min(4, self.depth))
+
+    @property
+    def warning(self) -> str:
+        """Warning that belongs to every result in real images; '' if there is none."""
+        return f'{self.name or "The model"} knows drawn shapes alone' if self.drawn_only else ''
 
     @property
     def num_upscale_blocks(self) -> int:

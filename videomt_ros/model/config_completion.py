@@ -62,6 +62,8 @@ def build_config(checkpoint: Checkpoint, overrides: dict[str, Any]) -> NetworkCo
             _add_preset(checkpoint.origin, settings, checkpoint.preset)
         else:
             _add_defaults(checkpoint, settings, overrides)
+    elif checkpoint.preset:  # a shipped model, whose file may be older than a field
+        settings = checkpoint.preset.settings | settings
     settings['name'] = checkpoint.name
     # The names in the file describe its own classes, not those that replace them.
     replaced = {'class_names', 'thing_classes'} if 'num_classes' in overrides else ()

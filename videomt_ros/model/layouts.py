@@ -237,7 +237,9 @@ def _read_metadata(weights: WeightFile) -> Settings:
             f'{metadata.get("version")!r}.'
         )
     try:
-        return NetworkConfig.from_dict(json.loads(metadata.get('config', ''))).to_dict()
+        stated = json.loads(metadata.get('config', ''))
+        config = NetworkConfig.from_dict(stated).to_dict()
+        return {name: config[name] for name in stated}  # without fields newer than the file
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration can't be used: {error}") from error
 

@@ -29,7 +29,7 @@ SHIPPED = 'shipped'
 _TEXTS = ('source', 'file', 'converted', 'licence', 'size', 'classes')
 _SETTINGS = (
     'family', 'task', 'table_size', 'num_queries', 'num_query_blocks', 'propagation',
-    'norm_queries', 'test_size',
+    'norm_queries', 'test_size', 'drawn_only',
 )  # fmt: skip
 _FIELDS = (*_TEXTS, 'published', *_SETTINGS)
 
@@ -75,7 +75,7 @@ class Preset:
         """
         if self.path is not None:
             file = WeightFile(self.path, {}, read_metadata(self.path))
-            return NetworkConfig(**OWN.read_settings(file))
+            return NetworkConfig(**(self.settings | OWN.read_settings(file)))
         return NetworkConfig(**self.settings, name=self.name)
 
 

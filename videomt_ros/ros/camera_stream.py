@@ -145,7 +145,7 @@ class CameraStream:
         self._clock = StreamClock()
         self._rate = RateLimit()
         prefix = f'{name}/' if name else ''
-        self._outputs = OutputTopics(node, prefix, net.config.name)
+        self._outputs = OutputTopics(node, prefix, net.config.name, net.config.warning)
         self._labels = LabelTopic(node, prefix, net.config.class_names)
         self._inputs = CameraInputs(node, prefix, self._receive, parameters, health)
         self._mailbox: Mailbox[Received] | None = None

@@ -141,6 +141,11 @@ class SegmenterNode(LifecycleNode):
                 f'{net.config.num_classes} classes, '
                 f'{net.engine_name} on {net.device} in {net.dtype}.'
             )
+            if net.config.warning and not common.drawn_images:
+                self.get_logger().warning(
+                    f'{net.config.warning}: its results in other images mean nothing. Choose a '
+                    'model from `videomt models`, or set drawn_images where the images are drawn.'
+                )
             return TransitionCallbackReturn.SUCCESS
         await self._release()  # not above, where the exception may refer to the network
         return TransitionCallbackReturn.FAILURE

@@ -58,6 +58,8 @@ class Result:
     """Writes the markers of the camera."""
     find_depth: Callable[[], DepthView | None] = lambda: None
     """Finds the depth of the image; None if it has none."""
+    warning: str = ''
+    """Line of text in the overlay; '' for none."""
 
     @cached_property
     def depth(self) -> DepthView | None:
@@ -74,7 +76,7 @@ class Result:
     @cached_property
     def overlay(self) -> NDArray[np.uint8]:
         """Overlay, RGB, (H, W, 3), which is drawn once for all topics."""
-        return draw(self.image, self.segments, trails=self.trails)
+        return draw(self.image, self.segments, trails=self.trails, note=self.warning)
 
 
 def _build_tracks(result: Result) -> TrackArray:

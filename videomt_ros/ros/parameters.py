@@ -235,6 +235,13 @@ class NodeParameters:
     )
     publish_overlay: bool = _switch('overlay', True)
     publish_overlay_compressed: bool = _switch('overlay/compressed', True)
+    drawn_images: bool = parameter(
+        False,
+        'The images are drawn scenes, as `videomt synth` writes them. In other images, the '
+        'overlay of a model that was trained on such scenes alone says so.',
+        per_camera=True,
+        dynamic=True,
+    )
     warn_silence_s: float = _threshold(5.0, 'Time in seconds without an image', 'above', 'WARN')
     error_silence_s: float = _threshold(0.0, 'Time in seconds without an image', 'above', 'ERROR')
     warn_latency_ms: float = _threshold(0.0, _LATENCY, 'above', 'WARN')

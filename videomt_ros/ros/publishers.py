@@ -37,16 +37,17 @@ class OutputTopics:
     A message is built only if its topic is switched on and has a subscriber.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str, model: str) -> None:
+    def __init__(self, node: LifecycleNode, prefix: str, model: str, warning: str = '') -> None:
         """Create the publishers under `segmentation/` of one camera.
 
         Args:
             node: lifecycle node, which publishes nothing while it is inactive.
             prefix: what the names of the topics begin with: `front/`, or nothing.
             model: name of the checkpoint, for `TrackArray.model`.
+            warning: line of text in the overlay of images that are not drawn; '' for none.
         """
         self._node = node
-        self._model = model
+        self._model, self._warning = model, warning
         self._trails = Trails()
         self._markers = TrackMarkers()
         self._publishers: dict[str, LifecyclePublisher] = {
@@ -91,6 +92,7 @@ class OutputTopics:
             self._trails,
             self._markers,
             find_depth,
+            warning='' if parameters.drawn_images else self._warning,
         )
         messages = []
         for name in self._wanted(parameters):

@@ -6,7 +6,7 @@ A run file (see `training.run_file`) lists those that differ from the defaults.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from videomt_ros.datasets.benchmarks import BENCHMARK_NAMES
@@ -286,6 +286,9 @@ class TrainSettings:
     for TensorBoard are written in any case."""
 
     def __post_init__(self) -> None:
+        if all(source.dataset == SYNTHETIC for source in self.data):
+            # The file of the run carries this, so that whoever loads it is told.
+            object.__setattr__(self, 'network', replace(self.network, drawn_only=True))
         if not self.phases:
             raise ValueError(
                 'Expected phases, one or more, got none. Give each steps, clip_frames and '

@@ -13,11 +13,17 @@ from videomt_ros.datasets.recording import Recording
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BACKGROUND, _TEXT, _FAINT = 255, (30, 30, 30), (110, 110, 110)
+_WARNING = (200, 30, 0)
 _MARGIN = 12
 
 
 def write_contact_sheet(
-    recording: Recording, start_ns: int, title: str, path: Path, num_images: int = 8
+    recording: Recording,
+    start_ns: int,
+    title: str,
+    path: Path,
+    num_images: int = 8,
+    note: str = '',
 ) -> None:
     """Write a page of overlay images of a recording, with time and number of tracks.
 
@@ -27,6 +33,7 @@ def write_contact_sheet(
         title: title of the page, one line.
         path: path of the PNG file to write.
         num_images: number of images, chosen evenly in time; fewer if the recording has fewer.
+        note: warning below the title, one line.
     """
     stamps = _evenly_in_time(recording.stills(), num_images)
     num_seen = {
@@ -38,7 +45,7 @@ def write_contact_sheet(
         for stamp_ns in stamps
     ]
     images = [recording.still(stamp_ns) for stamp_ns in stamps]
-    page = contact_sheet(images, captions, title)
+    page = contact_sheet(images, captions, title, note=note)
     if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
         raise OSError(f'Cannot write {path}. Is the disk full?')
 
@@ -62,6 +69,7 @@ def contact_sheet(
     title: str,
     columns: int = 4,
     tile_width: int = 480,
+    note: str = '',
 ) -> NDArray[np.uint8]:
     """Lay images out row by row, each with its caption below.
 
@@ -72,6 +80,7 @@ def contact_sheet(
         columns: number of images in a row.
         tile_width: width of an image on the page in pixels; larger ones shrink, smaller ones grow
             by a whole factor, so that their pixels stay sharp.
+        note: warning below the title, one line.
 
     Returns:
         The page, (H, W, 3) uint8 RGB.
@@ -79,7 +88,7 @@ def contact_sheet(
     tiles = [_tile(image, tile_width) for image in images]
     height = max(tile.shape[0] for tile in tiles)
     width = max(tile.shape[1] for tile in tiles)
-    head, below = 44, 34
+    head, below = (72 if note else 44), 34
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     page = np.full(
@@ -92,6 +101,7 @@ def contact_sheet(
         np.uint8,
     )
     _write(page, title, (_MARGIN, 30), 0.7, _TEXT)
+    _write(page, note, (_MARGIN, 58), 0.6, _WARNING)
     for place, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         row, column = divmod(place, columns)
         y = head + row * (height + below + _MARGIN)
