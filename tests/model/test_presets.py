@@ -183,6 +183,17 @@ def test_the_demo_model_is_a_shipped_file(tmp_path, monkeypatch, tiny_net):
     assert load_model('demo').config == tiny_net.config
 
 
+def test_the_models_of_drawn_scenes_say_so(tmp_path):
+    for name in preset_names():
+        is_drawn = load_preset(name).source == SHIPPED
+        assert load_preset(name).config().drawn_only == is_drawn
+        assert bool(load_preset(name).config().warning) == is_drawn
+    net = load_model('demo')
+    assert net.config.warning == 'demo knows drawn shapes alone'
+    save_model(net, tmp_path / 'mine.safetensors')  # the file itself carries it
+    assert load_model(tmp_path / 'mine.safetensors').config.drawn_only
+
+
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """Copy `models/`, so that a test can damage files in it."""

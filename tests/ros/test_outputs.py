@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from tests.ros.node_process import KINDS, new_domain, wait_for
+from videomt_ros.inference import draw
 from videomt_ros.inference.depth import Intrinsics
 from videomt_ros.resources import resource
 from videomt_ros.ros import outputs as outputs_module
@@ -120,6 +121,23 @@ def test_the_overlay_is_drawn_once_for_both_topics(node, monkeypatch):
     drawn.clear()
     assert set(build(outputs)) == set(topics)
     assert len(drawn) == 1
+
+
+def test_the_overlay_has_the_warning_of_the_model_unless_images_are_drawn(node):
+    outputs = OutputTopics(node, '', 'demo', 'demo knows drawn shapes alone')
+    node.create_subscription(Image, 'segmentation/overlay', lambda msg: None, 1)
+    wait_for(lambda: build(outputs), 'the subscriber')
+    image = np.full((120, 400, 3), 150, np.uint8)
+    segments = Segments(0, np.zeros(image.shape[:2], np.uint16), (), 3)
+
+    def overlay(**parameters: bool) -> np.ndarray:
+        ((_, msg),) = outputs.build(image, Header(), segments, NodeParameters(**parameters))
+        return np.frombuffer(msg.data, np.uint8).reshape(image.shape)
+
+    np.testing.assert_array_equal(overlay(drawn_images=True), image)
+    expected = draw(image, segments, note='demo knows drawn shapes alone')
+    np.testing.assert_array_equal(overlay(), expected)
+    assert (expected != image).any()
 
 
 def test_the_overlay_has_the_trails_of_the_images_before(node):

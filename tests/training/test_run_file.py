@@ -101,6 +101,19 @@ def test_where_a_run_runs_is_not_what_it_learns(run_file):
         assert load_settings(run_file, [changed[0], other]).deciding() != one
 
 
+@pytest.mark.parametrize(
+    ('data', 'drawn'),
+    [
+        ('[]', True),
+        ('[{dataset: synthetic}]', True),
+        ('[{dataset: synthetic}, {dataset: ovis, root: a}]', False),
+        ('[{dataset: ovis, root: a}]', False),
+    ],
+)
+def test_a_network_carries_that_it_saw_drawn_scenes_alone(run_file, data, drawn):
+    assert load_settings(run_file, [f'data={data}']).network.drawn_only == drawn
+
+
 def test_a_run_file_may_hold_any_letters(tmp_path):
     path = tmp_path / 'run.yaml'
     path.write_text(SMALL.replace('kerb', 'Bordstein und Wände'), encoding='utf-8')
