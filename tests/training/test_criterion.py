@@ -9,13 +9,24 @@ import torch.nn.functional as F
 from tests.made_engine import made_outputs
 from tests.training.losses import losses_of
 from videomt_ros.model.network import Outputs
+from videomt_ros.training import criterion
 from videomt_ros.training.criterion import Criterion, Targets, build_targets
-from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
+from videomt_ros.training.points import (
+    Draws,
+    draw_points,
+    sample_at,
+    sample_masks,
+    uncertain_points,
+)
 from videomt_ros.training.run_settings import LossWeights
 
 SIZE = 16
 POINTS = LossWeights(num_points=400, expected_from='first_sight')
 WHOLE = torch.ones(1, 2)  # no padding
+
+
+def draws() -> Draws:
+    return draw_points(100, 3.0, 0.75, torch.device('cpu'))
 
 
 def truth(*boxes: tuple[int, int, int, int] | None) -> torch.Tensor:
@@ -106,7 +117,7 @@ def test_a_hidden_object_is_taught_an_empty_mask(targets):
 def test_points_gather_at_the_border():
     torch.manual_seed(0)
     logits = torch.linspace(-8, 8, SIZE).expand(1, SIZE, SIZE).clone()  # zero in the middle
-    points = uncertain_points(logits, 100, 3.0, 0.75, WHOLE)
+    points = uncertain_points(logits, draws(), WHOLE)
     assert points.shape == (1, 100, 2)
     distance = (points[0, :, 0] - 0.5).abs()
     assert distance[:75].max() < 0.2  # importance_ratio of them
@@ -169,7 +180,7 @@ def test_every_mask_has_the_candidates_and_the_rest_in_common():
     torch.manual_seed(0)
     rising = torch.linspace(-8, 8, SIZE).expand(SIZE, SIZE)
     logits = torch.stack([rising, rising.T])
-    points = uncertain_points(logits, 100, 3.0, 0.75, WHOLE)
+    points = uncertain_points(logits, draws(), WHOLE)
     assert torch.equal(points[0, 75:], points[1, 75:])
     across, down = points[0, :75], points[1, :75]
     assert not torch.equal(across, down)
@@ -179,10 +190,21 @@ def test_every_mask_has_the_candidates_and_the_rest_in_common():
 
 
 @pytest.mark.parametrize('num_masks', [0, 1, 5])
-def test_the_number_of_masks_changes_no_random_number(num_masks):
-    torch.manual_seed(0)
-    uncertain_points(torch.randn(3, 4, 4, generator=torch.Generator()), 100, 3.0, 0.75, WHOLE)
-    expected = torch.rand(4)
-    torch.manual_seed(0)
-    uncertain_points(torch.zeros(num_masks, 4, 4), 100, 3.0, 0.75, WHOLE)
-    assert torch.equal(torch.rand(4), expected)
+def test_any_number_of_masks_takes_points_from_the_same_draws(num_masks):
+    drawn = draws()
+    points = uncertain_points(torch.zeros(num_masks, 4, 4), drawn, WHOLE)
+    assert points.shape == (num_masks, 100, 2)
+    for each in points:
+        assert torch.equal(each[75:], drawn.rest[0])
+
+
+def test_losses_do_not_depend_on_how_many_layers_are_sampled_at_a_time(targets, monkeypatch):
+    levels = [perfect(targets, query_of) for query_of in ([2, 0], [1, 3], [0, 1])]
+    outputs = levels[0]._replace(auxiliary=tuple(levels[1:]))
+    found = []
+    for limit in (1, 2**30):
+        monkeypatch.setattr(criterion, '_SAMPLED_POINTS', limit)
+        torch.manual_seed(0)
+        found.append(losses_of(POINTS, outputs, targets))
+    for name, loss in found[0].items():
+        torch.testing.assert_close(found[1][name], loss)

@@ -193,14 +193,6 @@ def test_batches_are_equal_with_a_worker():
             assert_equal(one, other)
 
 
-@pytest.mark.gpu
-def test_batches_are_pinned_and_keep_their_form():
-    clips = scenes()
-    [parts] = load_batches(clips, range(1), 0, pin_memory=True)
-    assert parts[0].targets.masks.is_pinned() and parts[0].frames.is_pinned()
-    assert_equal(parts[0], clips[0][0])
-
-
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_fault_of_a_file_keeps_its_words_on_the_way_from_a_worker(workers):
     with pytest.raises(DatasetError) as caught:

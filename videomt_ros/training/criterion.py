@@ -35,11 +35,19 @@ from videomt_ros.training.matcher import (
     frame_groups,
     pair_costs,
 )
-from videomt_ros.training.points import sample_at, sample_masks, uncertain_points
+from videomt_ros.training.points import (
+    Draws,
+    draw_points,
+    sample_at,
+    sample_masks,
+    uncertain_points,
+)
 from videomt_ros.training.run_settings import LossWeights
 
 _MATCHED_FLOATS = 2**25
 """Largest number of sampled mask logits that the matching holds at a time."""
+_SAMPLED_POINTS = 2**22
+"""Largest number of points on masks that the losses sample at a time, if one layer has fewer."""
 
 Chunk = TypeVar('Chunk')
 """What the network takes of a chunk of clips: its frames, or what the encoder made of them."""
@@ -157,12 +165,7 @@ class Criterion:
             totals = totals.to(device, non_blocking=True)
             pairs = self._pairs(targets, query_of, start, num_frames)
             pairs = pairs.to(device, non_blocking=True)
-            losses = [
-                self._layer(layer, targets, of_layer, start, totals)
-                for layer, of_layer in zip(layers, pairs, strict=True)
-            ]
-            sums = {name: torch.stack([loss[name] for loss in losses]).sum() for name in losses[0]}
-        return sums, query_of
+            return self._losses(layers, targets, pairs, start, totals), query_of
 
     @torch.no_grad()
     def match(
@@ -265,46 +268,78 @@ class Criterion:
             pairs.append(np.stack([objects, clips, frames, of_layer[objects], class_ids]))
         return torch.from_numpy(np.stack(pairs))
 
-    def _layer(
-        self, layer: Outputs, targets: Targets, pairs: Tensor, start: int, totals: Tensor
+    def _losses(
+        self,
+        layers: tuple[Outputs, ...],
+        targets: Targets,
+        pairs: Tensor,
+        start: int,
+        totals: Tensor,
     ) -> dict[str, Tensor]:
-        """Compute the losses of one layer; `pairs` is (5, M)."""
+        """Compute the losses of all layers together; `pairs` is (L, 5, M)."""
         weights = self.weights
-        class_logits = layer.class_logits.float()  # B, T, Q, K + 1
-        objects, clips, frames, queries, class_ids = pairs  # M each
-        no_object = class_logits.shape[3] - 1
-        labels = torch.full(class_logits.shape[:3], no_object, device=class_logits.device)
-        labels[clips, frames, queries] = class_ids
-        label_weights = class_logits.new_ones(no_object + 1)
+        class_logits = torch.stack([layer.class_logits for layer in layers])  # L, B, T, Q, K + 1
+        objects, clips, frames, queries, class_ids = pairs.unbind(1)  # L, M each
+        no_object = class_logits.shape[-1] - 1
+        labels = torch.full(class_logits.shape[:-1], no_object, device=class_logits.device)
+        numbers = torch.arange(len(layers), device=pairs.device)[:, None]
+        labels[numbers, clips, frames, queries] = class_ids
+        label_weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
         # An assignment of a number to an element would make the host wait for the GPU.
         label_weights[-1:].fill_(weights.no_object_weight)
         class_loss = F.cross_entropy(
-            class_logits.flatten(0, 2), labels.flatten(), label_weights, reduction='sum'
+            class_logits.flatten(0, -2).float(), labels.flatten(), label_weights, reduction='sum'
         )
-        # If M is 0, sums and gradients from here on are 0.
-        mask_logits = layer.mask_logits[clips, frames, queries].float()  # M, h, w
-        with torch.no_grad():
-            points = uncertain_points(
-                mask_logits,
-                weights.num_points,
-                weights.oversample_ratio,
-                weights.importance_ratio,
-                targets.extents[clips],
+        draws = draw_points(
+            weights.num_points, weights.oversample_ratio, weights.importance_ratio, pairs.device
+        )
+        # The points of all layers together would be too many for large networks.
+        size = max(1, _SAMPLED_POINTS // max(1, pairs.shape[2] * weights.num_points))
+        mask_losses, dice_losses = [], []
+        for first in range(0, len(layers), size):
+            group = slice(first, first + size)
+            mask_loss, dice_loss = self._mask_losses(
+                layers[group], targets, pairs[group], start, draws
             )
-            truth = sample_masks(targets.masks, objects, start + frames, points)  # M, P
-        logits = sample_at(mask_logits[:, None], points)[:, 0]
-        mask_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1)
-        inside = logits.sigmoid()
-        overlap = (inside * truth).sum(dim=1)
-        dice_loss = 1 - (2 * overlap + 1) / (inside.sum(dim=1) + truth.sum(dim=1) + 1)
+            mask_losses.append(mask_loss)
+            dice_losses.append(dice_loss)
         num_pairs, num_labels = totals
         num_weighted = num_pairs + weights.no_object_weight * (num_labels - num_pairs)
         num_pairs = num_pairs.clamp(min=1).float()
         return {
             'class': weights.class_weight * class_loss / num_weighted.float(),
-            'mask': weights.mask_weight * mask_loss.sum() / num_pairs,
-            'dice': weights.dice_weight * dice_loss.sum() / num_pairs,
+            'mask': weights.mask_weight * torch.stack(mask_losses).sum() / num_pairs,
+            'dice': weights.dice_weight * torch.stack(dice_losses).sum() / num_pairs,
         }
+
+    def _mask_losses(
+        self,
+        layers: tuple[Outputs, ...],
+        targets: Targets,
+        pairs: Tensor,
+        start: int,
+        draws: Draws,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum binary cross entropy and Dice over the pairs of some layers, (L, 5, M)."""
+        # If M is 0, sums and gradients from here on are 0.
+        mask_logits = torch.cat(
+            [
+                layer.mask_logits[clips, frames, queries]
+                for layer, (_, clips, frames, queries, _) in zip(layers, pairs, strict=True)
+            ]
+        ).float()  # L * M, h, w
+        objects, clips, frames, _, _ = pairs.unbind(1)
+        with torch.no_grad():
+            points = uncertain_points(mask_logits, draws, targets.extents[clips.flatten()])
+            truth = sample_masks(  # L * M, P
+                targets.masks, objects.flatten(), start + frames.flatten(), points
+            )
+        logits = sample_at(mask_logits[:, None], points)[:, 0]
+        mask_loss = F.binary_cross_entropy_with_logits(logits, truth, reduction='none').mean(dim=1)
+        inside = logits.sigmoid()
+        overlap = (inside * truth).sum(dim=1)
+        dice_loss = 1 - (2 * overlap + 1) / (inside.sum(dim=1) + truth.sum(dim=1) + 1)
+        return mask_loss.sum(), dice_loss.sum()
 
 
 def chunk_losses(

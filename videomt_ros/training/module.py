@@ -60,7 +60,13 @@ class TrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW over the groups of `parameter_groups`."""
-        return torch.optim.AdamW(self.parameter_groups(), lr=self.settings.learning_rate)
+        return torch.optim.AdamW(
+            self.parameter_groups(),
+            lr=self.settings.learning_rate,
+            # One kernel per group: small networks on a GPU otherwise wait for the host. In fp16 a
+            # fused step would undo the scale of the gradients after they are clipped.
+            fused=getattr(self.trainer.precision_plugin, 'scaler', None) is None,
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `optimiser.parameter_groups`."""
