@@ -194,6 +194,11 @@ class _FaultsAsValues(Dataset[Batches | DatasetError]):
             return error
 
 
+def _as_they_are(parts: Batches | DatasetError) -> Batches | DatasetError:
+    """Return batches without the conversion of DataLoader, which makes lists of tuples."""
+    return parts
+
+
 def load_batches(clips: Dataset[Batches], steps: Sequence[int], workers: int) -> Iterator[Batches]:
     """Load the batches of steps in order and ahead of their use.
 
@@ -212,6 +217,7 @@ def load_batches(clips: Dataset[Batches], steps: Sequence[int], workers: int) ->
         batch_size=None,
         sampler=steps,
         num_workers=workers,
+        collate_fn=_as_they_are,
         worker_init_fn=end_with_parent,
     )
     for parts in loader:
