@@ -20,7 +20,7 @@ from videomt_ros.engines.compiled import MAX_SIZES, CompiledEngine
 from videomt_ros.engines.engine import EngineError
 from videomt_ros.engines.programs import Program, Size
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
-from videomt_ros.model import VidEoMT
+from videomt_ros.model import build_network
 from videomt_ros.model.network import StepModule
 
 SIZE = Size(1, 64, 96)
@@ -50,6 +50,17 @@ def assert_steps_equal(engine, net, size: Size, tolerance: float = 1e-4) -> None
 @pytest.mark.parametrize('batch', [1, 3])
 def test_steps_are_those_of_the_network(compiled, demo, batch):
     assert_steps_equal(compiled, demo, SIZE._replace(batch=batch))
+
+
+@torch.inference_mode()
+def test_a_program_of_lvmt_computes_what_the_network_does(tiny_config, cache):
+    torch.manual_seed(0)
+    changes = {'architecture': 'pmt', 'family': 'dinov3', 'propagation': 'gru'}
+    net = build_network(replace(tiny_config, **changes)).eval()
+    for name, buffer in net.named_buffers():
+        if 'running' in name:
+            buffer.add_(torch.rand_like(buffer))
+    assert_steps_equal(CompiledEngine(net, waits=True), net, Size(1, 48, 64))
 
 
 def test_outputs_stay_when_the_next_step_runs(compiled):
@@ -274,11 +285,19 @@ def test_engines_have_the_names_that_users_are_told(tiny_net):
 @pytest.mark.gpu
 @pytest.mark.parametrize('device', ['cuda:0', 'cuda:1'])
 @pytest.mark.parametrize(
-    ('family', 'is_compiled'),
-    [('dinov2', False), ('dinov3', False), ('eva02', False), ('dinov3', True)],
+    ('architecture', 'family', 'is_compiled'),
+    [
+        ('videomt', 'dinov2', False),
+        ('videomt', 'dinov3', False),
+        ('videomt', 'eva02', False),
+        ('videomt', 'dinov3', True),
+        ('pmt', 'dinov2', False),
+        ('pmt', 'dinov3', False),
+        ('pmt', 'dinov3', True),
+    ],
 )
 def test_a_graph_gives_what_the_network_gives(
-    tiny_config, monkeypatch, cache, caplog, device, family, is_compiled
+    tiny_config, monkeypatch, cache, caplog, device, architecture, family, is_compiled
 ):
     """Of the network or of its program, also in another thread than that of the capture."""
     if torch.device(device).index >= torch.cuda.device_count():
@@ -286,7 +305,8 @@ def test_a_graph_gives_what_the_network_gives(
     if not is_compiled:
         monkeypatch.setattr(module, 'load_program', lambda net, digest, size: net)
     torch.manual_seed(0)
-    net = VidEoMT(replace(tiny_config, family=family)).eval().to(device)
+    config = replace(tiny_config, architecture=architecture, family=family)
+    net = build_network(config).eval().to(device)
     engine = CompiledEngine(net, waits=True)
 
     @torch.inference_mode()

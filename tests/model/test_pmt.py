@@ -127,11 +127,23 @@ def test_folded_weights_follow_the_network(change):
         before = net.step(frame, net.initial_state(1))[0]
     change(net)
     fresh = copy.deepcopy(net)
-    fresh._folded = None
     with torch.no_grad():
         after, expected = (each.step(frame, each.initial_state(1))[0] for each in (net, fresh))
     assert torch.equal(after.mask_logits, expected.mask_logits)
     assert not torch.allclose(after.mask_logits, before.mask_logits, rtol=1e-3)
+
+
+def test_a_network_that_has_run_can_be_copied():
+    net = build(CONFIG)
+    frame = random_clip(1, 3, 48, 80)
+    with torch.inference_mode():
+        expected = net.step(frame, net.initial_state(1))[0].mask_logits
+    copied = copy.deepcopy(net)
+    with torch.no_grad():
+        copied.scalers[0].mul_(2)
+        own = copied.step(frame, copied.initial_state(1))[0].mask_logits
+        assert torch.equal(net.step(frame, net.initial_state(1))[0].mask_logits, expected)
+    assert not torch.allclose(own, expected, rtol=1e-3)
 
 
 def test_the_encoder_does_not_train():

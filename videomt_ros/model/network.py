@@ -418,7 +418,8 @@ class VideoNetwork(nn.Module, ABC):
         # VidEoMT). It runs in the precision of its weights, since autocast would round the state
         # in every frame.
         dtype = self.q.weight.dtype
-        with torch.autocast(queries.device.type, enabled=False):
+        device = queries.device.type  # meta, on which work is counted, knows no autocast
+        with nullcontext() if device == 'meta' else torch.autocast(device, enabled=False):
             hidden = self.query_updater(
                 queries.flatten(0, 1).to(dtype), state.flatten(0, 1).to(dtype)
             )

@@ -10,7 +10,7 @@ Letters as in `network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ class PMT(VideoNetwork):
         )
         self.rope = RotaryEmbeddingDinoV3(channels // config.num_heads)
         self.decoder_norm = nn.LayerNorm(channels, eps=1e-5)
-        self._folded: _Folded | None = None
+        self.lateral = LateralPath()
 
     @property
     def query_blocks(self) -> Any:
@@ -85,13 +85,13 @@ class PMT(VideoNetwork):
         """
         super().train(mode)
         self.backbone.eval()
-        self._folded = None  # torch does not count the changes of running statistics
+        self.lateral.forget()  # torch does not count the changes of running statistics
         if self.config.family == 'dinov3':
             self.backbone.vit.rope.train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PMT:
-        self._folded = None  # moved or converted weights keep their identity
+        self.lateral.forget()  # moved or converted weights keep their identity
         super()._apply(fn, recurse)
         return self
 
@@ -109,13 +109,32 @@ class PMT(VideoNetwork):
         return [part._replace(standardised=True) for part in parts]
 
     def _entering(self, encoded: Encoded) -> Tensor:
-        if not torch.is_grad_enabled() and not self.training:
-            return self._fold()(encoded.tokens)
-        levels: Any = zip(
-            encoded.tokens, self.bn, self.lateral_projections, self.scalers, strict=True
-        )
+        return self.lateral(self, encoded)
+
+    def _final_norm(self, tokens: Tensor) -> Tensor:
+        return self.decoder_norm(tokens)
+
+
+class LateralPath(nn.Module):
+    """The way from the tapped blocks of a PMT into its decoder; the weights are the network's.
+
+    Outside training, and where no gradient is recorded, its batch norms and scales are folded into
+    the layers around them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folded: _Folded | None = None
+
+    def forward(self, net: PMT, encoded: Encoded) -> Tensor:
+        """Compute the tokens that enter the decoder, (B, N, C)."""
+        if not torch.is_grad_enabled() and not net.training:
+            return self._fold(net)(encoded.tokens)
         total: Any = 0
-        for tokens, norm, mlp, scaler in levels:
+        modules: Any = zip(
+            encoded.tokens, net.bn, net.lateral_projections, net.scalers, strict=True
+        )
+        for tokens, norm, mlp, scaler in modules:
             if encoded.standardised:
                 normed = torch.addcmul(norm.bias, tokens, norm.weight)
             else:
@@ -123,26 +142,29 @@ class PMT(VideoNetwork):
             total = total + (normed + mlp(normed)) * scaler
         return total
 
-    def _final_norm(self, tokens: Tensor) -> Tensor:
-        return self.decoder_norm(tokens)
+    def forget(self) -> None:
+        """Drop the folded weights, after a change that `_fold` would not see."""
+        self._folded = None
 
-    def _fold(self) -> _Folded:
-        """Return the folded lateral path, which is computed again where a weight has changed."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what is folded out of copies, which compute it from their own weights."""
+        return self.__dict__ | {'_folded': None}
+
+    def _fold(self, net: PMT) -> _Folded:
+        """Return the folded weights, which are computed again where a weight has changed."""
         # A trace takes the folding in, and its compiler computes it once.
         if torch.compiler.is_compiling():
-            return _Folded.of(self)
-        sources = tuple(self._lateral_tensors())
+            return _Folded.of(net)
+        sources = (
+            *net.bn.parameters(), *net.bn.buffers(), *net.lateral_projections.parameters(),
+            *net.scalers.parameters(),
+        )  # fmt: skip
         versions = tuple(0 if each.is_inference() else each._version for each in sources)
         known = self._folded
         if known is None or not known.is_current(sources, versions):
-            known = _Folded.of(self)._replace(sources=sources, versions=versions)
+            known = _Folded.of(net)._replace(sources=sources, versions=versions)
             self._folded = known
         return known
-
-    def _lateral_tensors(self) -> Iterator[Tensor]:
-        for module in (self.bn, self.lateral_projections, self.scalers):
-            yield from module.parameters()
-        yield from self.bn.buffers()
 
 
 class _Folded(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from videomt_ros.model import VideoNetwork
 from videomt_ros.speed.memory import peak_bytes, weight_bytes
-from videomt_ros.speed.parts import PARTS, PRODUCT, UPSCALE, time_parts
+from videomt_ros.speed.parts import LATERAL, PARTS, PRODUCT, UPSCALE, time_parts
 from videomt_ros.speed.roofline import Peaks, measure_peaks
 from videomt_ros.speed.work import Work, count_work, total
 
@@ -45,7 +45,11 @@ class Analysis:
         # `cpu_masks` upscales and multiplies one strip of the image after the other, and does not
         # call the module whose hooks tell when upscaling ends.
         joined = not self.times_ms[UPSCALE]
-        names = [part for part in PARTS if not (joined and part == UPSCALE)]
+        names = [
+            part
+            for part in PARTS
+            if not (joined and part == UPSCALE) and (part != LATERAL or self.work[part].flops)
+        ]
         return [
             self._part((UPSCALE, part) if joined and part == PRODUCT else (part,))
             for part in names

@@ -9,14 +9,15 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from videomt_ros.model import VideoNetwork
+from videomt_ros.model import PMT, VideoNetwork
 from videomt_ros.speed.clock import now_s
 
-ENCODER, QUERIES, UPSCALE = 'encoder blocks', 'query blocks', 'upscale'
-PRODUCT, HEADS = 'mask product', 'heads, patch embedding'
-PARTS = (ENCODER, QUERIES, UPSCALE, PRODUCT, HEADS)
-"""Parts of a step. The mask product includes what lies between the others: positions, the final
-norm, concatenations."""
+ENCODER, LATERAL, QUERIES = 'encoder blocks', 'lateral path', 'query blocks'
+UPSCALE, PRODUCT, HEADS = 'upscale', 'mask product', 'heads, patch embedding'
+PARTS = (ENCODER, LATERAL, QUERIES, UPSCALE, PRODUCT, HEADS)
+"""Parts of a step. The lateral path leads from the encoder of PMT to its decoder; other networks
+have none. The mask product includes what lies between the others: positions, the final norm,
+concatenations."""
 
 
 @contextmanager
@@ -62,7 +63,8 @@ def _modules(net: VideoNetwork) -> dict[str, list[nn.Module]]:
         heads.append(net.query_updater)
     return {
         ENCODER: list(backbone.vit.blocks[: backbone.num_encoder_blocks]),
-        QUERIES: list(backbone.query_blocks),
+        LATERAL: [net.lateral] if isinstance(net, PMT) else [],
+        QUERIES: list(net.query_blocks),
         UPSCALE: [net.upscale],
         HEADS: heads,
     }

@@ -59,7 +59,7 @@ def count_work(
     totals = {part: [0, 0] for part in PARTS}
     # In inference mode, the modes below would see composite operations such as linear instead.
     with torch.device('meta'), torch.inference_mode(False), torch.no_grad():
-        net = build_network(config).to(dtype).eval()
+        net = build_network(config).to(dtype).eval().requires_grad_(False)
         frames = torch.empty(batch_size, 3, *size, dtype=dtype)
         counter, traffic = FlopCounterMode(display=False), _Traffic()
         before = [0, 0]
