@@ -133,16 +133,17 @@ def test_frames_may_have_any_size(files, name, size):
 
 
 @pytest.mark.parametrize(
-    ('name', 'whole', 'tolerance'),
-    [('half', 'dinov2', 0.01), ('lvmt half', 'lvmt open', 0.02)],
+    ('name', 'whole', 'num_frames'),
+    # A recurrent updater with random weights adds up its roundings.
+    [('half', 'dinov2', 20), ('lvmt half', 'lvmt open', 5)],
 )
-def test_half_precision_stays_near_float32(files, name, whole, tolerance):
+def test_half_precision_stays_near_float32(files, name, whole, num_frames):
     net, engine = CASES[name].build(), OnnxEngine(files(name))
     assert engine.dtype == engine.initial_state().dtype == torch.float16
     assert files(name).stat().st_size < 0.6 * files(whole).stat().st_size
-    for expected, actual in both_over_time(net, engine, 3, SIZE):
+    for expected, actual in both_over_time(net, engine, 3, SIZE, num_frames):
         assert actual.dtype == torch.float16
-        assert (actual - expected).abs().max() < tolerance * expected.abs().max()
+        assert (actual - expected).abs().max() < 0.01 * expected.abs().max()
 
 
 def test_results_stay_as_they_are_when_the_next_step_runs(files):
