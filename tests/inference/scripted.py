@@ -40,6 +40,8 @@ class Obj:
     """Probability of the class; the rest is shared by the others and no object."""
     logit: float = 8.0
     """Mask logit inside the rectangle; outside it is the negative."""
+    look: tuple[float, ...] = (0.0,)
+    """Embedding of the query; zeros are like nothing. All in a script have one length."""
 
 
 def make_logits(
@@ -60,10 +62,22 @@ def make_logits(
     return torch.tensor(np.log(probs)).float(), torch.tensor(masks).float()
 
 
-class ScriptedNet(MadeEngine):
-    """Replays logits; the number of the next frame is in the state, as streams share a network."""
+def make_embeddings(objects: Sequence[Obj], num_queries: int = 6) -> Tensor:
+    """Embeddings (Q, C) of one frame; those of queries without an object are zeros."""
+    channels = max((len(item.look) for item in objects), default=1)
+    embeddings = torch.zeros(num_queries, channels)
+    for item in objects:
+        embeddings[item.query] = torch.tensor(item.look)
+    return embeddings
 
-    def __init__(self, frames: Sequence[tuple[Tensor, Tensor]], task: str = 'instance') -> None:
+
+class ScriptedNet(MadeEngine):
+    """Replays logits; the number of the next frame is in the state, as streams share a network.
+
+    A frame is its class logits, its mask logits and, unless they are zeros, its embeddings.
+    """
+
+    def __init__(self, frames: Sequence[tuple[Tensor, ...]], task: str = 'instance') -> None:
         self.frames = frames
         num_queries, height, width = frames[0][1].shape
         self.config = NetworkConfig(
@@ -80,15 +94,23 @@ class ScriptedNet(MadeEngine):
         return torch.zeros(batch_size, self.config.num_queries, 1)
 
     def step(self, frames: Tensor, state: Tensor) -> tuple[Outputs, Tensor]:
-        class_logits, mask_logits = self.frames[int(state[0, 0, 0]) % len(self.frames)]
-        return made_outputs(class_logits[None], mask_logits[None]), state + 1
+        class_logits, mask_logits, *embeddings = self.frames[
+            int(state[0, 0, 0]) % len(self.frames)
+        ]
+        outputs = made_outputs(class_logits[None], mask_logits[None])
+        if embeddings:
+            outputs = outputs._replace(embeddings=embeddings[0][None])
+        return outputs, state + 1
 
 
 def scripted_stream(
     script: Sequence[Sequence[Obj]], task: str = 'instance', num_queries: int = 6, **settings
 ) -> VideoStream:
     """A stream whose frames show the objects of the script, over and over."""
-    frames = [make_logits(objects, num_queries) for objects in script]
+    frames = [
+        (*make_logits(objects, num_queries), make_embeddings(objects, num_queries))
+        for objects in script
+    ]
     return VideoStream(ScriptedNet(frames, task), **{'confirm_frames': 1, **settings})
 
 

@@ -130,7 +130,7 @@ def test_a_stream_on_a_gpu_gives_what_its_code_gives_on_a_cpu(tiny_net, monkeypa
 
 @pytest.mark.parametrize('task', ['instance', 'panoptic', 'semantic'])
 def test_what_is_copied_for_a_frame(tiny_net, monkeypatch, task):
-    """Whether the state is finite; classes, flags and masks together; and the pixels."""
+    """The state's norm and flag; classes, flags and masks together; pixels and embeddings."""
     monkeypatch.setattr(postprocess, 'is_on_host', lambda tensor: False)
     copies, start = [], Download.__init__
 
@@ -140,4 +140,4 @@ def test_what_is_copied_for_a_frame(tiny_net, monkeypatch, task):
 
     monkeypatch.setattr(Download, '__init__', counted)
     VideoStream(tiny_net, task, **OPEN).push(video(0)[0], 0)
-    assert copies == ([1, 2] if task == 'semantic' else [1, 3, 1])
+    assert copies == ([2, 2] if task == 'semantic' else [2, 3, 2])

@@ -29,6 +29,8 @@ class Identity:
     """Id that users see; None until the identity is first published."""
     frames_seen: int = 0
     """Number of frames in which the identity was seen; consecutive ones while it is tentative."""
+    returned: bool = False
+    """Whether it goes on with the id of an identity that was out of sight."""
     confirmed: bool = False
     """Whether the identity has been seen in enough consecutive frames at least once."""
     seen: bool = False

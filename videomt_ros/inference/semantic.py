@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from torch import Tensor
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
@@ -16,6 +15,7 @@ from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.tensor_contest import semantic_winners
 from videomt_ros.inference.transfer import Download, Ready
 from videomt_ros.model.config import NetworkConfig
+from videomt_ros.model.network import Outputs
 
 
 class ClassSegments:
@@ -50,9 +50,7 @@ class ClassSegments:
         """Use other settings from now on."""
         self._life.settings = dataclasses.replace(settings, confirm_frames=1)
 
-    def label(
-        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, now_ns: int
-    ) -> Labelling:
+    def label(self, outputs: Outputs, geometry: Geometry, now_ns: int) -> Labelling:
         """Label every pixel of a frame; see `TrackSegments.label`.
 
         Returns:
@@ -60,6 +58,7 @@ class ClassSegments:
             falling score.
         """
         life = self._life
+        class_logits, mask_logits = outputs.class_logits[0], outputs.mask_logits[0]
         if postprocess.is_on_host(mask_logits):
             yield Ready()
             classes, shares = postprocess.semantic_pixels(class_logits, mask_logits, geometry)

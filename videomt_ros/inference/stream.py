@@ -277,9 +277,7 @@ class VideoStream:
             return Segments(stamp_ns, *labels, self.net.config.num_classes, self.resets)
 
         self._pending = PendingFrame(
-            self._memory.label(
-                outputs.class_logits[0], outputs.mask_logits[0], prepared.geometry, frame.now_ns
-            ),
+            self._memory.label(outputs, prepared.geometry, frame.now_ns),
             Download(norm, is_finite),
             FrameClocks(prepared.clock, network, DeviceClock(self.net.device)),
             self._pending,

@@ -75,6 +75,20 @@ class StreamSettings:
         'begins anew, with new ids.',
         range=(0.0, 3600.0),
     )
+    memory_s: float = _setting(
+        60.0,
+        'Longest time in seconds for which an object is remembered after gap_s, so that it gets '
+        'its id back when it returns, wherever that is. Not used for stuff of panoptic results, '
+        'nor by semantic segmentation.',
+        range=(0.0, 3600.0),
+    )
+    memory_similarity: float = _setting(
+        0.6,
+        'Least similarity of an object that returns to the one that is remembered: the cosine of '
+        'what the network tells of their looks. A larger value confuses fewer objects and knows '
+        'fewer again; 0 turns the memory off.',
+        range=(0.0, 1.0),
+    )
     confirm_frames: int = _setting(
         2,
         'Number of consecutive frames in which a track must be seen to be confirmed. '

@@ -6,7 +6,7 @@ Letters: Q queries, K classes, h w mask grid, H W image size in pixels.
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from videomt_ros.inference import postprocess
 from videomt_ros.inference.association import build_detections, class_scores, softmax
@@ -26,6 +26,7 @@ from videomt_ros.inference.tracker import Match, Tracker
 from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.inference.transfer import Arrays, Download, Ready, side_stream, upload
 from videomt_ros.model.config import NetworkConfig, Task
+from videomt_ros.model.network import Outputs
 
 
 class TrackSegments:
@@ -67,14 +68,11 @@ class TrackSegments:
         self._settings = settings
         self.tracker.update(settings)
 
-    def label(
-        self, class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, now_ns: int
-    ) -> Labelling:
+    def label(self, outputs: Outputs, geometry: Geometry, now_ns: int) -> Labelling:
         """Label the pixels of a frame; the frames before it must be finished at the first yield.
 
         Args:
-            class_logits: (Q, K + 1).
-            mask_logits: (Q, h, w).
+            outputs: outputs of the network for the frame, (1, Q, ...).
             geometry: sizes of the frame.
             now_ns: time of the video, in nanoseconds.
 
@@ -85,9 +83,13 @@ class TrackSegments:
             Track id of each pixel, (H, W), 0 for none; and the segments.
         """
         settings, tracker = self._settings, self.tracker
+        mask_logits = outputs.mask_logits[0]
         grid = (mask_logits.shape[1], mask_logits.shape[2])
         readback = start_readback(
-            class_logits, mask_logits, geometry.grid_inside(grid), settings.mask_threshold
+            outputs.class_logits[0],
+            mask_logits,
+            geometry.grid_inside(grid),
+            settings.mask_threshold,
         )
         yield readback
         tracker.begin(now_ns)
@@ -104,11 +106,11 @@ class TrackSegments:
             queries, logits[queries], scores[queries], masks, geometry.pixels_per_cell(grid)
         )
         matches = tracker.match(detections)
-        contest = self._start_contest(mask_logits, matches, geometry, readback)
+        contest = self._start_contest(outputs, matches, geometry, readback)
         grid_masks = dict(zip(detections.queries.tolist(), detections.masks, strict=True))
         bounds = bound_masks([grid_masks[match.query].box for match in matches], geometry, grid)
         yield contest
-        (pixels,) = contest.wait()
+        pixels, *embeddings = contest.wait()
         regions = postprocess.regions(pixels, len(matches), bounds)
         if settings.speck_share:
             are_things = [self._thing_classes[match.class_id] for match in matches]
@@ -118,14 +120,15 @@ class TrackSegments:
                 match: Sight(match.class_id, match.score, *region)
                 for match, region in zip(matches, regions, strict=True)
                 if region is not None
-            }
+            },
+            *embeddings,
         )
         values = np.array([0, *(match.identity.pixel_value for match in matches)], np.uint16)
         return postprocess.look_up(values, pixels, regions), segments
 
     def _start_contest(
         self,
-        mask_logits: Tensor,
+        outputs: Outputs,
         matches: list[Match],
         geometry: Geometry,
         readback: HostReadback | DeviceReadback,
@@ -133,31 +136,36 @@ class TrackSegments:
         """Start to assign each pixel to the match that wins it.
 
         Returns:
-            (H, W); k + 1 for match k, 0 for none.
+            (H, W); k + 1 for match k, 0 for none. If the tracker remembers looks, also the
+            embeddings of its observed queries, (N, C) float32.
         """
-        if not matches:
-            return Ready(np.zeros(geometry.image_size, np.uint8))
-        queries = np.array([match.query for match in matches])
+        mask_logits, embeddings = outputs.mask_logits[0], outputs.embeddings[0]
+        observed, with_looks = self.tracker.observed_queries(), self.tracker.remembers
+        queries = observed[: len(matches)]
         scores = np.array([match.score for match in matches])
-        settings = self._settings
-        is_instance = self._task == 'instance'
+        settings, is_instance = self._settings, self._task == 'instance'
         is_finite, device = readback.is_finite(queries), mask_logits.device
         if isinstance(readback, HostReadback):
             masks, threshold = readback.logits(queries), settings.mask_threshold
             if is_instance:
-                return Ready(
-                    postprocess.instance_pixels(masks, scores, geometry, threshold, is_finite)
+                pixels = postprocess.instance_pixels(masks, scores, geometry, threshold, is_finite)
+            else:
+                overlap = settings.overlap_threshold
+                pixels = postprocess.panoptic_pixels(
+                    masks, scores, geometry, threshold, overlap, is_finite
                 )
-            overlap = settings.overlap_threshold
-            return Ready(
-                postprocess.panoptic_pixels(masks, scores, geometry, threshold, overlap, is_finite)
-            )
+            looks = [embeddings[torch.from_numpy(observed)].float().numpy()] * with_looks
+            return Ready(pixels, *looks)
         side = side_stream(device, 'result')
         with side.active():
             side.borrow(mask_logits)
-            numbers, weights = upload(np.array([queries, scores], np.float32), device)
-            chosen = mask_logits[numbers.long()]
+            side.borrow(embeddings)
+            packed = upload(np.concatenate([observed, scores]).astype(np.float32), device)
+            numbers, weights = packed[: len(observed)].long(), packed[len(observed) :]
+            chosen = mask_logits[numbers[: len(matches)]]
             case = (chosen, weights, geometry, settings.mask_threshold, is_finite)
             if is_instance:
-                return Download(instance_winners(*case))
-            return Download(drop_covered(*panoptic_winners(*case), settings.overlap_threshold))
+                won = instance_winners(*case)
+            else:
+                won = drop_covered(*panoptic_winners(*case), settings.overlap_threshold)
+            return Download(won, *[embeddings[numbers].float()] * with_looks)

@@ -4,7 +4,10 @@ A query slot is not a track: when a slot has lost its object, the network reuses
 one. The tracker guarantees:
 
 - An id names one object until a reset is requested. It survives a gap of at most `gap_s` seconds
-  if the object returns, in the same slot or another, where it can have moved to.
+  if the object returns, in the same slot or another, where it can have moved to. It survives a gap
+  of at most `memory_s` more, wherever the object returns, if that looks like before; `gallery.py`
+  has the rules. This is decided when the object would get its first id, so that no id that was
+  published changes.
 - A slot that is taken over by another object gets a new id. Another object is one that appears
   where the old one cannot be, or that has another class and another mask. A noisy class does not
   change an id; a class that is certain to have changed does, after `class_change_frames` frames.
@@ -14,7 +17,8 @@ one. The tracker guarantees:
 - A track gets its id when it is first published, so flickers use up no ids.
 - A track is tentative until it was seen in `confirm_frames` consecutive frames, and is dropped if
   it is missed before. From then on it is confirmed in frames in which it is seen, else lost.
-- Memory is bounded by the number of queries and classes.
+- Memory is bounded by the number of queries and classes, and of the ended tracks that are
+  remembered.
 - In panoptic results all stuff of one class is one segment with one id.
 
 The setting `association` says how a track finds its detection. `full` is described above. With
@@ -40,6 +44,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.inference import association, grid_masks
 from videomt_ros.inference.association import Detections
+from videomt_ros.inference.gallery import Gallery
 from videomt_ros.inference.identities import Identity, Lifecycle, Sight
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.track import Track
@@ -96,6 +101,7 @@ class Tracker:
         """The tracks that are alive."""
         self._task, self._constants = task, constants
         self._life = Lifecycle(config, settings)
+        self._gallery = Gallery(settings)
         is_panoptic = task == 'panoptic'
         self._merged_classes = {
             k for k, is_thing in enumerate(config.thing_classes) if is_panoptic and not is_thing
@@ -124,6 +130,7 @@ class Tracker:
     def update(self, settings: StreamSettings) -> None:
         """Use other settings from now on; tracks and ids stay."""
         self._life.settings = settings
+        self._gallery.update(settings)
 
     def begin(self, stamp_ns: int) -> None:
         """Start a frame, and end the tracks that were not seen for too long."""
@@ -158,6 +165,15 @@ class Tracker:
                 self._undrawn[match] = Sight(class_id, score)
         return self._drawn
 
+    @property
+    def remembers(self) -> bool:
+        """Whether `settle` is to be given embeddings, by which tracks are remembered."""
+        return self._gallery.is_on
+
+    def observed_queries(self) -> NDArray[np.intp]:
+        """List the query indices of the matches of this frame, first those to be drawn, (N,)."""
+        return np.array([match.query for match in (*self._drawn, *self._undrawn)], np.intp)
+
     def _scores(self, assigned: Sequence[tuple[Track, int]]) -> list[float]:
         """Score tracks by the means of their class logits so far."""
         if not assigned:
@@ -165,12 +181,15 @@ class Tracker:
         probs = association.softmax(np.array([track.mean_logits for track, _ in assigned]))
         return association.class_scores(probs, self._task).tolist()
 
-    def settle(self, sights: Mapping[Match, Sight]) -> tuple[Segment, ...]:
+    def settle(
+        self, sights: Mapping[Match, Sight], embeddings: NDArray[np.float32] | None = None
+    ) -> tuple[Segment, ...]:
         """Finish the frame: update the tracks, and give ids to those drawn for the first time.
 
         Args:
             sights: what the matches won in the image; those without pixels are left out. The
                 matches of one identity count together; it is seen if it has min_area pixels.
+            embeddings: embeddings of the `observed_queries`, (N, C); None: not known.
 
         Returns:
             The segments of the frame, by falling score.
@@ -191,10 +210,30 @@ class Tracker:
                 track.last_seen_ns = life.stamp_ns
         self.tracks = [t for t in self.tracks if t.seen or self._identity(t).confirmed]
         self._merged = {key: i for key, i in self._merged.items() if i.seen or i.confirmed}
+        if embeddings is not None:
+            self._recall(drawn, embeddings)
         without_id = [identity for identity in drawn if identity.track_id is None]
         for identity in sorted(without_id, key=lambda i: (-i.score, -i.area, i.box)):
             identity.track_id = self._new_id()
         return life.segments(self._identities())
+
+    def _recall(self, drawn: Mapping[Identity, Sight], embeddings: NDArray[np.float32]) -> None:
+        """Note how tracks look, and let those drawn for the first time go on with an older id."""
+        gallery, life = self._gallery, self._life
+        things = {t for t in self.tracks if t.class_id not in self._merged_classes}
+        matches = [*self._drawn, *self._undrawn]
+        seen = [n for n, m in enumerate(matches) if m.track.seen and m.track in things]
+        gallery.observe([matches[n].track for n in seen], embeddings[seen], life.frame)
+        gallery.keep(self.tracks, life.stamp_ns)
+        newcomers = [
+            matches[n].track
+            for n in seen
+            if matches[n].identity in drawn and matches[n].identity.track_id is None
+        ]
+        has_id = {t for t in things if t.identity.track_id is not None}
+        lost = [t for t in self.tracks if t in has_id and t.identity.confirmed and not t.seen]
+        recalled = {old for _, old in gallery.recall(newcomers, lost)}
+        self.tracks = [track for track in self.tracks if track not in recalled]
 
     def _identities(self) -> list[Identity]:
         """List the identities that are alive, each once."""
@@ -345,7 +384,9 @@ class Tracker:
 
     def _new_id(self) -> int:
         """Get the next id in turn that is not in use."""
-        used = {identity.track_id for identity in self._identities()}
+        used = {identity.track_id for identity in self._identities()} | self._gallery.ids
+        while len(used) >= self._max_id:
+            used.remove(self._gallery.forget_first())
         while self.next_id in used:
             self.next_id = self.next_id % self._max_id + 1
         new_id = self.next_id

@@ -186,6 +186,8 @@ class NodeParameters:
     association: str = _setting('association')
     gap_s: float = _setting('gap_s')
     max_gap_s: float = _setting('max_gap_s')
+    memory_s: float = _setting('memory_s')
+    memory_similarity: float = _setting('memory_similarity')
     confirm_frames: int = _setting('confirm_frames')
     class_filter: tuple[str, ...] = _setting('class_filter')
     track_states: tuple[str, ...] = _setting('track_states')
