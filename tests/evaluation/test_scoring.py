@@ -38,7 +38,7 @@ ISSUE_KEYS = {
     'VPQ2_th VPQ2_st VPQ4 VPQ4_th VPQ4_st VPQ6 VPQ6_th VPQ6_st VPQ8 VPQ8_th VPQ8_st STQ AQ SQ',
     'vspw': 'mIoU FWIoU mVC8 mVC16 mVC16_as_printed',
 }
-TRACKING_KEYS = 'IDF1 HOTA DetA AssA IDSW Frag MT ML'
+TRACKING_KEYS = 'IDF1 HOTA DetA AssA IDSW Frag MT ML Merges'
 
 
 def score_instances(folder, truth, results, **options):
@@ -62,7 +62,15 @@ def test_perfect_instances(tmp_path):
     assert list(report.figures) == list(FAMILIES['ytvis'].figures)
     ones = dict.fromkeys(FAMILIES['ytvis'].figures, 1)
     # 49 pixels: all objects are small. Four are tracked throughout.
-    expected = ones | {'APm': None, 'APl': None, 'IDSW': 0, 'Frag': 0, 'MT': 4, 'ML': 0}
+    expected = ones | {
+        'APm': None,
+        'APl': None,
+        'IDSW': 0,
+        'Frag': 0,
+        'MT': 4,
+        'ML': 0,
+        'Merges': 0,
+    }
     assert report.figures == pytest.approx(expected)
     assert report.switches == report.notes == []
     assert report.per_video == {
@@ -272,7 +280,9 @@ def test_perfect_panoptic(tmp_path):
     report = score_files('vipseg', [truth], results)
     ones = dict.fromkeys(FAMILIES['vipseg'].figures, 1)
     assert list(report.figures) == list(ones)
-    assert report.figures == pytest.approx(ones | {'IDSW': 0, 'Frag': 0, 'MT': 4, 'ML': 0})
+    assert report.figures == pytest.approx(
+        ones | {'IDSW': 0, 'Frag': 0, 'MT': 4, 'ML': 0, 'Merges': 0}
+    )
     assert report.switches == report.notes == []
     assert report.per_video['a'] == {'name': 'a', 'HOTA': 1, 'IDF1': 1, 'IDSW': 0}
     wall, cat = report.per_class

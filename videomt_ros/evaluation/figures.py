@@ -11,7 +11,7 @@ from dataclasses import dataclass
 Figures = dict[str, float | None]
 """Values by name: fractions of 1, and counts; None where a figure is undefined."""
 
-COUNTS = ('IDSW', 'Frag', 'MT', 'ML')
+COUNTS = ('IDSW', 'Frag', 'MT', 'ML', 'Merges')
 """Figures that are counts; all others are fractions."""
 TRACKING = ('IDF1', 'HOTA', 'DetA', 'AssA', *COUNTS)
 """Figures of tracking, in the order in which score files list them."""
@@ -37,6 +37,7 @@ TRACKING_GROUP = Group(
         'Frag': 'Fragmentations: an object is lost for a while and found again.',
         'MT': 'Objects followed in more than 80 % of their life.',
         'ML': 'Objects followed in less than 20 % of it.',
+        'Merges': 'Wrong merges: a track that was lost goes on with another object.',
     },
 )
 

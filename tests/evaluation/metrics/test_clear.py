@@ -56,6 +56,28 @@ def test_a_switch_is_seen_over_a_gap():
     assert scores.num_fragments == 1
 
 
+def test_a_track_that_goes_on_with_another_object_after_a_gap_is_a_merge():
+    def show(*objects):
+        """Track 7 shows an object in each frame; 0 stands for none. Object 3 has track 5."""
+        frames = [
+            frame([1, 2, 3], [7, 5], {(1, 7): number == 1, (2, 7): number == 2, (3, 5): 1})
+            for number in objects
+        ]
+        return clear([sequence(*frames)]).num_merges
+
+    assert show(1, 0, 1) == 0
+    assert show(1, 0, 2) == 1
+    assert show(1, 2) == 0  # which CLEAR MOT counts as a switch if object 2 had a track
+    assert show(1, 0, 2, 0, 0, 1, 1, 0, 1) == 2
+    assert show(0, 2, 0, 2, 1, 0, 1) == 0
+    # Frames in which nothing can match are a gap, too.
+    first, second = frame([1], [7], {(1, 7): 1}), frame([2], [7], {(2, 7): 1})
+    nothing = frame([], [], {})
+    assert clear([sequence(first, nothing, second)]).num_merges == 1
+    assert clear([sequence(first, second)]).num_merges == 0
+    assert (clear([sequence(first, nothing, second)]) + ClearScores(num_merges=2)).num_merges == 3
+
+
 def test_a_frame_without_tracks_ends_nothing():
     found, empty = frame([1], [7], {(1, 7): 1}), frame([1], [], {})
     assert clear([sequence(found, empty, found)]).num_fragments == 0

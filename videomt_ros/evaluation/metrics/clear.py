@@ -59,6 +59,10 @@ class ClearScores:
     """Number of objects that are found in more than MOSTLY_TRACKED of their frames."""
     num_mostly_lost: int = 0
     """Number of objects that are found in less than MOSTLY_LOST of their frames."""
+    num_merges: int = 0
+    """Number of times that a track goes on with another object after frames in which it matched
+    none: two objects under one id. It is counted in the same matches, but no figure of CLEAR MOT.
+    """
     switches: tuple[Switch, ...] = ()
     """All identity switches, sequence by sequence and frame by frame."""
 
@@ -70,6 +74,7 @@ class ClearScores:
             self.num_fragments + other.num_fragments,
             self.num_mostly_tracked + other.num_mostly_tracked,
             self.num_mostly_lost + other.num_mostly_lost,
+            self.num_merges + other.num_merges,
             self.switches + other.switches,
         )
 
@@ -105,6 +110,10 @@ def _score(sequence: TrackSequence) -> ClearScores:
     # `last` is the track of each object when it was found last, `before` in the frame before.
     before = last.copy()
     switches = []
+    # The object of each track when it was last matched, and the number of that frame.
+    shown = np.full(len(sequence.track_ids), _NONE)
+    shown_frames = np.zeros(len(shown), np.int64)
+    num_merges = 0
     # As in TrackEval, pairs go on across a frame in which nothing can match.
     for t, rows, columns, iou in sequence.pairs:
         places, partners = _match(iou, before[rows][:, None] == columns)
@@ -121,6 +130,9 @@ def _score(sequence: TrackSequence) -> ClearScores:
                         int(sequence.track_ids[column]),
                     )
                 )
+        is_other = (shown[tracks] != _NONE) & (shown[tracks] != objects)
+        num_merges += int((is_other & (t - shown_frames[tracks] > 1)).sum())
+        shown[tracks], shown_frames[tracks] = objects, t
         found_frames[objects] += 1
         starts[objects] += before[objects] == _NONE
         last[objects] = tracks
@@ -135,6 +147,7 @@ def _score(sequence: TrackSequence) -> ClearScores:
         num_fragments=int(np.maximum(starts - 1, 0).sum()),
         num_mostly_tracked=int((share > MOSTLY_TRACKED).sum()),
         num_mostly_lost=int((share < MOSTLY_LOST).sum()),
+        num_merges=num_merges,
         switches=tuple(switches),
     )
 

@@ -34,6 +34,7 @@ class TrackingScores:
     def figures(self) -> Figures:
         """Compute the figures that `TRACKING` lists."""
         found = self.identity.figures() | self.hota.figures() | self.clear.figures()
+        found['Merges'] = self.clear.num_merges
         return {name: found[name] for name in TRACKING}
 
 
