@@ -16,9 +16,10 @@ import torch
 import yaml
 
 from videomt_ros.cli import find_verbs
+from videomt_ros.cli.models import ADVICE
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.rle import encode
-from videomt_ros.model.presets import SHIPPED, load_preset, preset_names
+from videomt_ros.model.presets import SHIPPED, Preset, load_preset, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -45,9 +46,17 @@ def commands(page: str) -> list[list[str]]:
 
 def rows(page: str, first_head: str) -> list[list[str]]:
     """The cells of the table whose heading begins with this column."""
-    (start,) = re.finditer(rf'^\| {first_head} \|.*\n\|[-:|]+\n', PAGES[page], re.MULTILINE)
-    lines = PAGES[page][start.end() :].partition('\n\n')[0].splitlines()
-    return [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines]
+    (table,) = tables(page, first_head)
+    return table
+
+
+def tables(page: str, first_head: str) -> list[list[list[str]]]:
+    """The cells of all tables whose headings begin with this column."""
+    found = []
+    for start in re.finditer(rf'^\| {first_head} \|.*\n\|[-:|]+\n', PAGES[page], re.MULTILINE):
+        lines = PAGES[page][start.end() :].partition('\n\n')[0].splitlines()
+        found.append([[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines])
+    return found
 
 
 def anchors(text: str) -> set[str]:
@@ -105,22 +114,35 @@ def test_node_page_lists_every_parameter_with_its_default():
             assert default.strip('`') == shown[part], part
 
 
-def test_readme_lists_every_model_with_its_task_size_and_score():
-    shown = {row[0].strip('`'): row[1:] for row in rows('README.md', 'name')}
-    assert shown.keys() == set(preset_names())
-    for name, (task, classes, size, score) in shown.items():
-        preset = load_preset(name)
-        if preset.source == SHIPPED:
-            assert f'models/{name}/README.md' in score
-            continue
-        config = preset.config()
-        assert (task, classes, size) == (
-            config.task,
-            str(config.num_classes),
-            str(config.test_size),
-        ), name
-        scores = [f'{k} {v}' for k, v in preset.paper_score.items() if k != 'benchmark']
-        assert score == ', '.join(scores), name
+def test_every_published_model_is_listed_with_its_task_size_and_score():
+    shown = [row for group in tables('docs/models.md', 'name') for row in group]
+    names = [name for name in preset_names() if load_preset(name).source != SHIPPED]
+    assert sorted(row[0] for row in shown) == sorted(f'`{name}`' for name in names)
+    for name, *cells in shown:
+        preset = load_preset(name.strip('`'))
+        parameters = f'{preset.parameters / 1e6:.0f} M'
+        assert cells == [*model_cells(preset), str(preset.fps or '-'), parameters], name
+
+
+def test_the_readme_advises_what_the_command_advises():
+    advised = {name: job for job, name in ADVICE}
+    assert f'lists {len(preset_names())} models' in PAGES['README.md']
+    *published, shipped = rows('README.md', 'name')
+    assert {row[0].strip('`') for row in published} == advised.keys()
+    for name, _, *cells in published:
+        assert cells == model_cells(load_preset(name.strip('`'))), name
+    for name in preset_names():
+        if load_preset(name).source == SHIPPED:
+            assert f'`{name}`' in shipped[0] and f'models/{name}/README.md' in shipped[1]
+    for name in advised:
+        assert f'`{name}`' in PAGES['docs/models.md']
+
+
+def model_cells(preset: Preset) -> list[str]:
+    """Format task, number of classes, test size and paper score of a model."""
+    config = preset.config()
+    scores = [f'{k} {v}' for k, v in preset.paper_score.items() if k != 'benchmark']
+    return [config.task, str(config.num_classes), str(config.test_size), ', '.join(scores)]
 
 
 def test_library_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from tests.model.layout_files import write_original
 from videomt_ros.cli import main as command
+from videomt_ros.cli.models import ADVICE
 from videomt_ros.model import (
     CheckpointError,
     build_network,
@@ -59,16 +61,47 @@ def test_every_published_checkpoint_has_a_preset():
     large = [f'videomt-dinov2-large-{name}' for name in (*vis, 'ovis', 'vipseg', 'vspw')]
     small = [f'videomt-dinov2-{size}-ytvis2019' for size in ('small', 'base')]
     third = [f'videomt-dinov3-large-{name}' for name in (*vis, 'vipseg', 'vspw')]
-    assert sorted(PUBLISHED) == sorted(large + small + third)
+    lvmt = [f'lvmt-dinov3-{size}-ovis' for size in ('small', 'base')]
+    for family in ('dinov2', 'dinov3'):
+        lvmt += [f'lvmt-{family}-large-{name}' for name in (*vis, 'ovis', 'vipseg', 'vspw')]
+    pmt = [f'pmt-dinov3-large-{name}' for name in (*vis[:2], 'ovis', 'vipseg', 'vspw')]
+    assert sorted(PUBLISHED) == sorted(large + small + third + lvmt + pmt)
+    files = {(load_preset(name).source, load_preset(name).file) for name in PUBLISHED}
+    assert len(files) == len(PUBLISHED)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_a_preset_says_what_its_network_is(name):
+    preset = load_preset(name)
+    config = preset.config()
+    kind, family, size, benchmark = name.split('-')
+    design = {'videomt': ('videomt', 'fusion'), 'pmt': ('pmt', 'fusion'), 'lvmt': ('pmt', 'gru')}
+    assert (config.architecture, config.propagation) == design[kind]
+    assert (config.family, preset.size) == (family, size)
+    task = {'vipseg': 'panoptic', 'vspw': 'semantic'}.get(benchmark, 'instance')
+    assert (config.task, config.num_queries) == (task, 200)
+    vis = 480 if family == 'dinov3' else 448
+    assert config.test_size == {'ovis': 544, 'vipseg': 720, 'vspw': 720}.get(benchmark, vis)
+    with torch.device('meta'):
+        net = build_network(config)
+    assert preset.parameters == sum(parameter.numel() for parameter in net.parameters())
+    # The names of most files end in the scores.
+    stated = re.findall(r'_(\d\d\.\d)', preset.file)
+    scores = [str(value) for key, value in preset.paper_score.items() if key != 'benchmark']
+    if name == 'lvmt-dinov3-large-ovis':  # the paper has 56.7
+        stated = ['56.7']
+    assert stated == scores[: len(stated)] and stated
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_a_published_checkpoint_loads_by_name(cache, name):
     preset = load_preset(name)
     told = preset.config()
-    assert told.num_query_blocks == (4 if 'large' in name else 3)
-    # Two blocks are enough, since the file tells how many it has.
-    config = replace(told, depth=2, num_query_blocks=1)
+    own = 4 if 'large' in name else 3
+    assert told.num_query_blocks == (own if name.startswith('videomt') else 6)
+    # A few blocks are enough, since the file tells how many it has; PMT reads 4 of the ViT.
+    depth = 2 if told.architecture == 'videomt' else 4
+    config = replace(told, depth=depth, num_query_blocks=1)
     write_original(cache(preset.source) / preset.file, config)
     checkpoint = read_checkpoint(name)
     loaded = build_config(checkpoint, {})
@@ -76,11 +109,12 @@ def test_a_published_checkpoint_loads_by_name(cache, name):
     with torch.device('meta'):  # the large ones take seconds to build for real
         fit_tensors(checkpoint, build_network(loaded).state_dict(), loaded.num_query_blocks)
     assert loaded.name == name
-    assert loaded.norm_queries == (name.endswith(('vipseg', 'vspw')) and 'dinov3' in name)
+    of_stuff = name.endswith(('vipseg', 'vspw'))
+    assert loaded.norm_queries == (of_stuff and name.startswith('videomt-dinov3'))
 
 
-def test_a_full_vit_s_loads_by_name(cache, caplog):
-    name = 'videomt-dinov2-small-ytvis2019'
+@pytest.mark.parametrize('name', ['videomt-dinov2-small-ytvis2019', 'lvmt-dinov3-small-ovis'])
+def test_a_full_vit_s_loads_by_name(cache, caplog, name):
     preset = load_preset(name)
     write_original(cache(preset.source) / preset.file, preset.config())
     assert load_model(name).config == preset.config()
@@ -229,10 +263,10 @@ def test_the_command_shows_damage_and_all_other_models(models, capsys, cache):
     (models / 'demo').mkdir(exist_ok=True)
     (models / 'demo' / 'demo.safetensors').write_text('version https://git-lfs.github.com/spec/v1')
     assert command(['models']) == 0
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    rows = {cells[0]: cells for cells in table(capsys.readouterr().out)}
     assert set(rows) == {'name', *preset_names()}
     damaged = [name for name, cells in rows.items() if cells[-1] == 'damaged']
-    assert damaged == ['aaa', 'demo']
+    assert sorted(damaged) == ['aaa', 'demo']
     assert command(['models', 'demo']) == 1
     assert 'weights, got a git-lfs pointer; run `git lfs pull`' in capsys.readouterr().err
 
@@ -259,6 +293,7 @@ def test_a_preset_is_found_by_the_last_part_of_a_name():
         ('CLASSES coco', "got 'coco'"),
         ('FAMILY vgg', "got 'vgg'"),
         ('SIZE 3', 'expected size to be a text, got 3'),
+        ('FPS fast', "expected fps to be a whole number, got 'fast'"),
         ('PUBLISHED 3', 'expected published to hold scores and their benchmark, got 3'),
     ],
 )
@@ -277,15 +312,71 @@ def test_a_damaged_preset_says_what_is_wrong(tmp_path, text, fault):
     assert '\n' not in str(caught.value)
 
 
+def table(text: str) -> list[list[str]]:
+    """Split the table that `videomt models` prints into cells, the header first."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith('name '))
+    return [re.split(r' {2,}', line) for line in lines[start:] if line and line[0] != '#']
+
+
+def test_the_command_groups_models_by_job_the_best_first(capsys, cache):
+    assert command(['models']) == 0
+    text = capsys.readouterr().out
+    groups, benchmarks = [], []
+    for part in text.split('\n# ')[1:]:
+        heading, *lines = part.strip().splitlines()
+        names = [line.split()[0] for line in lines]
+        stated = {load_preset(name).paper_score.get('benchmark', '') for name in names}
+        assert len(stated) == 1 and heading.endswith(*stated)
+        main = next(
+            key
+            for key in ('AP', 'VPQ', 'mIoU', '')
+            if key in load_preset(names[0]).paper_score or not key
+        )
+        scores = [load_preset(name).paper_score.get(main, 0) for name in names]
+        assert scores == sorted(scores, reverse=True)
+        groups.append(names)
+        benchmarks += stated
+    assert len(benchmarks) == len(set(benchmarks)) == 7
+    # What is advised is the best of its group, or among the smallest of all.
+    advised = dict(ADVICE)
+    assert set(advised.values()) <= set(preset_names())
+    small = {name for name in preset_names() if 'small' in name}
+    best = {names[0] for names in groups}
+    assert set(advised.values()) <= best | small
+    assert advised['the fastest, such as for a CPU'] == min(
+        small, key=lambda name: load_preset(name).parameters
+    )
+    for job, name in ADVICE:
+        assert re.search(rf'^  {job} +{name}$', text, re.MULTILINE)
+
+
 def test_the_command_lists_all_and_shows_one(capsys, cache):
     preset = load_preset('videomt-dinov2-large-ovis')
     write_original(cache(preset.source) / preset.file, replace(preset.config(), depth=5))
     assert command(['models']) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ['name', *preset_names()]
-    row = next(line for line in lines if line.startswith(preset.name))
-    for cell in ('dinov2 large', 'instance', '25', '544', 'AP 52.5', 'tue-mps/VidEoMT', 'yes'):
-        assert cell in row
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100
+    head, *rows = table(text)
+    assert sorted(row[0] for row in rows) == sorted(preset_names())
+    rows = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    row = rows[preset.name]
+    assert row.pop('here').endswith('MB')
+    assert row == {
+        'name': preset.name,
+        'backbone': 'dinov2 L',
+        'params': '318 M',
+        'input': '544',
+        'paper score': 'AP 52.5, AR10 57.5',
+        'FPS': '115',
+        'licence': '?',
+    }
+    assert rows['lvmt-dinov3-small-ovis']['here'] == 'no'
+    assert rows['demo']['params'].endswith(' M') and rows['demo']['here'].endswith(' MB')
+    assert command(['models', 'lvmt-dinov3-large-ovis']) == 0
+    text = capsys.readouterr().out
+    assert 'published: AP 56.7, AR10 61.6 (OVIS val)' in text and 'fps: 95 ' in text
+    assert 'architecture: pmt' in text and 'parameters: 363250714' in text
     assert command(['models', 'videomt-dinov2-large-vspw']) == 0
     text = capsys.readouterr().out
     assert 'published: mVC16 95.0, mIoU 64.9 (VSPW val)' in text

@@ -157,7 +157,7 @@ def _is_fetched(found: Preset | Path | str, is_default: bool) -> bool:
 
     try:
         if isinstance(found, Preset) and found.path is None:
-            if not hub.is_cached(found.source, found.file):
+            if hub.cached_file(found.source, found.file) is None:
                 print(f'Downloading {found.file} of {found.source}', flush=True)
             hub.fetch_file(found.source, found.file)
         elif isinstance(found, str):

@@ -1,9 +1,11 @@
-"""`videomt models`: the models that can be loaded by name."""
+"""`videomt models`: the models that can be loaded by name, grouped by what they are for."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,8 +14,39 @@ if TYPE_CHECKING:
 
 HELP = 'list the models that load by name, or show one in full'
 
-HEADER = ('name', 'backbone', 'task', 'classes', 'test size', 'published', 'from', 'here')
+HEADER = ('name', 'backbone', 'params', 'input', 'paper score', 'FPS', 'licence', 'here')
 """Heads of the columns of the table."""
+
+JOBS = (
+    ('YouTube-VIS 2019 val', 'Everyday objects, 40 classes'),
+    ('YouTube-VIS 2021 val', 'Everyday objects, 40 classes, more of them in each video'),
+    ('YouTube-VIS 2022 long videos val', 'The same objects in long videos, where they come back'),
+    ('OVIS val', 'Objects that hide one another, 25 classes of people, animals and vehicles'),
+    ('VIPSeg val', 'Every pixel, with an id for each of the things: 58 things, 66 kinds of stuff'),
+    ('VSPW val', 'The class of every pixel without ids, 124 classes'),
+    ('', 'Drawn shapes, for trials of the software'),
+)
+"""Benchmarks of `Preset.paper_score` in the order of the table, with what their models are for;
+'' is that of models without a benchmark."""
+
+ADVICE = (
+    ('objects that are hidden for long', 'lvmt-dinov3-large-ovis'),
+    ('everyday objects', 'lvmt-dinov2-large-ytvis2019'),
+    ('things and stuff', 'lvmt-dinov3-large-vipseg'),
+    ('a class for every pixel', 'lvmt-dinov3-large-vspw'),
+    ('the fastest, such as for a CPU', 'videomt-dinov2-small-ytvis2019'),
+    ('a small one for objects that hide', 'lvmt-dinov3-small-ovis'),
+)
+"""Jobs with the model to take for each."""
+
+LEGEND = """\
+params: number of parameters. input: short side in pixels to which images are resized. paper score:
+in percent, on the benchmark of the group. FPS: images per second, from the papers (H100,
+torch.compile, one image at a time). licence: of the weights; ? and DINOv3: not known to us, DINOv3
+with an encoder under Meta's DINOv3 License. here: size of the file, if it is on this machine."""
+
+_MAIN_SCORES = ('AP', 'VPQ', 'mIoU')
+"""Scores that models of one benchmark are sorted by."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,18 +56,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the table, or the record of one model."""
-    from videomt_ros.model.presets import preset_names
-
     if args.name:
         print_model(args.name)
         return 0
-    rows = [HEADER, *map(table_row, preset_names())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    for row in rows:
-        print(
-            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+    print('Which to take:')
+    width = max(len(job) for job, _ in ADVICE)
+    for job, name in ADVICE:
+        print(f'  {job.ljust(width)}  {name}')
+    print(f'\n{LEGEND}\n')
+    groups = group_models()
+    rows = [row for _, members in groups for row in members]
+    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+    print(_line(HEADER, widths))
+    for heading, members in groups:
+        print(f'\n# {heading}')
+        for row in members:
+            print(_line(row, widths))
     return 0
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    return '  '.join(map(str.ljust, row, widths)).rstrip()
+
+
+def group_models() -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Group the rows of all models by benchmark, in each group the best score first.
+
+    Returns:
+        Pairs of a heading and the rows below it. Damaged presets come last.
+    """
+    from videomt_ros.model.presets import load_preset, preset_names
+    from videomt_ros.model.weight_files import CheckpointError
+
+    members: dict[str, list[tuple[float, tuple[str, ...]]]] = {name: [] for name, _ in JOBS}
+    damaged = []
+    for name in preset_names():
+        try:
+            preset = load_preset(name)
+        except CheckpointError:
+            damaged.append((name, *'?' * (len(HEADER) - 2), 'damaged'))
+            continue
+        scores = preset.paper_score
+        best = next((float(scores[key]) for key in _MAIN_SCORES if key in scores), 0.0)
+        members.setdefault(scores.get('benchmark', ''), []).append((best, table_row(preset)))
+    jobs = dict(JOBS)
+    groups = []
+    for benchmark, rated in members.items():
+        heading = ': '.join(text for text in (jobs.get(benchmark), benchmark) if text)
+        rated.sort(key=lambda entry: -entry[0])  # those of the same score stay in order of names
+        groups.append((heading, [row for _, row in rated]))
+    return [(heading, rows) for heading, rows in [*groups, ('Damaged presets', damaged)] if rows]
 
 
 def print_model(name: str) -> None:
@@ -48,7 +119,12 @@ def print_model(name: str) -> None:
             print(f'{key}: {getattr(preset, key)}')
     if preset.paper_score:
         print(f'published: {_scores(preset)} ({preset.paper_score["benchmark"]})')
-    print(f'here: {"yes" if _is_here(preset) else "no"}')
+    if preset.fps:
+        print(f'fps: {preset.fps} (from the papers: H100, torch.compile, one image at a time)')
+    if preset.parameters:
+        print(f'parameters: {preset.parameters}')
+    path = _path(preset)
+    print(f'here: {path or "no"}')
     config = _config(preset)
     if config is None:
         return
@@ -61,28 +137,25 @@ def print_model(name: str) -> None:
             print(f'{field.name}: {value}')
 
 
-def table_row(name: str) -> tuple[str, ...]:
-    """Format the cells of one model in the order of the header; a damaged model gets a row too."""
-    from videomt_ros.model.presets import load_preset
+def table_row(preset: Preset) -> tuple[str, ...]:
+    """Format the cells of one model in the order of the header; a damaged file gets a row too."""
     from videomt_ros.model.weight_files import CheckpointError
 
+    path = _path(preset)
+    here = _file_size(path) if path else 'no'
     try:
-        preset = load_preset(name)
+        config = _config(preset)
     except CheckpointError:
-        return (name, *'?' * (len(HEADER) - 2), 'damaged')
-    try:
-        config, is_here = _config(preset), 'yes' if _is_here(preset) else 'no'
-    except CheckpointError:
-        config, is_here = None, 'damaged'
+        config, here = None, 'damaged'
     return (
         preset.name,
-        f'{config.family} {preset.size or config.embed_dim}' if config else '?',
-        config.task if config else '?',
-        str(config.num_classes) if config else '?',
+        f'{config.family} {preset.size[:1].upper() or config.embed_dim}' if config else '?',
+        _millions(preset.parameters or (_count_parameters(path) if path and config else 0)),
         str(config.test_size) if config else '?',
         _scores(preset) or '-',
-        preset.source,
-        is_here,
+        str(preset.fps or '-'),
+        _short_licence(preset.licence),
+        here,
     )
 
 
@@ -91,13 +164,41 @@ def _config(preset: Preset) -> NetworkConfig | None:
     return preset.config() if preset.path is None or preset.path.is_file() else None
 
 
-def _is_here(preset: Preset) -> bool:
-    """Tell whether a model loads without a network."""
-    from videomt_ros.model.hub import is_cached
+def _path(preset: Preset) -> Path | None:
+    """Find the file of a model on this machine; None if it would be downloaded."""
+    from videomt_ros.model.hub import cached_file
 
     if preset.path is not None:
-        return preset.path.is_file()
-    return is_cached(preset.source, preset.file)
+        return preset.path if preset.path.is_file() else None
+    return cached_file(preset.source, preset.file)
+
+
+def _file_size(path: Path) -> str:
+    """Format the size of a file, such as `97 MB` or `1.4 GB`."""
+    size = path.stat().st_size
+    return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
+
+
+def _count_parameters(path: Path) -> int:
+    """Count the parameters in a shipped file from its header; a few averages count with them."""
+    from safetensors import safe_open
+
+    with safe_open(path, 'numpy') as file:
+        names = list(file.keys())
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+
+
+def _millions(parameters: int) -> str:
+    """Format a number of parameters, such as `24 M` or `1.8 M`; 0 is not known."""
+    millions = parameters / 1e6
+    return (f'{millions:.0f} M' if millions >= 10 else f'{millions:.1f} M') if parameters else '-'
+
+
+def _short_licence(licence: str) -> str:
+    """Shorten a licence to what a user asks first: may I use it?"""
+    if 'DINOv3' in licence:
+        return 'DINOv3'
+    return '?' if licence.startswith('unknown') else licence.removesuffix('-2.0')
 
 
 def _scores(preset: Preset) -> str:

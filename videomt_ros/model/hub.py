@@ -71,11 +71,12 @@ def fetch_file(repository: str, file: str) -> Path:
     return _fetch(f'{file} of {repository}', download, Path.is_file)
 
 
-def is_cached(repository: str, file: str) -> bool:
-    """Tell whether a file is in the cache."""
+def cached_file(repository: str, file: str) -> Path | None:
+    """Find a file in the cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(repository, file), str)
+    path = try_to_load_from_cache(repository, file)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _fetch(what: str, download: Callable[[bool], Path], is_whole: Callable[[Path], bool]) -> Path:

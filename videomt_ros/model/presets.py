@@ -28,10 +28,11 @@ SHIPPED = 'shipped'
 
 _TEXTS = ('source', 'file', 'converted', 'licence', 'size', 'classes')
 _SETTINGS = (
-    'family', 'task', 'table_size', 'num_queries', 'num_query_blocks', 'propagation',
-    'norm_queries', 'test_size', 'drawn_only',
+    'architecture', 'family', 'task', 'table_size', 'num_queries', 'num_query_blocks',
+    'propagation', 'norm_queries', 'test_size', 'drawn_only',
 )  # fmt: skip
-_FIELDS = (*_TEXTS, 'published', *_SETTINGS)
+_NUMBERS = ('fps', 'parameters')
+_FIELDS = (*_TEXTS, *_NUMBERS, 'published', *_SETTINGS)
 
 
 class PresetError(CheckpointError):
@@ -58,6 +59,11 @@ class Preset:
     """Benchmark whose class list the head follows; '' for a shipped file, which states it."""
     paper_score: dict[str, Any] = field(default_factory=dict)
     """Scores from the paper (`published` in the YAML); `benchmark` names their data set."""
+    fps: int = 0
+    """Images per second that the authors report, on an H100 with torch.compile, one at a time; 0
+    where they report none."""
+    parameters: int = 0
+    """Number of parameters of the network; 0 for a shipped file, which has them itself."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Fields of NetworkConfig with their values."""
 
@@ -143,7 +149,7 @@ def read_preset(path: Path) -> Preset:
         name=path.stem,
         paper_score=values.get('published', {}),
         settings={key: values[key] for key in _SETTINGS if key in values},
-        **{key: values[key] for key in _TEXTS if key in values},
+        **{key: values[key] for key in (*_TEXTS, *_NUMBERS) if key in values},
     )
     if preset.source == SHIPPED:
         return preset
@@ -188,6 +194,9 @@ def _read_fields(path: Path) -> dict[str, Any]:
     for key in _TEXTS:
         if not isinstance(values.get(key, ''), str):
             raise PresetError(f'{path}: expected {key} to be a text, got {values[key]!r}.')
+    for key in _NUMBERS:
+        if type(values.get(key, 0)) is not int:
+            raise PresetError(f'{path}: expected {key} to be a whole number, got {values[key]!r}.')
     scores = values.get('published', {})
     if not isinstance(scores, dict) or (scores and 'benchmark' not in scores):
         raise PresetError(
