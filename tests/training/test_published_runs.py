@@ -48,7 +48,7 @@ def run_file(preset: str) -> Path:
     return ROOT / 'config' / f'train_{data}_{SIZES[size]}{suffix}.yaml'
 
 
-PUBLISHED = [name for name in preset_names() if load_preset(name).path is None]
+PUBLISHED = [name for name in preset_names() if name.startswith('videomt-')]
 PRESET_OF = {run_file(name): name for name in PUBLISHED}
 RUN_FILES = pytest.mark.parametrize('path', PRESET_OF, ids=lambda path: path.stem)
 
