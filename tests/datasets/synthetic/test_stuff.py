@@ -151,3 +151,15 @@ def test_scenes_with_stuff_are_the_same_as_ever(seed, shares, pixels):
     found = [float((ids == first + k).mean()) for k in range(3)]
     assert found == pytest.approx(shares, abs=2e-3)
     assert image.mean(axis=(0, 1)) == pytest.approx(pixels, abs=1)
+
+
+@pytest.mark.parametrize('side', [(0, 9), (0, -9), (1, 9), (1, -9)])
+def test_walls_out_of_view_are_not_drawn(side):
+    walls = draw_stuff(np.random.default_rng(1), np.zeros((0, 3))).walls
+    assert walls
+    axis, lengths = side
+    camera = UPRIGHT.copy()
+    camera[axis, 2] += 40 * lengths
+    image, ids = plain(walls=walls).paint(camera, (40, 60), SKY)
+    assert image.shape == (40, 60, 3)
+    assert WALL not in ids

@@ -118,6 +118,8 @@ class Stuff:
         lay(1, whole, depth, self._ground(x, depth, camera, size))
         for wall in self.walls:
             place = wall.place(camera, size)
+            if any(part.start == part.stop for part in place):
+                continue  # out of view
             x_there, y_there = x[place], y[place]
             bricks = self._wall(x_there - wall.left, wall.foot - y_there, camera, place)
             lay(2, place, _inside(wall, x_there, y_there), bricks)
