@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple, fields
+from dataclasses import fields
 
 import pytest
 
 from tests.evaluation.made_videos import MadeVideo, made_dataset
 from videomt_ros.cli import main
-from videomt_ros.evaluation.ablation import KINDS, draw_scenes, split_videos, variants
+from videomt_ros.evaluation.ablation import KINDS, TUNED, draw_scenes, split_videos, variants
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.tracker_constants import TrackerConstants
 
 
@@ -18,28 +19,34 @@ def test_each_constant_is_dropped_halved_and_doubled():
     default, slots, *changed = variants()
     assert default.constants == slots.constants == TrackerConstants()
     assert slots.settings == {'association': 'slots'}
+    assert default.settings == {}
     for variant in changed:
-        differing = [
+        (name,) = [
             item.name
             for item in fields(TrackerConstants)
             if getattr(variant.constants, item.name) != getattr(TrackerConstants(), item.name)
-        ]
-        assert differing == [variant.subject]
-    assert {variant.subject for variant in changed} == {f.name for f in fields(TrackerConstants)}
-    assert len({astuple(variant.constants) for variant in changed}) == len(changed)
+        ] + list(variant.settings)
+        assert name == variant.subject
+        StreamSettings(**variant.settings)
+    names = {f.name for f in fields(TrackerConstants)} | {'same_object_iou', 'jump_sizes'}
+    assert {variant.subject for variant in changed} == names
+    assert {(v.subject, v.change) for v in changed} >= {
+        ('jump_sizes', change) for change in ('off', 'half', 'double')
+    }
 
 
-def test_values_stay_within_the_limits_of_a_constant():
-    for variant in variants():
-        for item in fields(TrackerConstants):
-            value = getattr(variant.constants, item.name)
-            assert value == item.metadata['off'] or 0 < value <= item.metadata['limit']
+def test_changed_values_differ_and_stay_within_the_limits():
+    for item in TUNED:
+        values = [value for _, value in item.changes()]
+        assert len({item.default, *values}) == len(values) + 1 > 2
+        for value in values:
+            assert value == item.off or 0 < value <= item.limit
             assert math.isinf(value) or type(value) is type(item.default)
 
 
 def test_a_constant_that_does_not_exist_is_named(capsys):
     assert main(['benchmark', 'tracker', '--constants', 'jump']) == 1
-    assert 'Expected constants out of duplicate_iou' in capsys.readouterr().err
+    assert 'Expected constants out of same_object_iou' in capsys.readouterr().err
 
 
 def test_kinds_of_scenes_have_seeds_of_their_own(tmp_path):
@@ -64,12 +71,12 @@ def test_sets_hold_every_video_once():
 def test_the_command_prints_a_table_for_each_kind_of_scenes(tmp_path, capsys):
     path = tmp_path / 'tracker.json'
     options = '--scenes open stuff --sets 2 --videos 1 --frames 12 --size 80x64 --precision fp32'
-    words = f'benchmark tracker --constants duplicate_iou {options} --json {path}'
+    words = f'benchmark tracker --constants same_object_iou {options} --json {path}'
     assert main(words.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(('open: ', 'stuff: ')) for line in lines) == 2
-    for subject in ('default', 'association', 'duplicate_iou'):
-        number = 3 if subject == 'duplicate_iou' else 1
+    for subject in ('default', 'association', 'same_object_iou'):
+        number = 3 if subject == 'same_object_iou' else 1
         assert sum(line.startswith(f'| {subject} ') for line in lines) == 2 * number
     results = json.loads(path.read_text())['results']
     assert [r['change'] for r in results] == ['', 'slots', 'off', 'half', 'double'] * 2
@@ -95,5 +102,5 @@ def test_a_data_set_needs_its_folder(capsys):
 def test_videos_of_a_data_set_take_the_place_of_scenes(tmp_path, capsys):
     draw_scenes('open', tmp_path, 2, 6, (64, 80))
     words = f'benchmark tracker --dataset ytvis2019 --root {tmp_path} --sets 1'
-    assert main([*words.split(), '--constants', 'part_share']) == 0
+    assert main([*words.split(), '--constants', 'size_ratio']) == 0
     assert 'ytvis2019; 2 videos in 1 sets' in capsys.readouterr().out

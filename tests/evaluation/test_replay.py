@@ -35,10 +35,10 @@ def test_a_replay_has_the_figures_of_an_evaluation(recorded, tmp_path, settings)
     assert recording.num_frames == 40
 
 
-def test_constants_reach_the_tracker_and_leave_the_recording_alone(recorded):
+def test_settings_reach_the_tracker_and_leave_the_recording_alone(recorded):
     _, _, recording = recorded
     default = recording.score(TrackerConstants(), {}).figures
-    assert recording.score(TrackerConstants(duplicate_iou=2.0), {}).figures != default
+    assert recording.score(TrackerConstants(), {'same_object_iou': 1.0}).figures != default
     assert recording.score(TrackerConstants(), {}).figures == default
 
 

@@ -27,6 +27,7 @@ from videomt_ros.inference import StreamSettings, VideoStream
 from videomt_ros.inference.association import build_detections
 from videomt_ros.inference.identities import Sight
 from videomt_ros.inference.tracker import Tracker
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.structures import MAX_TRACK_ID, TrackState
 
 
@@ -94,6 +95,19 @@ def test_takeover_by_a_much_larger_object_nearby():
     small = Obj(0, CAT, 20, 20, 3, 3)
     results = play(still(3, small) + still(2, Obj(0, CAT, 15, 15, 15, 15)))
     assert [ids(r) for r in results] == [[1]] * 3 + [[2]] * 2
+
+
+def test_constants_and_settings_decide_what_is_the_same_object():
+    small = Obj(0, CAT, 20, 20, 3, 3)
+    larger = still(3, small) + still(2, Obj(0, CAT, 15, 15, 15, 15))
+    any_size = TrackerConstants(size_ratio=10.0)
+    assert ids(play(larger, constants=any_size)[-1]) == [1]
+    # A jump by 3 times its size.
+    jump = still(3, A) + still(3, replace(A, column=28))
+    assert [ids(play(jump, jump_sizes=sizes)[-1]) for sizes in (2.0, 4.0)] == [[2], [1]]
+    # Two masks of IoU 1/3.
+    twins = still(3, A, Obj(3, CAT, 10, 8))
+    assert [len(ids(play(twins, same_object_iou=iou)[-1])) for iou in (0.3, 0.4)] == [1, 2]
 
 
 @pytest.mark.parametrize('query', [0, 3])
@@ -228,8 +242,7 @@ def test_two_queries_on_one_object_are_one_segment():
     twin = Obj(3, CAT, 10, 5, score=0.99)
     results = play(still(3, A, twin))
     assert [ids(r) for r in results] == [[1]] * 3
-    # A part of it, and a twin of another class.
-    assert ids(play(still(1, A, Obj(4, CAT, 11, 5, 4, 6, score=0.99)))[0]) == [1]
+    # Also one of another class.
     assert ids(play(still(1, A, replace(twin, class_id=DOG)))[0]) == [1]
     # Neighbours, and a small one of another class in front, are two.
     assert ids(play(still(1, A, replace(twin, column=12)))[0]) == [1, 2]

@@ -18,9 +18,10 @@ from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.synthetic.writing import FORMATS
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.replay import Recording
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.tracker_constants import TrackerConstants
 
-FIRST_SEED = 700_000
+FIRST_SEED = 800_000
 """Seed of the first scene of the first kind; each kind has seeds of its own."""
 _SEEDS = 10_000
 """Number of seeds that each kind of scenes has."""
@@ -49,6 +50,48 @@ KINDS = {
     'stuff': SceneKind('vipseg', 'sky, ground and walls have classes, panoptic', {'stuff': True}),
 }
 """Kinds of scenes by name."""
+
+
+class Tuned(NamedTuple):
+    """A number that decides how the tracker associates."""
+
+    name: str
+    default: float
+    off: float
+    """Value with which the rule that it belongs to has the least effect."""
+    limit: float
+    """Largest value that makes sense."""
+    is_setting: bool = False
+    """Whether it is a field of StreamSettings, and not one of TrackerConstants."""
+
+    def changes(self) -> Iterator[tuple[str, float]]:
+        """Name the changes and list their values, each value once."""
+        tried = {self.default}
+        for change, value in (
+            ('off', self.off),
+            ('half', self.default / 2),
+            ('double', min(2 * self.default, self.limit)),
+        ):
+            kept = round(value) if isinstance(self.default, int) else value
+            if kept not in tried:
+                tried.add(kept)
+                yield change, kept
+
+
+TUNED = (
+    Tuned('same_object_iou', StreamSettings.same_object_iou, 1.0, 1.0, is_setting=True),
+    Tuned('jump_sizes', StreamSettings.jump_sizes, 0.0, 100.0, is_setting=True),
+    *(
+        Tuned(
+            item.name,
+            getattr(TrackerConstants, item.name),
+            item.metadata['off'],
+            item.metadata['limit'],
+        )
+        for item in fields(TrackerConstants)
+    ),
+)
+"""All numbers that are varied."""
 
 
 class Variant(NamedTuple):
@@ -80,13 +123,12 @@ def variants(names: Sequence[str] = ()) -> list[Variant]:
     out.
 
     Args:
-        names: constants to change; empty: all.
+        names: constants to change, of `TUNED`; empty: all.
 
     Raises:
         ValueError: there is no such constant.
     """
-    default = TrackerConstants()
-    known = [item.name for item in fields(default)]
+    known = {item.name: item for item in TUNED}
     if unknown := sorted(set(names) - set(known)):
         raise ValueError(
             f'Expected constants out of {", ".join(known)}, got {", ".join(unknown)}.'
@@ -95,22 +137,13 @@ def variants(names: Sequence[str] = ()) -> list[Variant]:
         Variant('default', ''),
         Variant('association', 'slots', settings={'association': 'slots'}),
     ]
-    for item in fields(default):
-        if names and item.name not in names:
-            continue
-        value, limit = getattr(default, item.name), item.metadata['limit']
-        tried = {value}
-        for change, other in (
-            ('off', item.metadata['off']),
-            ('half', value / 2),
-            ('double', min(2 * value, limit)),
-        ):
-            if isinstance(value, int):
-                other = round(other)
-            if other not in tried:
-                tried.add(other)
-                changed = replace(default, **{item.name: other})
-                listed.append(Variant(item.name, change, changed))
+    for name in names or known:
+        for change, value in known[name].changes():
+            changed: dict[str, Any] = {name: value}
+            if known[name].is_setting:
+                listed.append(Variant(name, change, settings=changed))
+            else:
+                listed.append(Variant(name, change, TrackerConstants(**changed)))
     return listed
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from videomt_ros.inference.grid_masks import GridMask, areas, intersections, pack_masks
-from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.model.config import Task
 
 _NEVER = 1e6
@@ -89,10 +88,7 @@ def build_detections(
 
 
 def suppress_duplicates(
-    detections: Detections,
-    order: NDArray[np.intp],
-    established: NDArray[np.bool_],
-    constants: TrackerConstants,
+    detections: Detections, order: NDArray[np.intp], same_object_iou: float
 ) -> list[int]:
     """Keep one detection per object.
 
@@ -100,33 +96,21 @@ def suppress_duplicates(
         detections: the N detections of the frame.
         order: indices of the detections to choose from, best first; of two that show one object
             the first is kept.
-        established: whether a detection continues a confirmed track, (N,). A part of a larger
-            mask is dropped, whichever comes first, unless both are established.
-        constants: constants of the tracker.
+        same_object_iou: least IoU of two masks that show one object.
 
     Returns:
         Indices of the detections that are kept, in the same order.
     """
     inside, sizes = intersections(detections.masks), areas(detections.masks)
     unions = sizes[:, None] + sizes[None] - inside
-    same_object = inside >= constants.duplicate_iou * unions
-    classes = detections.classes
-    smaller = sizes[:, None] < sizes[None]
-    part = (
-        smaller
-        & (inside >= constants.part_share * sizes[:, None])
-        & (sizes[:, None] >= constants.part_area * sizes[None])
-        & (classes[:, None] == classes[None])
-        & ~(established[:, None] & established[None])
-    )
+    same_object = inside >= same_object_iou * unions
     stay: list[int] = []
     repeats = np.zeros(len(detections), bool)
     for n in order.tolist():
         if not repeats[n]:
             stay.append(n)
             repeats |= same_object[n]
-    is_part = part[:, stay].any(1)
-    return [n for n in stay if not is_part[n]]
+    return stay
 
 
 def assign(costs: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -63,6 +63,19 @@ class StreamSettings:
         'an object in its slot. Not used by semantic segmentation.',
         choices=ASSOCIATIONS,
     )
+    same_object_iou: float = _setting(
+        0.4,
+        'Least IoU (intersection over union) of two masks that show one object: two of one image '
+        'become one, and a mask that overlaps the one expected of a track by so much continues '
+        'it. Only with association full.',
+        range=(0.05, 1.0),
+    )
+    jump_sizes: float = _setting(
+        2.0,
+        'Distance by which an object may miss its expected place, in multiples of its size (the '
+        'square root of its area). Only with association full.',
+        range=(0.0, 100.0),
+    )
     gap_s: float = _setting(
         1.0,
         'Longest time in seconds for which a track that is not seen keeps its id.',

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from videomt_ros.inference.association import Detections
 from videomt_ros.inference.grid_masks import GridMask
 from videomt_ros.inference.identities import Identity
+from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.inference.tracker_constants import TrackerConstants
 
 MIN_INTERVAL_S = 1e-3
@@ -30,8 +31,7 @@ class Motion:
     centre: NDArray[np.float64]
     """Centre of that mask, (2,)."""
     size: float
-    """Square root of the object's area. It shrinks slowly, so that an object that is half hidden
-    keeps its size."""
+    """Square root of the area of that mask."""
     stamp_ns: int
     """Stamp of the frame in which the object was last seen."""
     velocity: NDArray[np.float64] | None = None
@@ -41,61 +41,48 @@ class Motion:
         """Compute the expected movement since the object was last seen, (2,)."""
         if self.velocity is None:
             return np.zeros(2)
-        elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
-        return self.velocity * (self.constants.velocity_share * elapsed_s)
+        return self.velocity * ((stamp_ns - self.stamp_ns) * 1e-9)
 
     def expected_mask(self, stamp_ns: int) -> GridMask:
         """Shift the last mask by the expected movement."""
         rows, columns = (int(round(cells)) for cells in self.displacement(stamp_ns))
         return self.mask.shifted(rows, columns)
 
-    def reaches(self, detections: Detections, stamp_ns: int) -> NDArray[np.float64]:
+    def reaches(
+        self, detections: Detections, stamp_ns: int, jump_sizes: float
+    ) -> NDArray[np.float64]:
         """Measure how far each detection is from where the object can be.
 
         The object can be anywhere between its last place and the expected one (it may have
-        stopped), give or take an allowance that grows with its size and the time that passed.
+        stopped), give or take an allowance.
+
+        Args:
+            detections: the N detections of the frame.
+            stamp_ns: time of the detections.
+            jump_sizes: the allowance, in sizes of the object.
 
         Returns:
             Distances over that allowance, (N,). Up to 1 is plausible; inf: the detection is too
             large.
         """
         step = self.displacement(stamp_ns)
-        elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
-        jump = self.constants.jump_sizes * (
-            self.constants.first_jump if self.velocity is None else 1.0
-        )
-        diagonal = float(np.hypot(*self.mask.grid))
-        allowance = self.size * (jump + self.constants.jump_sizes_per_s * elapsed_s)
-        allowance += (
-            self.constants.jump_speed_share * float(np.hypot(*step))
-            + self.constants.jump_floor * diagonal
-        )
         offsets = detections.centres - self.centre
         length = float(step @ step)
         along = np.clip(offsets @ step / length, 0.0, 1.0) if length else np.zeros(len(offsets))
         distances = np.linalg.norm(offsets - along[:, None] * step, axis=1)
-        ratios = distances / min(allowance, self.constants.jump_ceiling * diagonal)
-        too_large = (
-            detections.sizes > self.constants.size_ratio * self.size + self.constants.size_slack
-        )
-        return np.where(too_large, np.inf, ratios)
+        too_large = detections.sizes > self.constants.size_ratio * self.size
+        # Where no distance is allowed, only the place itself is within reach.
+        allowance = max(jump_sizes * self.size, 1e-9)
+        return np.where(too_large, np.inf, distances / allowance)
 
     def move(self, detections: Detections, n: int, stamp_ns: int) -> None:
-        """Move to detection n, unless that shows only a speck of the object."""
-        if detections.sizes[n] < self.constants.speck_ratio * self.size:
-            self.size *= self.constants.size_memory
-            return
+        """Move to detection n."""
         elapsed_s = (stamp_ns - self.stamp_ns) * 1e-9
         if elapsed_s >= MIN_INTERVAL_S:
-            velocity = (detections.centres[n] - self.centre) / elapsed_s
-            if self.velocity is not None:
-                velocity = self.velocity + self.constants.velocity_weight * (
-                    velocity - self.velocity
-                )
-            self.velocity = velocity
+            self.velocity = (detections.centres[n] - self.centre) / elapsed_s
         self.mask = detections.masks[n]
         self.centre = detections.centres[n]
-        self.size = max(float(detections.sizes[n]), self.constants.size_memory * self.size)
+        self.size = float(detections.sizes[n])
         self.stamp_ns = stamp_ns
 
 
@@ -163,15 +150,16 @@ class Track:
         own, other = self.class_id, int(detections.classes[n])
         if other == own:
             return None
-        probs = detections.class_probs[n]
-        return (
-            None
-            if probs[own] > self.constants.class_gone or probs[other] < self.constants.class_new
-            else other
-        )
+        is_certain = detections.class_probs[n, other] >= self.constants.class_certain
+        return other if is_certain else None
 
     def may_continue_as(
-        self, detections: Detections, n: int, ious: NDArray[np.float32], stamp_ns: int
+        self,
+        detections: Detections,
+        n: int,
+        ious: NDArray[np.float32],
+        stamp_ns: int,
+        settings: StreamSettings,
     ) -> bool:
         """Whether a detection in the track's slot can show the track's object.
 
@@ -180,15 +168,22 @@ class Track:
             n: index of the one in the slot.
             ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
+            settings: settings of the stream.
         """
-        in_place = bool(ious[n] >= self.constants.same_place_iou)
+        in_place = bool(ious[n] >= settings.same_object_iou)
         if self.changed_class(detections, n) is not None:
             # After a gap, or with another mask, another class is another object.
             return in_place and self.seen
-        return in_place or bool(self.motion.reaches(detections, stamp_ns)[n] <= 1.0)
+        return in_place or bool(
+            self.motion.reaches(detections, stamp_ns, settings.jump_sizes)[n] <= 1.0
+        )
 
     def costs(
-        self, detections: Detections, ious: NDArray[np.float32], stamp_ns: int
+        self,
+        detections: Detections,
+        ious: NDArray[np.float32],
+        stamp_ns: int,
+        settings: StreamSettings,
     ) -> NDArray[np.float64]:
         """Compute the costs of assigning each detection to this track.
 
@@ -199,20 +194,28 @@ class Track:
             detections: the N detections of the frame.
             ious: IoU of each detection with the mask expected of the track, (N,).
             stamp_ns: time of the detections.
+            settings: settings of the stream.
 
         Returns:
             (N,), 0..2; inf for a detection that cannot show the track's object.
         """
         same_class = detections.classes == self.class_id
-        reaches = self.motion.reaches(detections, stamp_ns)
+        reaches = self.motion.reaches(detections, stamp_ns, settings.jump_sizes)
         costs = np.where(same_class & (reaches <= 1.0), 1.0 + reaches, np.inf)
-        for n in np.flatnonzero(ious >= self.constants.same_place_iou).tolist():
+        for n in np.flatnonzero(ious >= settings.same_object_iou).tolist():
             if self.changed_class(detections, n) is None:
                 costs[n] = 1.0 - ious[n]
         return costs
 
-    def observe(self, detections: Detections, n: int, stamp_ns: int) -> None:
-        """Add a detection to the track."""
+    def observe(self, detections: Detections, n: int, stamp_ns: int, shows_place: bool) -> None:
+        """Add a detection to the track.
+
+        Args:
+            detections: the N detections of the frame.
+            n: index of the one that shows the track's object.
+            stamp_ns: time of the detections.
+            shows_place: whether so much of the object shows that it is where the detection is.
+        """
         logits = detections.class_logits[n]
         changed = self.changed_class(detections, n)
         if changed is None:
@@ -223,7 +226,8 @@ class Track:
         else:
             self.new_class_frames += 1
             self.new_class_sum = self.new_class_sum + logits
-        self.motion.move(detections, n, stamp_ns)
+        if shows_place:
+            self.motion.move(detections, n, stamp_ns)
         self.logit_sum = self.logit_sum + logits
         self.num_logits += 1
 

@@ -52,6 +52,9 @@ from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.model.config import NetworkConfig, Task
 from videomt_ros.structures import MAX_TRACK_ID, Segment
 
+_TRACKS_PER_QUERY = 4
+"""Largest number of tracks, lost ones included, over the number of queries."""
+
 
 @dataclass(frozen=True, eq=False)
 class Match:
@@ -111,9 +114,7 @@ class Tracker:
         self._max_id = max_id
         self._max_tracks = max(
             config.num_queries,
-            min(
-                constants.tracks_per_query * config.num_queries, max_id - len(self._merged_classes)
-            ),
+            min(_TRACKS_PER_QUERY * config.num_queries, max_id - len(self._merged_classes)),
         )
         self.next_id = next_id
         """The next id in turn; it is skipped if it is in use."""
@@ -161,7 +162,7 @@ class Tracker:
             match = Match(track, identity, class_id, score)
             if life.is_drawn(identity, class_id):
                 self._drawn.append(match)
-            elif detections.sizes[n] ** 2 * detections.cell_area >= life.min_area:
+            elif self._is_large_enough(detections, n):
                 self._undrawn[match] = Sight(class_id, score)
         return self._drawn
 
@@ -173,6 +174,10 @@ class Tracker:
     def observed_queries(self) -> NDArray[np.intp]:
         """List the query indices of the matches of this frame, first those to be drawn, (N,)."""
         return np.array([match.query for match in (*self._drawn, *self._undrawn)], np.intp)
+
+    def _is_large_enough(self, detections: Detections, n: int) -> bool:
+        """Whether the mask of a detection has as many pixels as a track that is seen."""
+        return bool(detections.sizes[n] ** 2 * detections.cell_area >= self._life.min_area)
 
     def _scores(self, assigned: Sequence[tuple[Track, int]]) -> list[float]:
         """Score tracks by the means of their class logits so far."""
@@ -267,11 +272,9 @@ class Tracker:
         free = [m for m in range(len(tracks)) if m not in taken]
         costs = np.full((len(free), len(others)), np.inf)
         for row, m in enumerate(free):
-            costs[row] = tracks[m].costs(detections, ious[m], self._life.stamp_ns)[others]
-            if not self._identity(tracks[m]).confirmed:
-                costs[row] += (
-                    self._constants.tentative_cost
-                )  # a detection that fits two tracks goes to the confirmed one
+            costs[row] = tracks[m].costs(
+                detections, ious[m], self._life.stamp_ns, self._life.settings
+            )[others]
         found = association.assign(costs)
         pairs += [(free[row], others[column]) for row, column in found]
         matched = [(tracks[m], n) for m, n in pairs]
@@ -312,7 +315,9 @@ class Tracker:
             m = holders.get(int(query))
             if m is None:
                 continue
-            if self.tracks[m].may_continue_as(detections, n, ious[m], self._life.stamp_ns):
+            if self.tracks[m].may_continue_as(
+                detections, n, ious[m], self._life.stamp_ns, self._life.settings
+            ):
                 own[n] = m
         return own
 
@@ -343,7 +348,7 @@ class Tracker:
                 ranks[n] = 0 if track.seen else 1
         order = np.lexsort((-fits, ranks))
         return association.suppress_duplicates(
-            detections, order[ranks[order] < 5], ranks <= 1, self._constants
+            detections, order[ranks[order] < 5], self._life.settings.same_object_iou
         )
 
     def _observe(self, track: Track, detections: Detections, n: int) -> Track:
@@ -353,7 +358,7 @@ class Tracker:
             The track, or the one that replaces it because its class has changed.
         """
         life = self._life
-        track.observe(detections, n, life.stamp_ns)
+        track.observe(detections, n, life.stamp_ns, self._is_large_enough(detections, n))
         if track.new_class_frames < max(
             self._constants.class_change_frames, life.settings.confirm_frames
         ):

@@ -184,6 +184,8 @@ class NodeParameters:
     min_area: int = _setting('min_area')
     speck_share: float = _setting('speck_share')
     association: str = _setting('association')
+    same_object_iou: float = _setting('same_object_iou')
+    jump_sizes: float = _setting('jump_sizes')
     gap_s: float = _setting('gap_s')
     max_gap_s: float = _setting('max_gap_s')
     memory_s: float = _setting('memory_s')
