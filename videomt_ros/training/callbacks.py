@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
 from videomt_ros.files import whole_file
+from videomt_ros.training.data import RunData
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +111,14 @@ class RunLog(pl.Callback):
         for each in trainer.loggers:
             each.log_metrics({**scalars, 'train/seconds_per_step': pace}, step)
         if self.in_words:
-            left = pace * (trainer.max_steps - step)
+            done = batch[0].step + 1  # in the plan of the run, of which some may be left out
+            left = pace * (trainer.max_steps - done)
+            if isinstance(data := getattr(trainer, 'datamodule', None), RunData):
+                left = min(left, data.pace.left_s)
             logger.info(
                 'step %d of %d, loss %.2f (class %.2f, mask %.2f, dice %.2f), '
                 '%.2f s a step, %d min left',
-                step, trainer.max_steps, losses['loss'], losses['class'],
+                done, trainer.max_steps, losses['loss'], losses['class'],
                 losses['mask'], losses['dice'], pace, left / 60,
             )  # fmt: skip
 

@@ -107,7 +107,7 @@ class KeepCheckpoints(Checkpoint):
             SIGTERMException: a process of the run received SIGTERM.
         """
         step, stop = trainer.global_step, self._signals.wanted(trainer)
-        is_last = step >= trainer.max_steps
+        is_last = batch[0].step + 1 >= trainer.max_steps  # a step of the plan
         if not (step % self.every == 0 or step == self.best_step() or is_last or stop is not None):
             return
         trainer.save_checkpoint(self.folder / f'step={step}.ckpt')

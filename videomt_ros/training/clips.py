@@ -39,6 +39,8 @@ class Batch(NamedTuple):
     targets: Targets
     origins: tuple[str, ...]
     """Source of each of the B clips."""
+    step: int = 0
+    """Step of the plan of a run that the batch belongs to; see `training.pace`."""
 
 
 Objects = tuple[NDArray[np.int64], NDArray[np.bool_]]

@@ -7,7 +7,7 @@ largest clip of their part, which does depend on the number of processes and par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
 from videomt_ros.datasets.synthetic.stuff import STUFF_NAMES
 from videomt_ros.training.clips import Batch, Clip, collate
 from videomt_ros.training.labelled_clips import ClipSource, LabelledVideos, VideoClips, open_source
+from videomt_ros.training.pace import Pace
 from videomt_ros.training.run_settings import SYNTHETIC, Phase, TrainSettings
 from videomt_ros.training.scene_clips import SceneClips, scene_table
 from videomt_ros.training.stopping import end_with_parent
@@ -152,7 +153,7 @@ class StepClips(Dataset[tuple[Batch, ...]]):
             # From 1, since a 0 at the end of a seed does not change it.
             rngs = [np.random.default_rng((*seed, 1 + j)) for j in range(start, start + size)]
             clips = [_draw(rng, sources, phase.clip_frames, phase.max_stride) for rng in rngs]
-            parts.append(collate(clips, divisor, self._fill))
+            parts.append(collate(clips, divisor, self._fill)._replace(step=step))
         return tuple(parts)
 
 
@@ -194,17 +195,17 @@ class _FaultsAsValues(Dataset[Batches | DatasetError]):
             return error
 
 
-def _as_they_are(parts: Batches | DatasetError) -> Batches | DatasetError:
+def _as_they_are(parts: Any) -> Any:
     """Return batches without the conversion of DataLoader, which makes lists of tuples."""
     return parts
 
 
-def load_batches(clips: Dataset[Batches], steps: Sequence[int], workers: int) -> Iterator[Batches]:
+def load_batches(clips: Dataset[Batches], steps: Iterable[int], workers: int) -> Iterator[Batches]:
     """Load the batches of steps in order and ahead of their use.
 
     Args:
         clips: batches by step; see `StepClips`.
-        steps: steps to load.
+        steps: steps to load, each asked for when its loading begins.
         workers: number of processes that load; 0: this process loads.
 
     Raises:
@@ -227,29 +228,28 @@ def load_batches(clips: Dataset[Batches], steps: Sequence[int], workers: int) ->
 
 
 class RunLoader:
-    """Loads the batches from a step on.
+    """Loads the batches of the steps that a run makes from now on.
 
     Its length is that of the whole run, since Lightning counts the steps before a resume too.
     """
 
-    def __init__(self, clips: StepClips, first_step: int, workers: int) -> None:
+    def __init__(self, clips: StepClips, pace: Pace, workers: int) -> None:
         """Set up the loader; loads nothing yet.
 
         Args:
             clips: batches of this process by step.
-            first_step: step to start at.
+            pace: chooses the steps.
             workers: see `load_batches`.
         """
         self._clips = clips
-        self._first_step = first_step
+        self._pace = pace
         self._workers = workers
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def __iter__(self) -> Iterator[Batches]:
-        steps = range(self._first_step, len(self))
-        return load_batches(self._clips, steps, self._workers)
+        return load_batches(self._clips, self._pace.steps(), self._workers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step of the trainer is the whole state."""
@@ -266,16 +266,29 @@ class RunData(pl.LightningDataModule):
         super().__init__()
         self.settings = settings
         self.mixture = mixture
+        limit = settings.max_minutes
+        self.pace = Pace(settings.total_steps, None if limit is None else 60 * limit)
 
     def train_dataloader(self) -> RunLoader:
-        """Return the batches from the current step of the trainer on."""
+        """Return the batches from the current step of the run on."""
         trainer = self.trainer
         assert trainer is not None
         clips = StepClips(self.settings, self.mixture, trainer.global_rank, trainer.world_size)
-        return RunLoader(clips, trainer.global_step, self.settings.workers)
+        if self.settings.max_minutes is None:
+            self.pace.next_step = trainer.global_step
+        return RunLoader(clips, self.pace, self.settings.workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the plan if the steps that were made do not tell it."""
+        return {} if self.settings.max_minutes is None else self.pace.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a run was stopped."""
+        self.pace.load_state_dict(state_dict)
 
     def transfer_batch_to_device(
         self, batch: Batches, device: torch.device, dataloader_idx: int
     ) -> Batches:
         """Leave the batch on the host; TrainModule moves the frames of one chunk at a time."""
+        self.pace.next_step = batch[0].step + 1
         return batch

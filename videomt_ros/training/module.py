@@ -80,7 +80,7 @@ class TrainModule(pl.LightningModule):
 
         Args:
             batch: the parts into which this process's share of the batch is split.
-            batch_idx: ignored; the steps of the optimiser count.
+            batch_idx: ignored; the step of the batch counts.
 
         Returns:
             `record`, a dictionary with the floats `loss`, `class`, `mask` and `dice` of the batch
@@ -89,7 +89,7 @@ class TrainModule(pl.LightningModule):
         Raises:
             NonFiniteLoss: a loss or the gradient is not finite.
         """
-        settings, step = self.settings, self.global_step
+        settings, step = self.settings, batch[0].step
         optimizer = cast(Any, self.optimizers())
         factors = learning_rate_factors(
             step,
@@ -128,7 +128,7 @@ class TrainModule(pl.LightningModule):
     def _totals(self, parts: Sequence[Batch]) -> Tensor:
         """Sum the totals of the batch over all processes; see `Criterion.count_totals`."""
         num_queries = self.net.config.num_queries
-        phase = self.settings.phase(self.global_step)
+        phase = self.settings.phase(parts[0].step)
         own = sum(
             self.criterion.count_totals(part.targets, num_queries, phase.chunk_frames)
             for part in parts
@@ -145,18 +145,18 @@ class TrainModule(pl.LightningModule):
         values = torch.cat([sums.sum()[None], sums]).tolist()
         return dict(zip(('loss', *LOSSES), values, strict=True))
 
-    def _seed(self) -> None:
-        """Seed torch for a part of the batch.
+    def _seed(self, step: int) -> None:
+        """Seed torch for a part of the batch of a step.
 
         Random draws depend on the step alone, so that a resumed run repeats those of an
         uninterrupted one, and each part those of the whole batch.
         """
-        torch.manual_seed((self.settings.seed << 32) + self.global_step)
+        torch.manual_seed((self.settings.seed << 32) + step)
 
     def _chunks(self, part: Batch) -> tuple[Tensor, ...]:
         """Cut the frames of a part into chunks of consecutive frames, (B, t, 3, H, W) each."""
         num_frames = part.frames.shape[1]
-        chunk_frames = self.settings.phase(self.global_step).chunk_frames or num_frames
+        chunk_frames = self.settings.phase(part.step).chunk_frames or num_frames
         return part.frames.split(chunk_frames, dim=1)
 
     def _encoded(self, parts: Sequence[Batch]) -> list[tuple[Encoded, ...]]:
@@ -173,7 +173,7 @@ class TrainModule(pl.LightningModule):
         dtype = torch.float32
         for number, part in enumerate(parts):
             for frames in self._chunks(part):
-                self._seed()  # for positions that all frames of a step share
+                self._seed(part.step)  # for positions that all frames of a step share
                 with self.trainer.precision_plugin.forward_context():
                     device = self.device.type
                     if torch.is_autocast_enabled(device):
@@ -205,8 +205,8 @@ class TrainModule(pl.LightningModule):
         Returns:
             Losses of the part, (3,).
         """
-        settings, step = self.settings, self.global_step
-        self._seed()
+        settings, step = self.settings, part.step
+        self._seed(step)
         probabilities = masked_attention_probabilities(
             step,
             settings.total_steps,

@@ -248,6 +248,10 @@ class TrainSettings:
     run delivers its last weights and keeps no average."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the losses, and how masks are compared."""
+    max_minutes: float | None = None
+    """Minutes in which the run is to end, by the clock from its first step on, a run that is
+    resumed included; null: no limit. If it is too slow for all steps, it leaves out some,
+    evenly, so that all phases and schedules are passed. In one process only."""
     accumulate: int = 1
     """Number of parts in which each process computes its share of a batch one after the other:
     the memory is that of a part, the gradient that of the whole. Clips are padded to the largest
@@ -318,6 +322,8 @@ class TrainSettings:
             check_range(self, 'vit_warmup_steps', 0)
         if self.threads is not None:
             check_range(self, 'threads', 1)
+        if self.max_minutes is not None:
+            check_range(self, 'max_minutes', 0, open_=True)
         check_range(
             self, 'checkpoint_every keep_checkpoints log_every accumulate devices nodes', 1
         )

@@ -92,6 +92,11 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
             warmups,
             settings.total_steps,
         )
+    if settings.max_minutes is not None and machine.world_size > 1:
+        raise ValueError(
+            f'Expected max_minutes=null for {machine.world_size} processes, whose clocks differ, '
+            f'got {settings.max_minutes:g}. Leave it out, or train in one process.'
+        )
     make_folder(out)
     check_folders(settings)
     build_loggers(settings)  # raises if a package is missing

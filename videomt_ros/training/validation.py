@@ -162,7 +162,8 @@ class ScoreCallback(Callback):
     ) -> None:
         """Validate if it is due at this step."""
         step = trainer.global_step
-        if step % self.validation.every == 0 or step == self.settings.total_steps:
+        is_last = batch[0].step + 1 == self.settings.total_steps  # a step of the plan
+        if step % self.validation.every == 0 or is_last:
             with isolate_rng():
                 self.validate(trainer, cast(TrainModule, pl_module), step)
 
