@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 from tests.training.labelled_data import write_labelled
 from videomt_ros.datasets.benchmarks import open_dataset
@@ -55,7 +57,8 @@ class Learning(pl.LightningModule):
         self.optimizers().step()
 
     def train_dataloader(self):
-        return range(100)
+        batches = [(SimpleNamespace(step=step),) for step in range(100)]
+        return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
 
 
 @pytest.fixture(scope='module')
