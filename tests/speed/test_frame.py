@@ -14,13 +14,16 @@ from videomt_ros.cli import main
 from videomt_ros.cli.benchmark_model import rows
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import NetworkConfig
+from videomt_ros.model.config import VIT_SIZES
 from videomt_ros.speed.frame import (
     PARTS,
     Side,
     compare,
     matching_test_size,
+    measure,
 )
 from videomt_ros.speed.machine import cpu_name
+from videomt_ros.speed.parts import LATERAL
 from videomt_ros.speed.transformers_port import TINY as SIZES
 from videomt_ros.speed.transformers_port import distinct_queries, port_sizes
 
@@ -109,6 +112,30 @@ def test_the_table_shows_both_sides_and_their_ratio():
     assert cells[1][1:] == ('80.0', '88.0', '1.10')
     assert cells[-1] == ('processor time of a frame, all threads', '150', '300', '2.00')
     assert cells[2] == ('whole frame to 1280 x 720 masks', '100', '1250', '12.50')
+
+
+@pytest.mark.parametrize('propagation', ['fusion', 'gru'])
+def test_a_network_without_a_port_is_measured_alone(propagation):
+    config = NetworkConfig(
+        num_classes=5, architecture='pmt', embed_dim=32, depth=4, num_heads=2, num_queries=24,
+        num_query_blocks=2, test_size=64, propagation=propagation,
+    )  # fmt: skip
+    side, analysis = measure(config, frame=(72, 128), num_segments=2, repeats=2)
+    assert side.num_segments == 2
+    assert side.input_size == (64, 128)
+    assert tuple(side.samples_ms) == PARTS
+    assert all(len(samples) == 2 and min(samples) > 0 for samples in side.samples_ms.values())
+    assert LATERAL in [part.name for part in analysis.measured()]
+
+
+def test_lvmt_is_measured_by_its_name(monkeypatch, tmp_path, capsys):
+    size = {'embed_dim': 32, 'depth': 4, 'num_heads': 2}
+    monkeypatch.setitem(VIT_SIZES, 'small', size)
+    arguments = ['--network', 'lvmt', '--image-size', '64', '64', '--repeats', '1']
+    options = ['--threads', '1', '--segments', '2', '--json', str(tmp_path / 'speed.json')]
+    assert main(['benchmark', 'model', *arguments, '--precision', 'fp32', *options]) == 0
+    assert '| lateral path' in capsys.readouterr().out
+    assert 'LVMT with ViT-S' in (tmp_path / 'speed.json').read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
-"""`videomt benchmark model`: time network and frame, beside the port in transformers."""
+"""`videomt benchmark model`: time network and frame, VidEoMT's beside the port in transformers."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from videomt_ros.cli.argument_types import count
 from videomt_ros.cli.benchmark_cameras import FRAME, add_network_options
 from videomt_ros.cli.benchmark_report import Report, digits
 
 if TYPE_CHECKING:
+    import torch
+
     from videomt_ros.speed.frame import Comparison, Side
 
 
@@ -18,6 +21,13 @@ def add_model(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     text = 'time a step of the network and a whole frame to 1280 x 720 masks'
     parser = choices.add_parser('model', help=text, description=text)
     parser.set_defaults(run=benchmark_model)
+    parser.add_argument(
+        '--network',
+        choices=('videomt', 'pmt', 'lvmt'),
+        default='videomt',
+        help='videomt runs beside transformers, pmt and lvmt (with DINOv3), which it does not '
+        'have, run alone; default: videomt',
+    )
     parser.add_argument('--size', choices=('S', 'B', 'L'), default='S', help='ViT; default: S')
     parser.add_argument(
         '--image-size',
@@ -25,13 +35,18 @@ def add_model(choices: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         nargs=2,
         default=(640, 640),
         metavar=('HEIGHT', 'WIDTH'),
-        help="the network's input; equal, since transformers takes squares; default: 640 640",
+        help="the network's input; equal, since transformers takes squares; pmt and lvmt take an "
+        'input of as many patches with the aspect of the frames; default: 640 640',
     )
     add_network_options(parser)
 
 
 def benchmark_model(args: argparse.Namespace) -> int:
-    """Time the network beside transformers and print the table."""
+    """Time the network and print the tables.
+
+    Raises:
+        ValueError: the input is no square, or the device has too little memory.
+    """
     height, width = args.image_size
     if height != width:
         raise ValueError(
@@ -42,36 +57,106 @@ def benchmark_model(args: argparse.Namespace) -> int:
 
     from videomt_ros.engines.build import choose_dtype
     from videomt_ros.model.device import choose_device
-    from videomt_ros.speed.frame import compare
-    from videomt_ros.speed.machine import engine_modules, header
-    from videomt_ros.speed.transformers_port import port_sizes
 
     device = choose_device(args.device)
     dtype = choose_dtype(args.precision, device, args.engine)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        comparison = compare(
-            port_sizes(args.size),
-            image_size=height,
-            frame=FRAME,
-            num_segments=args.segments,
-            device=device,
-            dtype=dtype,
-            engine=args.engine,
-            repeats=args.repeats,
-        )
+        run = _beside_transformers if args.network == 'videomt' else _alone
+        return run(args, height, device, dtype)
     except torch.OutOfMemoryError as error:
         raise ValueError(
             f'{device} has too little memory for ViT-{args.size} at {height} x {width} in '
             f'{dtype}. Choose a smaller --size or --image-size.'
         ) from error
-    number_format = str(dtype).removeprefix('torch.')
+
+
+def _alone(
+    args: argparse.Namespace, image_size: int, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Time PMT or LVMT, and print the tables."""
+    from videomt_ros.model.config import VIT_SIZES, NetworkConfig
+    from videomt_ros.speed.frame import matching_test_size, measure
+    from videomt_ros.speed.machine import engine_modules, header
+    from videomt_ros.speed.transformers_port import SIZE_NAMES
+
+    sizes: dict[str, Any] = dict(VIT_SIZES[SIZE_NAMES[args.size]])
+    config = NetworkConfig(
+        num_classes=40,
+        architecture='pmt',
+        family='dinov3',
+        num_query_blocks=6,
+        propagation='gru' if args.network == 'lvmt' else 'fusion',
+        **sizes,
+    )
+    config = replace(config, test_size=matching_test_size(config, image_size, FRAME))
+    side, analysis = measure(
+        config,
+        frame=FRAME,
+        num_segments=args.segments,
+        device=device,
+        dtype=dtype,
+        engine=args.engine,
+        repeats=args.repeats,
+    )
+    report = Report(
+        args,
+        'model',
+        header(device, 'torch', 'timm', *engine_modules(args.engine)),
+        network=f'{args.network.upper()} with ViT-{args.size}, engine {args.engine}, '
+        f'{_format(dtype)}, batch 1, {config.num_queries} queries, {config.num_classes} classes; '
+        'random weights',
+        frames=f'random, {FRAME[1]} x {FRAME[0]} (width x height), host to host. Input of the '
+        f'network, height x width: {_size(side.input_size)}',
+        segments=f'{side.num_segments}, by a class head fitted to let {args.segments} queries '
+        'pass',
+        peaks=analysis.about(),
+    )
+    report.add(
+        side='videomt_ros',
+        input_size=side.input_size,
+        num_segments=side.num_segments,
+        median_ms={part: side.median_ms(part) for part in side.samples_ms},
+        samples_ms=side.samples_ms,
+        step=analysis.as_json(),
+    )
+    cells = [(f'median of {args.repeats}, ms', 'videomt_ros')]
+    named = _parts(f'step of the network, {_size(side.input_size)}')
+    cells += [(name, digits(side.median_ms(part))) for name, part in named]
+    report.table(cells)
+    report.table(analysis.rows())
+    report.end(f'A frame takes {digits(side.median_ms("frame"))} ms.')
+    return 0
+
+
+def _format(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix('torch.')
+
+
+def _beside_transformers(
+    args: argparse.Namespace, height: int, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Time VidEoMT beside transformers, and print the tables."""
+    from videomt_ros.speed.frame import compare
+    from videomt_ros.speed.machine import engine_modules, header
+    from videomt_ros.speed.transformers_port import port_sizes
+
+    comparison = compare(
+        port_sizes(args.size),
+        image_size=height,
+        frame=FRAME,
+        num_segments=args.segments,
+        device=device,
+        dtype=dtype,
+        engine=args.engine,
+        repeats=args.repeats,
+    )
     report = Report(
         args,
         'model',
         header(device, 'torch', 'timm', 'transformers', *engine_modules(args.engine)),
-        network=f'ViT-{args.size}, engine {args.engine}, {number_format}, batch 1; '
+        network=f'ViT-{args.size}, engine {args.engine}, {_format(dtype)}, batch 1; '
         f'{about_weights(comparison)}',
         **about_frames(comparison),
         peaks=comparison.analysis.about(),
@@ -132,15 +217,20 @@ def rows(ours: Side, port: Side, repeats: int) -> list[tuple[str, ...]]:
     cells: list[tuple[str, ...]] = [
         (f'median of {repeats}, ms', 'videomt_ros', 'transformers', 'ratio')
     ]
-    for name, part in (
-        (f'step of the network, {_size(port.input_size)} on both sides', 'step'),
+    for name, part in _parts(f'step of the network, {_size(port.input_size)} on both sides'):
+        a, b = ours.median_ms(part), port.median_ms(part)
+        cells.append((name, digits(a), digits(b), f'{b / a:.2f}'))
+    return cells
+
+
+def _parts(step: str) -> tuple[tuple[str, str], ...]:
+    """Name the parts of a frame in the table, and their keys in `Side.samples_ms`."""
+    return (
+        (step, 'step'),
         (f'whole frame to {FRAME[1]} x {FRAME[0]} masks', 'frame'),
         ('- image to input', 'prepare'),
         ('- network', 'network'),
         ('- masks to segments', 'finish'),
         ('processor time of a step, all threads', 'step_cpu'),
         ('processor time of a frame, all threads', 'frame_cpu'),
-    ):
-        a, b = ours.median_ms(part), port.median_ms(part)
-        cells.append((name, digits(a), digits(b), f'{b / a:.2f}'))
-    return cells
+    )

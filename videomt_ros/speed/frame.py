@@ -1,8 +1,8 @@
-"""Time of one frame through our network and stream, beside the port in `transformers`.
+"""Time of one frame through our network and stream, alone or beside the port in `transformers`.
 
-Both sides have the same random weights and take the same random images in turns, in one run, so
-that other load on the machine slows both alike. The first frames warm up and are not counted, the
-device is synchronised before the clock is read, and the results are medians.
+Where there are two sides, both have the same random weights and take the same random images in
+turns, in one run, so that other load on the machine slows both alike. The first frames warm up and
+are not counted, the device is synchronised before the clock is read, and the results are medians.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomt_ros.engines.build import build_engine
+from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import VideoStream
-from videomt_ros.inference.preprocess import Geometry
+from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.timing import DeviceClock
-from videomt_ros.model import NetworkConfig
+from videomt_ros.model import NetworkConfig, build_network
 from videomt_ros.speed.analysis import Analysis, analyse
 from videomt_ros.speed.clock import wall_and_cpu_ms
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
+from videomt_ros.training.initial import start_updater
 
 WARM_UP = 5
 """Number of frames before the clock counts; more than a stream needs to confirm its tracks."""
@@ -175,16 +177,9 @@ def compare(
     network.to(dtype)
 
     runs = build_engine(net, engine)
-    stream = VideoStream(runs)
     square, state = port.prepare(images[0]), net.initial_state(1)
+    ours = _our_runner(runs, square, images)
     clock = DeviceClock(device)
-
-    def push(n: int) -> int:
-        return len(stream.push(images[n % NUM_IMAGES], n * FRAME_NS).segments)
-
-    def push_parts_ms() -> Sequence[float]:
-        assert stream.times is not None
-        return stream.times
 
     def run_port(n: int) -> int:
         nonlocal clock
@@ -198,8 +193,6 @@ def compare(
         clock.mark()
         return num_segments
 
-    padded = Geometry.of(frame, net.config).padded_size
-    ours = Runner(lambda: runs.step(square, state), push, push_parts_ms, padded, device)
     theirs = Runner(
         lambda: port.step(square),
         run_port,
@@ -215,6 +208,64 @@ def compare(
     )
     analysis = analyse(net, square, repeats)
     return Comparison(ours.side(), theirs.side(), difference, net.config, analysis)
+
+
+@torch.inference_mode()
+def measure(
+    config: NetworkConfig,
+    *,
+    frame: tuple[int, int] = (720, 1280),
+    num_segments: int = 10,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    engine: str = 'eager',
+    repeats: int = 10,
+) -> tuple[Side, Analysis]:
+    """Time a network that has no counterpart in transformers, with random weights.
+
+    Args:
+        config: configuration of the network; `step` takes the input that its frames have.
+        frame: (height, width) of the camera's images.
+        num_segments: see `compare`, like all that follow.
+        device: device of the network; None: the CPU.
+        dtype: type of weights and activations.
+        engine: name of the engine that runs the network.
+        repeats: number of timed frames.
+
+    Returns:
+        Its times, and where work, time and memory of a step go.
+    """
+    device = device or torch.device('cpu')
+    images = random_images(frame)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = build_network(config).eval()
+    start_updater(net)
+    net.to(device)
+    prepare = Preprocessor(config, device, torch.float32)
+    fit_class_head(net, None, prepare(images[0])[0], images, num_segments)
+    net.to(dtype)
+    inputs = prepare(images[0])[0].to(dtype)
+    runner = _our_runner(build_engine(net, engine), inputs, images)
+    for n in range(WARM_UP + repeats):
+        runner.run(n)
+    return runner.side(), analyse(net, inputs, repeats)
+
+
+def _our_runner(engine: Engine, inputs: Tensor, images: Sequence[NDArray[np.uint8]]) -> Runner:
+    """Build the runner of our side: inputs of a step, and the images of frames."""
+    stream, state = VideoStream(engine), engine.initial_state(1)
+
+    def push(n: int) -> int:
+        return len(stream.push(images[n % NUM_IMAGES], n * FRAME_NS).segments)
+
+    def parts_ms() -> Sequence[float]:
+        assert stream.times is not None
+        return stream.times
+
+    height, width = images[0].shape[:2]
+    padded = Geometry.of((height, width), engine.config).padded_size
+    return Runner(lambda: engine.step(inputs, state), push, parts_ms, padded, engine.device)
 
 
 def _largest_difference(a: Tensor, b: Tensor) -> float:

@@ -106,7 +106,7 @@ def build_pair(
 def fit_class_head(
     net: VideoNetwork, port: Any, square: Tensor, images: Sequence[NDArray[np.uint8]], num: int
 ) -> None:
-    """Fit both class heads so that the same `num` queries are segments in every frame.
+    """Fit the class heads so that the same `num` queries are segments in every frame.
 
     Random weights give all queries and classes about the same probability, and all queries about
     the same mask, so that no segment would exceed the score threshold. The last bias of the mask
@@ -115,8 +115,8 @@ def fit_class_head(
 
     Args:
         net: our network in float32.
-        port: the same weights, on the same device.
-        square: input of the port, (1, 3, side, side).
+        port: the same weights, on the same device; None: there is no port.
+        square: an input, (1, 3, side, side) for the port.
         images: frames of a video, each (H, W, 3) uint8.
         num: number of queries that exceed the score threshold; their classes differ while there
             are enough classes.
@@ -137,7 +137,11 @@ def fit_class_head(
 
     with net.mask_head.register_forward_hook(keep_centre):
         net.step(square, net.initial_state(1))
-    last_layers: tuple[Any, ...] = (net.mask_head[-1], port.mask_head.fc3)
+    last_layers: list[Any] = [net.mask_head[-1]]
+    class_heads: list[Any] = [net.class_head]
+    if port is not None:
+        last_layers.append(port.mask_head.fc3)
+        class_heads.append(port.class_predictor)
     for layer in last_layers:
         layer.bias.sub_(centres[0])
 
@@ -153,7 +157,7 @@ def fit_class_head(
         targets[query, -1] = 0.0
         targets[query, n % net.config.num_classes] = CERTAIN
     head = fit_linear(torch.stack(samples).cpu(), targets)
-    for linear in (net.class_head, port.class_predictor):
+    for linear in class_heads:
         linear.load_state_dict(head)
 
 
