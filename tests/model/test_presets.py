@@ -295,6 +295,8 @@ def test_a_preset_is_found_by_the_last_part_of_a_name():
         ('SIZE 3', 'expected size to be a text, got 3'),
         ('FPS fast', "expected fps to be a whole number, got 'fast'"),
         ('PUBLISHED 3', 'expected published to hold scores and their benchmark, got 3'),
+        ('PUBLISHED {"AP":3}', 'expected published to hold scores and their benchmark'),
+        ('PUBLISHED {"benchmark":"a","AP":"high"}', 'expected published to hold scores and'),
     ],
 )
 def test_a_damaged_preset_says_what_is_wrong(tmp_path, text, fault):

@@ -115,8 +115,9 @@ def main(args: argparse.Namespace) -> int:
         source = SyntheticSource(args.seed, args.frames or _SCENE_FRAMES, stuff=stuff)
     if warning:
         print(
-            f'Warning: {warning}. What it sees in {args.source} means nothing, whatever the '
-            f'scores are. Without MODEL= (--model) the demo takes {DEFAULT_MODEL}.',
+            f'Warning: {warning}. Unless {args.source} shows such scenes, its results mean '
+            f'nothing, whatever their scores. Without MODEL= (--model) the demo takes '
+            f'{DEFAULT_MODEL}.',
             flush=True,
         )
     args.out.mkdir(parents=True, exist_ok=True)

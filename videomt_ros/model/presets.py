@@ -198,7 +198,10 @@ def _read_fields(path: Path) -> dict[str, Any]:
         if type(values.get(key, 0)) is not int:
             raise PresetError(f'{path}: expected {key} to be a whole number, got {values[key]!r}.')
     scores = values.get('published', {})
-    if not isinstance(scores, dict) or (scores and 'benchmark' not in scores):
+    is_sound = isinstance(scores, dict) and all(
+        isinstance(scores[key], str if key == 'benchmark' else (int, float)) for key in scores
+    )
+    if not is_sound or (scores and 'benchmark' not in scores):
         raise PresetError(
             f'{path}: expected published to hold scores and their benchmark, got {scores!r}.'
         )
