@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.layers import RotaryEmbeddingDinoV3
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from videomt_ros.model import NetworkConfig, VidEoMT, VideoNetwork, build_network, load_model
-from videomt_ros.model.backbone import run_block
+from videomt_ros.model.backbone import RotaryPositions, run_block
 from videomt_ros.model.network import attention_mask
 
 TINY = NetworkConfig(
@@ -430,3 +431,11 @@ def test_heads_that_run_once_for_a_clip_give_what_they_give_frame_by_frame(chang
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 7), (40, 40), (45, 80)])
+def test_rotary_tables_are_timms_and_are_built_on_the_device(shape):
+    positions = RotaryPositions(64).eval()
+    expected = RotaryEmbeddingDinoV3(64).eval().get_embed(shape)
+    assert torch.equal(positions.get_embed(shape), expected)
+    assert positions.to('meta').get_embed(shape).device.type == 'meta'

@@ -16,16 +16,12 @@ import base64
 import copy
 import json
 import logging
-import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from timm.layers import RotaryEmbeddingDinoV3
-from torch import Tensor
 
 from videomt_ros.engines.differences import OUTPUTS, Difference, compare, find_wrong
 from videomt_ros.engines.engine import EngineError
@@ -189,7 +185,6 @@ def _trace(net: VideoNetwork, size: tuple[int, int], dynamic: Collection[Dynamic
         patch_size = net.config.patch_size
         for axis, name in ((2, 'rows'), (3, 'columns')):
             frame_axes[axis] = patch_size * torch.export.Dim(name, min=1, max=_MAX_PATCHES)
-        _trace_rotary_table(net)
     with _quiet(), torch.no_grad():
         exported = torch.export.export(
             StepModule(net).eval(),
@@ -209,25 +204,6 @@ def _trace(net: VideoNetwork, size: tuple[int, int], dynamic: Collection[Dynamic
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces, with paths of this machine
     return program
-
-
-def _trace_rotary_table(net: VideoNetwork) -> None:
-    """Let rotary positions like those of DINOv3 follow the size of the frame in a trace.
-
-    timm divides by `float(rows)`, which a trace takes for a constant.
-    """
-
-    def get_embed(periods: Tensor, shape: tuple[int, int]) -> Tensor:
-        axes = [(torch.arange(side) + 0.5) / side for side in shape]
-        places = torch.stack(torch.meshgrid(axes, indexing='ij'), dim=-1).flatten(0, 1)
-        angles = 2 * math.pi * (2 * places - 1)[:, :, None] / periods
-        angles = angles.flatten(1).tile(2)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-    rope: Any
-    for rope in net.modules():
-        if isinstance(rope, RotaryEmbeddingDinoV3):
-            rope.get_embed = partial(get_embed, rope.periods)
 
 
 def _metadata(net: VideoNetwork, package: str) -> dict[str, str]:

@@ -10,13 +10,15 @@ h w patch grid, N = P + h * w tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
 import timm
 import torch
+from timm.layers import RotaryEmbeddingDinoV3
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -64,7 +66,10 @@ def build_vit(config: NetworkConfig) -> Any:
     }
     if config.family != 'eva02':  # EVA-02's SwiGLU has a ratio of its own, 8/3
         arguments['mlp_ratio'] = config.mlp_ratio
-    return timm.create_model(timm_name(config), pretrained=False, **arguments)
+    vit = timm.create_model(timm_name(config), pretrained=False, **arguments)
+    if config.family == 'dinov3':
+        vit.rope = RotaryPositions(config.embed_dim // config.num_heads)
+    return vit
 
 
 def check_design(config: NetworkConfig, name: str) -> None:
@@ -107,6 +112,28 @@ def pretrained_record(name: str) -> Any:
         known = timm.list_pretrained(f'{name.partition(".")[0]}.*')
         raise ValueError(f'Expected the name of weights of timm, got {name}. Try {known}.')
     return about
+
+
+class RotaryPositions(RotaryEmbeddingDinoV3):
+    """Rotary positions of DINOv3, whose table depends on the patch grid alone in evaluation mode.
+
+    timm builds each table on the CPU. A GPU would wait for its copy in each step, and a CUDA graph
+    cannot hold it; and a trace would take its size for a constant. In training mode the CPU draws
+    the shifts of positions, and the table is timm's.
+    """
+
+    def get_embed(
+        self, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return sines and cosines, (h * w, 2 * channels of a head), for a grid of h x w."""
+        if self.training or shape is None:
+            return super().get_embed(shape, dtype)
+        device = self.periods.device
+        axes = [(torch.arange(side, device=device) + 0.5) / side for side in shape]
+        places = torch.stack(torch.meshgrid(axes, indexing='ij'), dim=-1).flatten(0, 1)
+        angles = 2 * math.pi * (2 * places - 1)[:, :, None] / self.periods
+        angles = angles.flatten(1).tile(2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class Backbone(nn.Module):
@@ -169,7 +196,9 @@ class Backbone(nn.Module):
     ) -> tuple[list[Tensor], Tensor | None]:
         """Compute the tokens after so many blocks each, and the rotary table."""
         vit = self.vit
-        with table_device(self.training, frames.device):
+        # EVA-02's rotary table is built on the default device.
+        on_default = self.training or frames.device.type == 'cpu'
+        with nullcontext() if on_default else frames.device:
             embedded = vit._pos_embed(vit.patch_embed(frames))
         tokens, rope = embedded if self.rotary else (embedded, None)
         tokens = vit.norm_pre(tokens)
@@ -218,15 +247,6 @@ def run_block(
             block, tokens, use_reentrant=False, preserve_rng_state=False, **arguments
         )
     return block(tokens, **arguments)
-
-
-def table_device(training: bool, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which timm builds a rotary table.
-
-    timm builds it on the CPU. A GPU would wait for its copy in each step, and a CUDA graph cannot
-    hold it. In training the CPU draws the shifts of positions.
-    """
-    return nullcontext() if training or device.type == 'cpu' else device
 
 
 def check_frames(frames: Tensor, patch_size: int) -> None:

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import RotaryEmbeddingDinoV3
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
-from videomt_ros.model.backbone import table_device
+from videomt_ros.model.backbone import RotaryPositions
 from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.network import Encoded, VideoNetwork
 from videomt_ros.model.token_norm import TokenNorm
@@ -63,7 +62,7 @@ class PMT(VideoNetwork):
             )
             for _ in range(config.num_query_blocks)
         )
-        self.rope = RotaryEmbeddingDinoV3(channels // config.num_heads)
+        self.rope = RotaryPositions(channels // config.num_heads)
         self.decoder_norm = nn.LayerNorm(channels, eps=1e-5)
         self.lateral = LateralPath()
 
@@ -98,8 +97,7 @@ class PMT(VideoNetwork):
     def _encode(self, frames: Tensor, grid: tuple[int, int]) -> Encoded:
         tokens, rope = self.backbone.encode_taps(frames, self.config.taps)
         if not (self.training and self.config.family == 'dinov3'):
-            with table_device(self.training, frames.device):
-                rope = self.rope.get_embed(grid)
+            rope = self.rope.get_embed(grid)
         return Encoded(tokens, rope, grid)
 
     def standardise(self, parts: Sequence[Encoded]) -> list[Encoded]:
