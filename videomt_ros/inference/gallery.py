@@ -18,7 +18,7 @@ Letters: N tracks, C channels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,8 @@ class Gallery:
         """Sum of the scaled embeddings of a track per row, (rows, C)."""
         self._last_frames = np.zeros(0, np.int64)
         """Number of the newest frame that shows the track of a row, (rows,)."""
+        self._lengths = np.zeros(0, np.float32)
+        """Lengths of the sums of ended tracks, (rows,)."""
         self._rows: dict[Track, int] = {}
         """Rows of the tracks that are alive."""
         self._free: list[int] = []
@@ -112,19 +114,19 @@ class Gallery:
             self._sums[rows] += embeddings[usable] / lengths[usable, None]
         self._last_frames[[self._rows[track] for track in tracks if track in self._rows]] = frame
 
-    def keep(self, tracks: Iterable[Track], stamp_ns: int) -> None:
+    def keep(self, alive: Set[Track], stamp_ns: int) -> None:
         """Remember the tracks that have ended since the frame before, and forget old ones.
 
         Args:
-            tracks: all tracks that are alive.
+            alive: all tracks that are alive.
             stamp_ns: time of the frame.
         """
-        alive = set(tracks)
         for track in [track for track in self._rows if track not in alive]:
             row, identity = self._rows.pop(track), track.identity
             if identity.track_id is None or not (identity.confirmed or identity.returned):
                 self._release(row)
             else:
+                self._lengths[row] = self._measure(row)
                 known = _Known(track, identity.class_id, row, track.query)
                 self._ended[identity.track_id] = known
         settings = self._settings
@@ -155,13 +157,14 @@ class Gallery:
             is in two pairs.
         """
         newcomers = [track for track in newcomers if track in self._rows]
-        known = list(self._ended.values()) + [
-            _Known(track, track.identity.class_id, self._rows[track], track.query)
-            for track in lost
-            if track in self._rows
-        ]
         pairs: list[tuple[Track, Track]] = []
-        if newcomers and known:
+        known = list(self._ended.values()) if newcomers else []
+        for track in lost if newcomers else ():
+            row = self._rows.get(track)
+            if row is not None:
+                self._lengths[row] = self._measure(row)
+                known.append(_Known(track, track.identity.class_id, row, track.query))
+        if known:
             likeness = self._likeness(newcomers, known)
             for n, m in self._certain_pairs(likeness):
                 self._join(newcomers[n], known[m])
@@ -177,9 +180,11 @@ class Gallery:
         self, newcomers: Sequence[Track], known: Sequence[_Known]
     ) -> NDArray[np.float64]:
         """Compare newcomers with known tracks, (newcomers, known); -inf: not the same object."""
-        rows = [item.row for item in known]
-        looks = self._looks([self._rows[track] for track in newcomers])
-        likeness = (looks @ self._looks(rows).T).astype(np.float64)
+        rows, own = [item.row for item in known], [self._rows[track] for track in newcomers]
+        # A product with all rows, in use or not, is faster than to gather those in use.
+        sums = self._sums @ self._sums[own].T  # rows, newcomers
+        lengths = self._lengths[rows]
+        likeness = (sums[rows] / (lengths[:, None] * self._measure(own))).T.astype(np.float64)
         slots = np.array([-1 if item.query is None else item.query for item in known])
         likeness += SLOT_BONUS * (slots == np.array([track.query for track in newcomers])[:, None])
         begun = np.array([track.identity.first_frame for track in newcomers])
@@ -214,10 +219,10 @@ class Gallery:
         else:
             self._release(known.row)
 
-    def _looks(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Get the looks of tracks, (N, C), each of length 1."""
-        sums = self._sums[rows]
-        return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    def _measure(self, rows: int | Sequence[int]) -> NDArray[np.float32]:
+        """Measure the lengths of sums; that of a row without a look is 1."""
+        lengths = np.linalg.norm(self._sums[rows], axis=-1)
+        return np.where(lengths > 0.0, lengths, np.float32(1.0))
 
     def _row(self, track: Track, channels: int) -> int:
         """Get the row of a track; it gets one if it has none."""
@@ -233,6 +238,7 @@ class Gallery:
         sums = self._sums.reshape(before, channels)
         self._sums = np.concatenate([sums, np.zeros((count, channels), np.float32)])
         self._last_frames = np.concatenate([self._last_frames, np.zeros(count, np.int64)])
+        self._lengths = np.concatenate([self._lengths, np.ones(count, np.float32)])
         self._free = list(range(before + count - 1, before - 1, -1))
 
     def _forget(self, track_id: int) -> None:

@@ -225,20 +225,31 @@ class Tracker:
     def _recall(self, drawn: Mapping[Identity, Sight], embeddings: NDArray[np.float32]) -> None:
         """Note how tracks look, and let those drawn for the first time go on with an older id."""
         gallery, life = self._gallery, self._life
-        things = {t for t in self.tracks if t.class_id not in self._merged_classes}
+        alive = set(self.tracks)
         matches = [*self._drawn, *self._undrawn]
-        seen = [n for n, m in enumerate(matches) if m.track.seen and m.track in things]
+        seen = [
+            n
+            for n, m in enumerate(matches)
+            if m.track.seen and m.identity is m.track.identity and m.track in alive
+        ]
         gallery.observe([matches[n].track for n in seen], embeddings[seen], life.frame)
-        gallery.keep(self.tracks, life.stamp_ns)
+        gallery.keep(alive, life.stamp_ns)
         newcomers = [
             matches[n].track
             for n in seen
-            if matches[n].identity in drawn and matches[n].identity.track_id is None
+            if matches[n].identity.track_id is None and matches[n].identity in drawn
         ]
-        has_id = {t for t in things if t.identity.track_id is not None}
-        lost = [t for t in self.tracks if t in has_id and t.identity.confirmed and not t.seen]
+        lost = [
+            t
+            for t in self.tracks
+            if not t.seen
+            and t.identity.track_id is not None
+            and t.identity.confirmed
+            and t.class_id not in self._merged_classes
+        ]
         recalled = {old for _, old in gallery.recall(newcomers, lost)}
-        self.tracks = [track for track in self.tracks if track not in recalled]
+        if recalled:
+            self.tracks = [track for track in self.tracks if track not in recalled]
 
     def _identities(self) -> list[Identity]:
         """List the identities that are alive, each once."""
