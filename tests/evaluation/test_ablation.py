@@ -101,6 +101,8 @@ def test_a_data_set_needs_its_folder(capsys):
 
 def test_videos_of_a_data_set_take_the_place_of_scenes(tmp_path, capsys):
     draw_scenes('open', tmp_path, 2, 6, (64, 80))
-    words = f'benchmark tracker --dataset ytvis2019 --root {tmp_path} --sets 1'
+    words = (
+        f'benchmark tracker --dataset ytvis2019 --root {tmp_path} --sets 1 --set confirm_frames=1'
+    )
     assert main([*words.split(), '--constants', 'size_ratio']) == 0
     assert 'ytvis2019; 2 videos in 1 sets' in capsys.readouterr().out

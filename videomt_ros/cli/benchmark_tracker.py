@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import add_device_options, count, image_size
 from videomt_ros.cli.benchmark_report import Report, add_json_option
+from videomt_ros.cli.evaluate import setting
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.dataset import Dataset
@@ -49,6 +50,15 @@ def add_tracker(choices: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         '--constants', nargs='+', default=(), metavar='NAME', help='those to vary; default: all'
     )
+    parser.add_argument(
+        '--set',
+        type=setting,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help='a parameter of the node for all variants, such as memory_similarity=0; may be '
+        'repeated',
+    )
     add_device_options(parser)
     add_json_option(parser)
 
@@ -82,7 +92,7 @@ def benchmark_tracker(args: argparse.Namespace) -> int:
             sets = split_videos(dataset, args.sets)
             bar = stack.enter_context(tqdm(total=len(tried) * len(sets), desc=kind, disable=None))
             found = []
-            for changes in ablate(sets, net, tried, bar.update):
+            for changes in ablate(sets, net, tried, dict(args.set), bar.update):
                 found.append(changes)
                 report.add(
                     scenes=kind,

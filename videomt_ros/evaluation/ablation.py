@@ -192,6 +192,7 @@ def ablate(
     sets: Sequence[Dataset],
     net: Engine,
     tried: Sequence[Variant],
+    settings: Mapping[str, Any] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Iterator[Changes]:
     """Score variants on sets of videos, the network being run once.
@@ -200,6 +201,7 @@ def ablate(
         sets: data sets with truth.
         net: network in evaluation mode.
         tried: variants, the default first.
+        settings: fields of StreamSettings that all variants have in common.
         progress: called after a variant was scored on a set.
 
     Yields:
@@ -215,7 +217,9 @@ def ablate(
         for variant in tried:
             figures = []
             for recording in recordings:
-                report = recording.score(variant.constants, variant.settings)
+                report = recording.score(
+                    variant.constants, {**(settings or {}), **variant.settings}
+                )
                 figures.append(_percent(report.figures, recording.num_frames))
                 progress()
             default = default or figures
