@@ -168,10 +168,15 @@ class LateralPath(nn.Module):
 class _Folded(NamedTuple):
     """The lateral path with its batch norms and scales folded into the layers around them.
 
-    Outside training a batch norm is an affine map of the channels. It goes into the first layer of
-    the MLP behind it and into the scale of the skip connection; the last layers of all MLPs become
-    one, since their results are added up.
+    Outside training a batch norm is an affine map of the channels. But for the mean, it goes into
+    the first layer of the MLP behind it and into the scale of the skip connection; the last layers
+    of all MLPs become one, since their results are added up. The mean is subtracted first: some
+    channels of DINO's tokens have a mean of many standard deviations, whose products with the
+    weights would cancel with loss of digits.
     """
+
+    means: tuple[Tensor, ...]
+    """Running mean of each batch norm, (C)."""
 
     inner: tuple[tuple[Tensor, Tensor], ...]
     """Weight (C / 2, C) and bias of the first layer of each MLP."""
@@ -190,20 +195,24 @@ class _Folded(NamedTuple):
     @torch.no_grad()
     def of(cls, net: PMT) -> _Folded:
         """Fold the lateral path of a network, in float32 or more."""
+        means: list[Tensor] = []
         inner, outer, scales = [], [], []
         bias: Any = 0
         modules: Any = zip(net.bn, net.lateral_projections, net.scalers, strict=True)
         for norm, mlp, scaler in modules:
-            scale, shift = norm.affine()
+            scale = norm.scale()
+            means.append(norm.running_mean)
             first, last = mlp[0], mlp[2]
             weight = first.weight.to(scale.dtype)
             # No matrix product, which autocast would round.
-            inner.append((weight * scale, first.bias + (weight * shift).sum(1)))
+            inner.append((weight * scale, first.bias + (weight * norm.bias).sum(1)))
             outer.append(last.weight * scaler.to(scale.dtype)[:, None])
             scales.append(scaler * scale)
-            bias = bias + scaler * (shift + last.bias)
+            bias = bias + scaler.to(scale.dtype) * (norm.bias + last.bias)
         dtype = net.dtype
         return cls(
+            # A copy, since the running mean may change in place.
+            tuple(mean.to(dtype, copy=True) for mean in means),
             tuple((weight.to(dtype), shift.to(dtype)) for weight, shift in inner),
             torch.cat(outer, dim=1).to(dtype),
             bias.to(dtype),
@@ -217,12 +226,13 @@ class _Folded(NamedTuple):
 
     def __call__(self, levels: tuple[Tensor, ...]) -> Tensor:
         """Compute the tokens that enter the decoder from those of the tapped blocks."""
+        centred = [tokens - mean for tokens, mean in zip(levels, self.means, strict=True)]
         hidden = [
             F.gelu(F.linear(tokens, *layer))
-            for tokens, layer in zip(levels, self.inner, strict=True)
+            for tokens, layer in zip(centred, self.inner, strict=True)
         ]
         total = F.linear(torch.cat(hidden, dim=-1), self.outer, self.bias)
-        for tokens, scale in zip(levels, self.scales, strict=True):
+        for tokens, scale in zip(centred, self.scales, strict=True):
             total = torch.addcmul(total, tokens, scale)
         return total
 

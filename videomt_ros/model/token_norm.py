@@ -36,15 +36,10 @@ class TokenNorm(nn.Module):
         self.register_buffer('running_mean', torch.zeros(channels))
         self.register_buffer('running_var', torch.ones(channels))
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Compute what the norm is outside training, a scale and a shift of each channel.
-
-        Returns:
-            Scale and shift, (C) each, in float32 or more.
-        """
+    def scale(self) -> Tensor:
+        """Compute by what the norm multiplies outside training, (C), in float32 or more."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        scale = self.weight.to(dtype) * torch.rsqrt(self.running_var.to(dtype) + self.eps)
-        return scale, self.bias.to(dtype) - self.running_mean.to(dtype) * scale
+        return self.weight.to(dtype) * torch.rsqrt(self.running_var.to(dtype) + self.eps)
 
     @torch.no_grad()
     def standardise(self, parts: Sequence[Tensor]) -> None:
