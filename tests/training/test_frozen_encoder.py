@@ -62,7 +62,7 @@ def test_the_saved_model_is_whole(tmp_path, caplog):
     assert not torch.equal(net.bn[0].running_var, torch.ones(32))
     count = sum(weight.numel() for weight in start.backbone.parameters())
     assert f'Frozen: {count:,} parameters' in caplog.text
-    assert 'random weights and stays as it is' in caplog.text and 'init_from=timm:' in caplog.text
+    assert 'random weights and stays as it is' in caplog.text and 'init_from=timm,' in caplog.text
     table = caplog.text.partition('Parameter groups:')[2].partition('Frozen')[0]
     assert 'new' in table and 'vit' not in table
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from tests.model.layout_files import build, original_names
 from tests.training.runs import TINY_SIZES
-from videomt_ros.model import NetworkConfig, VidEoMT, load_model, save_model
+from videomt_ros.model import NetworkConfig, VidEoMT, hub, load_model, save_model
 from videomt_ros.model.weight_files import CheckpointError
 from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.run_settings import Phase, TrainSettings
@@ -287,3 +288,92 @@ def test_compiled_blocks_learn_the_same_and_keep_their_names(tmp_path, monkeypat
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] > before
     save_model(fast, tmp_path / 'fast.safetensors')
     assert differing(load_model(tmp_path / 'fast.safetensors'), plain) == set()
+
+
+LVMT = replace(TINY, architecture='pmt', propagation='gru', depth=4)
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3'])
+@pytest.mark.parametrize('theirs', ['none', 'fusion'])
+def test_lvmt_starts_from_a_segmenter(tmp_path, caplog, family, theirs):
+    """A file of the original's layout, with the query updater of PMT or with none."""
+    ours = replace(LVMT, family=family)
+    source = build(replace(ours, propagation=theirs))
+    path = tmp_path / 'ovis_segmenter.pth'
+    torch.save({'model': original_names(source)}, path)
+    with caplog.at_level(logging.INFO):
+        net = load_initial(settings(ours, init_from=str(path)))
+    # Its classes have no names.
+    assert net.training and differing(net, source) == {'query_updater', 'class_head'}
+    assert 'hands queries on is new' in caplog.text
+    for other, message in (
+        (
+            replace(ours, decoder_mlp_ratio=2.0),
+            'with decoder_mlp_ratio 2.0; .* has decoder_mlp_ra',
+        ),
+        (replace(ours, tap_blocks=(1, 3)), r'with taps \(1, 3\); .* has taps \(0, 1, 2, 3\)'),
+        (replace(ours, num_query_blocks=3), 'with num_query_blocks 3; .* has num_query_blocks 2'),
+        (
+            replace(TINY, depth=4, family=family),
+            'with architecture videomt; .* has architecture p',
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_initial(settings(other, init_from=str(path)))
+
+
+def test_lvmt_starts_from_the_image_model_of_its_own_first_run(tmp_path):
+    image = build(replace(LVMT, propagation='none'))
+    save_model(image, tmp_path / 'image.safetensors')
+    net = load_initial(settings(LVMT, init_from=str(tmp_path / 'image.safetensors')))
+    assert differing(net, image) == {'query_updater'}
+    kept = 1 / (1 + torch.tensor(-8.0).exp())
+    leaving, entered = torch.randn(2, 7, 32)
+    expected = kept * entered + (1 - kept) * leaving.tanh()
+    torch.testing.assert_close(net.query_updater(leaving, entered), expected)
+
+
+def test_lvmt_starts_from_the_pretrained_vit_that_fits(tmp_path, monkeypatch):
+    """`timm` alone names it; a file may follow."""
+    network = replace(
+        LVMT, depth=3, family='dinov3', patch_size=16, table_size=64, size_divisor=16
+    )
+    torch.manual_seed(3)
+    vit = timm.create_model(
+        'vit_small_patch16_dinov3_qkvb', img_size=32, embed_dim=32, depth=3, num_heads=2
+    )
+    path = tmp_path / 'vit.safetensors'
+    save_file(vit.state_dict(), path)
+    fetched = []
+
+    def fetch(repository, name):
+        fetched.append((repository, name))
+        return path
+
+    monkeypatch.setattr(hub, 'fetch_file', fetch)
+    for source in (f'timm::{path}', 'timm'):
+        net = load_initial(settings(network, init_from=source))
+        for name, value in vit.state_dict().items():
+            assert torch.equal(net.backbone.vit.state_dict()[name], value), name
+        assert differing(net, load_initial(settings(network))) == {'backbone'}
+    assert fetched == [('timm/vit_small_patch16_dinov3_qkvb.lvd1689m', 'model.safetensors')]
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3'])
+def test_the_positions_of_decoder_and_encoder_have_one_scale(family):
+    network = replace(LVMT, family=family)
+    net = load_initial(settings(network))
+    frame = torch.zeros(1, 3, 32, 40)
+    fixed = net.eval().encode(frame)
+    configure_blocks(net, settings(network))
+    assert torch.equal(net.encode(frame).rope, fixed.rope)
+    net.train()
+    drawn = [net.encode(frame) for _ in range(2)]
+    assert not torch.equal(drawn[0].rope, drawn[1].rope)
+    changed = not torch.equal(drawn[0].tokens[3], drawn[1].tokens[3])
+    assert changed == (family == 'dinov3')  # DINOv2 has a table of positions
+    assert not any(
+        module.training
+        for name, module in net.backbone.named_modules()
+        if name not in ('vit.rope', '') and module is not net.backbone
+    )

@@ -17,7 +17,13 @@ from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Clip, list_frames
-from videomt_ros.training.labelled_clips import VideoClips, class_table, frame_times, open_source
+from videomt_ros.training.labelled_clips import (
+    VideoClips,
+    class_table,
+    frame_times,
+    near_times,
+    open_source,
+)
 from videomt_ros.training.run_settings import Augmentation, DataSource
 
 AS_IT_IS = ClipTransform((0, 0, *SIZE), SIZE, flip=False)
@@ -279,3 +285,19 @@ def test_frames_of_any_clip_exist():
         if num_frames >= clip_frames > 1:
             assert len(steps) == 1
             assert 1 <= steps.pop() <= max_stride
+
+
+@pytest.mark.parametrize(('num_frames', 'frame_range'), [(40, 5), (7, 5), (2, 9), (1, 5)])
+def test_frames_near_one_of_them_are_drawn_in_order(num_frames, frame_range):
+    rng = np.random.default_rng(0)
+    drawn = [near_times(rng, num_frames, 15, frame_range) for _ in range(300)]
+    for times in drawn:
+        assert len(times) == 15 and times == sorted(times)
+        assert times[-1] - times[0] <= 2 * frame_range
+        if num_frames > 1:  # the one frame is drawn once, the others repeat
+            assert any(
+                times.count(t) == 1 and max(t - times[0], times[-1] - t) <= frame_range
+                for t in times
+            )
+    assert {t for times in drawn for t in times} == set(range(num_frames))
+    assert near_times(rng, num_frames, 1, frame_range)[0] in range(num_frames)

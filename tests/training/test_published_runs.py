@@ -6,6 +6,7 @@ The copies have the folders, categories and numbers of the real data sets, but d
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from tests.training.labelled_data import write_coco, write_labelled
 from videomt_ros.datasets.dataset import Category
 from videomt_ros.labels import load_classes
-from videomt_ros.model import VidEoMT, load_model
+from videomt_ros.model import build_network, load_model
 from videomt_ros.model.backbone import timm_name
 from videomt_ros.model.presets import load_preset, preset_names
 from videomt_ros.training.initial import load_initial
@@ -42,20 +43,47 @@ COCO = [
 
 
 def run_file(preset: str) -> Path:
-    """Return the path of the run file of a published model."""
-    _, family, size, data = preset.split('-')
+    """Return the path of the run file of a published model.
+
+    The sizes and families of PMT and LVMT on one data set share a file.
+    """
+    kind, family, size, data = preset.split('-')
+    if kind != 'videomt':
+        return ROOT / 'config' / f'train_{kind}_{data}.yaml'
     suffix = '' if family == 'dinov2' else f'_{family}'
     return ROOT / 'config' / f'train_{data}_{SIZES[size]}{suffix}.yaml'
 
 
-PUBLISHED = [name for name in preset_names() if name.startswith('videomt-')]
-PRESET_OF = {run_file(name): name for name in PUBLISHED}
+PUBLISHED = [name for name in preset_names() if load_preset(name).path is None]
+PRESET_OF = {
+    run_file(name): name
+    for name in PUBLISHED
+    if name.startswith(('videomt-', 'lvmt-dinov3-large-', 'pmt-dinov3-large-'))
+}
+"""Run files and the models that they name."""
 RUN_FILES = pytest.mark.parametrize('path', PRESET_OF, ids=lambda path: path.stem)
 
 
 def test_each_published_model_has_a_run_file():
-    files = set((ROOT / 'config').glob('train_*_vit*.yaml'))
-    assert files == set(PRESET_OF) and len(files) == 13
+    files = {
+        path
+        for kind in ('*_vit*', 'lvmt_*', 'pmt_*')
+        for path in (ROOT / 'config').glob(f'train_{kind}.yaml')
+    }
+    assert files == set(PRESET_OF) == set(map(run_file, PUBLISHED))
+    assert len(files) == 13 + 6 + 5 and len(PUBLISHED) == 13 + 14 + 5
+
+
+@pytest.mark.parametrize('name', [name for name in PUBLISHED if not name.startswith('videomt-')])
+def test_a_run_file_is_for_all_sizes_and_families(name):
+    path = run_file(name)
+    whole, changed = load_settings(path), load_settings(path, [f'network.preset={name}'])
+    for field, value in load_preset(name).settings.items():
+        assert getattr(changed.network, field) == value, field
+    assert replace(changed, network=whole.network) == whole
+    assert re.search(rf'^#   {name} ', path.read_text(), re.MULTILINE)
+    image = load_settings(path, [f'network.preset={name}', 'stage=image'])
+    assert image.network == replace(changed.network, propagation='none')
 
 
 @RUN_FILES
@@ -64,21 +92,31 @@ def test_a_run_file_says_what_is_published(path):
     config = settings.network
     for field, value in preset.settings.items():
         assert getattr(config, field) == value, field
-    assert (config.num_queries, config.patch_size, config.propagation) == (200, 16, 'fusion')
-    assert config.num_query_blocks == {384: 3, 768: 3, 1024: 4}[config.embed_dim]
-    assert settings.init_from == f'timm:{timm_name(config)}'
-    data = path.stem.split('_')[1]
+    assert (config.num_queries, config.patch_size) == (200, 16)
+    kind, _, _, data = PRESET_OF[path].split('-')
+    assert config.propagation == ('gru' if kind == 'lvmt' else 'fusion')
     (phase,) = settings.phases
-    assert (phase.clip_frames, phase.batch_size, phase.max_stride) == (5, 8, 1)
-    assert phase.steps == {'vipseg': 40_000, 'vspw': 20_000}.get(data, 160_000)
+    assert (phase.batch_size, phase.max_stride) == (8, 1)
+    times = (phase.clip_frames, phase.chunk_frames, phase.frame_range)
+    if kind == 'videomt':
+        assert config.num_query_blocks == {384: 3, 768: 3, 1024: 4}[config.embed_dim]
+        assert settings.init_from == f'timm:{timm_name(config)}'
+        assert times == (5, None, None)
+        assert phase.steps == {'vipseg': 40_000, 'vspw': 20_000}.get(data, 160_000)
+        warmups = (500, 1000)
+    else:
+        assert (config.num_query_blocks, settings.init_from) == (6, 'timm')
+        assert times == ((15, 5, 5) if kind == 'lvmt' else (5, None, None))
+        steps = {'ovis': 80_000, 'vipseg': 40_000, 'vspw': 40_000}
+        assert phase.steps == steps.get(data, 60_000)
+        warmups = (6000, None)
     assert (settings.learning_rate, settings.layer_decay, settings.weight_decay) == (
         1e-4,
         0.6,
         0.05,
     )
-    assert (settings.warmup_steps, settings.vit_warmup_steps, settings.decay_power) == (
-        500, 1000, 0.9,
-    )  # fmt: skip
+    assert (settings.warmup_steps, settings.vit_warmup_steps) == warmups
+    assert settings.decay_power == 0.9
     assert settings.ema_decay is None and settings.masked_attention_until == 0
     varied = settings.augmentation
     named = [source.dataset for source in settings.data]
@@ -111,8 +149,15 @@ def test_a_header_tells_the_published_score_and_the_commands(path):
 def test_the_groups_of_the_full_model(path):
     settings = load_settings(path)
     with torch.device('meta'):
-        net = VidEoMT(settings.network)
-    groups = parameter_groups(net, settings.weight_decay, settings.layer_decay)
+        net = build_network(settings.network)
+    groups = parameter_groups(net, settings.weight_decay, settings.layer_decay, settings.decay_all)
+    assert {group['weight_decay'] for group in groups} == {0.05}
+    if net.encoder_is_frozen:
+        assert [(group['name'], group['lr_factor']) for group in groups] == [('new', 1.0)]
+        trained = {id(weight) for weight in groups[0]['params']}
+        for name, weight in net.named_parameters():
+            assert (id(weight) in trained) != name.startswith('backbone.vit.'), name
+        return
     depth = settings.network.depth
     lowest = min(group['lr_factor'] for group in groups)
     assert lowest == pytest.approx(0.6 ** (depth - 1))
@@ -172,28 +217,38 @@ def test_a_step_on_a_small_copy(path, tmp_path, monkeypatch):
     full = load_settings(path)
     for source in full.data:
         write_copy(source.dataset, Path(source.root))
-    step = 'phases=[{steps: 1, clip_frames: 5, batch_size: 4}]'
-    settings = load_settings(path, [*SMALL, step])
+    settings = load_settings(path, [*SMALL, 'phases.0.steps=1', 'phases.0.batch_size=4'])
     net = load_model(train(settings))
     (line,) = map(json.loads, Path(settings.out, 'log.jsonl').read_text().splitlines())
     assert line['step'] == 1 and 0 < line['loss'] < 1000 and line['mask'] > 0
     assert net.config == replace(settings.network, name='model')
     assert net.config.class_names == full.network.class_names
-    start = load_initial(settings).state_dict()
-    for name in ('q.weight', 'class_head.bias', 'backbone.vit.blocks.4.mlp.fc1.bias'):
-        assert not torch.equal(net.state_dict()[name], start[name].half().float()), name
+    begun = load_initial(settings)
+    start = begun.state_dict()
+    names = ['q.weight', 'class_head.bias', 'backbone.vit.blocks.4.mlp.fc1.bias']
+    if begun.encoder_is_frozen:
+        names += ['blocks.5.mlp.fc1.bias', 'lateral_projections.3.0.bias', 'bn.0.running_mean']
+    for name in names:
+        frozen = begun.encoder_is_frozen and name.startswith('backbone.')
+        assert torch.equal(net.state_dict()[name], start[name].half().float()) == frozen, name
 
 
-def test_the_two_commands_of_a_header_one_after_the_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('name', 'propagation'),
+    [('videomt-dinov2-small-ytvis2019', 'fusion'), ('lvmt-dinov3-small-ovis', 'gru')],
+)
+def test_the_two_commands_of_a_header_one_after_the_other(
+    tmp_path, monkeypatch, name, propagation
+):
     monkeypatch.chdir(tmp_path)
-    path = run_file('videomt-dinov2-small-ytvis2019')
+    path = run_file(name)
     for source in load_settings(path).data:
         write_copy(source.dataset, Path(source.root))
     small = [*SMALL, 'phases=[{steps: 1, clip_frames: 5, batch_size: 2}]']
     image = train(load_settings(path, [*small, 'stage=image', f'out=out/{path.stem}_image']))
     assert load_model(image).config.propagation == 'none'
     video = load_settings(path, [*small, f'init_from=out/{path.stem}_image/model.safetensors'])
-    assert load_model(train(video)).config.propagation == 'fusion'
+    assert load_model(train(video)).config.propagation == propagation
     start = load_initial(video).state_dict()
     for name, weight in load_model(image).state_dict().items():
         assert torch.equal(start[name], weight), name
@@ -226,7 +281,9 @@ OVIS_ALIKE = (*ALIKE[:2], *ALIKE[4:13], 'sheep', 'bicycle', 'motorcycle')
     ],
 )
 def test_coco_joins_as_the_released_tables_have_it(dataset, expected):
-    for path in (ROOT / 'config').glob(f'train_{dataset}_*.yaml'):
+    paths = [path for path, name in PRESET_OF.items() if name.endswith(f'-{dataset}')]
+    assert len(paths) >= 3
+    for path in paths:
         settings = load_settings(path)
         names = settings.network.class_names
         categories = [Category(k, name) for k, name in enumerate(COCO)]

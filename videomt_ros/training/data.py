@@ -66,7 +66,7 @@ class Mixture:
         """
         settings = self._settings
         return [
-            VideoClips(self._videos[number], settings.augmentation)
+            VideoClips(self._videos[number], settings.augmentation, phase.frame_range)
             if number in self._videos
             else SceneClips(
                 self._scenes[number],

@@ -26,8 +26,8 @@ KEEP_BIAS = 8.0
 ROPE_RESCALE = 2.0
 """Largest factor by which DINOv3 scales its positions (`pos_embed_rescale`, arXiv 2508.10104)."""
 
-TIMM = 'timm:'
-"""Prefix of an `init_from` that names a model of timm."""
+TIMM = 'timm'
+"""First part of an `init_from` that names a model of timm, or the one that fits the network."""
 
 _POSITIONS = 'backbone.vit.pos_embed'
 _SAME = (
@@ -38,17 +38,16 @@ _SAME = (
 them, since the queries hold much of what was learnt and a different number would be new."""
 _SAME_DECODER = ('taps', 'decoder_mlp_ratio')
 """Fields in which networks of the architecture pmt must agree as well."""
-_UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size', 'tap_blocks')
+_UNTOLD = ('num_heads', 'num_query_blocks', 'norm_queries', 'task', 'test_size')
 """Fields that the tensors of a file may not determine; then those of the run are taken."""
 
 
 def load_initial(settings: TrainSettings) -> VideoNetwork:
     """Build the network of a run with the weights it starts from.
 
-    With `init_from` null all weights are new; with 'timm:NAME' or 'timm:NAME:FILE' all but those
-    of the ViT; with anything that `load_model` takes, those of the class head if the classes
-    differ and of the query updater if the propagation differs. New weights depend only on the
-    seed.
+    With `init_from` null all weights are new; with 'timm' all but those of the ViT; with anything
+    that `load_model` takes, those of the class head if the classes differ and of the query updater
+    if the propagation differs. New weights depend only on the seed.
 
     Returns:
         The network on the CPU in float32, in training mode.
@@ -64,15 +63,20 @@ def load_initial(settings: TrainSettings) -> VideoNetwork:
         if net.encoder_is_frozen:
             logger.warning(
                 'The encoder has random weights and stays as it is, so that little can be learnt. '
-                'Set init_from=timm:%s, or to a model of the same kind.',
-                timm_name(net.config),
+                'Set init_from=timm, or to a model of the same kind.'
             )
         start_from_scratch(net)
         return net.train()
     start_updater(net)
-    if source.startswith(TIMM):
-        name, _, file = source.removeprefix(TIMM).partition(':')
-        load_vit(net.backbone.vit, net.config, name, Path(file).expanduser() if file else None)
+    kind, _, rest = source.partition(':')
+    if kind == TIMM:
+        name, _, file = rest.partition(':')
+        load_vit(
+            net.backbone.vit,
+            net.config,
+            name or timm_name(net.config),
+            Path(file).expanduser() if file else None,
+        )
     else:
         untold = {name: getattr(net.config, name) for name in _UNTOLD}
         # Image models have no query updater, and their file may not name the propagation.

@@ -189,10 +189,13 @@ class ClipSource(Protocol):
 class VideoClips:
     """Source of augmented clips of annotated videos; all videos are equally likely."""
 
-    def __init__(self, videos: LabelledVideos, augmentation: Augmentation) -> None:
+    def __init__(
+        self, videos: LabelledVideos, augmentation: Augmentation, frame_range: int | None = None
+    ) -> None:
         self.weight = videos.weight
         self._videos = videos
         self._augmentation = augmentation
+        self._frame_range = frame_range
 
     def draw(self, rng: np.random.Generator, clip_frames: int, max_stride: int) -> Clip:
         """See `ClipSource`; a video of one image becomes a pseudo-clip.
@@ -202,7 +205,10 @@ class VideoClips:
         """
         video = self._videos.videos[rng.integers(len(self._videos.videos))]
         length = len(video.image_paths)
-        times = frame_times(rng, length, clip_frames, max_stride)
+        if self._frame_range is None:
+            times = frame_times(rng, length, clip_frames, max_stride)
+        else:
+            times = near_times(rng, length, clip_frames, self._frame_range)
         turned = clip_frames if length == 1 and clip_frames > 1 else 0
         transform = draw_transform(rng, video.size, self._augmentation, turned)
         return self._videos.read(video, times, transform)
@@ -235,3 +241,23 @@ def frame_times(
     turn = 2 * (num_frames - 1)
     steps = (np.arange(start, start + stride * clip_frames, stride) % turn).tolist()
     return [min(step, turn - step) for step in steps]
+
+
+def near_times(
+    rng: np.random.Generator, num_frames: int, clip_frames: int, frame_range: int
+) -> list[int]:
+    """Draw the frames of a clip near one of them, in order; frames may repeat.
+
+    Args:
+        rng: source of the random draws.
+        num_frames: number of frames of the video, 1 or more.
+        clip_frames: number of frames of the clip, T.
+        frame_range: largest distance from the one frame.
+
+    Returns:
+        T frame indices, 0..num_frames - 1.
+    """
+    centre = int(rng.integers(num_frames))
+    first, last = max(0, centre - frame_range), min(num_frames - 1, centre + frame_range)
+    others = [t for t in range(first, last + 1) if t != centre] or [centre]
+    return sorted([centre, *rng.choice(others, clip_frames - 1).tolist()])

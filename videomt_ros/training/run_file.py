@@ -75,7 +75,7 @@ def _keep_single_frames(values: dict[str, Any]) -> dict[str, Any]:
         return values
     if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
         return values  # build_settings raises the error
-    single = {'clip_frames': 1, 'chunk_frames': None, 'max_stride': 1}
+    single = {'clip_frames': 1, 'chunk_frames': None, 'max_stride': 1, 'frame_range': None}
     # Masked attention ends where it does in EoMT's runs with 4 query blocks.
     return (
         {'masked_attention_until': 5 / 6}

@@ -138,6 +138,11 @@ class Phase:
     run learns does not depend on the number of GPUs."""
     max_stride: int = 1
     """Largest distance between neighbouring frames of a clip; each clip has a random one."""
+    frame_range: int | None = None
+    """Largest distance of the frames of a clip from one of them; null: frames at equal distances.
+    The frames of a clip of an annotated video are then drawn at random, time and again the same
+    one, and sorted, as in the released data loader for ranges other than (clip_frames - 1) / 2.
+    LVMT has 5 for clips of 15 frames."""
     supersample: int = 1
     """Factor by which synthetic scenes are drawn larger, and then reduced as the image of a
     camera would be."""
@@ -156,6 +161,8 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_range(self, 'steps clip_frames batch_size max_stride supersample', 1)
+        if self.frame_range is not None:
+            check_range(self, 'frame_range', 1)
         check_hidden_frames(self.hidden_frames)
         check_range(self, 'hidden_share hard_share', 0, 1)
         # In a chunk of one frame, the queries it propagates get no gradient.
@@ -206,8 +213,9 @@ class TrainSettings:
     """video: clips, with queries propagated from frame to frame; image: single frames, which
     train the segmenter that a video run starts from (`init_from`)."""
     init_from: str | None = None
-    """Weights to start from: anything that `load_model` takes, `timm:NAME` for a pretrained ViT,
-    or `timm:NAME:FILE` for a ViT in a local file; null: random weights."""
+    """Weights to start from: anything that `load_model` takes, `timm` for the pretrained ViT that
+    fits the network, `timm:NAME` for another one, or `timm:NAME:FILE` for a ViT in a local file;
+    null: random weights."""
     out: str = 'out/train'
     """Folder for checkpoints, log and the final weights."""
     seed: int = 0
