@@ -64,6 +64,7 @@ def start(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     )
     actions = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     if launch_files.parse_bool('rviz', given['rviz']):
+        launch_files.check_rviz(given['models'], params_text)
         namespace = prefix_namespace(given.get('ros_namespace'), given['namespace'])
         config = launch_files.rviz_config(
             (CONFIG / 'segmenter.rviz').read_text(),

@@ -20,6 +20,7 @@ from videomt_ros.launch_files import (
     SEGMENTER_ARGUMENTS,
     check_arguments,
     check_replay,
+    check_rviz,
     find_cameras,
     given_parameters,
     image_remappings,
@@ -194,6 +195,16 @@ def test_rviz_shows_the_topics_of_the_launch():
     _, topics = topics_of_rviz('/robot', ['front', 'rear'], ['color/image', '/r'], 'camera')
     assert {'/robot/color/image', '/r', '/robot/front/segmentation/overlay'} <= set(topics)
     assert '/robot/rear/segmentation/instances' in topics
+
+
+def test_rviz_is_refused_for_several_models():
+    one = '/**: {ros__parameters: {models: [a]}}'
+    two = '/**: {ros__parameters: {models: [a, b]}}'
+    for models, text in (('', '{}'), ('', one), ('c', two)):
+        check_rviz(models, text)
+    for models, text in (('a,b', one), ('', two)):
+        with pytest.raises(ValueError, match='one model with rviz:=true, got models:=a,b'):
+            check_rviz(models, text)
 
 
 def test_rviz_shows_ids_of_any_size_and_every_mask():

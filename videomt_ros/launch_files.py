@@ -98,12 +98,17 @@ def find_cameras(text: str, params_file: str) -> list[str]:
         text: value of the argument; may be empty.
         params_file: text of the parameter file.
     """
+    return _find_words('cameras', text, params_file)
+
+
+def _find_words(parameter: str, text: str, params_file: str) -> list[str]:
+    """Find the words of an array of strings: in an argument, else in a parameter file."""
     if text:
-        return parse_words('cameras', text)
+        return parse_words(parameter, text)
 
     def walk(sections: Any) -> list[str]:
         for key, value in sections.items() if isinstance(sections, dict) else ():
-            found = value.get('cameras') if key == 'ros__parameters' and value else walk(value)
+            found = value.get(parameter) if key == 'ros__parameters' and value else walk(value)
             if found:
                 return [str(name) for name in found]
         return []
@@ -291,6 +296,24 @@ def replay_words(given: Mapping[str, str], node: str) -> list[str]:
     if parse_bool('every_frame', given['every_frame']):
         return [*words, '--every-frame']
     return [*words, '--rate', given['rate']]
+
+
+def check_rviz(models: str, params_file: str) -> None:
+    """Check that the topics which rviz2 is to show are known before a model is loaded.
+
+    Args:
+        models: value of the argument `models`; may be empty.
+        params_file: text of the parameter file.
+
+    Raises:
+        ValueError: there are several models, whose topics are named after their tasks.
+    """
+    found = _find_words('models', models, params_file)
+    if len(found) > 1:
+        raise ValueError(
+            f'Expected one model with rviz:=true, got models:={",".join(found)}. Start rviz2 '
+            'yourself, on topics such as panoptic/segmentation/overlay.'
+        )
 
 
 def rviz_config(

@@ -33,7 +33,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps, TrackSequence
-from videomt_ros.model import NetworkConfig, VidEoMT, save_model
+from videomt_ros.model import NetworkConfig, build_network, load_model, save_model
 from videomt_ros.msg import TrackArray
 from videomt_ros.rig.processes import domain_of, hold_free_domain
 from videomt_ros.ros.transports import AnyImage
@@ -96,8 +96,30 @@ def save_random_model(path: Path, **fields: Any) -> Path:
         'class_names': ('circle', 'square', 'star', 'cross'),
         'name': 'random',
     }
-    save_model(VidEoMT(NetworkConfig(**{**settings, **fields})).eval(), path)
+    save_model(build_network(NetworkConfig(**{**settings, **fields})).eval(), path)
     return path
+
+
+def save_random_pair(folder: Path) -> tuple[Path, Path]:
+    """Write two networks for instances and for things and stuff, which share an encoder."""
+    shared = {'architecture': 'pmt', 'propagation': 'gru'}
+    path = save_random_model(folder / 'objects.safetensors', name='objects', **shared)
+    first = load_model(path)
+    stuff = {
+        'num_classes': 3,
+        'class_names': ('square', 'sky', 'road'),
+        'thing_classes': (True, False, False),
+        'num_queries': 8,
+        'task': 'panoptic',
+        'name': 'stuff',
+    }
+    second = load_model(save_random_model(folder / 'stuff.safetensors', **shared, **stuff))
+    with torch.no_grad():
+        second.backbone.load_state_dict(first.backbone.state_dict())
+        # Not what the first one sees, though the seeds of both are equal.
+        second.q.weight.copy_(torch.randn(second.q.weight.shape))
+    save_model(second, folder / 'stuff.safetensors')
+    return path, folder / 'stuff.safetensors'
 
 
 _running: list[NodeProcess] = []
@@ -220,24 +242,30 @@ class Peer:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def subscribe(self, *names: str, qos: QoSProfile = RELIABLE, kind: type | None = None) -> None:
+    def subscribe(
+        self,
+        *names: str,
+        qos: QoSProfile = RELIABLE,
+        kind: type | None = None,
+        model: str = '',
+    ) -> None:
         """Listen to outputs of the segmenter, and wait until they are connected.
 
         Args:
             names: names of their topics under `segmentation/`.
             qos: QoS of the subscriptions.
             kind: type of the messages, if it is not that of KINDS.
+            model: label of the model, where there are several; results are then kept under label,
+                slash and name.
         """
         for name in names:
-            self._subscriptions[name] = self.node.create_subscription(
-                kind or KINDS[name],
-                f'{self._prefix}segmentation/{name}',
-                lambda msg, name=name: self._keep(name, msg),
-                qos,
+            key = f'{model}/{name}' if model else name
+            topic = f'{self._prefix}{model}/segmentation/{name}'.replace('//', '/').lstrip('/')
+            self._subscriptions[key] = self.node.create_subscription(
+                kind or KINDS[name], topic, lambda msg, key=key: self._keep(key, msg), qos
             )
             wait_for(
-                lambda name=name: self.node.count_publishers(f'{self._prefix}segmentation/{name}'),
-                f'a publisher of {name}',
+                lambda topic=topic: self.node.count_publishers(topic), f'a publisher of {topic}'
             )
 
     def unsubscribe(self) -> None:

@@ -38,7 +38,7 @@ def test_every_entry_has_a_meaning_and_a_default_that_fits():
 
 
 def test_stream_settings_are_all_there_with_their_own_defaults():
-    settings = NodeParameters().stream_settings()
+    settings = NodeParameters().stream_settings(())
     assert StreamSettings(**settings) == StreamSettings()
     assert set(settings) == {entry.name for entry in fields(StreamSettings)}
 
@@ -119,6 +119,25 @@ def test_a_cameras_values_are_checked_as_the_common_ones():
     # One that it has already is no change.
     same = change_camera(two_cameras(), {'rear.input_depth': 3})
     assert change_camera(same, {'rear.input_depth': 3}, ['cat']) == same
+
+
+def test_a_model_filters_the_classes_that_it_knows():
+    parameters = NodeParameters(class_filter=('cat', 'road'))
+    parameters.check_classes(['dog', 'cat', 'road'])  # those of all models
+    animals = parameters.stream_settings(['cat', 'dog'])
+    assert (animals['class_filter'], animals['track_states']) == (('cat',), ('confirmed',))
+    nothing = parameters.stream_settings(['sky'])
+    assert (nothing['class_filter'], nothing['track_states']) == ((), ())
+    everything = NodeParameters().stream_settings(['sky'])
+    assert (everything['class_filter'], everything['track_states']) == ((), ('confirmed',))
+
+
+def test_one_model_or_several():
+    assert NodeParameters().all_models() == ()
+    assert NodeParameters(model='demo').all_models() == ('demo',)
+    assert NodeParameters(models=('a', 'b')).all_models() == ('a', 'b')
+    with pytest.raises(ValueError, match='Expected model or models, got .* Leave one of them'):
+        NodeParameters(model='demo', models=('a', 'b'))
 
 
 @pytest.mark.parametrize('cameras', [('front', 'front'), ('a b',), ('front/left',), ('1st',)])

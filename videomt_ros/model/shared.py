@@ -175,12 +175,12 @@ def load_models(sources: Sequence[str | Path], **overrides: Any) -> NetworkGroup
         ValueError: an override is unknown or out of range, or there are no sources.
     """
     group = NetworkGroup([load_model(source, **overrides) for source in sources])
-    for reason in (*group.apart.values(), *_different_sizes(group)):
+    for reason in (*group.apart.values(), *different_sizes(group)):
         logger.warning('%s.', reason)
     return group
 
 
-def _different_sizes(group: NetworkGroup) -> list[str]:
+def different_sizes(group: NetworkGroup) -> list[str]:
     """Name the networks that share the encoder of the first one and resize images differently."""
     return [
         f'{_name(group[0])} and {_name(net)} share an encoder, but its pass only where they are '

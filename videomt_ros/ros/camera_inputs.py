@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from videomt_ros.ros.camera_info import CameraInfos
 from videomt_ros.ros.depth import DepthImages, DepthView
-from videomt_ros.ros.health import CameraHealth
+from videomt_ros.ros.health import ImageCounts
 from videomt_ros.ros.parameters import NodeParameters
 from videomt_ros.ros.subscription import ImageSubscription
 from videomt_ros.ros.transports import AnyImage
@@ -29,7 +29,7 @@ class CameraInputs:
         prefix: str,
         receive: Callable[[AnyImage], None],
         parameters: NodeParameters,
-        health: CameraHealth,
+        health: ImageCounts,
     ) -> None:
         """Name the topics; `open` subscribes.
 

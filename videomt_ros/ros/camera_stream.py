@@ -1,26 +1,30 @@
-"""One camera of the node: subscription -> mailbox -> VideoStream -> publishers."""
+"""One camera of the node: subscription -> mailbox -> the streams of its models -> publishers."""
 
 from __future__ import annotations
 
 import copy
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo
 
 from videomt_ros.datasets.stream_clock import StreamClock
-from videomt_ros.engines.engine import Engine
-from videomt_ros.inference import StreamFrame, VideoStream
+from videomt_ros.inference import StreamFrame
 from videomt_ros.inference.continuity import STEP_BACK_NS, OutlierError
 from videomt_ros.ros.camera_inputs import CameraInputs
 from videomt_ros.ros.conversions import FrameError, image_from_msg, stamp_from_msg
-from videomt_ros.ros.health import CameraHealth, ModelHealth
+from videomt_ros.ros.depth import DepthView
+from videomt_ros.ros.health import CameraHealth, ModelHealth, SharedCounts
 from videomt_ros.ros.logs import Throttle
+from videomt_ros.ros.model_stream import ModelStream
+from videomt_ros.ros.models import Model
 from videomt_ros.ros.parameters import NodeParameters
-from videomt_ros.ros.publishers import LabelTopic, OutputTopics
 from videomt_ros.ros.rate import RateLimit
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
 from videomt_ros.ros.transports import AnyImage
@@ -72,16 +76,16 @@ class Frame:
     parameters: NodeParameters
     """Parameters of the camera when the network began with the image."""
 
-    def for_stream(self) -> StreamFrame:
-        """Get the frame as its stream takes it."""
+    def for_streams(self) -> list[StreamFrame]:
+        """Get the frame as the stream of each model takes it."""
         received = self.received
-        return StreamFrame(
-            received.camera.stream,
-            self.image,
-            self.stamp_ns,
-            received.monotonic_s,
-            is_stamped=bool(stamp_from_msg(received.msg.header.stamp)),
-        )
+        is_stamped = bool(stamp_from_msg(received.msg.header.stamp))
+        return [
+            StreamFrame(
+                part.stream, self.image, self.stamp_ns, received.monotonic_s, is_stamped=is_stamped
+            )
+            for part in received.camera.parts
+        ]
 
 
 class CameraStream:
@@ -91,9 +95,9 @@ class CameraStream:
     video, so that a late subscriber gets established ids at once. A message, however, is built
     only for a topic that has subscribers.
 
-    Only the worker's thread uses the VideoStream: it calls `begin`, gives the frame to the network
-    beside those of other cameras, calls `note_start`, and calls `finish` with the result, perhaps
-    after the network was given the next frame. The executor's thread stores new
+    Only the worker's thread uses the streams: it calls `begin`, gives the frame to the networks
+    beside those of other cameras, calls `note_start`, and calls `finish` with the results, perhaps
+    after the networks were given the next frame. The executor's thread stores new
     parameters and requests to reset, which the worker applies before the next image.
     """
 
@@ -101,40 +105,36 @@ class CameraStream:
         self,
         node: LifecycleNode,
         name: str,
-        net: Engine,
+        models: Sequence[Model],
         parameters: NodeParameters,
-        health: CameraHealth,
-        model_health: ModelHealth,
+        health_of: Callable[[str, str], CameraHealth],
+        model_health_of: Callable[[str], ModelHealth],
     ) -> None:
-        """Create the stream and its publishers.
+        """Create the streams and their publishers.
 
         Args:
             node: provides the clock, the logger and the life cycle.
             name: name of the camera, which its topics begin with; empty for the only camera.
-            net: network, which all cameras share.
+            models: models, which all cameras share.
             parameters: the parameters of this camera; see `update`.
-            health: counts what becomes of the images.
-            model_health: measures the stages of all cameras.
+            health_of: finds the counts of a camera at a model, by its name and the model's label.
+            model_health_of: finds the durations of the stages of a model by its label.
         """
         self.name = name
         """Name of the camera; empty for the only one."""
-        self.health = health
-        """Counts of the images."""
-        self.stream = VideoStream(
-            net,
-            parameters.stream_task(),
-            input_size=parameters.input_size or None,
-            hold_outliers=True,
-            name=name,
-            **parameters.stream_settings(),
-        )
-        """The stream of the camera, used by the worker's thread alone."""
-        if health.processed:
-            # The node was configured before: ids begin at 1 again, which consumers learn from the
-            # number of resets, as after a reset that was asked for.
-            self.stream.resets_by_reason.update(health.resets)
-            self.stream.resets_by_reason['requested'] += 1
-        self._model_health = model_health
+        self.parts = [
+            ModelStream(
+                node,
+                name,
+                model,
+                parameters,
+                health_of(name, model.label),
+                model_health_of(model.label),
+            )
+            for model in models
+        ]
+        """The stream of each model."""
+        self._counts = SharedCounts([part.health for part in self.parts])
         self._node = node
         self._logger = node.get_logger()
         self._throttle = Throttle()
@@ -145,9 +145,7 @@ class CameraStream:
         self._clock = StreamClock()
         self._rate = RateLimit()
         prefix = f'{name}/' if name else ''
-        self._outputs = OutputTopics(node, prefix, net.config.name, net.config.warning)
-        self._labels = LabelTopic(node, prefix, net.config.class_names)
-        self._inputs = CameraInputs(node, prefix, self._receive, parameters, health)
+        self._inputs = CameraInputs(node, prefix, self._receive, parameters, self._counts)
         self._mailbox: Mailbox[Received] | None = None
         # Held while publishing, so that no earlier result is published after the reply to a reset.
         self._publishing = threading.Lock()
@@ -165,7 +163,7 @@ class CameraStream:
 
     def activate(self, worker: Worker[Received]) -> None:
         """Subscribe, and have the worker process the images from now on."""
-        self.health.start()
+        self._counts.start()
         self._mailbox = worker.open()
         if self._is_enabled:
             self._listen()
@@ -175,7 +173,7 @@ class CameraStream:
         self._inputs.close()
         if self._mailbox is not None:
             if self._mailbox.close() is not None:
-                self.health.count_dropped('stopped')
+                self._counts.count_dropped('stopped')
             self._mailbox = None
 
     def destroy(self) -> None:
@@ -183,8 +181,8 @@ class CameraStream:
         self.deactivate()
         with self._publishing:
             self._resets += 1
-        self._outputs.destroy()
-        self._labels.destroy()
+        for part in self.parts:
+            part.destroy()
 
     def update(self, parameters: NodeParameters) -> None:
         """Use other parameters from the next image on; tracks and ids stay."""
@@ -197,7 +195,7 @@ class CameraStream:
         with self._publishing:
             self._resets += 1
         if self._mailbox is not None and self._mailbox.clear() is not None:
-            self.health.count_dropped('stopped')
+            self._counts.count_dropped('stopped')
 
     @property
     def is_enabled(self) -> bool:
@@ -219,7 +217,7 @@ class CameraStream:
             return
         self._inputs.close()
         if self._mailbox.clear() is not None:
-            self.health.count_dropped('stopped')
+            self._counts.count_dropped('stopped')
 
     def follow_clock_jump(self, clock_ns: int) -> None:
         """Begin a new video with the images that are received from now on; ids go on.
@@ -234,7 +232,9 @@ class CameraStream:
         if self.is_active:
             self._follow_switches()
         self._inputs.follow_publishers(self._parameters)
-        self._withheld_trouble = explain_withheld(self.health, self._parameters, self.silent_s)
+        self._withheld_trouble = explain_withheld(
+            self.parts[0].health, self._parameters, self.silent_s
+        )
         if self._withheld_trouble and self._warnings.allows(self._withheld_trouble):
             prefix = f'Camera {self.name}: ' if self.name else ''
             self._logger.warning(f'{prefix}{self._withheld_trouble}')
@@ -258,25 +258,24 @@ class CameraStream:
     def _follow_switches(self) -> None:
         """Publish the labels and listen to camera_info and depth, where these are wanted."""
         parameters = self._parameters
-        if parameters.publish_label_info:
-            is_semantic = self.stream.task == 'semantic'  # which has no threshold
-            self._labels.publish(0.0 if is_semantic else parameters.score_threshold)
+        for part in self.parts:
+            part.publish_labels(parameters)
         # Depth images are large, so they are received only while somebody uses them.
-        wants_depth = parameters.depth and self._outputs.reads_depth(parameters)
+        wants_depth = parameters.depth and any(part.reads_depth(parameters) for part in self.parts)
         self._inputs.listen(parameters.publish_camera_info or wants_depth, wants_depth)
 
     def _receive(self, msg: AnyImage) -> None:
-        self.health.count_received()
+        self._counts.count_received()
         clock_ns = self._node.get_clock().now().nanoseconds
         stamp_ns = stamp_from_msg(msg.header.stamp) or clock_ns
         if not self._rate.allows(stamp_ns, self._parameters.max_rate_hz):
-            self.health.count_dropped('rate')
+            self._counts.count_dropped('rate')
             return
         received = Received(self, msg, clock_ns, time.monotonic(), self._resets, self._clock_jump)
         if self._mailbox is None:
-            self.health.count_dropped('stopped')
+            self._counts.count_dropped('stopped')
         elif self._mailbox.put(received) is not None:
-            self.health.count_dropped('replaced')
+            self._counts.count_dropped('replaced')
 
     def begin(self, received: Received) -> Frame | None:
         """Make an image ready for the network; runs in the worker's thread.
@@ -285,7 +284,8 @@ class CameraStream:
             The frame; None if it is not to be processed, which has been counted.
         """
         if received.resets != self._resets_done:
-            self.stream.reset()
+            for part in self.parts:
+                part.stream.reset()
             self._clock = StreamClock()
             self._resets_done = received.resets
         jump = received.clock_jump
@@ -294,16 +294,18 @@ class CameraStream:
             self._clock = StreamClock()
             # Unless its stamps have gone back before the clock did, and it has begun anew by that.
             if self._newest_ns > jump.clock_ns + STEP_BACK_NS:
-                self.stream.restart('clock_jump')
+                for part in self.parts:
+                    part.stream.restart('clock_jump')
         parameters = self._parameters
         if parameters is not self._applied:
-            self.stream.update(**parameters.stream_settings())
+            for part in self.parts:
+                part.update(parameters)
             self._applied = parameters
         stamp_ns = stamp_from_msg(received.msg.header.stamp)
         if parameters.stale_after_s and stamp_ns:
             age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
             if age_s > parameters.stale_after_s:
-                self.health.count_dropped('stale')
+                self._counts.count_dropped('stale')
                 return None
         self._inputs.expect(received.msg.header)
         begin_s = time.perf_counter()
@@ -318,79 +320,116 @@ class CameraStream:
         decode_ms = (time.perf_counter() - begin_s) * 1e3
         return Frame(received, image, stamp_ns, clock, decode_ms, parameters)
 
-    def note_start(self, frame: Frame, error: Exception | None) -> None:
-        """Note that the network was given a frame; runs in the worker's thread.
+    def note_start(self, frame: Frame, errors: Sequence[Exception | None]) -> None:
+        """Note that the networks were given a frame; runs in the worker's thread.
 
         Args:
             frame: the frame.
-            error: why the network does not process it; None if it does.
+            errors: why the network of each model does not process it; None if it does.
         """
-        if not isinstance(error, OutlierError):
+        if not all(isinstance(error, OutlierError) for error in errors):
             self._clock = frame.clock  # later images without stamps go on from this one
-        if error is None:
+        if None in errors:
             self._newest_ns = frame.stamp_ns
 
-    def finish(self, frame: Frame, result: Segments | Exception) -> None:
-        """Publish the result of a frame, or count its failure; runs in the worker's thread."""
-        received = frame.received
-        if isinstance(result, Exception):
-            self.fail(result)
-            return
-        begin_s = time.perf_counter()
-        header = received.msg.header
+    def finish(self, frame: Frame, results: Sequence[Segments | Exception]) -> None:
+        """Publish the results of a frame, or count failures; runs in the worker's thread.
+
+        Args:
+            frame: the frame.
+            results: what each model makes of it, or the error that it failed with.
+        """
+        header = frame.received.msg.header
         info = self._inputs.camera_info_of(header)
-        parameters, size = frame.parameters, frame.image.shape[:2]
-        messages = self._outputs.build(
+        size, tolerance_s = frame.image.shape[:2], frame.parameters.depth_tolerance_s
+        # Looked for by the first message of any model that needs it, and only then.
+        find_depth = cache(lambda: self._inputs.find_depth(header, size, info, tolerance_s))
+        for part, result in zip(self.parts, results, strict=True):
+            if isinstance(result, Exception):
+                self._fail_at(part, result)
+                continue
+            try:
+                self._publish(part, frame, result, info, find_depth)
+            except Exception as error:  # of this model alone
+                self._fail_at(part, error)
+
+    def _publish(
+        self,
+        part: ModelStream,
+        frame: Frame,
+        segments: Segments,
+        info: CameraInfo | None,
+        find_depth: Callable[[], DepthView | None],
+    ) -> None:
+        """Publish the result of one model."""
+        begin_s = time.perf_counter()
+        received, parameters = frame.received, frame.parameters
+        messages = part.build(
             frame.image,
-            header,
-            result,
+            received.msg.header,
+            segments,
             parameters,
             info if parameters.publish_camera_info else None,
-            lambda: self._inputs.find_depth(header, size, info, parameters.depth_tolerance_s),
+            find_depth,
         )
         with self._publishing:
             if received.resets != self._resets or not self._is_enabled:
-                self.health.count_dropped('stopped')
+                part.health.count_dropped('stopped')
                 return
             for publisher, message in messages:
                 publisher.publish(message)
         # Not of a result before a reset, since ids begin again.
-        self.health.keep_tracks(
-            [s.track_id for s in result.segments], self.stream.resets_by_reason
-        )
-        self.health.count_processed((time.monotonic() - received.monotonic_s) * 1e3)
-        self._measure(frame, (time.perf_counter() - begin_s) * 1e3)
+        part.note_result(segments, (time.monotonic() - received.monotonic_s) * 1e3)
+        self._measure(part, frame, (time.perf_counter() - begin_s) * 1e3)
 
-    def _measure(self, frame: Frame, publish_ms: float) -> None:
+    def _measure(self, part: ModelStream, frame: Frame, publish_ms: float) -> None:
         """Keep the durations of the stages of a frame whose results were published."""
         durations_ms = {'decode': frame.decode_ms, 'publish': publish_ms}
-        times = self.stream.times
+        times = part.stream.times
         if times is not None:
             durations_ms['prepare'], durations_ms['network'], durations_ms['result'] = times
         stamp_ns = stamp_from_msg(frame.received.msg.header.stamp)
         age_s = (self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9
         if 0 <= age_s < _OTHER_CLOCK_S:
             durations_ms['stamp_to_result'] = age_s * 1e3
-        self._model_health.count(**durations_ms)
+        part.model_health.count(**durations_ms)
 
     def fail(self, error: Exception) -> None:
-        """Count and log an image that could not be processed; runs in the worker's thread."""
+        """Count and log an image that no model has processed; runs in the worker's thread."""
         if not self._node.context.ok():
             return  # publishing failed because the process is ending
-        prefix = f'Camera {self.name}: ' if self.name else ''
-        if isinstance(error, OutlierError):
-            self.health.count_dropped('outlier')
-            text = f'{prefix}{error}'
-            if self._throttle.allows(text):
-                self._logger.warning(text)
-        elif isinstance(error, FrameError):
-            self.health.count_rejected(error.kind, str(error))
-            text = f'{prefix}Image rejected: {error}'
-            if self._throttle.allows(text):
-                self._logger.warning(text)
+        name = self.name
+        if isinstance(error, FrameError):
+            self._counts.count_rejected(error.kind, str(error))
+            self._warn(name, f'Image rejected: {error}')
         else:
-            reason = f'{type(error).__name__}: {error}'
-            self.health.count_failed(reason)
-            text = f'{prefix}Image not processed: {reason}'
-            if self._throttle.allows(text):
-                self._logger.error(text)
+            self._counts.count_failed(f'{type(error).__name__}: {error}')
+            self._log_failure(name, error)
+
+    def _fail_at(self, part: ModelStream, error: Exception) -> None:
+        """Count and log an image that one model has not processed."""
+        if not self._node.context.ok():
+            return
+        if isinstance(error, OutlierError):
+            part.health.count_dropped('outlier')
+            self._warn(self.name, str(error))  # the same for all models
+        else:
+            part.health.count_failed(f'{type(error).__name__}: {error}')
+            self._log_failure(part.name, error)
+
+    def _warn(self, name: str, text: str) -> None:
+        text = f'Camera {name}: {text}' if name else text
+        if self._throttle.allows(text):
+            self._logger.warning(text)
+
+    def _log_failure(self, name: str, error: Exception) -> None:
+        text = f'Image not processed: {type(error).__name__}: {error}'
+        text = f'Camera {name}: {text}' if name else text
+        if self._throttle.allows(text):
+            self._logger.error(text)
+
+    @property
+    def failed_in_row(self) -> tuple[int, str]:
+        """Number of images in a row on which all models failed, and the newest error."""
+        health = min((part.health for part in self.parts), key=lambda one: one.failed_in_row)
+        return health.failed_in_row, health.last_error

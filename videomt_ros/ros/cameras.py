@@ -1,10 +1,11 @@
-"""The cameras of the node, which share one network and one inference thread."""
+"""The cameras of the node, which share the models and one inference thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count, islice
 
 from rclpy.lifecycle import LifecycleNode
 
@@ -12,6 +13,7 @@ from videomt_ros.engines.engine import Engine
 from videomt_ros.inference import StartedFrames, start_together
 from videomt_ros.ros.camera_stream import CameraStream, Frame, Received
 from videomt_ros.ros.health import CameraHealth, ModelHealth
+from videomt_ros.ros.models import Model
 from videomt_ros.ros.outputs import missing_outputs
 from videomt_ros.ros.parameters import Parameters
 from videomt_ros.ros.worker import Worker
@@ -29,10 +31,12 @@ class _Round:
 
     def publish(self) -> None:
         """Wait for the results, and publish them."""
-        for frame, result in zip(self.frames, self.started.finish(), strict=True):
+        results = iter(self.started.finish())
+        for frame in self.frames:
             camera = frame.received.camera
+            own = list(islice(results, len(camera.parts)))
             try:
-                camera.finish(frame, result)
+                camera.finish(frame, own)
             except Exception as error:  # of this camera alone
                 camera.fail(error)
 
@@ -41,7 +45,8 @@ class Cameras:
     """All cameras of the node.
 
     The inference thread takes the image that waits of each camera, at most `max_batch` of them,
-    and the network processes those of one input size together. A camera is served again only
+    and each model processes those of one input size together. Models that share an encoder run it
+    once for all. A camera is served again only
     after all others that have an image waiting, so that a fast one never delays a slow one by more
     than one round.
 
@@ -52,32 +57,34 @@ class Cameras:
     def __init__(
         self,
         node: LifecycleNode,
-        net: Engine,
+        models: Sequence[Model],
         parameters: Parameters,
-        health_of: Callable[[str], CameraHealth],
-        model_health: ModelHealth,
+        health_of: Callable[[str, str], CameraHealth],
+        model_health_of: Callable[[str], ModelHealth],
     ) -> None:
         """Create the streams and publishers of all cameras.
 
         Args:
             node: provides the clock, the logger and the life cycle.
-            net: network of all cameras.
+            models: models of all cameras.
             parameters: values of all parameters; see `update`.
-            health_of: finds the counts of a camera by its name.
-            model_health: measures how long the images take.
+            health_of: finds the counts of a camera at a model, by its name and the model's label.
+            model_health_of: finds the durations of the stages of a model by its label.
         """
-        self._health = model_health
+        self._healths = [model_health_of(model.label) for model in models]
         self._max_batch = parameters.common.max_batch
-        self._is_pipelined = parameters.common.pipeline_depth > 1 and gains_from_pipeline(net)
+        engines = [model.engine for model in models]
+        idle = [engine for engine in engines if not gains_from_pipeline(engine)]
+        self._is_pipelined = parameters.common.pipeline_depth > 1 and not idle
         if parameters.common.pipeline_depth > 1 and not self._is_pipelined:
             node.get_logger().info(
-                f'pipeline_depth has no effect with the engine {net.engine_name} on {net.device}: '
-                'it is for networks that run on a GPU without the host.'
+                f'pipeline_depth has no effect with the engine {idle[0].engine_name} on '
+                f'{idle[0].device}: it is for networks that run on a GPU without the host.'
             )
         self._pending: _Round | None = None
         self._cameras = [
             CameraStream(
-                node, name, net, parameters.of_camera(name), health_of(name), model_health
+                node, name, models, parameters.of_camera(name), health_of, model_health_of
             )
             for name in parameters.common.cameras or ('',)
         ]
@@ -159,7 +166,8 @@ class Cameras:
         Returns:
             Whether results are pending, which the next call publishes.
         """
-        self._health.begin_batch(len(batch))
+        for health in self._healths:
+            health.begin_batch(len(batch))
         try:
             started = self._start(batch) if batch else None
             if self._is_pipelined:  # the round before is finished while the network runs
@@ -167,15 +175,19 @@ class Cameras:
             if started is not None:
                 started.publish()
         finally:
-            self._health.end_batch()
+            for health in self._healths:
+                health.end_batch()
         return self._pending is not None
 
     def _start(self, batch: list[Received]) -> _Round:
         """Give images to the network."""
         frames = self._begin(batch)
-        started = start_together([frame.for_stream() for frame in frames])
-        for place, frame in enumerate(frames):
-            frame.received.camera.note_start(frame, started.errors.get(place))
+        started = start_together([part for frame in frames for part in frame.for_streams()])
+        places = count()
+        for frame in frames:
+            camera = frame.received.camera
+            errors = [started.errors.get(place) for place in islice(places, len(camera.parts))]
+            camera.note_start(frame, errors)
         return _Round(frames, started)
 
 

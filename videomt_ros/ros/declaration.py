@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import Field, fields, replace
 from typing import Any
 
@@ -110,7 +110,7 @@ def _declare_camera_parameter(
 def changed_parameters(
     current: Parameters,
     changes: Sequence[Parameter],
-    class_names: Sequence[str] | None,
+    class_names: Collection[str] | None,
     is_loading: bool = False,
 ) -> Parameters:
     """Apply changes that a user asks for while the node runs.
@@ -118,7 +118,7 @@ def changed_parameters(
     Args:
         current: the present values.
         changes: the changes; those of other names (such as use_sim_time) are ignored.
-        class_names: names of the model's classes; None if no model is loaded yet.
+        class_names: names of the classes of all models; None if none is loaded yet.
         is_loading: whether a model is being loaded.
 
     Raises:

@@ -21,7 +21,7 @@ from videomt_ros.datasets.depth_images import decode_depth_image
 from videomt_ros.datasets.images import FrameError
 from videomt_ros.inference.depth import Intrinsics, fit_depth
 from videomt_ros.ros.conversions import stamp_from_msg
-from videomt_ros.ros.health import CameraHealth
+from videomt_ros.ros.health import ImageCounts
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.subscription import WARNING_PERIOD_S
 
@@ -92,7 +92,7 @@ class DepthImages:
     The executor's thread stores them; `find` is for the worker's thread.
     """
 
-    def __init__(self, node: Node, topic: str, image_topic: str, health: CameraHealth) -> None:
+    def __init__(self, node: Node, topic: str, image_topic: str, health: ImageCounts) -> None:
         """Name the topic; `open` subscribes.
 
         Args:

@@ -124,6 +124,10 @@ class CameraDiagnostics:
             values |= {key: f'{ms:.1f}' for key, ms in zip(keys, latencies, strict=True)}
         if since_error is not None:
             values['seconds_since_error'] = f'{since_error:.1f}'
+        for key in ('state_norm', 'state_norm_start'):
+            norm = getattr(health, key)
+            if norm is not None:
+                values[key] = f'{norm:.2f}'
         if since_image is not None:
             values['seconds_since_image'] = f'{since_image:.1f}'
         return values

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -48,8 +49,27 @@ class Rate:
         return min((len(recent) - 1) / (recent[-1] - recent[0]), len(recent) / (now_s - recent[0]))
 
 
+class ImageCounts(Protocol):
+    """Counts what becomes of the images of a camera before a model has them."""
+
+    def count_received(self) -> None:
+        """Count an image that was received."""
+
+    def count_dropped(self, reason: str) -> None:
+        """Count an image that was skipped, for one of DROP_REASONS."""
+
+    def count_depth(self, outcome: str) -> None:
+        """Count a result for which a depth image was looked for, by one of DEPTH_OUTCOMES."""
+
+    def count_lost(self, number: int) -> None:
+        """Count images that the middleware reports as lost."""
+
+    def count_missing(self, number: int) -> None:
+        """Count images that are missing between two stamps."""
+
+
 class CameraHealth:
-    """What became of the images of one camera.
+    """What became of the images of one camera, at one model.
 
     Every image received is counted in exactly one of `processed`, `dropped`, `rejected` and
     `failed` once it is finished. At most two are not: one that waits and one that is processed; or
@@ -82,6 +102,10 @@ class CameraHealth:
         """Number of tracks in the newest result."""
         self.tracks_ever = 0
         """Number of ids given to tracks so far."""
+        self.state_norm: float | None = None
+        """Mean norm of the queries in the state that the newest result left; None before it."""
+        self.state_norm_start: float | None = None
+        """The same after the first image of the present video."""
         self.last_error = ''
         """Reason why the newest image was rejected or failed; empty if there was none."""
         self._last_error_s = 0.0
@@ -183,6 +207,18 @@ class CameraHealth:
             self.tracks_ever += len(new)
             self._known_ids |= new
 
+    def keep_state_norm(self, norm: float, started_anew: bool) -> None:
+        """Record the mean norm of the queries in the state after the newest result.
+
+        Args:
+            norm: the norm.
+            started_anew: whether the network began with the image of this result.
+        """
+        with self._lock:
+            self.state_norm = norm
+            if started_anew or self.state_norm_start is None:
+                self.state_norm_start = norm
+
     def _keep_error(self, reason: str) -> None:
         self.last_error, self._last_error_s = reason, time.monotonic()
 
@@ -230,8 +266,60 @@ class CameraHealth:
         return f'{text}; {rate_hz:.1f} Hz, latency {latencies[0]:.0f} ms (p95 {latencies[1]:.0f})'
 
 
+class SharedCounts:
+    """Counts what becomes of the images of one camera for all of its models."""
+
+    def __init__(self, healths: Sequence[CameraHealth]) -> None:
+        """Count for each of these.
+
+        Args:
+            healths: counts of the camera at each model.
+        """
+        self._healths = list(healths)
+
+    def count_received(self) -> None:
+        """Count an image that was received."""
+        for health in self._healths:
+            health.count_received()
+
+    def count_dropped(self, reason: str) -> None:
+        """Count an image that was skipped, for one of DROP_REASONS."""
+        for health in self._healths:
+            health.count_dropped(reason)
+
+    def count_rejected(self, kind: str, reason: str) -> None:
+        """Count an image that cannot be read: a word for the kind of fault, and a sentence."""
+        for health in self._healths:
+            health.count_rejected(kind, reason)
+
+    def count_failed(self, reason: str) -> None:
+        """Count an image that raised an error before the network had it."""
+        for health in self._healths:
+            health.count_failed(reason)
+
+    def count_depth(self, outcome: str) -> None:
+        """Count a search for the depth of an image, by one of DEPTH_OUTCOMES."""
+        for health in self._healths:
+            health.count_depth(outcome)
+
+    def count_lost(self, number: int) -> None:
+        """Count images that the middleware reports as lost."""
+        for health in self._healths:
+            health.count_lost(number)
+
+    def count_missing(self, number: int) -> None:
+        """Count images that are missing between two stamps."""
+        for health in self._healths:
+            health.count_missing(number)
+
+    def start(self) -> None:
+        """Note that the camera is started."""
+        for health in self._healths:
+            health.start()
+
+
 class ModelHealth:
-    """How long the stages of an image take, over all cameras."""
+    """How long the stages of an image take at one model, over all cameras."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,8 @@
-"""Load the network that the node's parameters name; imported with torch at the first configure."""
+"""Load the models that the node's parameters name; imported with torch at the first configure."""
 
 from __future__ import annotations
 
+import logging
 import resource
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,18 +15,20 @@ import torch
 from videomt_ros.engines.build import build_engine, choose_dtype, load_onnx
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.programs import Size
-from videomt_ros.inference import VideoStream
+from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.preprocess import Geometry
-from videomt_ros.model import VideoNetwork, load_model
+from videomt_ros.model import NetworkGroup, VideoNetwork, load_model
 from videomt_ros.model.device import choose_device
 from videomt_ros.model.onnx_files import is_onnx
+from videomt_ros.model.shared import different_sizes
 from videomt_ros.ros.parameters import NodeParameters, Parameters
 
+_logger = logging.getLogger(__name__)
 _DEFAULT_THREADS = torch.get_num_threads()
 
 
-def load_engine(parameters: Parameters, warn: Callable[[str], object]) -> Engine:
-    """Load the model, and run it on a blank image of each camera.
+def load_engines(parameters: Parameters, warn: Callable[[str], object]) -> list[Engine]:
+    """Load the models, and run them on a blank image of each camera.
 
     The blank images reveal a lack of memory and a precision that the device does not support
     before the first images come, which are then not delayed by the start-up of a GPU or by
@@ -35,12 +38,17 @@ def load_engine(parameters: Parameters, warn: Callable[[str], object]) -> Engine
         parameters: values of all parameters.
         warn: called with the reason if the chosen engine cannot be built.
 
+    Returns:
+        The engine of each model, in the order of the parameter.
+
     Raises:
-        ValueError: the model, device or precision is not available; says which and what to do.
-        OSError: a file of the model cannot be read.
+        ValueError: a model, the device or the precision is not available; says which and what to
+            do.
+        OSError: a file of a model cannot be read.
     """
     common = parameters.common
-    if not common.model:
+    names = common.all_models()
+    if not names:
         raise ValueError(
             'Expected a model, got none. Set the parameter model to a file, a folder, a hub name '
             'or a name that `videomt models` lists.'
@@ -48,27 +56,25 @@ def load_engine(parameters: Parameters, warn: Callable[[str], object]) -> Engine
     device = choose_device(common.device)
     cameras = [parameters.of_camera(name) for name in common.cameras or ('',)]
     try:
-        if is_onnx(common.model):
-            engine = load_onnx(
-                common.model, common.engine, device, common.precision, common.providers
-            )
-        else:
-            engine = _build(parameters, device, cameras, warn)
-        parameters.check_input_sizes(engine.config)
+        engines = _build(parameters, device, cameras, warn)
         for camera in cameras:
-            if is_onnx(common.model) and not camera.image_width:
-                continue  # the file may take one size alone, which is not known to be this one
-            stream = VideoStream(
-                engine, camera.stream_task(), input_size=camera.input_size or None
-            )
-            stream.push(np.zeros((*_image_size(camera), 3), np.uint8), 0)
+            streams = [
+                VideoStream(engine, camera.stream_task(), input_size=camera.input_size or None)
+                for name, engine in zip(names, engines, strict=True)
+                # An ONNX file may take one size alone, which is not known to be this one.
+                if camera.image_width or not is_onnx(name)
+            ]
+            blank = np.zeros((*_image_size(camera), 3), np.uint8)
+            for result in push_together([StreamFrame(stream, blank, 0) for stream in streams]):
+                if isinstance(result, Exception):
+                    raise result
     except RuntimeError as error:  # torch's errors, such as out of memory
         reason = str(error).splitlines()[0]
         raise ValueError(
             f'The model does not run on {device} in precision {common.precision}: {reason} '
             'Choose another device or precision.'
         ) from error
-    return engine
+    return engines
 
 
 def _build(
@@ -76,24 +82,67 @@ def _build(
     device: torch.device,
     cameras: Sequence[NodeParameters],
     warn: Callable[[str], object],
-) -> Engine:
-    """Load a checkpoint and build its engine, or keep the network where that is not possible."""
+) -> list[Engine]:
+    """Load checkpoints and ONNX files, and build their engines.
+
+    Where an engine cannot be built, the network is kept. Networks with equal frozen encoders share
+    one.
+    """
     common = parameters.common
-    net = load_model(common.model).to(
-        device, choose_dtype(common.precision, device, common.engine)
-    )
-    parameters.check_input_sizes(net.config)
-    try:
-        return build_engine(
-            net,
-            common.engine,
-            _frame_sizes(net, cameras),
-            waits=False,
-            providers=common.providers,
+    loaded: list[VideoNetwork | Engine] = []
+    for name in common.all_models():
+        try:
+            if is_onnx(name):
+                loaded.append(
+                    load_onnx(name, common.engine, device, common.precision, common.providers)
+                )
+            else:
+                loaded.append(load_model(name))
+            parameters.check_input_sizes(loaded[-1].config)
+        except ValueError as error:
+            if not common.models:
+                raise
+            raise ValueError(f'Model {name!r}: {error}') from error
+    networks = [net for net in loaded if isinstance(net, VideoNetwork)]
+    if len(networks) > 1:
+        _share(NetworkGroup(networks), cameras, common.engine)
+    engines: list[Engine] = []
+    for net in loaded:
+        if not isinstance(net, VideoNetwork):
+            engines.append(net)
+            continue
+        net.to(device, choose_dtype(common.precision, device, common.engine))
+        try:
+            engine = build_engine(
+                net,
+                common.engine,
+                _frame_sizes(net, cameras),
+                waits=False,
+                providers=common.providers,
+            )
+        except EngineError as error:
+            warn(f'The network runs with the engine eager: {error}')
+            engine = net
+        engines.append(engine)
+    return engines
+
+
+def _share(group: NetworkGroup, cameras: Sequence[NodeParameters], engine: str) -> None:
+    """Say in the log which models share the pass of an encoder, and why others do not."""
+    reasons = list(group.apart.values())
+    if not all(camera.input_size for camera in cameras):
+        reasons += [f'{text}: set input_size' for text in different_sizes(group)]
+    for reason in reasons:
+        _logger.warning('%s.', reason)
+    shared = len(group) - group.num_encoders
+    if shared and engine != 'eager':
+        _logger.warning(
+            'The engine %s runs the encoder once for each model: with engine:=eager the models '
+            'share its pass.',
+            engine,
         )
-    except EngineError as error:
-        warn(f'The network runs with the engine eager: {error}')
-        return net
+    elif shared:
+        _logger.info('%d models run %d encoder(s).', len(group), group.num_encoders)
 
 
 def _image_size(camera: NodeParameters) -> tuple[int, int]:
@@ -126,8 +175,24 @@ def set_threads(number: int) -> None:
     cv2.setNumThreads(number or -1)
 
 
-def describe_engine(engine: Engine) -> dict[str, str]:
-    """Write the model, engine, device, precision and memory of an engine and of the process."""
+def describe_engines(engines: Sequence[Engine]) -> list[dict[str, str]]:
+    """Write model, engine, device, precision and memory of engines and of the process.
+
+    Where there are several, `encoder` says which models share the pass of one encoder.
+    """
+    described = [_describe(engine) for engine in engines]
+    if len(engines) > 1:
+        encoders = [
+            engine.encoder if isinstance(engine, VideoNetwork) else engine for engine in engines
+        ]
+        for values, encoder in zip(described, encoders, strict=True):
+            shared = sum(encoder is other for other in encoders) > 1
+            values['encoder'] = 'shared' if shared else 'own'
+    return described
+
+
+def _describe(engine: Engine) -> dict[str, str]:
+    """Write what is known of one engine."""
     device = engine.device
     values = {
         'model': engine.config.name,

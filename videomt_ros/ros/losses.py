@@ -21,7 +21,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-from videomt_ros.ros.health import CameraHealth
+from videomt_ros.ros.health import ImageCounts
 
 _WINDOW = 31
 """Number of newest intervals between stamps, whose median is the usual interval."""
@@ -46,7 +46,7 @@ class Losses:
     All methods are called from the executor's thread.
     """
 
-    def __init__(self, health: CameraHealth) -> None:
+    def __init__(self, health: ImageCounts) -> None:
         """Count nothing yet.
 
         Args:

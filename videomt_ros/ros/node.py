@@ -40,9 +40,9 @@ from videomt_ros.ros.reporter import Reporter
 from videomt_ros.ros.transitions import Cancelled, Transitions
 
 if TYPE_CHECKING:
-    from videomt_ros.engines.engine import Engine
     from videomt_ros.ros.camera_stream import CameraStream
     from videomt_ros.ros.cameras import Cameras
+    from videomt_ros.ros.models import Model
 
 REPORT_PERIOD_S = 1.0
 """Period of the diagnostics, in seconds."""
@@ -82,7 +82,8 @@ class SegmenterNode(LifecycleNode):
             self.get_logger().info(f'Parameters of the camera {camera}: {json.dumps(own)}')
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._transitions = Transitions(self)
-        self._net: Engine | None = None
+        self._models: list[Model] = []
+        self._labels = ['']  # of the models of the newest configuration
         self._cameras: Cameras | None = None
         self._reporter = Reporter(self, self._override_errors)
         self._fault = ''  # why the node left the active state by itself
@@ -112,23 +113,27 @@ class SegmenterNode(LifecycleNode):
             self.get_logger().error(f'Not configured: {" ".join(self._override_errors)}')
             return TransitionCallbackReturn.FAILURE
         common = self._settings.common
-        self.get_logger().info(f'Loading {common.model!r}.')
+        self.get_logger().info(f'Loading {", ".join(map(repr, common.all_models()))}.')
         try:
             await self._transitions.run(_import_slow_modules, can_be_left=True)
             from videomt_ros.ros.cameras import Cameras
-            from videomt_ros.ros.loading import load_engine, set_threads
+            from videomt_ros.ros.loading import load_engines, set_threads
+            from videomt_ros.ros.models import label_models
 
             set_threads(common.threads)  # here, so that threads which start from now on follow
             settings = self._settings
-            net = await self._transitions.run(
-                lambda: load_engine(settings, self.get_logger().error), can_be_left=True
+            engines = await self._transitions.run(
+                lambda: load_engines(settings, self.get_logger().error), can_be_left=True
             )
+            models = label_models(engines, settings.common.stream_task())
             # The classes are known only now, and dynamic parameters may have changed.
-            self._settings.check_classes(net.config.class_names)
-            self._settings.check_input_sizes(net.config)
-            self._net = net
+            self._settings.check_classes(_class_names(models))
+            for model in models:
+                self._settings.check_input_sizes(model.engine.config)
+            self._models, self._labels = models, [model.label for model in models]
+            reporter = self._reporter
             self._cameras = Cameras(
-                self, net, self._settings, self._reporter.health_of, self._reporter.model_health
+                self, models, self._settings, reporter.health_of, reporter.model_health_of
             )
             self._create_services()
         except Cancelled:
@@ -136,16 +141,20 @@ class SegmenterNode(LifecycleNode):
         except Exception as error:  # rclpy would not report it
             self.get_logger().error(f'Not configured: {error}')
         else:
-            self.get_logger().info(
-                f'Loaded {net.config.name or common.model!r}: '
-                f'{net.config.num_classes} classes, '
-                f'{net.engine_name} on {net.device} in {net.dtype}.'
-            )
-            if net.config.warning and not common.drawn_images:
-                self.get_logger().warning(
-                    f'{net.config.warning}: its results in other images mean nothing. Choose a '
-                    'model from `videomt models`, or set drawn_images where the images are drawn.'
+            for name, model in zip(common.all_models(), models, strict=True):
+                engine, topics = model.engine, f' on {model.prefix}segmentation/...'
+                self.get_logger().info(
+                    f'Loaded {engine.config.name or repr(name)}: '
+                    f'{engine.config.num_classes} classes, '
+                    f'{engine.engine_name} on {engine.device} in {engine.dtype}'
+                    f'{topics if model.label else ""}.'
                 )
+                if engine.config.warning and not common.drawn_images:
+                    self.get_logger().warning(
+                        f'{engine.config.warning}: its results in other images mean nothing. '
+                        'Choose a model from `videomt models`, or set drawn_images where the '
+                        'images are drawn.'
+                    )
             return TransitionCallbackReturn.SUCCESS
         await self._release()  # not above, where the exception may refer to the network
         return TransitionCallbackReturn.FAILURE
@@ -209,13 +218,13 @@ class SegmenterNode(LifecycleNode):
         if not limit or self._transitions.state != 'active':
             return
         for camera in self._cameras or ():
-            number = camera.health.failed_in_row
+            number, reason = camera.failed_in_row
             if number < limit:
                 continue
             whose = f' of the camera {camera.name}' if camera.name else ''
             self._fault = (
                 f'Inference failed on {number} images{whose} in a row '
-                f'(max_failures is {limit}), at last with {camera.health.last_error}'
+                f'(max_failures is {limit}), at last with {reason}'
             )
             self.get_logger().error(self._fault)
             await self._transitions.change('deactivate')  # ends in ERROR, because of the fault
@@ -239,7 +248,7 @@ class SegmenterNode(LifecycleNode):
         if self._cameras is not None:
             self._cameras.destroy(timeout_s)
             self._cameras = None
-        self._net = None
+        self._models = []
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Change parameters, as a peer may ask for at any time; overrides that of rclpy."""
@@ -254,7 +263,7 @@ class SegmenterNode(LifecycleNode):
         if not all(change.name for change in changes):
             return SetParametersResult(successful=False, reason='A parameter has no name.')
         try:
-            class_names = None if self._net is None else self._net.config.class_names
+            class_names = _class_names(self._models) if self._models else None
             is_loading = self._transitions.state == 'configuring'
             parameters = changed_parameters(self._settings, changes, class_names, is_loading)
         except ValueError as error:
@@ -321,13 +330,23 @@ class SegmenterNode(LifecycleNode):
         cameras = list(self._cameras or ())
         for camera in cameras:
             camera.follow_publishers()
-        model: dict[str, str] = {}
-        if self._net is not None:
-            from videomt_ros.ros.loading import describe_engine
+        models: dict[str, dict[str, str]] = {label: {} for label in self._labels}
+        if self._models:
+            from videomt_ros.ros.loading import describe_engines
 
-            model = describe_engine(self._net)
-        model['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
-        self._reporter.report(self._transitions.state, self._settings, cameras, model, self._fault)
+            engines = [model.engine for model in self._models]
+            models = dict(zip(self._labels, describe_engines(engines), strict=True))
+        for values in models.values():
+            values['seconds_in_state'] = f'{self._transitions.seconds_in_state:.1f}'
+        self._reporter.report(
+            self._transitions.state, self._settings, cameras, models, self._fault
+        )
+
+
+def _class_names(models: Sequence[Model]) -> list[str]:
+    """List the names of the classes of all models, each once."""
+    names = (name for model in models for name in model.engine.config.class_names)
+    return list(dict.fromkeys(names))
 
 
 def _import_slow_modules() -> None:

@@ -10,7 +10,7 @@ camera without a value of its own follows the common one, `score_threshold`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
@@ -54,6 +54,13 @@ class NodeParameters:
         '',
         'What to load: a .pth or .safetensors file, a Hugging Face folder or hub name, or a name '
         'that `videomt models` lists. There is no default.',
+    )
+    models: tuple[str, ...] = parameter(
+        (),
+        'Several models that run on the images of every camera, in place of model and each '
+        'written as it is. Those with the same frozen encoder (PMT, LVMT) run it once for all. '
+        'The topics of each are below its task, as in panoptic/segmentation/..., or below its '
+        'name where two have one task. Empty: the one of model.',
     )
     device: str = parameter(
         'auto',
@@ -292,6 +299,11 @@ class NodeParameters:
             check_value(entry, getattr(self, entry.name))
         if len(set(self.cameras)) < len(self.cameras):
             raise ValueError(f'Expected cameras of different names, got {list(self.cameras)}.')
+        if self.model and self.models:
+            raise ValueError(
+                f'Expected model or models, got {self.model!r} and {list(self.models)}. Leave one '
+                'of them empty.'
+            )
         if self.grey_low >= self.grey_high:
             raise ValueError(
                 f'Expected grey_low below grey_high, got {self.grey_low} and {self.grey_high}.'
@@ -306,15 +318,33 @@ class NodeParameters:
         """Get the task as VideoStream takes it; None is the model's own."""
         return None if self.task == 'auto' else cast(Task, self.task)
 
-    def stream_settings(self) -> dict[str, Any]:
-        """Get the values of the stream's settings, by name."""
-        return {setting.name: getattr(self, setting.name) for setting in fields(StreamSettings)}
+    def all_models(self) -> tuple[str, ...]:
+        """Get what the models are loaded from; nothing if none was chosen."""
+        return self.models or ((self.model,) if self.model else ())
 
-    def check_classes(self, class_names: Sequence[str]) -> None:
-        """Check the class filter and the classes of the mask against the model's classes.
+    def stream_settings(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Get the values of the stream's settings, by name.
+
+        Args:
+            class_names: names of the model's classes. Of the class filter it gets those that it
+                knows; if it knows none of them, no tracks are published.
+        """
+        values = {setting.name: getattr(self, setting.name) for setting in fields(StreamSettings)}
+        if self.class_filter:
+            known = tuple(name for name in self.class_filter if name in class_names)
+            values['class_filter'] = known
+            if not known:
+                values['track_states'] = ()
+        return values
+
+    def check_classes(self, class_names: Collection[str]) -> None:
+        """Check the class filter and the classes of the mask against the classes of the models.
+
+        Args:
+            class_names: names of the classes of all models.
 
         Raises:
-            ValueError: the model does not know a class; names it and the most similar known one.
+            ValueError: no model knows a class; names it and the most similar known one.
         """
         for entry in ('class_filter', 'mask_classes'):
             for name in getattr(self, entry):
@@ -350,11 +380,11 @@ class Parameters:
         except ValueError as error:
             raise ValueError(f'Camera {camera}: {error}') from error
 
-    def check_classes(self, class_names: Sequence[str]) -> None:
-        """Check the class filters against the model's classes.
+    def check_classes(self, class_names: Collection[str]) -> None:
+        """Check the class filters against the classes of all models.
 
         Raises:
-            ValueError: the model does not know a class; names it and the most similar known one.
+            ValueError: no model knows a class; names it and the most similar known one.
         """
         self.common.check_classes(class_names)
         for camera in self.common.cameras:

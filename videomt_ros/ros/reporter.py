@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -33,37 +34,40 @@ class Reporter:
             node: node to report on.
             override_errors: what is wrong with the parameters that were given at its start.
         """
-        self.model_health = ModelHealth()
-        """Durations of the stages of all images."""
         self._node = node
         self._override_errors = list(override_errors)
-        self._health: dict[str, CameraHealth] = defaultdict(CameraHealth)
-        self._diagnostics: dict[str, CameraDiagnostics] = {}
+        self._health: dict[tuple[str, str], CameraHealth] = defaultdict(CameraHealth)
+        self._model_health: dict[str, ModelHealth] = defaultdict(ModelHealth)
+        self._diagnostics: dict[tuple[str, str], CameraDiagnostics] = {}
         self._throttle = Throttle(WARNING_PERIOD_S)
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
-    def health_of(self, camera: str) -> CameraHealth:
-        """Get the counts of a camera by its name."""
-        return self._health[camera]
+    def health_of(self, camera: str, model: str) -> CameraHealth:
+        """Get the counts of a camera by its name, at a model by its label."""
+        return self._health[camera, model]
+
+    def model_health_of(self, model: str) -> ModelHealth:
+        """Get the durations of the stages of all images at a model, by its label."""
+        return self._model_health[model]
 
     def report(
         self,
         state: str,
         parameters: Parameters,
         cameras: Sequence[CameraStream],
-        model: Mapping[str, str],
+        models: Mapping[str, Mapping[str, str]],
         fault: str,
     ) -> None:
-        """Publish a status of each camera and one of the model.
+        """Publish a status of each camera at each model, and one of each model.
 
         Args:
             state: state of the node's life cycle.
             parameters: values of all parameters.
             cameras: cameras of the node; empty unless it is configured.
-            model: what is known of the model.
+            models: what is known of each model, by its label.
             fault: why the node left the active state by itself; empty if it did not.
         """
-        troubles = self._override_errors + self._find_twins(cameras)
+        troubles = self._override_errors + self._find_twins(cameras, list(models))
         # The full name, since segmenters in several namespaces have the same short name.
         node_name = self._node.get_fully_qualified_name()
         array = DiagnosticArray()
@@ -72,36 +76,42 @@ class Reporter:
         for name in parameters.common.cameras or ('',):
             camera = present.get(name)
             is_paused = state == 'active' and camera is not None and not camera.is_enabled
-            if name not in self._diagnostics:
-                self._diagnostics[name] = CameraDiagnostics(self._health[name])
-            status = self._diagnostics[name].to_msg(
-                f'{node_name}: {name} frames'.replace(':  ', ': '),
-                model.get('device', ''),
-                'disabled' if is_paused else state,
-                parameters.of_camera(name),
-                troubles + (camera.troubles if camera is not None else []),
-                None if camera is None else camera.silent_s,
+            for label, model in models.items():
+                if (name, label) not in self._diagnostics:
+                    health = self._health[name, label]
+                    self._diagnostics[name, label] = CameraDiagnostics(health)
+                status = self._diagnostics[name, label].to_msg(
+                    _title(node_name, name, label, 'frames'),
+                    model.get('device', ''),
+                    'disabled' if is_paused else state,
+                    parameters.of_camera(name),
+                    troubles + (camera.troubles if camera is not None else []),
+                    None if camera is None else camera.silent_s,
+                )
+                array.status.append(status)
+        for label, model in models.items():
+            array.status.append(
+                model_status(
+                    _title(node_name, label, 'model'),
+                    self._model_health[label],
+                    state,
+                    model,
+                    parameters.common.error_stall_s,
+                    troubles,
+                    fault,
+                )
             )
-            array.status.append(status)
-        title = f'{node_name}: model'
-        array.status.append(
-            model_status(
-                title,
-                self.model_health,
-                state,
-                model,
-                parameters.common.error_stall_s,
-                troubles,
-                fault,
-            )
-        )
         self._publisher.publish(array)
         if any(camera.is_active for camera in cameras):
-            lines = (f'{c.name}: {c.health.summary()}'.lstrip(': ') for c in cameras)
+            lines = (
+                f'{part.name}: {part.health.summary()}'.lstrip(': ')
+                for camera in cameras
+                for part in camera.parts
+            )
             logger = self._node.get_logger()
             logger.info('; '.join(lines), throttle_duration_sec=LOG_PERIOD_S)
 
-    def _find_twins(self, cameras: Sequence[CameraStream]) -> list[str]:
+    def _find_twins(self, cameras: Sequence[CameraStream], models: Sequence[str]) -> list[str]:
         """Look for another node of this name, and for others that publish the same outputs."""
         node, troubles = self._node, []
         name = node.get_fully_qualified_name()
@@ -112,8 +122,9 @@ class Reporter:
                 f'{namesakes} nodes are named {name}: their services and results mix. Give each a '
                 'name or namespace of its own. (A node that was killed is listed for 20 s or so.)'
             )
-        for camera in cameras:
-            topic = node.resolve_topic_name(f'{camera.name}/segmentation/tracks'.lstrip('/'))
+        for camera, model in product(cameras, models):
+            words = (camera.name, model, 'segmentation/tracks')
+            topic = node.resolve_topic_name('/'.join(filter(None, words)))
             names = {publisher_name(info) for info in node.get_publishers_info_by_topic(topic)}
             others = sorted(names - {name})
             if others:
@@ -125,3 +136,8 @@ class Reporter:
             if self._throttle.allows(trouble):
                 node.get_logger().warning(trouble)
         return troubles
+
+
+def _title(node: str, *words: str) -> str:
+    """Write the name of a status, as `/segmenter: front panoptic frames`."""
+    return f'{node}: {" ".join(filter(None, words))}'

@@ -11,7 +11,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from videomt_ros.ros.conversions import stamp_from_msg
-from videomt_ros.ros.health import CameraHealth
+from videomt_ros.ros.health import ImageCounts
 from videomt_ros.ros.logs import Throttle
 from videomt_ros.ros.losses import Losses
 from videomt_ros.ros.parameters import NodeParameters
@@ -62,7 +62,7 @@ class ImageSubscription:
         receive: Callable[[AnyImage], None],
         ignore: Callable[[AnyImage], None],
         parameters: NodeParameters,
-        health: CameraHealth,
+        health: ImageCounts,
     ) -> None:
         """Describe the subscription; `open` creates it.
 
