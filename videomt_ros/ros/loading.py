@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 from collections import Counter
@@ -68,6 +69,8 @@ def load_engines(parameters: Parameters, warn: Callable[[str], object]) -> list[
             for result in push_together([StreamFrame(stream, blank, 0) for stream in streams]):
                 if isinstance(result, Exception):
                     raise result
+            del streams
+            gc.collect()  # the outputs of the blank image, which are large
     except RuntimeError as error:  # torch's errors, such as out of memory
         reason = str(error).splitlines()[0]
         raise ValueError(
