@@ -9,8 +9,11 @@ import torch
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
 from videomt_ros.datasets.synthetic.writing import write_dataset
+from videomt_ros.evaluation.ablation import draw_scenes
 from videomt_ros.evaluation.evaluator import evaluate
+from videomt_ros.evaluation.replay import Recording
 from videomt_ros.inference import VideoStream
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.model import load_model
 from videomt_ros.resources import resource
 
@@ -63,3 +66,18 @@ def test_bf16_labels_the_same_pixels_but_for_few(name):
 
 def test_the_weights_stay_small():
     assert resource('models', 'demo', 'demo.safetensors').stat().st_size <= 12e6
+
+
+def test_shapes_that_return_from_behind_a_wall_get_their_ids_back(tmp_path):
+    """Hidden for 10 to 25 frames of 0.1 s each, which is longer than `gap_s`."""
+    net = load_model('demo')
+    (tmp_path / 'data').mkdir()
+    dataset = draw_scenes('wall', tmp_path / 'data', 3, 80, (96, 120))
+    recording = Recording(dataset, net, tmp_path)
+    off, on = (
+        recording.score(TrackerConstants(), settings).figures
+        for settings in ({'memory_similarity': 0.0}, {})
+    )
+    assert off['IDSW'] >= 4  # so that the scenes show something
+    assert on['IDSW'] <= off['IDSW'] / 2
+    assert on['IDF1'] > off['IDF1'] + 0.03
