@@ -1,7 +1,7 @@
 """Batch norm over the channels of tokens.
 
-torch's own takes channels in the middle, keeps a count that nothing reads, and in several
-processes runs on GPUs alone.
+torch's own takes channels in the middle, keeps a count that nothing reads, cannot take a batch in
+parts, and in several processes runs on GPUs alone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class TokenNorm(nn.Module):
     """Batch norm of tokens: (B, N, C) -> (B, N, C).
 
-    In training the statistics are those of all tokens of a pass, over all processes; otherwise
-    they are the running ones.
+    In training the statistics are those of all tokens of a pass, or of all that `standardise` is
+    given, over all processes; otherwise they are the running ones.
     """
 
     running_mean: Tensor
@@ -66,8 +65,6 @@ class TokenNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalise tokens."""
-        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
-            return self._normalise_together(tokens)
         return F.batch_norm(
             tokens.flatten(0, 1),
             self.running_mean,
@@ -78,21 +75,6 @@ class TokenNorm(nn.Module):
             self.momentum,
             self.eps,
         ).view_as(tokens)
-
-    def _normalise_together(self, tokens: Tensor) -> Tensor:
-        """Normalise by the statistics of all processes, each of which must take part."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            values = tokens.flatten(0, 1).to(torch.promote_types(tokens.dtype, torch.float32))
-            # Two sums, since a variance from a mean of squares loses its digits.
-            sums = torch.cat([values.sum(0), values.new_tensor([len(values)])])
-            sums = all_reduce(sums)
-            count = sums[-1].detach()
-            mean = sums[:-1] / count
-            centred = values - mean
-            var = all_reduce(centred.square().sum(0)) / count
-            self._move(mean, var * count / (count - 1))
-            normed = centred * torch.rsqrt(var + self.eps)
-            return torch.addcmul(self.bias, normed, self.weight).to(tokens.dtype).view_as(tokens)
 
     @torch.no_grad()
     def _move(self, mean: Tensor, var: Tensor) -> None:
