@@ -43,6 +43,7 @@ SLOW = (
     'ros/test_node_stress.py',
     'ros/test_node_loading.py',
     'ros/test_node_cameras.py',
+    'ros/test_node_models.py',
     'cli',
     'ros',
     'training',

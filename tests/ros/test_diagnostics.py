@@ -87,6 +87,20 @@ def test_images_that_a_parameter_drops_for_long_are_told(now_s):
     assert 'max_rate_hz = 0.1' in explain_withheld(health, rate, 0.1)
 
 
+def test_the_norm_of_the_state_is_told_beside_that_at_the_start():
+    camera = Camera()
+    assert 'state_norm' not in camera.report()[2]
+    for norm, started_anew in ((20.0, True), (21.5, False), (22.25, False)):
+        camera.health.keep_state_norm(norm, started_anew)
+    values = camera.report()[2]
+    assert (values['state_norm'], values['state_norm_start']) == ('22.25', '20.00')
+    camera.health.keep_state_norm(float('nan'), False)
+    assert camera.report()[2]['state_norm'] == 'nan'
+    camera.health.keep_state_norm(19.0, True)
+    values = camera.report()[2]
+    assert (values['state_norm'], values['state_norm_start']) == ('19.00', '19.00')
+
+
 def test_troubles_warn_until_they_are_over():
     camera = Camera()
     level, message, _ = camera.report('No image.', 'Two nodes.')
