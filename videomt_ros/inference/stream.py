@@ -269,7 +269,7 @@ class VideoStream:
         # Infinities and NaNs would spread to all later frames. The device decides, since the host
         # may begin the next frame before it can know.
         is_finite = torch.isfinite(next_state).all()
-        norm = torch.linalg.vector_norm(next_state, dim=-1, dtype=torch.float32).mean()
+        norm = torch.linalg.vector_norm(next_state.float(), dim=-1).mean()
         self._state = torch.where(is_finite, next_state, self.net.initial_state(1).to(next_state))
 
         def build(labels: Labels, times: StageTimes) -> Segments:
