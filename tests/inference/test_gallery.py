@@ -27,9 +27,11 @@ from tests.inference.test_tracker import ids, random_script, still
 from videomt_ros.inference import StreamSettings, VideoStream
 from videomt_ros.inference.association import build_detections
 from videomt_ros.inference.batch import StreamFrame, push_together, start_together
-from videomt_ros.inference.gallery import MARGIN, MAX_ENDED, SLOT_BONUS
+from videomt_ros.inference.gallery import MARGIN, MAX_ENDED, SLOT_BONUS, Gallery
 from videomt_ros.inference.identities import Sight
+from videomt_ros.inference.track import Track
 from videomt_ros.inference.tracker import Tracker
+from videomt_ros.inference.tracker_constants import TrackerConstants
 from videomt_ros.structures import TrackState
 
 RED, BLUE = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
@@ -327,3 +329,50 @@ def test_half_precision_and_the_code_of_a_gpu_recall_the_same(monkeypatch):
         stream = VideoStream(ScriptedNet(frames), confirm_frames=2)
         found = [summary(stream.push(IMAGE, t * STEP_NS)) for t in range(len(script))]
         assert found == expected
+
+
+def remembered(query, class_id, frame, track_id=None):
+    """Build a confirmed track that was seen in one frame."""
+    logits = np.zeros((1, 5))
+    logits[0, class_id] = 9.0
+    masks = np.ones((1, 2, 2), bool)
+    detections = build_detections(np.array([query]), logits, np.array([0.9]), masks)
+    track = Track.begin(detections, 0, frame, frame * STEP_NS, TrackerConstants())
+    track.identity.track_id, track.identity.class_id = track_id, class_id
+    track.identity.confirmed = True
+    return track
+
+
+@pytest.mark.parametrize('classes', [(CAT,), (CAT, DOG, DOG, SKY)])
+def test_of_many_objects_the_gallery_finds_those_that_return(classes):
+    """Those of other classes may be few or most of all that are remembered."""
+    rng = np.random.default_rng(0)
+    looks = rng.normal(size=(60, 32)).astype(np.float32)
+    gallery = Gallery(StreamSettings())
+    known = [remembered(n, classes[n % len(classes)], 1, n + 1) for n in range(60)]
+    gallery.observe(known, looks, 1)
+    gallery.keep(set(known[:20]), STEP_NS)  # the others have ended
+    news = {n: remembered(100 + n, CAT, 2) for n in (4, 24, 44)}
+    gallery.observe(list(news.values()), looks[list(news)], 2)
+    pairs = gallery.recall(list(news.values()), known[:20])
+    assert pairs == [(track, known[n]) for n, track in news.items()]
+    # Their looks are longer sums now, and are told from one more object just the same.
+    gallery.keep(set(news.values()), 3 * STEP_NS)
+    again = remembered(0, CAT, 4)
+    gallery.keep({again}, 4 * STEP_NS)
+    gallery.observe([again], looks[24:25], 4)
+    assert gallery.recall([again], []) == [(again, news[24])]
+
+
+def test_each_object_is_forgotten_in_its_time_whichever_ended_first():
+    gallery = Gallery(StreamSettings(gap_s=0.0, memory_s=1.0))
+    late, early = remembered(0, CAT, 8, 1), remembered(1, CAT, 1, 2)
+    gallery.observe([late, early], np.eye(2, dtype=np.float32), 8)
+    gallery.keep({early}, 9 * STEP_NS)
+    assert gallery.ids == {1}
+    gallery.keep(set(), 10 * STEP_NS)
+    found = []
+    for frame in range(10, 21):
+        gallery.keep(set(), frame * STEP_NS)
+        found.append(gallery.ids)
+    assert found == [{1, 2}] * 2 + [{1}] * 7 + [set()] * 2

@@ -71,13 +71,15 @@ class Gallery:
         self._last_frames = np.zeros(0, np.int64)
         """Number of the newest frame that shows the track of a row, (rows,)."""
         self._lengths = np.zeros(0, np.float32)
-        """Lengths of the sums of ended tracks, (rows,)."""
+        """Lengths of the sums, (rows,); 0: to be measured, as the sum has changed."""
         self._rows: dict[Track, int] = {}
         """Rows of the tracks that are alive."""
         self._free: list[int] = []
         """Rows that no track has."""
         self._ended: dict[int, _Known] = {}
         """Ended tracks by their ids, in the order in which they ended."""
+        self._oldest_ns = 0
+        """Time at or before that at which any of the ended tracks was last seen."""
 
     @property
     def is_on(self) -> bool:
@@ -107,11 +109,15 @@ class Gallery:
             frame: number of the frame.
         """
         with np.errstate(over='ignore', invalid='ignore'):
-            lengths = np.linalg.norm(embeddings, axis=1)
-        usable = np.flatnonzero(np.isfinite(lengths) & (lengths > 0.0))
+            lengths = np.sqrt(np.einsum('nc,nc->n', embeddings, embeddings))
+        is_usable = np.isfinite(lengths) & (lengths > 0.0)
+        usable = np.flatnonzero(is_usable)
         if len(usable):
             rows = [self._row(tracks[n], embeddings.shape[1]) for n in usable.tolist()]
-            self._sums[rows] += embeddings[usable] / lengths[usable, None]
+            if not is_usable.all():
+                embeddings, lengths = embeddings[usable], lengths[usable]
+            self._sums[rows] += embeddings / lengths[:, None]
+            self._lengths[rows] = 0.0
         self._last_frames[[self._rows[track] for track in tracks if track in self._rows]] = frame
 
     def keep(self, alive: Set[Track], stamp_ns: int) -> None:
@@ -126,14 +132,17 @@ class Gallery:
             if identity.track_id is None or not (identity.confirmed or identity.returned):
                 self._release(row)
             else:
-                self._lengths[row] = self._measure(row)
                 known = _Known(track, identity.class_id, row, track.query)
                 self._ended[identity.track_id] = known
+                self._oldest_ns = min(self._oldest_ns, identity.last_seen_ns)
         settings = self._settings
         oldest_ns = stamp_ns - (settings.gap_s + settings.memory_s) * 1e9
-        for track_id, known in list(self._ended.items()):
-            if known.track.identity.last_seen_ns < oldest_ns:
-                self._forget(track_id)
+        if self._oldest_ns < oldest_ns:
+            for track_id, known in list(self._ended.items()):
+                if known.track.identity.last_seen_ns < oldest_ns:
+                    self._forget(track_id)
+            times_ns = (known.track.identity.last_seen_ns for known in self._ended.values())
+            self._oldest_ns = min(times_ns, default=stamp_ns)
         while len(self._ended) > MAX_ENDED:
             self.forget_first()
 
@@ -162,7 +171,6 @@ class Gallery:
         for track in lost if newcomers else ():
             row = self._rows.get(track)
             if row is not None:
-                self._lengths[row] = self._measure(row)
                 known.append(_Known(track, track.identity.class_id, row, track.query))
         if known:
             likeness = self._likeness(newcomers, known)
@@ -180,17 +188,23 @@ class Gallery:
         self, newcomers: Sequence[Track], known: Sequence[_Known]
     ) -> NDArray[np.float64]:
         """Compare newcomers with known tracks, (newcomers, known); -inf: not the same object."""
-        rows, own = [item.row for item in known], [self._rows[track] for track in newcomers]
-        # A product with all rows, in use or not, is faster than to gather those in use.
-        sums = self._sums @ self._sums[own].T  # rows, newcomers
-        lengths = self._lengths[rows]
-        likeness = (sums[rows] / (lengths[:, None] * self._measure(own))).T.astype(np.float64)
-        slots = np.array([-1 if item.query is None else item.query for item in known])
-        likeness += SLOT_BONUS * (slots == np.array([track.query for track in newcomers])[:, None])
+        rows = np.array([item.row for item in known])
+        own = np.array([self._rows[track] for track in newcomers])
         begun = np.array([track.identity.first_frame for track in newcomers])
         probs = softmax(np.array([track.mean_logits for track in newcomers]))
         is_other = self._last_frames[rows] >= begun[:, None]
         is_other |= probs[:, [item.class_id for item in known]] < CLASS_SHARE
+        likeness = np.full(is_other.shape, -np.inf)
+        able = np.flatnonzero(~is_other.all(0))  # to be one of the newcomers
+        rows, top = rows[able], rows.max() + 1
+        if 3 * len(rows) < top:
+            sums = self._sums[rows] @ self._sums[own].T
+        else:  # A product with all rows, in use or not, is faster than to gather most of them.
+            sums = (self._sums[:top] @ self._sums[own].T)[rows]
+        cosines = sums / (self._measured(rows)[:, None] * self._measured(own))
+        slots = np.array([-1 if item.query is None else item.query for item in known])
+        is_slot = slots[able] == np.array([track.query for track in newcomers])[:, None]
+        likeness[:, able] = cosines.T.astype(np.float64) + SLOT_BONUS * is_slot
         return np.where(is_other, -np.inf, likeness)
 
     def _certain_pairs(self, likeness: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -198,9 +212,10 @@ class Gallery:
         pairs = []
         for n, m in enumerate(likeness.argmax(1).tolist()):
             own = likeness[n, m]
+            if own < self._settings.memory_similarity:
+                continue
             rivals = np.concatenate([np.delete(likeness[n], m), np.delete(likeness[:, m], n)])
-            least = max(self._settings.memory_similarity, rivals.max(initial=-np.inf) + MARGIN)
-            if own >= least:
+            if own >= rivals.max(initial=-np.inf) + MARGIN:
                 pairs.append((n, m))
         return pairs
 
@@ -208,6 +223,7 @@ class Gallery:
         """Let a newcomer go on as a known track, which is forgotten."""
         old = known.track
         self._sums[self._rows[track]] += self._sums[known.row]
+        self._lengths[self._rows[track]] = 0.0
         track.logit_sum = track.logit_sum + old.logit_sum
         track.num_logits += old.num_logits
         identity = track.identity
@@ -219,10 +235,13 @@ class Gallery:
         else:
             self._release(known.row)
 
-    def _measure(self, rows: int | Sequence[int]) -> NDArray[np.float32]:
-        """Measure the lengths of sums; that of a row without a look is 1."""
-        lengths = np.linalg.norm(self._sums[rows], axis=-1)
-        return np.where(lengths > 0.0, lengths, np.float32(1.0))
+    def _measured(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Get the lengths of sums; that of a row without a look is 1."""
+        changed = rows[self._lengths[rows] == 0.0]
+        if len(changed):
+            lengths = np.linalg.norm(self._sums[changed], axis=1)
+            self._lengths[changed] = np.where(lengths > 0.0, lengths, np.float32(1.0))
+        return self._lengths[rows]
 
     def _row(self, track: Track, channels: int) -> int:
         """Get the row of a track; it gets one if it has none."""
@@ -238,12 +257,12 @@ class Gallery:
         sums = self._sums.reshape(before, channels)
         self._sums = np.concatenate([sums, np.zeros((count, channels), np.float32)])
         self._last_frames = np.concatenate([self._last_frames, np.zeros(count, np.int64)])
-        self._lengths = np.concatenate([self._lengths, np.ones(count, np.float32)])
+        self._lengths = np.concatenate([self._lengths, np.zeros(count, np.float32)])
         self._free = list(range(before + count - 1, before - 1, -1))
 
     def _forget(self, track_id: int) -> None:
         self._release(self._ended.pop(track_id).row)
 
     def _release(self, row: int) -> None:
-        self._sums[row] = 0.0
+        self._sums[row], self._lengths[row] = 0.0, 0.0
         self._free.append(row)
