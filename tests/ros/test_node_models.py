@@ -222,3 +222,35 @@ def test_a_model_that_fails_leaves_the_other_its_results(tmp_path, start, make_p
     assert 'Camera (panoptic): Image not processed' in process.log()
     assert peer.state() == 'active'
     assert peer.statuses['/segmenter: instance frames'].level != DiagnosticStatus.ERROR
+
+
+def test_other_models_are_configured_after_a_cleanup(tmp_path, start, make_peer):
+    one, two = save_random_pair(tmp_path)
+    process, peer = start(models=f'[{one}, {two}]', **SETTINGS), make_peer()
+    peer.wait_for_state('active')
+    peer.wait_until_heard()
+    image = images(3, 64, 96, 1)[0]
+    for task in TASKS:
+        peer.subscribe('tracks', 'instances', model=task)
+    peer.ask(image, 'instance/tracks', 'panoptic/tracks')
+    (refused,) = peer.set_parameters(models=[str(two)])
+    assert not refused.successful
+    assert 'cannot change while a model is loaded' in refused.reason
+    # The last of these has two models of one file.
+    for models, labels in (([two], ['']), ([one, one], ['objects/', 'objects_2/'])):
+        assert peer.change_state('deactivate')
+        assert peer.change_state('cleanup')
+        assert peer.set_parameters(models=[str(path) for path in models])[0].successful
+        assert peer.change_state('configure')
+        assert peer.change_state('activate')
+        peer.wait_until_heard()
+        for label in labels:
+            peer.subscribe('tracks', 'instances', model=label.strip('/'))
+        ns = peer.send(image)
+        for path, label in zip(models, labels, strict=True):
+            messages = peer.results(ns, f'{label}tracks', f'{label}instances')
+            assert check(messages, VideoStream(load_model(path), **EAGER).push(image, ns))
+    assert 'Traceback' not in process.log()
+    peer.statuses.clear()
+    wait_for(lambda: '/segmenter: objects_2 model' in peer.statuses, 'the status of the model')
+    assert '/segmenter: panoptic model' not in peer.statuses
