@@ -262,4 +262,4 @@ def test_the_demo_run_file_builds():
     assert settings.total_steps == sum(phase.steps for phase in settings.phases)
     # All of its network is new, unlike that of the published recipe.
     assert (settings.layer_decay, settings.vit_warmup_steps) == (1, None)
-    assert settings.ema_decay == 0.999
+    assert settings.ema_decay == 0.998
