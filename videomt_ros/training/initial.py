@@ -141,9 +141,9 @@ def start_updater(net: VideoNetwork) -> None:
         # h <- z h + (1 - z) tanh(o), with z near 1: the model starts without propagation and
         # learns it. Unlike fusion, a GRU does not add the learned queries q in each frame, but the
         # query blocks expect queries like those of the image model: with z = 0.73 and tanh(0.3 o),
-        # nothing of q was left after a few frames. After 1,500 steps on clips of 15 frames with walls,
-        # live IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7 for this z, one run each. The
-        # reset gate keeps its random weights.
+        # nothing of q was left after a few frames. After 1,500 steps on clips of 15 frames with
+        # walls, live IDF1 was 36.4 for that z, 46.0 for z = 0.993 and 55.7 for this z, one run
+        # each. The reset gate keeps its random weights.
         assert isinstance(net.query_updater, nn.GRUCell)
         cell = net.query_updater  # rows: reset gate, update gate, candidate
         for weight in (cell.weight_ih, cell.weight_hh):
