@@ -128,12 +128,18 @@ def _change_in_place(net: PMT) -> None:
         net.lateral_projections[2][0].weight.mul_(2)
 
 
+def _give_other_values(net: PMT) -> None:
+    net.bn[1].bias.data = net.bn[1].bias + 1
+
+
 def _convert(net: PMT) -> None:
     net.scalers[0].data.mul_(3)  # which torch counts as no change
     net.float().double()
 
 
-@pytest.mark.parametrize('change', [_train_once, _load, _assign, _change_in_place, _convert])
+@pytest.mark.parametrize(
+    'change', [_train_once, _load, _assign, _change_in_place, _give_other_values, _convert]
+)
 def test_folded_weights_follow_the_network(change):
     torch.manual_seed(3)
     net = build(CONFIG).double()
@@ -147,6 +153,19 @@ def test_folded_weights_follow_the_network(change):
     fresh = copy.deepcopy(net)
     with torch.no_grad():
         after, expected = (each.step(frame, each.initial_state(1))[0] for each in (net, fresh))
+    assert torch.equal(after.mask_logits, expected.mask_logits)
+    assert not torch.allclose(after.mask_logits, before.mask_logits, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_folded_weights_follow_a_network_that_was_made_in_inference_mode():
+    net = copy.deepcopy(build(CONFIG))
+    frame = random_clip(1, 3, 48, 80)
+    before = net.step(frame, net.initial_state(1))[0]
+    net.bn[0].weight.mul_(2)
+    after, expected = (
+        each.step(frame, each.initial_state(1))[0] for each in (net, copy.deepcopy(net))
+    )
     assert torch.equal(after.mask_logits, expected.mask_logits)
     assert not torch.allclose(after.mask_logits, before.mask_logits, rtol=1e-3)
 

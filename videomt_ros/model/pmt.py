@@ -157,10 +157,14 @@ class LateralPath(nn.Module):
             *net.bn.parameters(), *net.bn.buffers(), *net.lateral_projections.parameters(),
             *net.scalers.parameters(),
         )  # fmt: skip
-        versions = tuple(0 if each.is_inference() else each._version for each in sources)
+        # torch counts no changes of tensors that were made in inference mode.
+        if any(each.is_inference() for each in sources):
+            return _Folded.of(net)
+        versions = tuple(each._version for each in sources)
         known = self._folded
         if known is None or not known.is_current(sources, versions):
-            known = _Folded.of(net)._replace(sources=sources, versions=versions)
+            values = tuple(each.detach() for each in sources)
+            known = _Folded.of(net)._replace(sources=sources, versions=versions, values=values)
             self._folded = known
         return known
 
@@ -190,6 +194,9 @@ class _Folded(NamedTuple):
     """Tensors of the network that this was computed from."""
     versions: tuple[int, ...] = ()
     """Number of changes in place of each of them until then."""
+    values: tuple[Tensor, ...] = ()
+    """Their values, since a tensor may be given others (`weight.data = ...`) without a change in
+    place; kept, so that no others take their place in memory."""
 
     @classmethod
     @torch.no_grad()
@@ -221,8 +228,12 @@ class _Folded(NamedTuple):
 
     def is_current(self, sources: tuple[Tensor, ...], versions: tuple[int, ...]) -> bool:
         """Tell whether it was computed from these tensors as they are."""
-        same = len(sources) == len(self.sources) and all(map(_is_same, sources, self.sources))
-        return same and versions == self.versions
+        if versions != self.versions:
+            return False
+        known = zip(sources, self.sources, self.values, strict=True)
+        return all(
+            one is other and one.data_ptr() == values.data_ptr() for one, other, values in known
+        )
 
     def __call__(self, levels: tuple[Tensor, ...]) -> Tensor:
         """Compute the tokens that enter the decoder from those of the tapped blocks."""
@@ -235,7 +246,3 @@ class _Folded(NamedTuple):
         for tokens, scale in zip(centred, self.scales, strict=True):
             total = torch.addcmul(total, tokens, scale)
         return total
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    return one is other
