@@ -224,6 +224,8 @@ def test_wrong_inputs_are_named(tmp_path, files):
         group.step(frames[..., 1:], states)
     with pytest.raises(ValueError, match='Expected one network or more'):
         load_models([])
+    with pytest.raises(ValueError, match='Expected a list of sources, got demo'):
+        load_models('demo')
     with pytest.raises(CheckpointError, match='none'):
         load_models([files[0], tmp_path / 'none.safetensors'])
     bright = NetworkGroup([make(CONFIG, 1), make(replace(OTHER, pixel_std=(1.0, 1.0, 1.0)), 2)])

@@ -172,8 +172,11 @@ def load_models(sources: Sequence[str | Path], **overrides: Any) -> NetworkGroup
 
     Raises:
         CheckpointError: weights can't be found or read, or don't fit.
-        ValueError: an override is unknown or out of range, or there are no sources.
+        ValueError: an override is unknown or out of range, or there are no sources, or one that
+            is not in a list.
     """
+    if isinstance(sources, str | Path):
+        raise ValueError(f'Expected a list of sources, got {sources}. Put it in one: [...].')
     group = NetworkGroup([load_model(source, **overrides) for source in sources])
     for reason in (*group.apart.values(), *different_sizes(group)):
         logger.warning('%s.', reason)
