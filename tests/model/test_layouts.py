@@ -142,6 +142,25 @@ def test_original_pmt_file(tmp_path, tiny_config, clip, family, propagation):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3'])
+def test_tensors_of_a_recurrent_updater_have_the_names_of_the_file(tmp_path, tiny_config, family):
+    net = build(replace(tiny_config, architecture='pmt', family=family, propagation='gru'))
+    tensors = {key: value for key, value in pmt_names(net).items() if 'query_gru' not in key}
+    torch.save({'model': tensors}, tmp_path / 'mine.pth')
+    with pytest.raises(
+        CheckpointError, match=r'missing \(4\): backbone.decoder.query_gru.weight_'
+    ):
+        load_model(tmp_path / 'mine.pth', num_heads=2, propagation='gru')
+
+
+def test_variances_below_zero_are_named(tmp_path, tiny_config):
+    tensors = pmt_names(build(replace(tiny_config, architecture='pmt')))
+    tensors['backbone.bn.1.running_var'][3] = -0.5
+    torch.save({'model': tensors}, tmp_path / 'mine.pth')
+    with pytest.raises(CheckpointError, match=r'below 0 \(1\): backbone.bn.1.running_var\.'):
+        load_model(tmp_path / 'mine.pth', num_heads=2)
+
+
 @pytest.mark.parametrize(('given', 'taps'), [({}, (0, 2)), ({'tap_blocks': (1, 2)}, (1, 2))])
 def test_the_number_of_tapped_blocks_is_read_from_the_tensors(tmp_path, tiny_config, given, taps):
     config = replace(tiny_config, architecture='pmt', tap_blocks=(1, 2))

@@ -247,7 +247,7 @@ def fit_tensors(
 
     Raises:
         CheckpointError: one line that names every key that is missing, unknown, misshapen, of
-            another type or not finite, as the file calls it.
+            another type, not finite or a variance below 0, as the file calls it.
     """
     layout, tensors = checkpoint.layout, checkpoint.tensors
     shapes = layout.file_shapes(targets)
@@ -277,7 +277,7 @@ def fit_tensors(
 
 
 def _find_bad_values(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Find the tensors that are not floating-point or not finite."""
+    """Find the tensors that are not floating-point, not finite, or impossible variances."""
     wrong_type = {key: value for key, value in tensors.items() if not value.is_floating_point()}
     names = {key: str(value.dtype).removeprefix('torch.') for key, value in wrong_type.items()}
     return {
@@ -286,6 +286,11 @@ def _find_bad_values(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
             key
             for key, value in tensors.items()
             if key not in wrong_type and not _is_finite(value)
+        ],
+        'variances below 0': [
+            key
+            for key, value in tensors.items()
+            if key.endswith('.running_var') and bool((value.float() < 0).any())
         ],
     }
 

@@ -340,7 +340,15 @@ PMT_DINOV2 = replace(
     name='original PMT or LVMT, DINOv2',
     matches=_has_keys(_DINOV2_BLOCKS, re.escape(DECODER)),
     architecture='pmt',
-    table=_dinov3_blocks('blocks.', DECODER + 'blocks.'),
+    table={
+        **_dinov3_blocks('blocks.', DECODER + 'blocks.'),
+        # A recurrent updater has another name, by which it is also named where it is missing.
+        **{
+            f'query_updater.{kind}_{side}': f'{DECODER}query_gru.{kind}_{side}'
+            for kind in ('weight', 'bias')
+            for side in ('ih', 'hh')
+        },
+    },
     prefixes=((VIT, ENCODER), ('bn.', 'backbone.bn.'), ('', DECODER)),
     unused=(
         DECODER + 'attn_mask_probs',
