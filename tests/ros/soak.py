@@ -44,8 +44,9 @@ PERIODS = {'front': 1, 'rear': 2, 'left': 3, 'right': 1}
 TICK_NS = 33_000_000
 SCENES, SCENE_FRAMES = 5, 40
 """Number of scenes of each camera, which it shows in turn, and their length."""
-GAP_S = 1.0
-"""Value of the parameter gap_s: an id that was absent for longer must not come back."""
+GAP_S, MEMORY_S = 1.0, 2.0
+"""Values of the parameters gap_s and memory_s: an id that was absent for longer than both together
+must not come back."""
 WARM_FRAMES = 1000
 """Number of frames after which memory must not grow any more."""
 INSIST_S = 0.1
@@ -102,7 +103,7 @@ class Ids:
             self._ended |= set(self._seen_ns)  # an automatic reset ends every track
             self._seen_ns.clear()
         for id_, seen_ns in list(self._seen_ns.items()):
-            if stamp_ns - seen_ns > GAP_S * 1e9:
+            if stamp_ns - seen_ns > (GAP_S + MEMORY_S) * 1e9:
                 self._ended.add(id_)
                 del self._seen_ns[id_]
         for track in msg.tracks:
@@ -195,6 +196,7 @@ class Soak:
             model=model,
             cameras=f'[{", ".join(SIZES)}]',
             gap_s=GAP_S,
+            memory_s=MEMORY_S,
             score_threshold=score_threshold,
             input_size=input_size,
             input_reliability='reliable',

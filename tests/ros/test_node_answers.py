@@ -26,8 +26,9 @@ class SlowNetwork:
 
     def __init__(self, node: SegmenterNode) -> None:
         self.begun, self.gate = threading.Semaphore(0), threading.Semaphore(0)
-        self._step = node._net.step
-        node._net.step = self.step
+        (model,) = node._models
+        self._step = model.engine.step
+        model.engine.step = self.step
 
     def step(self, *args):
         self.begun.release()
@@ -142,7 +143,9 @@ def test_malformed_images_are_counted_and_the_stream_goes_on(node, peer, capfd):
         peer.send(msg)
         # Or the next one could take its place in the mailbox; the reports come once a second.
         wait_for(
-            lambda number=number: sum(node._reporter.health_of('').rejected.values()) == number,
+            lambda number=number: (
+                sum(node._reporter.health_of('', '').rejected.values()) == number
+            ),
             f'{number} rejections',
         )
     peer.wait_for_rise(before, 20, rejected=20)

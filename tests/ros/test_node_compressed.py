@@ -85,7 +85,8 @@ def test_a_16_bit_image_is_read_between_the_limits(live):
     grey = cv2.cvtColor(next(Scene(41, 120, 160).frames())[0], cv2.COLOR_RGB2GRAY)
     thermal = (grey.astype(np.uint16) + 20_000).astype('<u2')
     assert all(r.successful for r in peer.set_parameters(grey_low=20_000, grey_high=20_255))
-    assert peer.set_parameters(score_threshold=1.0)[0].successful
+    # The overlay is then the image alone.
+    assert all(r.successful for r in peer.set_parameters(score_threshold=1.0, drawn_images=True))
     (overlay,) = peer.ask(thermal, 'overlay', encoding='mono16')
     np.testing.assert_array_equal(pixels(overlay)[..., 1], grey)
     (refused,) = peer.set_parameters(grey_high=20_000)
@@ -93,4 +94,4 @@ def test_a_16_bit_image_is_read_between_the_limits(live):
     assert all(r.successful for r in peer.set_parameters(grey_high=65_535, grey_low=0))
     (overlay,) = peer.ask(thermal, 'overlay', encoding='mono16')
     np.testing.assert_array_equal(pixels(overlay)[..., 1], thermal >> 8)
-    peer.set_parameters(score_threshold=0.5)
+    peer.set_parameters(score_threshold=0.5, drawn_images=False)

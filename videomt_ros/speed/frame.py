@@ -25,7 +25,7 @@ from videomt_ros.model import NetworkConfig, build_network
 from videomt_ros.speed.analysis import Analysis, analyse
 from videomt_ros.speed.clock import wall_and_cpu_ms
 from videomt_ros.speed.transformers_port import Port, build_pair, fit_class_head
-from videomt_ros.training.initial import start_updater
+from videomt_ros.training.updater import start_updater
 
 WARM_UP = 5
 """Number of frames before the clock counts; more than a stream needs to confirm its tracks."""
