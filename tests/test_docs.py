@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from videomt_ros.cli import find_verbs
 from videomt_ros.cli.models import ADVICE
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.rle import encode
+from videomt_ros.model import build_network, save_model
 from videomt_ros.model.presets import SHIPPED, Preset, load_preset, preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +170,27 @@ def test_library_example_of_the_engines_page_runs(tmp_path, monkeypatch):
     exec(blocks('docs/engines.md', 'python')[0], names)
     assert names['engine'].engine_name == 'onnxruntime'
     names['stream'].push(np.zeros((96, 120, 3), np.uint8), stamp_ns=0)
+
+
+def test_example_of_two_models_runs(tmp_path, monkeypatch, tiny_config):
+    """With small files in place of those that it names."""
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks('docs/models.md', 'python')
+    found = re.findall(r"'(lvmt-[\w-]+)'", example)
+    first = build_network(replace(tiny_config, architecture='pmt', propagation='gru')).eval()
+    for name in found:
+        preset = load_preset(name)
+        net = build_network(replace(first.config, task=preset.config().task, name=name)).eval()
+        net.backbone.load_state_dict(first.backbone.state_dict())
+        save_model(net, f'{name}.safetensors')
+        example = example.replace(f"'{name}'", f"'{name}.safetensors'")
+    images = [(np.zeros((96, 120, 3), np.uint8), n * 10**8) for n in range(2)]
+    names = {'images': images}
+    exec(example.replace('test_size=544', 'test_size=64'), names)
+    assert names['nets'].num_encoders == 1
+    assert [net.config.task for net in names['nets']] == ['instance', 'panoptic']
+    for result in (names['objects'], names['scene']):
+        assert result.ids.shape == (96, 120)
 
 
 def test_labels_of_the_evaluation_page_load(tmp_path):

@@ -270,11 +270,17 @@ def check_replay(given: Mapping[str, str]) -> None:
         given: values of the launch arguments; those that were not given may be missing.
 
     Raises:
-        ValueError: they name cameras or image topics, or a value is wrong.
+        ValueError: they name cameras, image topics or several models, or a value is wrong.
     """
     if given.get('image') or given.get('cameras'):
         raise ValueError(
             'A bag is played to one camera without a name: leave image and cameras out.'
+        )
+    models = parse_words('models', given.get('models', ''))
+    if len(models) > 1:
+        raise ValueError(
+            'The tracks of one model are recorded and scored: expected one model, got '
+            f'models:={",".join(models)}. Replay the bag for each of them.'
         )
     if given['truth'] and not Path(given['truth']).exists():
         raise ValueError(f'Expected truth to be a file or a folder, got {given["truth"]}.')
