@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import zipfile
+from collections import defaultdict
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import torch
 
 from tests.evaluation.made_videos import MadeVideo, made_dataset
 from tests.inference.scripted import CAT, DOG, IMAGE, SKY, STEP_NS, Obj, ScriptedNet, make_logits
+from tests.model.layout_files import build
 from videomt_ros.datasets import rle
 from videomt_ros.datasets.mask_png import read_ids, read_mask
 from videomt_ros.engines.engine import EngineError
@@ -22,6 +24,7 @@ from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import FAMILIES
 from videomt_ros.evaluation.run_folder import MODES, RunFolder
 from videomt_ros.evaluation.sharding import Shard
+from videomt_ros.inference import VideoStream
 
 FAMILY_NAMES = tuple(FAMILIES)
 SCRIPT_NAMES = ('cat', 'dog', 'sky', 'road')
@@ -90,6 +93,30 @@ def test_single_images_need_tracks_from_the_first_frame(tiny_net, tmp_path, fram
     metrics = evaluate(dataset, tiny_net, tmp_path, modes=('live',), settings=settings)
     noted = [note for note in metrics['run']['notes'] if '--set confirm_frames=1' in note]
     assert bool(noted) == is_noted
+
+
+@pytest.mark.parametrize('propagation', ['fusion', 'gru'])
+def test_pmt_and_lvmt_score_live_what_their_streams_give(tiny_config, tmp_path, propagation):
+    net = build(replace(tiny_config, architecture='pmt', propagation=propagation))
+    settings = {'score_threshold': 0.0, 'association': 'slots'}
+    dataset = made_dataset('ytvis', videos())
+    metrics = evaluate(dataset, net, tmp_path, settings=settings)
+    assert metrics['failures'] == []
+    expected = []
+    for video in dataset.videos:
+        stream, shown = VideoStream(net, **settings), defaultdict(list)
+        for frame in video.frames():
+            for segment in stream.push(frame.image, frame.stamp_ns).segments:
+                if segment.area:
+                    shown[segment.track_id].append((frame.index, segment.area))
+        expected += [(video.video_id, areas) for areas in shown.values()]
+    found = []
+    for result in json.loads((tmp_path / 'live/results.json').read_text()):
+        masks = [(t, mask) for t, mask in enumerate(result['segmentations']) if mask]
+        areas = [(t, int(rle.decode(mask).sum())) for t, mask in masks]
+        found.append((result['video_id'], areas))
+    assert sorted(found) == sorted(expected)
+    assert len(found) > len(dataset.videos)
 
 
 def test_ovis_keeps_twenty_pairs_of_a_video(tiny_net, tmp_path):
