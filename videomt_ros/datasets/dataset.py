@@ -131,3 +131,5 @@ class Dataset:
     """Folder of the true PNGs of VIPSeg."""
     split: str = ''
     """Name of the list of videos of VSPW, whose truth is a folder."""
+    is_drawn: bool = False
+    """Whether its files say that the images are drawn; see `datasets.formats.origin`."""

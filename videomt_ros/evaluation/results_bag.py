@@ -251,6 +251,7 @@ def _as_dataset(name: str, labels: BagTruth, video: Video) -> Dataset:
         truth=(labels.path,),
         truth_masks=labels.masks,
         split=labels.split,
+        is_drawn=labels.is_drawn,
     )
 
 

@@ -49,6 +49,7 @@ def test_a_bag_gives_the_images_of_the_data_set_and_their_place(tmp_path, roots,
         made = bag_dataset(bag, '', truth_of(bag, benchmark))
         assert made.family == benchmark
         assert made.categories == dataset.categories
+        assert made.is_drawn
         (copy,) = made.videos
         assert (copy.video_id, copy.name, copy.size) == (video.video_id, video.name, video.size)
         frames, originals = list(copy.frames()), list(video.frames())

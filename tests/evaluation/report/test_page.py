@@ -161,7 +161,7 @@ def test_a_report_shows_all_that_was_found(report, metrics, ytvis, tmp_path):
         )
         assert re.search(rf' {name} [^|]*?[.:] {shown} {shown} ', page.text), name
     assert re.search(r'\bAP Average precision.*?\. [\d.]+ [\d.]+ 52\.8 ', page.text)
-    assert 'measured on YouTube-VIS 2019 val. It is comparable' in page.text
+    assert 'measured on YouTube-VIS 2019 val. This run scored drawn scenes' in page.text
     assert 'network 38.2 39.5 a live frame in all, once it is read 51.0 53.5' in page.text
     for text in ('demo on ytvis2019', 'torch 2.15.0', 'score_threshold 0.5', 'hardware cpu Xeon'):
         assert text in page.text
@@ -320,16 +320,26 @@ def test_a_report_of_almost_nothing_stands(report, ytvis, tmp_path):
     assert [attrs['id'] for attrs in page.find('section')] == ['run']
 
 
+def test_the_title_says_when_the_data_are_drawn(report, metrics, ytvis):
+    for dataset, title in (
+        (ytvis[0], 'demo on ytvis2019 (drawn scenes) '),
+        (replace(ytvis[0], is_drawn=False), 'demo on ytvis2019 7 videos'),
+    ):
+        text = report(metrics, dataset=dataset).text
+        assert text.count('drawn') == ('drawn' in title) * 3 and title in text
+
+
 @pytest.mark.parametrize(
     ('name', 'limit', 'verdict'),
     [
+        ('ytvis2019', None, 'It is comparable with the column "published" if'),
         ('ytvis2021', None, 'This run scored other data: the two are not comparable.'),
         ('ytvis2019', 7, 'at most 7 of its videos, a sample: not comparable.'),
     ],
 )
 def test_what_is_not_comparable_is_said(report, metrics, ytvis, name, limit, verdict):
     run = metrics['run'] | {'limit': limit}
-    page = report(metrics | {'run': run}, dataset=replace(ytvis[0], name=name))
+    page = report(metrics | {'run': run}, dataset=replace(ytvis[0], name=name, is_drawn=False))
     assert verdict in page.text
 
 

@@ -123,6 +123,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         truth=(labels.path,),
         truth_masks=labels.masks,
         split=labels.split,
+        is_drawn=labels.is_drawn,
     )
 
 

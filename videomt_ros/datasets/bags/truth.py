@@ -46,6 +46,8 @@ class BagTruth:
     """Folder of the true PNGs of VIPSeg."""
     split: str = ''
     """Name of the list of videos, for VSPW."""
+    is_drawn: bool = False
+    """Whether the files say that the images are drawn."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def load_bag_truth(path: Path) -> BagTruth:
         videos,
         truth_format.masks_folder(path),
         loaded.split,
+        loaded.is_drawn,
     )
 
 

@@ -36,6 +36,8 @@ class LoadedTruth(NamedTuple):
     videos: Sequence[StampedVideo]
     split: str = ''
     """Name of the list of videos in a folder that may have several."""
+    is_drawn: bool = False
+    """Whether the files say that the images are drawn."""
 
 
 class TruthFormat(ABC):
@@ -123,7 +125,7 @@ class _YtvisFormat(TruthFormat):
             raise DatasetError(
                 path, ['Expected a field `annotations`; there is no truth without.']
             )
-        return LoadedTruth(truth.categories, truth.videos)
+        return LoadedTruth(truth.categories, truth.videos, is_drawn=truth.is_drawn)
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}.json']
@@ -164,7 +166,7 @@ class _VipsegFormat(TruthFormat):
 
     def load(self, path: Path) -> LoadedTruth:
         truth = load_vipseg(path)
-        return LoadedTruth(truth.categories, truth.videos)
+        return LoadedTruth(truth.categories, truth.videos, is_drawn=truth.is_drawn)
 
     def masks_folder(self, path: Path) -> Path | None:
         return path.parent / 'panomasksRGB'
@@ -213,7 +215,7 @@ class _VspwFormat(TruthFormat):
     def load(self, path: Path) -> LoadedTruth:
         split = _find_split(path)
         truth = load_vspw(path, split)
-        return LoadedTruth(truth.categories, truth.videos, split)
+        return LoadedTruth(truth.categories, truth.videos, split, truth.is_drawn)
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}_vspw']
@@ -234,7 +236,7 @@ class _VspwFormat(TruthFormat):
         masks = folder / 'data' / name / 'mask'
         masks.mkdir(parents=True)
         (folder / 'val.txt').write_text(f'{name}\n', encoding='utf-8')
-        for file in source.glob('*.json'):  # names of the classes
+        for file in source.glob('*.json'):  # names of the classes, and the origin
             shutil.copyfile(file, folder / file.name)
         for frame_name, stamp_ns in zip(video.frame_names, stamps_ns, strict=True):
             shutil.copyfile(

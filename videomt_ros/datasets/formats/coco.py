@@ -13,6 +13,7 @@ from typing import Any
 
 from videomt_ros.datasets.formats.file_search import find_missing
 from videomt_ros.datasets.formats.instance_files import FileMasks, YtvisVideo
+from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegTruth,
@@ -133,4 +134,4 @@ def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTr
         )
         for image_id in sorted(images)
     ]
-    return VipsegTruth(categories, videos, segments, masks)
+    return VipsegTruth(categories, videos, segments, masks, says_drawn(content))

@@ -52,7 +52,12 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
         for video in truth.videos
     )
     return Dataset(
-        name, 'ytvis', truth.categories, videos, (path,) if truth.has_annotations else ()
+        name,
+        'ytvis',
+        truth.categories,
+        videos,
+        (path,) if truth.has_annotations else (),
+        is_drawn=truth.is_drawn,
     )
 
 
@@ -83,6 +88,7 @@ def coco_panoptic_dataset(name: str, root: Path, split: str = 'val2017') -> Data
         videos,
         (path,) if has_truth else (),
         masks_folder if has_truth else None,
+        is_drawn=truth.is_drawn,
     )
 
 

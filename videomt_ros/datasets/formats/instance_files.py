@@ -44,9 +44,11 @@ class YtvisTruth:
         categories: Iterable[Category],
         videos: Iterable[YtvisVideo],
         tracks: Iterable[MaskTrack] | None,
+        is_drawn: bool = False,
     ) -> None:
         """Sort the tracks by video; `tracks` is None for a file without annotations."""
         self.path = path
+        self.is_drawn = is_drawn
         self.categories = tuple(categories)
         self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
         self.has_annotations = tracks is not None

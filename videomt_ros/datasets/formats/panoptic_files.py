@@ -94,6 +94,7 @@ class VipsegTruth(PanopticFrames):
         videos: Sequence[VipsegVideo],
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
+        is_drawn: bool = False,
     ) -> None:
         """Join the videos with classes, segments and PNGs; see `PanopticFrames`.
 
@@ -102,6 +103,7 @@ class VipsegTruth(PanopticFrames):
         super().__init__(videos, segments, masks)
         self.categories = tuple(categories)
         self.has_annotations = bool(segments)
+        self.is_drawn = is_drawn
 
 
 class VipsegResults(PanopticFrames):

@@ -53,11 +53,16 @@ class VspwTruth:
     """True masks of the videos of a split, read on demand."""
 
     def __init__(
-        self, folder: Path, categories: Sequence[Category], videos: Sequence[VspwVideo]
+        self,
+        folder: Path,
+        categories: Sequence[Category],
+        videos: Sequence[VspwVideo],
+        is_drawn: bool = False,
     ) -> None:
         """Describe the masks of a folder; `load_vspw` checks that they exist."""
         self.categories = tuple(categories)
         self.videos = tuple(videos)
+        self.is_drawn = is_drawn
         self._folder = folder
         self._by_id = {video.video_id: video for video in videos}
         values = np.arange(256)

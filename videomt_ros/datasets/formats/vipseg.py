@@ -144,6 +144,7 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
         truth=(path,) if truth.has_annotations else (),
         truth_masks=masks_folder if truth.has_annotations else None,
         split=SPLITS[split],
+        is_drawn=truth.is_drawn,
     )
 
 

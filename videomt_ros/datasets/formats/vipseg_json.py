@@ -9,6 +9,7 @@ from typing import Any
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.formats.coco import is_coco, read_coco_panoptic
+from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegResults,
@@ -56,8 +57,9 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
         faults.append('Expected at least one video, got none.')
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
+    is_drawn = says_drawn(content)
     if not content.get('annotations'):
-        return VipsegTruth(categories, tuple(videos.values()), segments, masks)
+        return VipsegTruth(categories, tuple(videos.values()), segments, masks, is_drawn)
     if not masks_folder.is_dir():
         faults.append(f'Expected the folder of the true PNGs, but there is no {masks_folder}.')
     for video_id, entries in _annotated(content, faults):
@@ -75,7 +77,7 @@ def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth
         for video_id in videos
         if video_id not in segments
     ]
-    return VipsegTruth(categories, tuple(videos.values()), segments, masks)
+    return VipsegTruth(categories, tuple(videos.values()), segments, masks, is_drawn)
 
 
 def read_results(

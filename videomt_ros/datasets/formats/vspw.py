@@ -7,6 +7,7 @@ is a folder (or its subfolder `VSPW_480p`) with
     data/<video>/origin/<frame>.jpg
     data/<video>/mask/<frame>.png       0 void, 1..124 class, 255 ignored; no folder: no truth
     label_num_dic_final.json            classes, see `datasets.formats.semantic_files`
+    info.json                           ours, of drawn scenes, see `datasets.formats.origin`
 
 and results are a folder with `<video>/<frame>.png`, whose pixels are category ids: 0..123, one
 below the masks' values.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from videomt_ros.datasets.dataset import Dataset, DatasetError
 from videomt_ros.datasets.formats.file_search import read_video_list
+from videomt_ros.datasets.formats.origin import folder_says_drawn
 from videomt_ros.datasets.formats.semantic_files import (
     VspwResults,
     VspwTruth,
@@ -152,7 +154,15 @@ def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
     if faults:
         raise DatasetError(base, faults)
     truth_folder = (base,) if has_truth else ()
-    return Dataset(name, 'vspw', categories, tuple(videos), truth_folder, split=SPLITS[split])
+    return Dataset(
+        name,
+        'vspw',
+        categories,
+        tuple(videos),
+        truth_folder,
+        split=SPLITS[split],
+        is_drawn=folder_says_drawn(base),
+    )
 
 
 def _find_base(root: Path) -> Path:
@@ -175,7 +185,8 @@ def _read_truth(base: Path, names: list[str], faults: list[str]) -> VspwTruth:
     for video_id in names:
         folder = mask_folder(base, video_id)
         found.append(_find_video(video_id, folder, find_files(folder, ('.png',)), faults))
-    return VspwTruth(base, categories, [video for video in found if video])
+    videos = [video for video in found if video]
+    return VspwTruth(base, categories, videos, folder_says_drawn(base))
 
 
 def _find_video(

@@ -25,6 +25,7 @@ from videomt_ros.datasets.formats.instance_files import (
     YtvisVideo,
     with_names,
 )
+from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories
 from videomt_ros.datasets.json_files import load_json, parse_json, shown, stream_objects
 from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
@@ -68,7 +69,7 @@ def load_ytvis(path: Path) -> YtvisTruth:
         if isinstance(content, dict) and content.get('annotations') is not None:
             tracks = _read_tracks(content, videos, known, checks)
     checks.finish(path)
-    return YtvisTruth(path, categories, with_names(videos.values()), tracks)
+    return YtvisTruth(path, categories, with_names(videos.values()), tracks, says_drawn(content))
 
 
 def load_ytvis_results(

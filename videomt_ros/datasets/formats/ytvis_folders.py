@@ -75,6 +75,7 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
         tuple(categories[number] for number in sorted(categories)),
         tuple(_image_video(video, folder) for video in videos),
         tuple(truth.path for truth in truths if truth.has_annotations),
+        is_drawn=all(truth.is_drawn for truth in truths),
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from videomt_ros.datasets.formats.origin import DRAWN_INFO, INFO_FILE
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.datasets.mask_png import segments_info, write_ids, write_mask
 from videomt_ros.datasets.rle import encode, rle_to_json
@@ -139,7 +140,7 @@ def _write_ytvis(out: Path, scenes: list[Scene], progress: Callable[[int], None]
             )
         progress(video_id)
     truth = {
-        'info': {'description': 'Synthetic scenes of videomt_ros'},
+        'info': DRAWN_INFO,
         'licenses': [],
         'videos': videos,
         'categories': [{'id': k, 'name': name} for k, name in enumerate(CLASS_NAMES, start=1)],
@@ -180,7 +181,12 @@ def _write_vipseg(out: Path, scenes: list[Scene], progress: Callable[[int], None
         {'id': k, 'name': name, 'isthing': int(k < len(CLASS_NAMES))}
         for k, name in enumerate(_names(scenes))
     ]
-    truth = {'videos': videos, 'annotations': annotations, 'categories': categories}
+    truth = {
+        'info': DRAWN_INFO,
+        'videos': videos,
+        'annotations': annotations,
+        'categories': categories,
+    }
     write_json(out / 'panoptic_gt_VIPSeg_val.json', truth)
 
 
@@ -199,6 +205,7 @@ def _write_vspw(out: Path, scenes: list[Scene], progress: Callable[[int], None])
     (out / 'val.txt').write_text(names, encoding='utf-8')
     numbers = {name: number for number, name in enumerate(_names(scenes), start=1)}
     write_json(out / 'label_num_dic_final.json', numbers)
+    write_json(out / INFO_FILE, {'info': DRAWN_INFO})
 
 
 def _names(scenes: list[Scene]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def build_page(
     except (OSError, ValueError) as error:
         problem = str(error)
     page: dict[str, Any] = {
-        'title': f'{run.get("model", "Model")} on {run.get("dataset", dataset.name)}',
+        'title': _title(dataset, run),
         'lead': _lead(metrics, dataset, run),
         'tiles': headline_tiles(columns, metrics, dataset, paper_score),
         'failures': [
@@ -137,6 +137,11 @@ def build_page(
         if page[part]
     ]
     return page
+
+
+def _title(dataset: Dataset, run: Mapping[str, Any]) -> str:
+    drawn = ' (drawn scenes)' if dataset.is_drawn else ''
+    return f'{run.get("model", "Model")} on {run.get("dataset", dataset.name)}{drawn}'
 
 
 def _lead(metrics: Mapping[str, Any], dataset: Dataset, run: Mapping[str, Any]) -> str:

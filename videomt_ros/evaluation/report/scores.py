@@ -132,7 +132,9 @@ def comparison(
         return [*filter(None, sentences), 'The paper gives no score for this model.']
     benchmark = paper_score['benchmark']
     limit = run.get('limit')
-    if BENCHMARKS.get(dataset.name) != benchmark:
+    if dataset.is_drawn:
+        verdict = 'This run scored drawn scenes in the format of such data: not comparable.'
+    elif BENCHMARKS.get(dataset.name) != benchmark:
         verdict = 'This run scored other data: the two are not comparable.'
     elif limit:
         verdict = f'This run scored at most {limit} of its videos, a sample: not comparable.'
