@@ -80,6 +80,8 @@ def test_perfect_instances(tmp_path):
     assert (cat['category_id'], cat['name'], cat['AP'], cat['MT']) == (1, 'cat', 1, 2)
     assert (owl['AP'], owl['HOTA'], owl['IDSW']) == (None, None, 0)
     assert report.curves['recall'] == np.linspace(0, 1, 101).tolist()
+    assert report.confusion['unit'] == 'masks' and report.confusion['category_ids'] == [1, 2]
+    assert np.count_nonzero(report.confusion['counts']) == 2
     assert report.curves['precision'] == {name: [1] * 101 for name in ('0.5', '0.75', 'mean')}
 
 
@@ -231,6 +233,10 @@ def test_several_truths_are_averaged_and_shown(tmp_path):
     assert report.figures['AR100'] == 7 / 8
     assert report.figures['APl'] is None
     assert report.figures['MT'] == 3 + 2
+    assert report.confusion['category_ids'] == [1, 2]
+    missed = np.array(alone.confusion['counts'])[:, -1].tolist()
+    assert np.array(report.confusion['counts'])[:, -1].tolist() == missed
+    assert np.array(report.confusion['counts']).sum() > np.array(alone.confusion['counts']).sum()
     assert list(report.per_video) == ['1', '2', '7']
     assert report.per_class[0]['AR100'] == (1 / 2 + 1) / 2
     assert report.curves['precision']['0.5'][-1] == (alone.curves['precision']['0.5'][-1] + 1) / 2
@@ -289,6 +295,12 @@ def test_perfect_panoptic(tmp_path):
     assert (wall['name'], wall['VPQ'], wall['IoU']) == ('wall', 1, 1)
     assert 'HOTA' not in wall
     assert (cat['is_thing'], cat['VPQ'], cat['HOTA']) == (True, 1, 1)
+    assert report.confusion['unit'] == 'pixels'
+    assert (
+        np.count_nonzero(report.confusion['counts'])
+        == 2
+        == np.trace(np.array(report.confusion['counts']) > 0)
+    )
     assert ScoreReport.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 
@@ -421,6 +433,9 @@ def test_a_missing_semantic_video_is_missed_and_named(tmp_path):
     report = score_files('vspw', [truth], results, split='val')
     assert report.notes == ['1 video without results, whose objects count as missed: a.']
     assert report.figures['mIoU'] == report.figures['FWIoU'] == report.figures['mVC8'] == 1 / 2
+    counts = np.array(report.confusion['counts'])
+    assert report.confusion['category_ids'] == [2, 6]
+    assert (counts[:2, 2] == counts.diagonal()[:2]).all() and counts[0, 0] > 0 == counts[2].sum()
     assert report.per_video == {'a': {'name': 'a', 'mIoU': 0}, 'b': {'name': 'b', 'mIoU': 1}}
     assert score_files('vspw', [truth], results, video_ids=['b']).figures['mIoU'] == 1
 

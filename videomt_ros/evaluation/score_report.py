@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from videomt_ros.evaluation.figures import COUNTS, Figures
+from videomt_ros.evaluation.metrics.confusion import ClassConfusion
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class ScoreReport:
     switches: list[dict[str, Any]] = field(default_factory=list)
     """One entry per identity switch: `video_id`, `frame` from 0, `truth_id`, `from` and `to` (ids
     of tracks) and `category_id`."""
+    confusion: dict[str, Any] = field(default_factory=dict)
+    """What each true class was predicted as: `unit`, `category_ids` and `counts` of
+    `metrics.confusion.ClassConfusion`."""
     notes: list[str] = field(default_factory=list)
     """Remarks that a reader of the figures needs, such as on what was missing or ignored."""
     parts: dict[str, Figures] = field(default_factory=dict)
@@ -78,6 +82,7 @@ def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
         },
         curves=_mean_curves([report.curves for report in all_reports]),
         switches=[switch for report in all_reports for switch in report.switches],
+        confusion=_sum_of_confusions([report.confusion for report in all_reports]),
         notes=[f'{name}: {note}' for name, report in reports.items() for note in report.notes],
         parts={name: report.figures for name, report in reports.items()},
     )
@@ -95,6 +100,13 @@ def _mean_figures(many: Sequence[Mapping[str, Any]], skip: Iterable[str] = ()) -
         else:
             result[name] = sum(known) if name in COUNTS else sum(known) / len(known)
     return result
+
+
+def _sum_of_confusions(many: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not all(many):
+        return {}
+    first, *others = map(ClassConfusion.from_json, many)
+    return sum(others, start=first).to_json()
 
 
 def _mean_curves(many: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from videomt_ros.evaluation.families.score_parts import (
 )
 from videomt_ros.evaluation.figures import Group
 from videomt_ros.evaluation.metrics.ap import IOU_THRESHOLDS, RECALL_LEVELS, ApScores, VideoAP
+from videomt_ros.evaluation.metrics.confusion import InstanceConfusion
 from videomt_ros.evaluation.metrics.overlap import overlap_tracks
 from videomt_ros.evaluation.metrics.tracking_scores import TrackingTally
 from videomt_ros.evaluation.score_report import ScoreReport, mean_report
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from videomt_ros.evaluation.whole_video import EndedVideo
 
 SHOWN_SCORE = 0.3
-"""Lowest score of a predicted instance in a picture; the published mode has many weak ones."""
+"""Lowest score of a predicted instance in a picture and in the confusion of classes; the published
+mode has many weak ones."""
 
 
 class Instances(Family):
@@ -201,6 +203,10 @@ class Instances(Family):
     ) -> ScoreReport:
         ap = VideoAP(category.category_id for category in truth.categories)
         tracking = TrackingTally()
+        confusion = InstanceConfusion(
+            [category.category_id for category in truth.categories],
+            max(SHOWN_SCORE, track_score),
+        )
         num_crowds = num_tracks = num_left_out = 0
         for video in videos:
             true_tracks, tracks = truth.tracks(video.video_id), results.get(video.video_id, [])
@@ -210,6 +216,7 @@ class Instances(Family):
                 has_all = len(followed) == len(tracks)
                 ap.add_video(video.video_id, true_tracks, tracks, sequences if has_all else None)
                 tracking.add_video(video, sequences)
+                confusion.add_video(true_tracks, tracks)
             num_crowds += sum(track.is_crowd for track in true_tracks)
             num_tracks += len(tracks)
             num_left_out += len(tracks) - len(followed)
@@ -233,6 +240,7 @@ class Instances(Family):
             tracking.per_video,
             curves=_curves(scores),
             switches=tracking.switches(),
+            confusion=confusion.result().to_json(),
             notes=notes,
         )
 

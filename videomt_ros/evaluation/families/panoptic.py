@@ -37,6 +37,7 @@ from videomt_ros.evaluation.families.score_parts import (
     only_truth,
 )
 from videomt_ros.evaluation.figures import Group
+from videomt_ros.evaluation.metrics.confusion import pixel_confusion
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps
 from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality
 from videomt_ros.evaluation.metrics.tracking_scores import TrackingTally
@@ -192,6 +193,9 @@ class Panoptic(Family):
             class_entries(truth.categories, per_class, tracking),
             tracking.per_video,
             switches=tracking.switches(),
+            confusion=pixel_confusion(
+                {category: place for place, category in enumerate(is_thing)}, stq_scores.confusion
+            ).to_json(),
             notes=missing_note([video for video in videos if video.video_id in results.missing]),
         )
 

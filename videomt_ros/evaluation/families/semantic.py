@@ -38,6 +38,7 @@ from videomt_ros.evaluation.families.score_parts import (
     only_truth,
 )
 from videomt_ros.evaluation.figures import Group
+from videomt_ros.evaluation.metrics.confusion import pixel_confusion
 from videomt_ros.evaluation.metrics.semantic import SemanticQuality, SemanticScores
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.structures import Segments
@@ -147,6 +148,10 @@ class Semantic(Family):
             self.select(total.figures()),
             class_entries(truth.categories, total.per_class, None),
             per_video,
+            confusion=pixel_confusion(
+                {category.category_id: category.category_id for category in truth.categories},
+                total.confusion,
+            ).to_json(),
             notes=missing_note([video for video in videos if video.video_id in results.missing]),
         )
 

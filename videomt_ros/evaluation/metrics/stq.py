@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ class StqScores:
     iou: Mapping[int, float | None]
     """IoU by category id; None for a class that neither occurs nor is predicted on labelled
     pixels."""
+    confusion: NDArray[np.int64] = field(compare=False)  # arrays do not compare to one bool
+    """Number of pixels by true class (row) and predicted class (column), (K, K + 1), in the order
+    of `iou`; the last column counts pixels without a predicted class."""
 
     def figures(self) -> dict[str, float | None]:
         """Return STQ, AQ and SQ."""
@@ -150,6 +153,7 @@ class SegmentationTrackingQuality:
                 category: None if np.isnan(iou[number]) else float(iou[number])
                 for category, number in self._class_ids.items()
             },
+            confusion=confusion[: self._void],
         )
 
 
