@@ -25,6 +25,7 @@ from videomt_ros.model.backbone import check_design, pretrained_record
 from videomt_ros.model.build import build_network
 from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
+from videomt_ros.model.delta_weights import refuse_differences
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout
 from videomt_ros.model.network import VideoNetwork
 from videomt_ros.model.onnx_files import is_onnx, read_onnx_config
@@ -61,6 +62,7 @@ def load_model(
     added = {key: value for key, value in (fallback or {}).items() if key not in known}
     net = _build_empty(build_config(checkpoint, added | overrides))
     weights = fit_tensors(checkpoint, net.state_dict(), net.config.num_query_blocks)
+    refuse_differences(weights, checkpoint.tensors, checkpoint.origin, net.config)
     net.load_state_dict(weights, assign=True)
     assert not any(value.is_meta for value in (*net.parameters(), *net.buffers()))
     return net.eval()
@@ -116,7 +118,9 @@ def load_vit(vit: Any, config: NetworkConfig, name: str, file: Path | None = Non
         raise CheckpointError(f'{file}: expected the weights of {name}, there is no such file.')
     # Read here, because timm would run code that hides in a file.
     tensors = _convert_vit(read_weights(file).tensors, vit, config.family, '_qkvb' in name)
-    vit.load_state_dict(fit_tensors(Checkpoint(origin, name, tensors, TIMM), vit.state_dict()))
+    weights = fit_tensors(Checkpoint(origin, name, tensors, TIMM), vit.state_dict())
+    refuse_differences(weights, {}, origin, config, name)
+    vit.load_state_dict(weights)
     logger.info('The ViT starts from %s, %s.', name, origin)
 
 

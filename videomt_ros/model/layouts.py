@@ -316,7 +316,12 @@ DINOV2 = Layout(
     read_record=_read_config_json,
     family='dinov2',
     prefixes=((VIT, ENCODER), ('', 'backbone.')),
-    unused=('backbone.attn_mask_probs', 'criterion.empty_weight'),
+    unused=(
+        'backbone.attn_mask_probs',
+        'backbone.encoder.pixel_mean',
+        'backbone.encoder.pixel_std',
+        'criterion.empty_weight',
+    ),
     query_blocks='backbone.attn_mask_probs',
 )
 
