@@ -11,3 +11,16 @@ def one_line(error: Exception, limit: int = 300) -> str:
         limit: largest number of characters.
     """
     return ' '.join(str(error).split())[:limit].rstrip('. ') or type(error).__name__
+
+
+def fault_line(error: Exception, limit: int = 300) -> str:
+    """Write an error in one line; one whose message is not meant for users has its type, too.
+
+    Args:
+        error: the error; the messages of ValueError and OSError say what to do.
+        limit: largest number of characters of the message.
+    """
+    text = one_line(error, limit)
+    if isinstance(error, (ValueError, OSError)) or text == type(error).__name__:
+        return text
+    return f'{type(error).__name__}: {text}'

@@ -208,6 +208,8 @@ def print_result(
     if failures:
         names = {failure['video'] for failure in failures}
         print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
+    for problem in metrics.get('report_problems', ()):
+        print(f'Missing in the report: {problem}', file=sys.stderr)
     for mode in modes:
         print(f'Results, {mode}: {out / mode}')
     print(out / ('report.html' if (out / 'report.html').exists() else 'metrics.json'))

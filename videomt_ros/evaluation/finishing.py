@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.datasets.json_files import write_json
+from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.scoring import score_results
+
+_logger = logging.getLogger(__name__)
 
 
 def finish(
@@ -25,6 +31,9 @@ def finish(
     real_time: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write result files, figures and report of all finished videos.
+
+    Nothing that goes wrong in the report costs a figure: a part that cannot be made is named in
+    the field `report_problems`, and the others are written.
 
     Args:
         dataset: data set; it is scored if it has truth.
@@ -50,11 +59,28 @@ def finish(
     metrics['timing_ms'] = _summarise(folder.times())
     if real_time is not None:
         metrics['real_time'] = real_time
+    # The figures are on the disk before a picture can fail.
     write_json(folder.out / 'metrics.json', metrics, indent=1)
+    metrics['report_problems'] = _report(folder.out, metrics, dataset, paper_score)
+    _write_again(folder.out, metrics)
+    return metrics
+
+
+def _report(
+    out: Path, metrics: Mapping[str, Any], dataset: Dataset, paper_score: Mapping[str, Any]
+) -> list[str]:
+    """Write the report; returns a line for each part that is missing, with the reason."""
     from videomt_ros.evaluation.report.page import write_report
 
-    write_report(folder.out / 'report.html', metrics, dataset, folder.out, paper_score)
-    return metrics
+    path = out / 'report.html'
+    try:
+        return write_report(path, metrics, dataset, out, paper_score)
+    except Exception as error:
+        _logger.debug('The report failed', exc_info=True)
+        # One of an earlier run would show other figures.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return [f'There is no {path.name}: {fault_line(error)}']
 
 
 def note_speed(
@@ -91,7 +117,18 @@ def note_speed(
         'whole_fps': round(num_frames / seconds, 3),
         'network_fps': round(metrics['run']['processes'] * 1e3 / network['mean'], 3),
     }
-    write_json(folder.out / 'metrics.json', metrics, indent=1)
+    _write_again(folder.out, metrics)
+
+
+def _write_again(out: Path, metrics: Mapping[str, Any]) -> None:
+    """Write metrics.json with more in it; the one that is there, with the figures, may have to do.
+
+    A disk that is full by now is no reason to print no figure.
+    """
+    try:
+        write_json(out / 'metrics.json', metrics, indent=1)
+    except OSError as error:
+        _logger.warning('metrics.json has no more than the figures: %s', error)
 
 
 def _failures(

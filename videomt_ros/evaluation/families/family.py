@@ -82,11 +82,19 @@ class Label(NamedTuple):
     """One object or track of a frame."""
 
     key: int
-    """Value of the object's pixels in the image of keys, at least 1; constant along the video."""
+    """Value of the object's pixels in the image of keys, 1 .. 2^32 - 1; constant along the video.
+    """
     class_name: str
     is_thing: bool
     score: float | None
     """Score of a prediction; None where it is not known."""
+    track_id: int | None = None
+    """Id of the object in `ScoreReport.switches`, which may be any whole number; None: the key."""
+
+    @property
+    def object_id(self) -> int:
+        """Id of the object in `ScoreReport.switches`."""
+        return self.key if self.track_id is None else self.track_id
 
 
 class Labels(Protocol):

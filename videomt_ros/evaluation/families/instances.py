@@ -283,7 +283,10 @@ class LiveInstances:
 
 
 class TrackLabels:
-    """Labels instances; where they overlap, the highest score is in front. See `Labels`."""
+    """Labels instances; where they overlap, the highest score is in front. See `Labels`.
+
+    Keys count the tracks of a video from 1, since the ids in a file may be 0, negative or large.
+    """
 
     def __init__(
         self,
@@ -294,7 +297,7 @@ class TrackLabels:
         """Wrap tracks that are loaded already.
 
         Args:
-            tracks: returns the tracks of a video, whose ids differ.
+            tracks: returns the tracks of a video, always in the same order.
             categories: categories by id.
             has_scores: True for predictions; those below SHOWN_SCORE are left out.
         """
@@ -306,13 +309,14 @@ class TrackLabels:
         """See `Labels`."""
         keys = np.zeros(video.size, np.int64)
         labels = []
-        for track in sorted(self._tracks(video.video_id), key=lambda track: track.score):
+        tracks = enumerate(self._tracks(video.video_id), start=1)
+        for key, track in sorted(tracks, key=lambda item: item[1].score):
             mask = track.masks[index]
             if mask is not None and (track.score >= SHOWN_SCORE or not self._has_scores):
-                keys[decode(mask)] = track.track_id
+                keys[decode(mask)] = key
                 category = self._categories[track.category_id]
                 score = track.score if self._has_scores else None
-                labels.append(Label(track.track_id, category.name, category.is_thing, score))
+                labels.append(Label(key, category.name, category.is_thing, score, track.track_id))
         return keys, labels
 
 

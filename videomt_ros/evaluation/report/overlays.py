@@ -13,6 +13,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from videomt_ros.datasets.dataset import Video
+from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families.family import Label, Labels
 from videomt_ros.inference.draw import draw
 from videomt_ros.structures import Segment, Segments, TrackState
@@ -53,9 +55,9 @@ class Pictures:
 
     pictures: list[Picture]
     objects: dict[int, int] = field(default_factory=dict)
-    """Number of each true object in the pictures, by its key."""
+    """Number of each true object in the pictures, by its id in `ScoreReport.switches`."""
     tracks: dict[int, int] = field(default_factory=dict)
-    """Number of each track in the pictures, by its key."""
+    """Number of each track in the pictures, by its id in `ScoreReport.switches`."""
 
 
 def make_pictures(
@@ -72,52 +74,87 @@ def make_pictures(
         frames: indices of annotated frames.
         truth: labels of the true objects; None if they are unknown.
         predicted: labels of the predicted tracks.
-        marked: keys of true objects by frame; their places in the prediction are outlined.
+        marked: ids of true objects by frame, as `ScoreReport.switches` has them; their places in
+            the prediction are outlined.
 
     Returns:
-        A picture for each frame, in rising order. A frame that cannot be read has none; nor have
-        the frames after it, if the video cannot be read on.
+        A picture for each frame, in rising order. A frame that cannot be read or drawn has none,
+        and says why; nor have the frames after it, if the video cannot be read on.
     """
     wanted = sorted(set(frames))
     try:
-        objects, tracks = _numbers(video, wanted, truth, predicted)
-    except (OSError, ValueError) as error:
-        return Pictures([Picture(index, problem=_one_line(error)) for index in wanted])
+        numbers = _number(video, wanted, truth, predicted)
+    except Exception as error:
+        return Pictures([Picture(index, problem=fault_line(error)) for index in wanted])
     images, problem = _images(video, wanted)
     pictures = []
     for index in wanted:
         if index not in images:
             pictures.append(Picture(index, problem=problem))
             continue
-        ids, labels = predicted.frame(video, index)
-        view = _overlay(images[index], ids, labels, tracks)
-        true_view = None
-        if truth is not None:
-            ids, labels = truth.frame(video, index)
-            true_view = _overlay(images[index], ids, labels, objects)
-            for key in marked.get(index, ()):
-                _outline(view, _resized(ids == key, view))
-        pictures.append(
-            Picture(index, _jpeg(view), None if true_view is None else _jpeg(true_view))
-        )
-    return Pictures(pictures, objects, tracks)
+        try:
+            pictures.append(
+                _picture(video, index, images[index], truth, predicted, numbers, marked)
+            )
+        except Exception as error:
+            pictures.append(Picture(index, problem=fault_line(error)))
+    return Pictures(pictures, numbers.of_objects, numbers.of_tracks)
 
 
-def _numbers(
+class _Numbers(NamedTuple):
+    """Numbers of the objects and the tracks of a video in its pictures."""
+
+    objects: dict[int, int]
+    """By key."""
+    tracks: dict[int, int]
+    """By key."""
+    of_objects: dict[int, int]
+    """By the id that scores have."""
+    of_tracks: dict[int, int]
+    """By the id that scores have."""
+
+
+def _picture(
+    video: Video,
+    index: int,
+    image: NDArray[np.uint8],
+    truth: Labels | None,
+    predicted: Labels,
+    numbers: _Numbers,
+    marked: Mapping[int, Sequence[int]],
+) -> Picture:
+    """Draw one frame; see `make_pictures`."""
+    keys, labels = predicted.frame(video, index)
+    view = _overlay(image, keys, labels, numbers.tracks)
+    if truth is None:
+        return Picture(index, _jpeg(view))
+    keys, labels = truth.frame(video, index)
+    true_view = _overlay(image, keys, labels, numbers.objects)
+    for label in labels:
+        if label.object_id in marked.get(index, ()):
+            _outline(view, _resized(keys == label.key, view))
+    return Picture(index, _jpeg(view), _jpeg(true_view))
+
+
+def _number(
     video: Video, wanted: Sequence[int], truth: Labels | None, predicted: Labels
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Number the objects and the tracks by key.
+) -> _Numbers:
+    """Number the objects and the tracks.
 
     They are paired so that the sum of their IoU is largest; a pair has one number.
     """
     num_frames = len(video.frame_names)
     even = np.linspace(0, num_frames - 1, min(_SAMPLES, num_frames)).round().astype(int)
     shared: Counter[tuple[int, int]] = Counter()  # pixels of each (object, track); 0 is none
+    object_ids: dict[int, int] = {}
+    track_ids: dict[int, int] = {}
     for index in sorted({*even.tolist(), *wanted}):
-        tracks, _ = predicted.frame(video, index)
+        tracks, labels = predicted.frame(video, index)
+        track_ids |= {label.key: label.object_id for label in labels}
         objects = np.zeros_like(tracks)
         if truth is not None:
-            objects, _ = truth.frame(video, index)
+            objects, labels = truth.frame(video, index)
+            object_ids |= {label.key: label.object_id for label in labels}
         step = max(1, tracks.shape[1] // _WIDTH)  # not all pixels are needed
         both = objects[::step, ::step] << 32 | tracks[::step, ::step]
         pairs, counts = np.unique(both, return_counts=True)
@@ -140,9 +177,13 @@ def _numbers(
         if iou[n, m] > 0
     }
     others = itertools.count(len(true_keys) + 1)
-    return (
-        {key: number for number, key in enumerate(true_keys, start=1)},
-        {key: number_of.get(key) or next(others) for key in track_keys},
+    by_object = {key: number for number, key in enumerate(true_keys, start=1)}
+    by_track = {key: number_of.get(key) or next(others) for key in track_keys}
+    return _Numbers(
+        by_object,
+        by_track,
+        {object_ids.get(key, key): number for key, number in by_object.items()},
+        {track_ids.get(key, key): number for key, number in by_track.items()},
     )
 
 
@@ -160,8 +201,8 @@ def _images(video: Video, wanted: Sequence[int]) -> tuple[dict[int, NDArray[np.u
             images[frame.index] = _shrink(frame.image)
             if len(images) == len(wanted):
                 break
-    except (OSError, ValueError) as error:
-        return images, _one_line(error)
+    except Exception as error:
+        return images, fault_line(error)
     return images, 'This frame has no image.'
 
 
@@ -226,7 +267,3 @@ def _outline(view: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
 def _jpeg(view: NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__

@@ -6,11 +6,13 @@ left out if the metrics lack what it shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
@@ -27,6 +29,8 @@ from videomt_ros.evaluation.report.scores import (
 from videomt_ros.evaluation.report.videos import videos_section
 from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.files import whole_file
+
+_logger = logging.getLogger(__name__)
 
 _LINE_STYLES = {'mean': '', '0.5': 'dashed', '0.75': 'dotted'}
 _STAGES = {
@@ -57,8 +61,10 @@ def write_report(
     dataset: Dataset,
     out: Path,
     paper_score: Mapping[str, Any],
-) -> None:
+) -> list[str]:
     """Write the page.
+
+    A part that cannot be made is left out, and named on the page and in what is returned.
 
     Args:
         path: path of the HTML file, which is written as a whole or not at all.
@@ -67,6 +73,9 @@ def write_report(
         out: folder of the evaluation, with the result files in a folder for each mode.
         paper_score: scores that the authors of the model report, in percent, and `benchmark`,
             the data that they were measured on; empty if there are none.
+
+    Returns:
+        A line for each part or picture that is missing, with the reason.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
@@ -83,6 +92,7 @@ def write_report(
     text = environment.get_template('page.html').render(style=style, **page)
     with whole_file(path) as file:
         file.write(text.encode())
+    return page['problems']
 
 
 def build_page(
@@ -99,28 +109,48 @@ def build_page(
         if dataset.truth:
             videos = dataset.videos[: run.get('num_videos')]
             truth = family_of(dataset.family).load_truth(dataset, videos)
-    except (OSError, ValueError) as error:
-        problem = str(error)
+    except Exception as error:
+        problem = fault_line(error)
+    problems: list[str] = [f'The truth cannot be shown: {problem}'] if problem else []
+
+    def part(name: str, build: Callable[[], Any], missing: Any = None) -> Any:
+        """Build a part of the page; one that cannot be made is noted."""
+        try:
+            return build()
+        except Exception as error:
+            _logger.debug('Part %s of the report failed', name, exc_info=True)
+            problems.append(f'{name}: {fault_line(error)}')
+            return missing
+
     page: dict[str, Any] = {
         'title': _title(dataset, run),
         'lead': _lead(metrics, dataset, run),
-        'tiles': headline_tiles(columns, metrics, dataset, paper_score),
+        'tiles': part(
+            'Headline', lambda: headline_tiles(columns, metrics, dataset, paper_score), []
+        ),
         'failures': [
             *metrics.get('failures', []),
             *metrics.get('real_time', {}).get('failures', []),
         ],
         'columns': table_heads(columns, paper_score),
         'scores': table_groups(columns, dataset, paper_score),
-        'comparison': comparison(run, dataset, paper_score),
-        'score_parts': parts_table(columns),
-        'classes': class_bars(columns, dataset, truth),
-        'curves': _curves(columns),
-        'real_time': _real_time(metrics.get('real_time')),
-        'speed': _speed(metrics.get('timing_ms', {})),
-        'videos': videos_section(metrics, dataset, out, truth, problem),
-        'notes': [*run.get('notes', ()), *_notes(columns)],
+        'comparison': part('Comparison', lambda: comparison(run, dataset, paper_score), []),
+        'score_parts': part('Annotation files', lambda: parts_table(columns)),
+        'classes': part('Classes', lambda: class_bars(columns, dataset, truth)),
+        'curves': part('Precision and recall', lambda: _curves(columns), []),
+        'real_time': part('Real time', lambda: _real_time(metrics.get('real_time'))),
+        'speed': part('Speed', lambda: _speed(metrics.get('timing_ms', {}))),
+        'videos': part(
+            'Videos', lambda: videos_section(metrics, dataset, out, truth, problem, problems)
+        ),
         'run': list(_run(run)),
     }
+    page['problems'] = problems
+    page['notes'] = [
+        *run.get('notes', ()),
+        *_notes(columns),
+        *(f'Missing in this report: {problem}' for problem in problems),
+    ]
     page['parts'] = [
         (name, anchor)
         for name, anchor, part in (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.families.family import Labels, TruthLabels
 from videomt_ros.evaluation.figures import as_text
@@ -29,6 +30,7 @@ def videos_section(
     out: Path,
     truth: TruthLabels | None,
     problem: str,
+    problems: list[str],
 ) -> dict[str, Any] | None:
     """Build what the template shows of single videos.
 
@@ -38,6 +40,7 @@ def videos_section(
         out: folder of the evaluation, with the result files in a folder for each mode.
         truth: labels of the true objects; None if there are none, or a problem.
         problem: reason why the truth cannot be used; empty if it can.
+        problems: receives a line for each video that lacks pictures, with the reason.
 
     Returns:
         None if nothing was predicted.
@@ -61,8 +64,9 @@ def videos_section(
     family = family_of(dataset.family)
     try:
         predicted = family.load_results(out / mode, dataset)
-    except (OSError, ValueError) as error:
-        sentences.append(f'There are no pictures: {error}')
+    except Exception as error:
+        sentences.append(f'There are no pictures: {fault_line(error)}')
+        problems.append(f'Pictures: {fault_line(error)}')
         chosen = []
     else:
         sentences += family.legend(truth is not None)
@@ -79,6 +83,12 @@ def videos_section(
         }
         for place, video in enumerate(chosen)
     ]
+    for video, entry in zip(chosen, shown, strict=True):
+        reasons = [pair['problem'] for pair in entry['pairs'] if pair['problem']]
+        if reasons:
+            problems.append(
+                f'{len(reasons)} of {len(entry["pairs"])} pictures of {video.name}: {reasons[0]}'
+            )
     return {
         'sentences': sentences,
         'shown': shown,
