@@ -110,7 +110,7 @@ def test_the_lines_in_the_docs_add_pretrained_weights(tmp_path, tiny_config, mon
     config = replace(tiny_config, family='dinov3')
     tensors = original_names(trained(config))
     torch.save({'model': less_pretrained(tensors, 0.01)}, 'differences.pth')
-    text = resource('models').parent.joinpath('docs', 'models.md').read_text()
+    text = resource('models').parent.joinpath('docs', 'troubleshooting.md').read_text()
     (lines,) = re.findall(
         r'## Differences to pretrained weights\n.*?```python\n(.*?)```', text, re.DOTALL
     )

@@ -67,7 +67,7 @@ def refuse_differences(
         f'its DINOv3 models: the weights of the norms in the encoder are {size:.2g} on average '
         f'instead of about 1. Add {owner}weights, {pretrained_record(name).hf_hub_id} of the '
         f'Hugging Face hub (timm: {name}), to those of the encoder ("Differences to pretrained '
-        'weights" in docs/models.md has the lines), or give a file with whole weights.'
+        'weights" in docs/troubleshooting.md has the lines), or give a file with whole weights.'
     )
 
 
