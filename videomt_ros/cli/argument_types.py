@@ -48,6 +48,16 @@ def image_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def add_skip_bad(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that leaves out bad records."""
+    parser.add_argument(
+        '--skip-bad',
+        action='store_true',
+        help='leave out the records of annotations and results that cannot be used, and list '
+        'them; default: each is an error',
+    )
+
+
 def add_device_options(parser: argparse.ArgumentParser, engine: bool = True) -> None:
     """Declare the options of a verb that runs a network.
 

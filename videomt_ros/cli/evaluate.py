@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import add_device_options, count
+from videomt_ros.cli.argument_types import add_device_options, add_skip_bad, count
 from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume', action='store_true', help='keep the videos that are finished in the folder'
     )
+    add_skip_bad(parser)
     add_device_options(parser)
     parser.add_argument(
         '--set',
@@ -108,7 +109,10 @@ def main(args: argparse.Namespace) -> int:
     if args.bag is not None:
         dataset, source = open_bag(args), args.bag.stem
     else:
-        dataset, source = open_dataset(args.dataset, args.root, **split), args.dataset
+        dataset, source = (
+            open_dataset(args.dataset, args.root, skip_bad=args.skip_bad, **split),
+            args.dataset,
+        )
     find_source(args.model)
     from videomt_ros.engines.build import load_engine
     from videomt_ros.evaluation.evaluator import evaluate
@@ -125,6 +129,9 @@ def main(args: argparse.Namespace) -> int:
     preset = find_preset(net.config.name)
     paper_score = preset.paper_score if preset else {}
     with joined_group() as shard, resume_hint(out):
+        if shard.is_first:
+            for remark in dataset.remarks():
+                print(f'Note: {remark}', file=sys.stderr)
         metrics = evaluate(
             dataset,
             net,

@@ -81,7 +81,7 @@ def open_bag(args: argparse.Namespace) -> Dataset:
 
     # With two bags, --topic names the topic of the results.
     topic = '' if args.results_bag is not None else args.topic
-    return bag_dataset(args.bag, topic, args.truth)
+    return bag_dataset(args.bag, topic, args.truth, skip_bad=args.skip_bad)
 
 
 def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -112,10 +112,11 @@ def real_time_of(args: argparse.Namespace) -> RealTime | None:
 
 
 def note_lines(metrics: Mapping[str, Any], modes: tuple[str, ...]) -> Iterator[str]:
-    """Yield each note once."""
+    """Yield each note once; those of the data set were told before the run."""
     notes = [note for mode in modes for note in metrics.get(mode, {}).get('notes', ())]
     for note in dict.fromkeys([*metrics['run']['notes'], *notes]):
-        yield f'Note: {note}'
+        if note not in metrics['notes']:
+            yield f'Note: {note}'
 
 
 def real_time_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

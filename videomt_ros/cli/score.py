@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from videomt_ros.cli.argument_types import add_skip_bad
 
 if TYPE_CHECKING:
     from videomt_ros.evaluation.figures import Figures
@@ -55,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='ytvis: HOTA, IDF1 and the counts look only at tracks of this score or more; '
         'default: 0, all, as TrackEval does',
     )
+    add_skip_bad(parser)
     parser.add_argument('--json', type=Path, help='file to write: all figures, and more detail')
 
 
@@ -70,6 +74,7 @@ def main(args: argparse.Namespace) -> int:
     """Score, print a table, and write the file; the last line is the main figure."""
     from tqdm import tqdm
 
+    from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.datasets.json_files import write_json
     from videomt_ros.evaluation.families import FAMILIES
     from videomt_ros.evaluation.figures import as_text
@@ -99,11 +104,14 @@ def main(args: argparse.Namespace) -> int:
             args.truth_masks,
             args.split or '',
             track_score=args.track_score,
+            skip_bad=args.skip_bad,
             progress=advance,
         )
     print(_table(report))
     for note in report.notes:
         print(f'note: {note}')
+    for line in left_out_summary(report.left_out):
+        print(f'note: {line}', file=sys.stderr)
     if args.json:
         # The figures are at the top level, too, under their own names.
         write_json(args.json, report.figures | report.to_json(), indent=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 
+from videomt_ros.cli.argument_types import add_skip_bad
+
 HELP = 'train a network from a run file in config/'
 
 
@@ -14,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume', action='store_true', help='go on from the last checkpoint of the run'
     )
+    add_skip_bad(parser)
     parser.add_argument(
         'overrides',
         nargs='*',
@@ -27,7 +30,8 @@ def main(args: argparse.Namespace) -> int:
     from videomt_ros.training.run_file import load_settings
 
     # Read before torch and Lightning are imported, so that a wrong setting is named at once.
-    settings = load_settings(args.config, args.overrides)
+    skip_bad = ['skip_bad=true'] if args.skip_bad else []
+    settings = load_settings(args.config, [*args.overrides, *skip_bad])
     from videomt_ros.training.machine import is_first_process
     from videomt_ros.training.trainer import train
 

@@ -11,7 +11,7 @@ from videomt_ros.datasets.formats.vipseg import vipseg_dataset
 from videomt_ros.datasets.formats.vspw import vspw_dataset
 from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 
-_OPENERS: dict[str, tuple[Callable[[str, Path, str], Dataset], str]] = {
+_OPENERS: dict[str, tuple[Callable[[str, Path, str, bool], Dataset], str]] = {
     'ytvis2019': (ytvis_dataset, 'valid'),
     'ytvis2021': (ytvis_dataset, 'valid'),
     'ytvis2022': (ytvis_dataset, 'valid'),
@@ -26,13 +26,17 @@ BENCHMARK_NAMES = tuple(_OPENERS)
 """Names that `open_dataset` takes; a user's own data set has the name of its format."""
 
 
-def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
+def open_dataset(
+    name: str, root: Path, split: str | None = None, *, skip_bad: bool = False
+) -> Dataset:
     """Open a data set as it was unpacked; its annotations are read, but no image.
 
     Args:
         name: one of `BENCHMARK_NAMES`.
         root: folder of the data set.
         split: name such as 'train'; by default the split for validation.
+        skip_bad: leave out records with faults and list them in `Dataset.left_out`, instead of
+            refusing the whole data set.
 
     Raises:
         ValueError: there is no such benchmark or split.
@@ -41,4 +45,4 @@ def open_dataset(name: str, root: Path, split: str | None = None) -> Dataset:
     if name not in _OPENERS:
         raise ValueError(f'Expected a data set out of {", ".join(BENCHMARK_NAMES)}, got {name!r}.')
     opener, usual_split = _OPENERS[name]
-    return opener(name, Path(root), split or usual_split)
+    return opener(name, Path(root), split or usual_split, skip_bad)

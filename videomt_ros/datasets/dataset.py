@@ -18,6 +18,8 @@ _MAX_FAULTS = 20
 """Number of faults that an error prints; its `faults` hold all of them."""
 _MAX_NAMES = 10
 """Number of names that a note lists."""
+_MAX_LEFT_OUT = 3
+"""Number of records that the summary of those left out names."""
 
 
 def list_names(names: Sequence[str]) -> str:
@@ -28,6 +30,22 @@ def list_names(names: Sequence[str]) -> str:
     """
     more = len(names) - _MAX_NAMES
     return ', '.join(names[:_MAX_NAMES]) + (f' and {more} more' if more > 0 else '')
+
+
+def left_out_summary(left_out: Sequence[str]) -> list[str]:
+    """Say in one line how many bad records were left out, and which are the first.
+
+    >>> left_out_summary(['a.json: Annotation 3: iscrowd is 7.'])
+    ['1 bad record was left out (--skip-bad): a.json: Annotation 3: iscrowd is 7.']
+    >>> left_out_summary([])
+    []
+    """
+    if not left_out:
+        return []
+    count = '1 bad record was' if len(left_out) == 1 else f'{len(left_out):,} bad records were'
+    more = len(left_out) - _MAX_LEFT_OUT
+    tail = f' And {more:,} more; metrics.json lists them all.' if more > 0 else ''
+    return [f'{count} left out (--skip-bad): {" ".join(left_out[:_MAX_LEFT_OUT])}{tail}']
 
 
 class DatasetError(ValueError):
@@ -133,3 +151,14 @@ class Dataset:
     """Name of the list of videos of VSPW, whose truth is a folder."""
     is_drawn: bool = False
     """Whether its files say that the images are drawn; see `datasets.formats.origin`."""
+    skip_bad: bool = False
+    """Whether bad records of the truth are left out, also when scoring reads it again."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the files as they were read, one line each, such as on a field that all records
+    lack and what was taken in its place."""
+    left_out: tuple[str, ...] = ()
+    """One line per bad record that was left out, with its fault; empty without `skip_bad`."""
+
+    def remarks(self) -> list[str]:
+        """List the notes, and one line on the records that were left out, for a user."""
+        return [*self.notes, *left_out_summary(self.left_out)]

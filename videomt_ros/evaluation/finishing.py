@@ -51,7 +51,12 @@ def finish(
         ValueError: a video is neither finished nor failed.
     """
     # Failures are checked first: figures of half of the videos would be worse than none.
-    metrics: dict[str, Any] = {'run': run, 'failures': _failures(videos, modes, folder)}
+    metrics: dict[str, Any] = {
+        'run': run,
+        'failures': _failures(videos, modes, folder),
+        'notes': list(dataset.notes),
+        'left_out': list(dataset.left_out),
+    }
     for mode in modes:
         results = folder.write_result_files(mode, videos)
         if dataset.truth:

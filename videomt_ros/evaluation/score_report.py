@@ -36,6 +36,8 @@ class ScoreReport:
     `metrics.confusion.ClassConfusion`."""
     notes: list[str] = field(default_factory=list)
     """Remarks that a reader of the figures needs, such as on what was missing or ignored."""
+    left_out: list[str] = field(default_factory=list)
+    """One line per bad record of truth or results that was left out; see `Dataset.left_out`."""
     parts: dict[str, Figures] = field(default_factory=dict)
     """The figures of each truth file by its name, if there are several."""
 

@@ -24,6 +24,7 @@ def score_files(
     video_ids: Collection[int | str] | None = None,
     *,
     track_score: float = 0.0,
+    skip_bad: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> ScoreReport:
     """Score results in the benchmark's own file format.
@@ -40,13 +41,16 @@ def score_files(
         track_score: ytvis: tracks with a lower score are left out of the figures of tracking. 0
             counts all, as TrackEval does. Results of the published mode hold ten guesses for
             each video, however unlikely, and no measure of tracking is kind to that.
+        skip_bad: leave out records of truth and results with faults, and list them in `left_out`.
         progress: called after each video with the numbers of videos scored and to be scored.
 
     Raises:
         DatasetError: files are missing, broken, or do not belong together; lists every fault.
         ValueError: arguments that do not fit the family.
     """
-    request = ScoreRequest(truth, results, truth_masks, split, video_ids, track_score, progress)
+    request = ScoreRequest(
+        truth, results, truth_masks, split, video_ids, track_score, skip_bad, progress
+    )
     return family_of(family).score(request)
 
 
@@ -62,6 +66,7 @@ def score_results(dataset: Dataset, videos: Sequence[Video], results: Path) -> S
         dataset.truth_masks,
         dataset.split,
         [video.video_id for video in videos],
+        skip_bad=dataset.skip_bad,
     )
     report.notes[:0] = [note for video in videos for note in getattr(video, 'notes', ())]
     return report

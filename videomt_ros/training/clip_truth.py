@@ -53,7 +53,7 @@ class InstanceTruth:
         self._class_of = class_of
         self._tracks: dict[VideoId, list[MaskTrack]] = {}
         for path in dataset.truth:
-            truth = load_ytvis(path)
+            truth = load_ytvis(path, skip_bad=dataset.skip_bad)
             for video in truth.videos:
                 self._tracks.setdefault(video.video_id, []).extend(
                     track
@@ -86,7 +86,7 @@ class PanopticTruth:
 
     def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
         """Read the annotation file; for the arguments see `open_clip_truth`."""
-        self._truth = load_vipseg(dataset.truth[0], dataset.truth_masks)
+        self._truth = load_vipseg(dataset.truth[0], dataset.truth_masks, skip_bad=dataset.skip_bad)
         self._class_of = class_of
 
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
@@ -127,7 +127,7 @@ class SemanticTruth:
 
     def __init__(self, dataset: Dataset, class_of: Mapping[int, int]) -> None:
         """Read the list of videos; for the arguments see `open_clip_truth`."""
-        self._truth = load_vspw(dataset.truth[0], dataset.split)
+        self._truth = load_vspw(dataset.truth[0], dataset.split, skip_bad=dataset.skip_bad)
         self._table = np.zeros(256, np.uint16)  # value in the image -> class id + 1
         for category_id, class_id in class_of.items():
             self._table[category_id + 1] = class_id + 1

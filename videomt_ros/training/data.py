@@ -55,7 +55,7 @@ class Mixture:
             if source.dataset == SYNTHETIC:
                 self._scenes[number] = scene_table(where, names, source.renamed)
             else:
-                self._videos[number] = open_source(where, source, names)
+                self._videos[number] = open_source(where, source, names, settings.skip_bad)
 
     def sources(self, phase: Phase, image_sizes: Sequence[tuple[int, int]]) -> list[ClipSource]:
         """Return the sources of clips for a phase.

@@ -79,20 +79,25 @@ class LabelledVideos:
         return Clip(frames, class_ids[visible], masks[visible], origin)
 
 
-def open_source(name: str, source: DataSource, class_names: Sequence[str]) -> LabelledVideos:
+def open_source(
+    name: str, source: DataSource, class_names: Sequence[str], skip_bad: bool = False
+) -> LabelledVideos:
     """Open a data set to train on; reads annotations, but no images.
 
     Args:
         name: name of the setting for messages, such as 'data.0'.
         source: data set to open.
         class_names: class names of the network in the order of its class head.
+        skip_bad: leave out records with faults.
 
     Raises:
         ValueError: the data set has no annotations, or no object that the network knows.
         DatasetError: files cannot be used; names file and record of every fault.
     """
-    dataset = open_dataset(source.dataset, Path(source.root), source.split)
+    dataset = open_dataset(source.dataset, Path(source.root), source.split, skip_bad=skip_bad)
     name = f'{name} ({source.dataset} in {source.root}, split {source.split})'
+    for remark in dataset.remarks():
+        logger.info('%s: %s', name, remark)
     if not dataset.truth:
         raise ValueError(
             f'Expected annotations in {name}, got none: there is nothing to learn. '

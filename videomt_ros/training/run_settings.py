@@ -16,7 +16,7 @@ from videomt_ros.model.config import NetworkConfig
 MAY_CHANGE = (
     'out', 'device', 'devices', 'nodes', 'threads', 'workers', 'accumulate', 'precision',
     'activation_checkpointing', 'compile', 'checkpoint_every', 'keep_checkpoints', 'log_every',
-    'validation', 'wandb',
+    'validation', 'wandb', 'skip_bad',
 )  # fmt: skip
 """Settings that may change when a run is resumed, since they do not change what is learnt."""
 
@@ -222,6 +222,9 @@ class TrainSettings:
     """Seed of all random draws of the run."""
     data: tuple[DataSource, ...] = ()
     """Data sets to train on, mixed by weight; empty: synthetic scenes only."""
+    skip_bad: bool = False
+    """Leave out records of the data sets that cannot be used, with a message; else each is an
+    error."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """Augmentation of annotated videos."""
     image_sizes: tuple[tuple[int, int], ...] = ((128, 160),)

@@ -330,7 +330,12 @@ def _open(settings: TrainSettings) -> Dataset:
     validation = settings.validation
     assert validation is not None
     name = f'validation ({validation.dataset} in {validation.root})'
-    dataset = open_dataset(validation.dataset, Path(validation.root), validation.split)
+    dataset = open_dataset(
+        validation.dataset,
+        Path(validation.root),
+        validation.split,
+        skip_bad=settings.skip_bad,
+    )
     if not dataset.truth:
         raise ValueError(
             f'Expected annotations in {name}, split {dataset.split or "of the default"} has none. '
@@ -342,7 +347,7 @@ def _open(settings: TrainSettings) -> Dataset:
         classes = map_classes(settings.network.class_names, dataset.categories, dataset.name)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
-    for note in classes.notes:
+    for note in [*dataset.remarks(), *classes.notes]:
         logger.info('%s: %s', name, note)
     return replace(dataset, videos=dataset.videos[: validation.limit])
 

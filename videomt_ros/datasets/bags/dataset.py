@@ -80,7 +80,7 @@ class BagVideo:
             )
 
 
-def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
+def bag_dataset(bag: Path, topic: str, truth: Path, *, skip_bad: bool = False) -> Dataset:
     """Open a bag and its truth.
 
     Args:
@@ -88,6 +88,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         topic: image topic; may be empty if there is only one.
         truth: the JSON of YTVIS or of VIPSeg, or the folder of VSPW, with stamps. Of several
             videos, the one whose stamps match is taken.
+        skip_bad: leave out records of the truth with faults; see `open_dataset`.
 
     Returns:
         A data set with one `BagVideo`. Its annotated frames are those of the truth, with or
@@ -97,7 +98,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         BagError: the bag or the topic cannot be used.
         DatasetError: the truth cannot be used, or does not fit the bag.
     """
-    labels = load_bag_truth(truth)
+    labels = load_bag_truth(truth, skip_bad)
     images = BagImages(bag, topic)
     clock, first_ns = StreamClock(), 0
     stamps_ns, times_ns, num_unstamped = [], [], 0
@@ -124,6 +125,9 @@ def bag_dataset(bag: Path, topic: str, truth: Path) -> Dataset:
         truth_masks=labels.masks,
         split=labels.split,
         is_drawn=labels.is_drawn,
+        skip_bad=skip_bad,
+        notes=labels.notes,
+        left_out=labels.left_out,
     )
 
 

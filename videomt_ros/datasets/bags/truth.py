@@ -48,6 +48,10 @@ class BagTruth:
     """Name of the list of videos, for VSPW."""
     is_drawn: bool = False
     """Whether the files say that the images are drawn."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the files; see `Dataset.notes`."""
+    left_out: tuple[str, ...] = ()
+    """Records that were left out; see `Dataset.left_out`."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,18 @@ class Match:
         return [names[i] for i, number in enumerate(self.numbers) if number is None]
 
 
-def load_bag_truth(path: Path) -> BagTruth:
+def load_bag_truth(path: Path, skip_bad: bool = False) -> BagTruth:
     """Read annotations, whose family is found from their content.
 
     Args:
         path: the JSON of YTVIS or of VIPSeg, or the folder of VSPW.
+        skip_bad: leave out records with faults.
 
     Raises:
         DatasetError: the annotations cannot be used, or a video has no stamps.
     """
     truth_format = find_truth_format(path)
-    loaded = truth_format.load(path)
+    loaded = truth_format.load(path, skip_bad)
     videos = _with_stamps(path, loaded.videos, truth_format.how_to_add_stamps)
     return BagTruth(
         truth_format.family,
@@ -86,6 +91,8 @@ def load_bag_truth(path: Path) -> BagTruth:
         truth_format.masks_folder(path),
         loaded.split,
         loaded.is_drawn,
+        loaded.notes,
+        loaded.left_out,
     )
 
 

@@ -38,6 +38,10 @@ class LoadedTruth(NamedTuple):
     """Name of the list of videos in a folder that may have several."""
     is_drawn: bool = False
     """Whether the files say that the images are drawn."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the files; see `Dataset.notes`."""
+    left_out: tuple[str, ...] = ()
+    """Records that were left out; see `Dataset.left_out`."""
 
 
 class TruthFormat(ABC):
@@ -58,8 +62,8 @@ class TruthFormat(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path) -> LoadedTruth:
-        """Read a file or folder that fits.
+    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
+        """Read a file or folder that fits; with `skip_bad` as far as its records have no fault.
 
         Raises:
             DatasetError: it cannot be used.
@@ -119,13 +123,19 @@ class _YtvisFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return not path.is_dir() and 'images' not in first_video
 
-    def load(self, path: Path) -> LoadedTruth:
-        truth = load_ytvis(path)
+    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
+        truth = load_ytvis(path, skip_bad=skip_bad)
         if not truth.has_annotations:
             raise DatasetError(
                 path, ['Expected a field `annotations`; there is no truth without.']
             )
-        return LoadedTruth(truth.categories, truth.videos, is_drawn=truth.is_drawn)
+        return LoadedTruth(
+            truth.categories,
+            truth.videos,
+            is_drawn=truth.is_drawn,
+            notes=truth.notes,
+            left_out=truth.left_out,
+        )
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}.json']
@@ -164,9 +174,15 @@ class _VipsegFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return not path.is_dir() and 'images' in first_video
 
-    def load(self, path: Path) -> LoadedTruth:
-        truth = load_vipseg(path)
-        return LoadedTruth(truth.categories, truth.videos, is_drawn=truth.is_drawn)
+    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
+        truth = load_vipseg(path, skip_bad=skip_bad)
+        return LoadedTruth(
+            truth.categories,
+            truth.videos,
+            is_drawn=truth.is_drawn,
+            notes=truth.notes,
+            left_out=truth.left_out,
+        )
 
     def masks_folder(self, path: Path) -> Path | None:
         return path.parent / 'panomasksRGB'
@@ -212,10 +228,12 @@ class _VspwFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return path.is_dir()
 
-    def load(self, path: Path) -> LoadedTruth:
+    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
         split = _find_split(path)
-        truth = load_vspw(path, split)
-        return LoadedTruth(truth.categories, truth.videos, split, truth.is_drawn)
+        truth = load_vspw(path, split, skip_bad=skip_bad)
+        return LoadedTruth(
+            truth.categories, truth.videos, split, truth.is_drawn, left_out=truth.left_out
+        )
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}_vspw']

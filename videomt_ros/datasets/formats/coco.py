@@ -48,7 +48,7 @@ def read_images(
         image_id = checks.whole(record, 'id', where)
         size = checks.size(record, where)
         name = checks.text(record, 'file_name', where)
-        if checks.new(image_id, videos, where) and image_id is not None:
+        if checks.new(image_id, videos, where) and image_id is not None and checks.keeps:
             videos[image_id] = YtvisVideo(image_id, '', size, (name or '',))
     if content.get('annotations') is None:
         return videos, None
@@ -64,7 +64,7 @@ def read_images(
             continue
         size = videos[image_id].size
         segmentation = checks.segmentation(record, where, size)
-        if is_new and number is not None:
+        if is_new and number is not None and checks.keeps:
             tracks[number] = MaskTrack(
                 image_id,
                 category_id or 0,
@@ -76,12 +76,15 @@ def read_images(
     return videos, list(tracks.values())
 
 
-def load_coco_panoptic(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
+def load_coco_panoptic(
+    path: Path, masks_folder: Path | None = None, *, skip_bad: bool = False
+) -> VipsegTruth:
     """Open a panoptic file; its PNGs are read on demand.
 
     Args:
         path: JSON file, such as 'annotations/panoptic_val2017.json'.
         masks_folder: folder of the PNGs; by default the folder beside the JSON that has its name.
+        skip_bad: leave out images with faults, and list them in `left_out`.
 
     Returns:
         The truth; the id of a video is that of its image, as text.
@@ -89,12 +92,18 @@ def load_coco_panoptic(path: Path, masks_folder: Path | None = None) -> VipsegTr
     Raises:
         DatasetError: lists every fault, missing PNGs included.
     """
-    return read_coco_panoptic(load_json(path), path, masks_folder or path.with_suffix(''))
+    checks = Checks(path, skip_bad)
+    return read_coco_panoptic(load_json(path), masks_folder or path.with_suffix(''), checks)[0]
 
 
-def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTruth:
-    """Read the content of a panoptic file; see `load_coco_panoptic`."""
-    checks = Checks()
+def read_coco_panoptic(
+    content: Any, masks_folder: Path, checks: Checks
+) -> tuple[VipsegTruth, dict[str, str]]:
+    """Read the content of a panoptic file and end the checks; see `load_coco_panoptic`.
+
+    Returns:
+        The truth, and the name of the image file by video id.
+    """
     categories = read_categories(content, checks, with_things=True)
     known = {category.category_id for category in categories}
     images: dict[int, dict[str, Any]] = {}
@@ -102,7 +111,7 @@ def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTr
         image_id = checks.whole(record, 'id', where)
         checks.size(record, where)
         checks.text(record, 'file_name', where)
-        if checks.new(image_id, images, where) and image_id is not None:
+        if checks.new(image_id, images, where) and image_id is not None and checks.keeps:
             images[image_id] = record
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
@@ -117,14 +126,20 @@ def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTr
                 checks.fault(f'{where}: is annotated twice.')
             for fault in segment_faults(entries, known, is_truth=True):
                 checks.fault(f'{where}: {fault}.')
-            segments[str(image_id)] = [entries if isinstance(entries, list) else []]
-            masks[str(image_id)] = [masks_folder / name]
-        for image_id in images:
-            if str(image_id) not in segments:
+            if checks.keeps:
+                segments[str(image_id)] = [entries if isinstance(entries, list) else []]
+                masks[str(image_id)] = [masks_folder / name]
+        missing = set(find_missing(Path(), [str(paths[0]) for paths in masks.values()]))
+        for image_id in checks.each(list(images)):
+            name = str(image_id)
+            if name not in segments:
                 checks.fault(f'Image {image_id}: has no annotation.')
-        for name in find_missing(Path(), [str(paths[0]) for paths in masks.values()]):
-            checks.fault(f'There is no {name}.')
-    checks.finish(path)
+            elif str(masks[name][0]) in missing:
+                checks.fault(f'There is no {masks[name][0]}.')
+            if not checks.keeps:
+                del images[image_id]
+                segments.pop(name, None), masks.pop(name, None)
+    checks.finish()
     videos = [
         VipsegVideo(
             str(image_id),
@@ -134,4 +149,7 @@ def read_coco_panoptic(content: Any, path: Path, masks_folder: Path) -> VipsegTr
         )
         for image_id in sorted(images)
     ]
-    return VipsegTruth(categories, videos, segments, masks, says_drawn(content))
+    truth = VipsegTruth(
+        categories, videos, segments, masks, says_drawn(content), checks.notes, checks.left_out
+    )
+    return truth, {str(image_id): image['file_name'] for image_id, image in images.items()}

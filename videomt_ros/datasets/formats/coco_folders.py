@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from videomt_ros.datasets.dataset import Dataset
+from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset
 from videomt_ros.datasets.formats.coco import read_coco_panoptic
 from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.datasets.json_files import load_json
@@ -25,61 +28,45 @@ _PANOPTIC = ('annotations/panoptic_{split}.json', 'panoptic_{split}.json')
 _IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', '.')
 
 
-def coco_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
+def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool = False) -> Dataset:
     """Open the instances of COCO, or of a data set in its format; each image is a video.
 
     Args:
         name: name that the user gave to the data set.
         root: folder with `annotations/` and the images, such as in `val2017/`.
         split: name such as 'val2017'; 'val' and 'train' are those of 2017.
+        skip_bad: leave out records with faults; see `open_dataset`.
 
     Raises:
         DatasetError: the annotations or images are missing, or the annotations have faults.
     """
     path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
-    truth = load_ytvis(path)
-    names = [video.frame_names[0] for video in truth.videos]
-    folder = _images(path, root, split, names)
-    videos = tuple(
-        ImageFolderVideo(
-            video.video_id,
-            video.name,
-            video.size,
-            video.frame_names,
-            (folder / video.frame_names[0],),
-            (0,),
-        )
-        for video in truth.videos
-    )
+    truth = load_ytvis(path, skip_bad=skip_bad)
+    checks = Checks(path, skip_bad)
+    files = {video.video_id: video.frame_names[0] for video in truth.videos}
     return Dataset(
         name,
         'ytvis',
         truth.categories,
-        videos,
+        _with_images(truth.videos, files, root, split, checks),
         (path,) if truth.has_annotations else (),
         is_drawn=truth.is_drawn,
+        skip_bad=skip_bad,
+        notes=truth.notes,
+        left_out=(*truth.left_out, *checks.left_out),
     )
 
 
-def coco_panoptic_dataset(name: str, root: Path, split: str = 'val2017') -> Dataset:
+def coco_panoptic_dataset(
+    name: str, root: Path, split: str = 'val2017', skip_bad: bool = False
+) -> Dataset:
     """Open the panoptic segments of COCO; each image is a video, as in `coco_dataset`."""
     path = _annotations(root, split, _PANOPTIC, f'the annotations of {name}, split {split}')
     content = load_json(path)
     masks_folder = path.with_suffix('')
-    truth = read_coco_panoptic(content, path, masks_folder)
-    files = {str(image['id']): image['file_name'] for image in content['images']}
-    folder = _images(path, root, split, list(files.values()))
-    videos = tuple(
-        ImageFolderVideo(
-            video.video_id,
-            video.name,
-            video.size,
-            video.frame_names,
-            (folder / files[video.video_id],),
-            (0,),
-        )
-        for video in truth.videos
-    )
+    checks = Checks(path, skip_bad)
+    truth, files = read_coco_panoptic(content, masks_folder, checks)
+    videos = _with_images(truth.videos, files, root, split, checks)
     has_truth = truth.has_annotations
     return Dataset(
         name,
@@ -89,6 +76,9 @@ def coco_panoptic_dataset(name: str, root: Path, split: str = 'val2017') -> Data
         (path,) if has_truth else (),
         masks_folder if has_truth else None,
         is_drawn=truth.is_drawn,
+        skip_bad=skip_bad,
+        notes=truth.notes,
+        left_out=tuple(checks.left_out),
     )
 
 
@@ -97,10 +87,30 @@ def _annotations(root: Path, split: str, places: tuple[str, ...], what: str) -> 
     return find_file(root, [place.format(split=one) for one in splits for place in places], what)
 
 
-def _images(path: Path, root: Path, split: str, names: list[str]) -> Path:
-    if not names:
-        return root
+def _with_images(
+    videos: Sequence[AnnotatedVideo],
+    files: Mapping[Any, str],
+    root: Path,
+    split: str,
+    checks: Checks,
+) -> tuple[ImageFolderVideo, ...]:
+    """Join the videos with their images, whose names are given by video id."""
+    if not videos:
+        return ()
     # The images of test-dev2017 are among those of test2017.
     splits = dict.fromkeys([split, _SPLITS.get(split, split), split.replace('-dev', '')])
     places = [root / place.format(split=one) for one in splits for place in _IMAGES]
-    return find_image_folder(path, places, names)
+    names = [files[video.video_id] for video in videos]
+    folder, missing = find_image_folder(checks, places, names)
+    found = []
+    for video in checks.each(videos):
+        path = folder / files[video.video_id]
+        if files[video.video_id] in missing:
+            checks.fault(f'There is no {path}.')
+            continue
+        found.append(
+            ImageFolderVideo(
+                video.video_id, video.name, video.size, video.frame_names, (path,), (0,)
+            )
+        )
+    return tuple(found)

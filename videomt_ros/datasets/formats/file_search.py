@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import DatasetError
+from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.image_folder import is_plain_name
 
 
@@ -29,13 +30,19 @@ def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
     return missing
 
 
-def find_image_folder(annotations: Path, candidates: Sequence[Path], names: Sequence[str]) -> Path:
+def find_image_folder(
+    checks: Checks, candidates: Sequence[Path], names: Sequence[str]
+) -> tuple[Path, set[str]]:
     """Find the folder that holds all images.
 
     Args:
-        annotations: file that names the images, for the error.
+        checks: checks of the file that names the images.
         candidates: folders to search, the likeliest first.
         names: names of all images, relative to the folder.
+
+    Returns:
+        The folder, and the names of the images that are missing in it, of which there are some
+        only if `checks` skips bad records.
 
     Raises:
         DatasetError: images are missing in the folder that has most of them, one fault for each;
@@ -45,7 +52,7 @@ def find_image_folder(annotations: Path, candidates: Sequence[Path], names: Sequ
     for folder in dict.fromkeys(candidates):
         missing = find_missing(folder, names)
         if not missing:
-            return folder
+            return folder, set()
         if best is None or len(missing) < len(best[1]):
             best = folder, missing
     if best is None or len(best[1]) == len(names):
@@ -54,13 +61,15 @@ def find_image_folder(annotations: Path, candidates: Sequence[Path], names: Sequ
             f'None of its {len(names)} images was found, such as {names[0]}. Looked in {looked}. '
             'Unpack the images of this split into one of these folders.'
         )
-        raise DatasetError(annotations, [fault])
+        raise DatasetError(checks.path, [fault])
     folder, missing = best
+    if checks.skip_bad:
+        return folder, set(missing)
     summary = (
         f'{len(missing)} of {len(names)} images are missing in {folder}. Was the archive unpacked '
         'to its end?'
     )
-    raise DatasetError(annotations, [summary, *(f'There is no {folder / m}.' for m in missing)])
+    raise DatasetError(checks.path, [summary, *(f'There is no {folder / m}.' for m in missing)])
 
 
 def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
@@ -86,20 +95,21 @@ def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:
     raise DatasetError(root, [fault])
 
 
-def read_video_list(path: Path, faults: list[str]) -> list[str]:
+def read_video_list(path: Path, checks: Checks) -> list[str]:
     """Read a list of videos, one name per line, as VSPW and VIPSeg ship them.
 
     Args:
         path: file with the list; blank lines are ignored.
-        faults: receives a sentence for each fault.
+        checks: collects the faults.
     """
+    faults = checks.faults
     try:
         lines = path.read_text(encoding='utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f'Expected a list of videos, but {path} cannot be read: {error}.')
         return []
     names: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in checks.each(enumerate(lines, start=1)):
         name = line.strip()
         if not name:
             continue

@@ -45,13 +45,19 @@ class YtvisTruth:
         videos: Iterable[YtvisVideo],
         tracks: Iterable[MaskTrack] | None,
         is_drawn: bool = False,
+        notes: Sequence[str] = (),
+        left_out: Sequence[str] = (),
     ) -> None:
-        """Sort the tracks by video; `tracks` is None for a file without annotations."""
+        """Sort the tracks by video; `tracks` is None for a file without annotations.
+
+        For `notes` and `left_out` see `Dataset`.
+        """
         self.path = path
         self.is_drawn = is_drawn
         self.categories = tuple(categories)
         self.videos = tuple(sorted(videos, key=lambda video: video.video_id))
         self.has_annotations = tracks is not None
+        self.notes, self.left_out = tuple(notes), tuple(left_out)
         self._tracks: dict[int | str, list[MaskTrack]] = {v.video_id: [] for v in self.videos}
         for track in tracks or ():
             self._tracks[track.video_id].append(track)

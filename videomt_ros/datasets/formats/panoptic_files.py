@@ -95,15 +95,19 @@ class VipsegTruth(PanopticFrames):
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
         is_drawn: bool = False,
+        notes: Sequence[str] = (),
+        left_out: Sequence[str] = (),
     ) -> None:
         """Join the videos with classes, segments and PNGs; see `PanopticFrames`.
 
-        A data set without annotations has neither segments nor masks.
+        A data set without annotations has neither segments nor masks. For `notes` and `left_out`
+        see `Dataset`.
         """
         super().__init__(videos, segments, masks)
         self.categories = tuple(categories)
         self.has_annotations = bool(segments)
         self.is_drawn = is_drawn
+        self.notes, self.left_out = tuple(notes), tuple(left_out)
 
 
 class VipsegResults(PanopticFrames):
@@ -114,9 +118,12 @@ class VipsegResults(PanopticFrames):
         videos: Sequence[VipsegVideo],
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
+        left_out: Sequence[str] = (),
     ) -> None:
         """Join the videos with segments and PNGs; a video without an entry is all void."""
         super().__init__(videos, segments, masks)
+        self.left_out = tuple(left_out)
+        """One line per video whose result was left out; see `Dataset.left_out`."""
         self.missing = tuple(v.video_id for v in videos if v.video_id not in segments)
         """Ids of the videos that have no result."""
 

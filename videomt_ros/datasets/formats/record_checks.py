@@ -6,14 +6,17 @@ Each check returns the value, or None where it noted a fault.
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.formats.instance_files import FileMasks
 from videomt_ros.datasets.json_files import shown
 from videomt_ros.datasets.rle import find_faults, inspect
+
+Record = TypeVar('Record')
+"""Type of what `Checks.each` gives."""
 
 _HIGHEST = 2**63 - 1
 """Largest id, since ids are kept in arrays of int64."""
@@ -22,47 +25,85 @@ _MAX_PIXELS = 2**32 - 1
 
 
 class Checks:
-    """Checks records and collects their faults; `where` names a record in these."""
+    """Checks records and collects their faults; `where` names a record in these.
 
-    def __init__(self) -> None:
+    With `skip_bad`, the faults of single records move to `left_out`, and those of the file as a
+    whole remain.
+    """
+
+    def __init__(self, path: Path, skip_bad: bool = False) -> None:
+        """Start the checks of a file; see the class."""
+        self.path = path
+        self.skip_bad = skip_bad
         self.faults: list[str] = []
+        self.left_out: list[str] = []
+        """One line per record that was left out: the file, the record and its faults."""
+        self._assumed: dict[str, int] = {}
+        self._begin = 0
 
     def fault(self, text: str) -> None:
         """Add a fault."""
         self.faults.append(text)
 
-    def finish(self, path: Path) -> None:
+    @property
+    def notes(self) -> list[str]:
+        """Remarks on the file: what records lack, and how many of them."""
+        return [f'{self.path.name}: {count:,} {what}.' for what, count in self._assumed.items()]
+
+    def assume(self, what: str) -> None:
+        """Count a record that lacks something; `what` follows '10 annotations '."""
+        self._assumed[what] = self._assumed.get(what, 0) + 1
+
+    @property
+    def keeps(self) -> bool:
+        """Whether to keep the record that `section` or `each` gave last.
+
+        A record with a fault is kept where faults end the reading, so that others may refer to it.
+        """
+        return not self.skip_bad or len(self.faults) == self._begin
+
+    def finish(self) -> None:
         """End the checks.
 
         Raises:
             DatasetError: lists the faults, if there are any.
         """
         if self.faults:
-            raise DatasetError(path, self.faults)
+            raise DatasetError(self.path, self.faults)
 
-    def section(self, content: Any, name: str) -> list[tuple[str, dict[str, Any]]]:
-        """Check a list of records.
+    def each(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Give records one by one; with `skip_bad`, one with a fault ends in `left_out`.
 
-        Returns:
+        The caller checks each record in the body of its loop, and keeps it where `keeps` says so.
+        """
+        for record in records:
+            self._begin = len(self.faults)
+            yield record
+            if not self.keeps:
+                self.left_out.append(f'{self.path.name}: {" ".join(self.faults[self._begin :])}')
+                del self.faults[self._begin :]
+
+    def section(self, content: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Check a list of records; see `each`.
+
+        Yields:
             The name of each record for faults, by its id if it has one, and the record.
         """
         if not isinstance(content, dict):
             self.fault(f'Expected an object with {name}, got {kind(content)}.')
-            return []
+            return
         records = content.get(name)
         if not isinstance(records, list):
             got = kind(records) if name in content else 'nothing'
             self.fault(f'Expected a list of {name}, got {got}.')
-            return []
+            return
         singular = {'categories': 'Category'}.get(name, name[:-1].capitalize())
-        named = []
-        for number, record in enumerate(records):
+        for number, record in self.each(enumerate(records)):
             if isinstance(record, dict):
                 own = record.get('id')
-                named.append((f'{name}[{number}]' if own is None else f'{singular} {own}', record))
+                yield (f'{name}[{number}]' if own is None else f'{singular} {own}'), record
             else:
                 self.fault(f'{name}[{number}]: expected an object, got {kind(record)}.')
-        return named
 
     def whole(
         self, record: dict[str, Any], field: str, where: str, least: int | None = None
@@ -197,7 +238,7 @@ def read_categories(content: Any, checks: Checks, with_things: bool = False) -> 
         name = checks.text(record, 'name', where)
         has_flag = with_things or 'isthing' in record
         is_thing = checks.flag(record, 'isthing', where) if has_flag else True
-        if checks.new(number, found, where) and number is not None:
+        if checks.new(number, found, where) and number is not None and checks.keeps:
             found[number] = Category(number, name or '', is_thing is not False)
     return list(found.values())
 

@@ -8,7 +8,7 @@ Letters: H W image size in pixels, T frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +58,11 @@ class VspwTruth:
         categories: Sequence[Category],
         videos: Sequence[VspwVideo],
         is_drawn: bool = False,
+        left_out: Sequence[str] = (),
     ) -> None:
         """Describe the masks of a folder; `load_vspw` checks that they exist."""
+        self.left_out = tuple(left_out)
+        """One line per video that was left out; see `Dataset.left_out`."""
         self.categories = tuple(categories)
         self.videos = tuple(videos)
         self.is_drawn = is_drawn
@@ -95,14 +98,31 @@ class VspwTruth:
 class VspwResults:
     """Predicted masks for the videos of a truth, read on demand."""
 
-    def __init__(self, folder: Path, videos: Sequence[VspwVideo]) -> None:
-        """Describe the masks of a folder; `load_vspw_results` checks that they exist."""
+    def __init__(
+        self,
+        folder: Path,
+        videos: Sequence[VspwVideo],
+        faulty: Container[str] = (),
+        left_out: Sequence[str] = (),
+    ) -> None:
+        """Describe the masks of a folder; `load_vspw_results` checks that they exist.
+
+        Args:
+            folder: holds `<video>/<frame>.png`.
+            videos: the videos that may have results.
+            faulty: ids of the videos whose results are not read.
+            left_out: one line for each result that is left out.
+        """
         self._folder = folder
         self._by_id = {video.video_id: video for video in videos}
         self.missing = tuple(
-            video.video_id for video in videos if not (folder / video.video_id).is_dir()
+            video.video_id
+            for video in videos
+            if video.video_id in faulty or not (folder / video.video_id).is_dir()
         )
         """Ids of the videos that have no result."""
+        self.left_out = tuple(left_out)
+        """One line per video whose result was left out; see `Dataset.left_out`."""
 
     def mask(
         self, video_id: str, t: int, true_mask: NDArray[np.uint8] | None = None

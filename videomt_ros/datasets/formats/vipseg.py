@@ -28,6 +28,7 @@ from videomt_ros.datasets.formats.panoptic_files import (
     VipsegTruth,
     VipsegVideo,
 )
+from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.vipseg_json import read_results, read_truth
 from videomt_ros.datasets.image_folder import ImageFolderVideo, find_files, regular_stamps
 from videomt_ros.datasets.mask_png import read_size
@@ -50,25 +51,31 @@ class PredictedVideo(NamedTuple):
     """T lists of segments; see `mask_png.segments_info`."""
 
 
-def load_vipseg(path: Path, masks_folder: Path | None = None) -> VipsegTruth:
+def load_vipseg(
+    path: Path, masks_folder: Path | None = None, *, skip_bad: bool = False
+) -> VipsegTruth:
     """Open a truth and check that every PNG exists; PNGs are read on demand.
 
     Args:
         path: JSON file; without annotations it still lists the videos.
         masks_folder: folder of the true PNGs; by default `panomasksRGB` beside the JSON.
+        skip_bad: leave out videos with faults, and list them in `left_out`.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    faults: list[str] = []
-    truth = read_truth(path, masks_folder or _masks_beside(path), faults)
-    if faults:
-        raise DatasetError(path, faults)
+    checks = Checks(path, skip_bad)
+    truth = read_truth(masks_folder or _masks_beside(path), checks)
+    checks.finish()
     return truth
 
 
 def load_vipseg_results(
-    folder: Path, videos: Sequence[VipsegVideo], categories: Iterable[Category]
+    folder: Path,
+    videos: Sequence[VipsegVideo],
+    categories: Iterable[Category],
+    *,
+    skip_bad: bool = False,
 ) -> VipsegResults:
     """Open results: read `pred.json` and check that every PNG exists.
 
@@ -78,15 +85,14 @@ def load_vipseg_results(
         folder: folder with `pred.json` and `pan_pred/`.
         videos: the videos that may have results, such as those of a `VipsegTruth`.
         categories: the categories that a result may have.
+        skip_bad: leave out videos with faults, and list them in `left_out`.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    faults: list[str] = []
-    path = folder / 'pred.json'
-    results = read_results(path, folder / 'pan_pred', videos, categories, faults)
-    if faults:
-        raise DatasetError(path, faults)
+    checks = Checks(folder / 'pred.json', skip_bad)
+    results = read_results(folder / 'pan_pred', videos, categories, checks)
+    checks.finish()
     return results
 
 
@@ -107,7 +113,7 @@ def write_pred_json(folder: Path, videos: Iterable[PredictedVideo]) -> None:
         file.write(b']}')
 
 
-def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
+def vipseg_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = False) -> Dataset:
     """Open a VIPSeg data set, or a folder laid out like one.
 
     Without the split's JSON, the videos are those of `<split>.txt` with all images of their
@@ -117,6 +123,7 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
         name: name that the user gave to the data set.
         root: folder of the data set, or the one above its `VIPSeg_720P`.
         split: train, val (or valid) or test.
+        skip_bad: leave out videos with faults; see `open_dataset`.
 
     Raises:
         ValueError: there is no such split.
@@ -129,13 +136,16 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
     base = root / 'VIPSeg_720P' if (root / 'VIPSeg_720P').is_dir() else root
     path = base / f'panoptic_gt_VIPSeg_{SPLITS[split]}.json'
     if not path.exists():
-        return _unlabelled(name, [base, root], SPLITS[split], path)
-    faults: list[str] = []
+        return _unlabelled(name, [base, root], SPLITS[split], path, skip_bad)
+    checks = Checks(path, skip_bad)
     masks_folder = _masks_beside(path)
-    truth = read_truth(path, masks_folder, faults)
-    videos = [_with_images(video, base, faults) for video in truth.videos]
-    if faults:
-        raise DatasetError(path, faults)
+    truth = read_truth(masks_folder, checks)
+    videos = []
+    for video in checks.each(truth.videos):
+        joined = _with_images(video, base, checks.faults)
+        if checks.keeps:
+            videos.append(joined)
+    checks.finish()
     return Dataset(
         name,
         'vipseg',
@@ -145,6 +155,9 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
         truth_masks=masks_folder if truth.has_annotations else None,
         split=SPLITS[split],
         is_drawn=truth.is_drawn,
+        skip_bad=skip_bad,
+        notes=tuple(checks.notes),
+        left_out=tuple(checks.left_out),
     )
 
 
@@ -152,7 +165,7 @@ def _masks_beside(path: Path) -> Path:
     return path.parent / 'panomasksRGB'
 
 
-def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Dataset:
+def _unlabelled(name: str, places: list[Path], split: str, path: Path, skip_bad: bool) -> Dataset:
     """Open a split that has no JSON, with the images of the videos of a list."""
     lists = [place / f'{split}.txt' for place in places]
     found = [each for each in lists if each.exists()]
@@ -164,9 +177,9 @@ def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Datase
                 'but neither is there. Name the folder that holds one of them, or another split.'
             ],
         )
-    faults: list[str] = []
-    videos = []
-    for video_id in read_video_list(found[0], faults):
+    checks = Checks(found[0], skip_bad)
+    faults, videos = checks.faults, []
+    for video_id in checks.each(read_video_list(found[0], checks)):
         folders = [place / images / video_id for place in places for images in ('images', 'imgs')]
         files = next((files for files in map(find_files, folders) if files), {})
         if not files:
@@ -181,12 +194,19 @@ def _unlabelled(name: str, places: list[Path], split: str, path: Path) -> Datase
         stamps = regular_stamps(len(files), FPS)
         paths = tuple(files.values())
         videos.append(ImageFolderVideo(video_id, video_id, size, frame_names, paths, stamps))
-    if faults:
-        raise DatasetError(found[0], faults)
+    checks.finish()
     classes = load_classes('vipseg')
     entries = zip(classes.category_ids, classes.class_names, classes.thing_classes, strict=True)
     categories = tuple(sorted((Category(*entry) for entry in entries), key=_category_id))
-    return Dataset(name, 'vipseg', categories, tuple(videos), split=split)
+    return Dataset(
+        name,
+        'vipseg',
+        categories,
+        tuple(videos),
+        split=split,
+        skip_bad=skip_bad,
+        left_out=tuple(checks.left_out),
+    )
 
 
 def _category_id(category: Category) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,84 +17,86 @@ from videomt_ros.datasets.formats.panoptic_files import (
     VipsegVideo,
     segment_faults,
 )
-from videomt_ros.datasets.formats.record_checks import is_number
+from videomt_ros.datasets.formats.record_checks import Checks, is_number
 from videomt_ros.datasets.image_folder import is_plain_name
 from videomt_ros.datasets.json_files import load_json
 
 
-def read_truth(path: Path, masks_folder: Path, faults: list[str]) -> VipsegTruth:
-    """Read a truth as far as it can be used.
+def read_truth(masks_folder: Path, checks: Checks) -> VipsegTruth:
+    """Read a truth as far as it can be used; the caller ends the checks.
 
     Args:
-        path: JSON file.
         masks_folder: folder of the true PNGs, which need not exist without annotations.
-        faults: receives a sentence for each fault.
+        checks: checks of the JSON file; collects the faults.
 
     Raises:
         DatasetError: the file is no JSON of this form.
     """
+    path, faults = checks.path, checks.faults
     content = load_json(path)
     if is_coco(content):
         # COCO keeps its PNGs in the folder that is named like the JSON.
         folder = masks_folder if masks_folder.is_dir() else path.with_suffix('')
-        return read_coco_panoptic(content, path, folder)
+        return read_coco_panoptic(content, folder, checks)[0]
     _check_lists(content, path, ('videos', 'categories'))
     if content.get('annotations') is not None:
         _check_lists(content, path, ('annotations',))
-    categories = _read_categories(content['categories'], faults)
+    categories = _read_categories(content['categories'], checks)
     category_ids = {category.category_id for category in categories}
     videos: dict[str, VipsegVideo] = {}
     images: dict[str, list[Any]] = {}
-    for entry in content['videos']:
+    for entry in checks.each(content['videos']):
         video = _read_video(entry, faults)
         if video is None:
             continue
         if video.video_id in videos:
             faults.append(f'Video {video.video_id}: expected it once, got it again.')
-        videos[video.video_id] = video
-        images[video.video_id] = entry['images']
+        if checks.keeps:
+            videos[video.video_id] = video
+            images[video.video_id] = entry['images']
     if not content['videos']:
         faults.append('Expected at least one video, got none.')
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
     is_drawn = says_drawn(content)
     if not content.get('annotations'):
-        return VipsegTruth(categories, tuple(videos.values()), segments, masks, is_drawn)
+        return _truth(categories, videos, segments, masks, is_drawn, checks)
     if not masks_folder.is_dir():
         faults.append(f'Expected the folder of the true PNGs, but there is no {masks_folder}.')
-    for video_id, entries in _annotated(content, faults):
+    for video_id, entries in _annotated(content, checks):
         video = videos.get(video_id)
         if video is None:
             faults.append(f'Expected annotations of listed videos, got video {video_id!r}.')
             continue
-        segments[video_id] = _read_frames(video, entries, category_ids, faults, is_truth=True)
+        found = _read_frames(video, entries, category_ids, faults, is_truth=True)
         faults += _order_faults(video, images[video_id], entries)
-        faults += _category_changes(video, segments[video_id])
-        if masks_folder.is_dir():
-            masks[video_id] = _find_masks(masks_folder, video, faults)
-    faults += [
-        f'Video {video_id}: expected annotations, got none.'
-        for video_id in videos
-        if video_id not in segments
-    ]
-    return VipsegTruth(categories, tuple(videos.values()), segments, masks, is_drawn)
+        faults += _category_changes(video, found)
+        paths = _find_masks(masks_folder, video, faults) if masks_folder.is_dir() else []
+        if checks.keeps:
+            segments[video_id], masks[video_id] = found, paths
+        else:
+            del videos[video_id]
+    for video_id in checks.each(list(videos)):
+        if video_id not in segments:
+            faults.append(f'Video {video_id}: expected annotations, got none.')
+            if not checks.keeps:
+                del videos[video_id]
+    return _truth(categories, videos, segments, masks, is_drawn, checks)
 
 
 def read_results(
-    path: Path,
     masks_folder: Path,
     videos: Sequence[VipsegVideo],
     categories: Iterable[Category],
-    faults: list[str],
+    checks: Checks,
 ) -> VipsegResults:
-    """Read results as far as they can be used.
+    """Read results as far as they can be used; the caller ends the checks.
 
     Args:
-        path: the `pred.json`.
         masks_folder: folder of the predicted PNGs.
         videos: the videos that may have results.
         categories: the categories that a result may have.
-        faults: receives a sentence for each fault.
+        checks: checks of the `pred.json`; collects the faults.
 
     Raises:
         DatasetError: the file is no JSON of this form.
@@ -103,14 +105,36 @@ def read_results(
     by_id = {video.video_id: video for video in videos}
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
-    for video_id, entries in _annotated(_read_json(path, ('annotations',)), faults):
+    faults = checks.faults
+    for video_id, entries in _annotated(_read_json(checks.path, ('annotations',)), checks):
         if video_id not in by_id:
             faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
             continue
         video = by_id[video_id]
-        segments[video_id] = _read_frames(video, entries, category_ids, faults, is_truth=False)
-        masks[video_id] = _find_masks(masks_folder, video, faults)
-    return VipsegResults(videos, segments, masks)
+        found = _read_frames(video, entries, category_ids, faults, is_truth=False)
+        paths = _find_masks(masks_folder, video, faults)
+        if checks.keeps:
+            segments[video_id], masks[video_id] = found, paths
+    return VipsegResults(videos, segments, masks, checks.left_out)
+
+
+def _truth(
+    categories: Sequence[Category],
+    videos: Mapping[str, VipsegVideo],
+    segments: Mapping[str, Sequence[SegmentsInfo]],
+    masks: Mapping[str, Sequence[Path]],
+    is_drawn: bool,
+    checks: Checks,
+) -> VipsegTruth:
+    return VipsegTruth(
+        categories,
+        tuple(videos.values()),
+        segments,
+        masks,
+        is_drawn,
+        checks.notes,
+        checks.left_out,
+    )
 
 
 def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
@@ -132,9 +156,10 @@ def _check_lists(content: Any, path: Path, fields: Sequence[str]) -> None:
         raise DatasetError(path, faults)
 
 
-def _read_categories(entries: list[Any], faults: list[str]) -> list[Category]:
+def _read_categories(entries: list[Any], checks: Checks) -> list[Category]:
     categories: list[Category] = []
-    for entry in entries:
+    faults = checks.faults
+    for entry in checks.each(entries):
         number, name, is_thing = (
             (entry.get('id'), entry.get('name'), entry.get('isthing'))
             if isinstance(entry, dict)
@@ -213,10 +238,11 @@ def _read_stamps(where: str, images: list[Any], faults: list[str]) -> tuple[int,
     return tuple(stamps)
 
 
-def _annotated(content: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, list[Any]]]:
+def _annotated(content: dict[str, Any], checks: Checks) -> Iterator[tuple[str, list[Any]]]:
     """Yield video id and frames of each entry of `annotations` that has them."""
     seen = set()
-    for entry in content['annotations']:
+    faults = checks.faults
+    for entry in checks.each(content['annotations']):
         video_id = entry.get('video_id') if isinstance(entry, dict) else None
         frames = entry.get('annotations') if isinstance(entry, dict) else None
         if not isinstance(video_id, str) or not isinstance(frames, list):

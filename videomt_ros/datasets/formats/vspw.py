@@ -21,6 +21,7 @@ from pathlib import Path
 from videomt_ros.datasets.dataset import Dataset, DatasetError
 from videomt_ros.datasets.formats.file_search import read_video_list
 from videomt_ros.datasets.formats.origin import folder_says_drawn
+from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.semantic_files import (
     VspwResults,
     VspwTruth,
@@ -42,7 +43,7 @@ SPLITS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
 """Name of the list of videos for each split that users name."""
 
 
-def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
+def load_vspw(folder: Path, split: str = 'val', *, skip_bad: bool = False) -> VspwTruth:
     """Open the truth of a split and check that its masks exist; they are read on demand.
 
     The frames of a video are the PNGs of its folder of masks, by name.
@@ -50,21 +51,23 @@ def load_vspw(folder: Path, split: str = 'val') -> VspwTruth:
     Args:
         folder: folder of the data set, or the one above its `VSPW_480p`.
         split: train, val (or valid) or test.
+        skip_bad: leave out videos with faults, and list them in `left_out`.
 
     Raises:
         ValueError: there is no such split.
         DatasetError: the files cannot be used; lists every fault.
     """
-    faults: list[str] = []
     base = _find_base(folder)
-    names = _read_list(base, split, faults)
-    truth = _read_truth(base, names, faults)
-    if faults:
-        raise DatasetError(base, faults)
+    checks = Checks(base, skip_bad)
+    names = _read_list(base, split, checks)
+    truth = _read_truth(base, names, checks)
+    checks.finish()
     return truth
 
 
-def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
+def load_vspw_results(
+    folder: Path, videos: Sequence[VspwVideo], *, skip_bad: bool = False
+) -> VspwResults:
     """Open results and check that every PNG exists; they are read on demand.
 
     A video without a folder is named in `missing`. PNGs of frames that the truth has not are not
@@ -73,6 +76,7 @@ def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
     Args:
         folder: holds `<video>/<frame>.png`.
         videos: the videos that may have results, such as those of a `VspwTruth`.
+        skip_bad: leave out videos with faults, and list them in `left_out`.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
@@ -80,8 +84,9 @@ def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
     if not folder.is_dir():
         raise DatasetError(folder, ['Expected a folder of results, but there is none.'])
     results = VspwResults(folder, videos)
-    faults = []
-    for video in videos:
+    checks = Checks(folder, skip_bad)
+    faults, left_out = checks.faults, set[str]()
+    for video in checks.each(videos):
         if video.video_id in results.missing:
             continue
         present = {path.name for path in (folder / video.video_id).iterdir()}
@@ -91,25 +96,24 @@ def load_vspw_results(folder: Path, videos: Sequence[VspwVideo]) -> VspwResults:
             for name in video.frame_names
             if name not in present
         ]
+        if not checks.keeps:
+            left_out.add(video.video_id)
     known = {video.video_id for video in videos}
-    faults += [
-        f'Expected results of videos of the truth, got PNGs of {path.name}.'
-        for path in sorted(folder.iterdir())
-        if path.name not in known and find_files(path, ('.png',))
-    ]
-    if not faults and len(results.missing) == len(videos):
+    for path in checks.each(sorted(folder.iterdir())):
+        if path.name not in known and find_files(path, ('.png',)):
+            faults.append(f'Expected results of videos of the truth, got PNGs of {path.name}.')
+    if not faults and not checks.left_out and len(results.missing) == len(videos):
         found = [path.name for path in folder.iterdir() if not path.name.startswith('.')]
         if found:
             faults.append(
                 f'Expected folders of videos of the truth, such as {videos[0].video_id}, '
                 f'got none, but {", ".join(sorted(found)[:5])}. Name the folder that holds them.'
             )
-    if faults:
-        raise DatasetError(folder, faults)
-    return results
+    checks.finish()
+    return VspwResults(folder, videos, left_out, checks.left_out) if checks.left_out else results
 
 
-def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
+def vspw_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = False) -> Dataset:
     """Open a VSPW data set, or a folder laid out like one.
 
     If no video of the split has masks, there is no truth. Else each image needs its mask, and
@@ -119,28 +123,33 @@ def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
         name: name that the user gave to the data set.
         root: the folder, or the one above its `VSPW_480p`.
         split: train, val (or valid) or test.
+        skip_bad: leave out videos with faults; see `open_dataset`.
 
     Raises:
         ValueError: there is no such split.
         DatasetError: the files cannot be used; lists every fault, each missing frame among them.
     """
-    faults: list[str] = []
     base = _find_base(root)
-    names = _read_list(base, split, faults)
+    checks = Checks(base, skip_bad)
+    names = _read_list(base, split, checks)
     has_truth = any(find_files(mask_folder(base, each), ('.png',)) for each in names)
     if has_truth:
-        truth = _read_truth(base, names, faults)
+        truth = _read_truth(base, names, checks)
         categories, labelled = truth.categories, {each.video_id: each for each in truth.videos}
     else:
-        categories, labelled = tuple(read_vspw_classes(base, faults)), {}
+        categories, labelled = tuple(read_vspw_classes(base, checks.faults)), {}
     videos = []
-    for video_id in names:
+    for video_id in checks.each(names):
+        if has_truth and skip_bad and video_id not in labelled:
+            continue  # it has been left out already
         folder = base / 'data' / video_id / 'origin'
         images = find_files(folder)
-        video = labelled.get(video_id) or _find_video(video_id, folder, images, faults)
+        video = labelled.get(video_id) or _find_video(video_id, folder, images, checks.faults)
         if video is None:
             continue
-        faults += _unpaired(video, folder, images)
+        checks.faults += _unpaired(video, folder, images)
+        if not checks.keeps:
+            continue
         videos.append(
             ImageFolderVideo(
                 video_id,
@@ -151,17 +160,18 @@ def vspw_dataset(name: str, root: Path, split: str = 'val') -> Dataset:
                 video.stamps_ns or regular_stamps(len(video.frame_names), FPS),
             )
         )
-    if faults:
-        raise DatasetError(base, faults)
-    truth_folder = (base,) if has_truth else ()
+    checks.finish()
     return Dataset(
         name,
         'vspw',
         categories,
         tuple(videos),
-        truth_folder,
+        (base,) if has_truth else (),
         split=SPLITS[split],
         is_drawn=folder_says_drawn(base),
+        skip_bad=skip_bad,
+        notes=tuple(checks.notes),
+        left_out=tuple(checks.left_out),
     )
 
 
@@ -171,22 +181,23 @@ def _find_base(root: Path) -> Path:
     return root / 'VSPW_480p' if (root / 'VSPW_480p').is_dir() else root
 
 
-def _read_list(base: Path, split: str, faults: list[str]) -> list[str]:
+def _read_list(base: Path, split: str, checks: Checks) -> list[str]:
     """Read the list of videos of a split."""
     if split not in SPLITS:
         raise ValueError(f'Expected a split out of {", ".join(SPLITS)}, got {split!r}.')
-    return read_video_list(base / f'{SPLITS[split]}.txt', faults)
+    return read_video_list(base / f'{SPLITS[split]}.txt', checks)
 
 
-def _read_truth(base: Path, names: list[str], faults: list[str]) -> VspwTruth:
-    """Read the truth as far as it can be used; faults are added to the list."""
-    categories = read_vspw_classes(base, faults)
+def _read_truth(base: Path, names: list[str], checks: Checks) -> VspwTruth:
+    """Read the truth as far as it can be used; the caller ends the checks."""
+    categories = read_vspw_classes(base, checks.faults)
     found = []
-    for video_id in names:
+    for video_id in checks.each(names):
         folder = mask_folder(base, video_id)
-        found.append(_find_video(video_id, folder, find_files(folder, ('.png',)), faults))
+        files = find_files(folder, ('.png',))
+        found.append(_find_video(video_id, folder, files, checks.faults))
     videos = [video for video in found if video]
-    return VspwTruth(base, categories, videos, folder_says_drawn(base))
+    return VspwTruth(base, categories, videos, folder_says_drawn(base), checks.left_out)
 
 
 def _find_video(

@@ -46,19 +46,25 @@ class YtvisResults(dict[int | str, list[MaskTrack]]):
     """Predictions of a results file by video id, in the order of the file."""
 
     notes: tuple[str, ...] = ()
-    """Remarks on predictions that were left out."""
+    """Remarks on predictions that were ignored."""
+    left_out: tuple[str, ...] = ()
+    """One line per bad prediction that was left out; see `Dataset.left_out`."""
 
 
-def load_ytvis(path: Path) -> YtvisTruth:
+def load_ytvis(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
     """Read an annotation file, which may lack annotations, such as that of a test split.
 
     The instances of COCO are read as well: each image is a video of one frame.
+
+    Args:
+        path: JSON file.
+        skip_bad: leave out records with faults, and list them in `left_out`.
 
     Raises:
         DatasetError: lists every fault with its record.
     """
     content = load_json(path, pack_runs)
-    checks = Checks()
+    checks = Checks(path, skip_bad)
     categories = read_categories(content, checks)
     known = {category.category_id for category in categories}
     tracks = None
@@ -68,12 +74,19 @@ def load_ytvis(path: Path) -> YtvisTruth:
         videos = _read_videos(content, checks)
         if isinstance(content, dict) and content.get('annotations') is not None:
             tracks = _read_tracks(content, videos, known, checks)
-    checks.finish(path)
-    return YtvisTruth(path, categories, with_names(videos.values()), tracks, says_drawn(content))
+    checks.finish()
+    named = with_names(videos.values())
+    return YtvisTruth(
+        path, categories, named, tracks, says_drawn(content), checks.notes, checks.left_out
+    )
 
 
 def load_ytvis_results(
-    path: Path, videos: Iterable[AnnotatedVideo], categories: Iterable[Category]
+    path: Path,
+    videos: Iterable[AnnotatedVideo],
+    categories: Iterable[Category],
+    *,
+    skip_bad: bool = False,
 ) -> YtvisResults:
     """Read predictions.
 
@@ -81,6 +94,7 @@ def load_ytvis_results(
         path: `results.json`, a .zip with this file, or a folder with one of the two.
         videos: the videos that may have predictions, such as those of a `YtvisTruth`.
         categories: the categories that count.
+        skip_bad: leave out predictions with faults, and list them in `left_out`.
 
     Returns:
         Predictions of each video in the order of the file; videos without one are left out. Those
@@ -91,9 +105,9 @@ def load_ytvis_results(
     """
     sizes = {video.video_id: (video.size, len(video.frame_names)) for video in videos}
     known = {category.category_id for category in categories}
-    checks = Checks()
+    checks = Checks(path, skip_bad)
     results, ignored = YtvisResults(), dict[Any, int]()
-    for number, record in enumerate(_read_predictions(path)):
+    for number, record in checks.each(enumerate(_read_predictions(path))):
         where = f'Prediction [{number}]'
         if not isinstance(record, dict):
             checks.fault(f'{where}: expected an object, got {kind(record)}.')
@@ -118,7 +132,8 @@ def load_ytvis_results(
             video_id, category_id, masks, score, track_id=number + 1, pixels=masks.pixels
         )
         results.setdefault(video_id, []).append(track)
-    checks.finish(path)
+    checks.finish()
+    results.left_out = tuple(checks.left_out)
     results.notes = tuple(
         f'Ignored predictions of category {category_id}, which the truth does not have: {count}.'
         for category_id, count in sorted(ignored.items())
@@ -178,7 +193,7 @@ def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
         fps = checks.number(record, 'fps', where) if 'fps' in record else None
         if fps is not None and fps <= 0:
             checks.fault(f'{where}: expected fps above 0, got {fps:g}.')
-        if checks.new(video_id, videos, where) and video_id is not None:
+        if checks.new(video_id, videos, where) and video_id is not None and checks.keeps:
             videos[video_id] = YtvisVideo(video_id, '', size, tuple(names), stamps, fps)
     return videos
 
@@ -220,7 +235,7 @@ def _read_tracks(
         length = len(video.frame_names)
         masks = checks.segmentations(record, where, video.size, length)
         areas = checks.areas(record, where, length)
-        if is_new and number is not None:
+        if is_new and number is not None and checks.keeps:
             tracks[number] = MaskTrack(
                 video_id,
                 category_id or 0,

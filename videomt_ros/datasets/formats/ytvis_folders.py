@@ -8,6 +8,7 @@ from pathlib import Path
 from videomt_ros.datasets.dataset import Dataset, DatasetError
 from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
 from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, with_names
+from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.ytvis import load_ytvis
 from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
 
@@ -44,7 +45,7 @@ _SAME_SPLITS = {'val': 'valid', 'valid': 'val'}
 _LENGTHS = ('short', 'long')
 
 
-def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
+def ytvis_dataset(name: str, root: Path, split: str = 'valid', skip_bad: bool = False) -> Dataset:
     """Open YouTube-VIS or OVIS, or another data set of this format, as it was unpacked.
 
     The labels of YouTube-VIS 2022 are two files, for short and for long videos: 'valid' takes
@@ -54,28 +55,44 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid') -> Dataset:
         name: name that the user gave, such as 'ytvis2019'.
         root: folder of the data set.
         split: 'train', 'valid', 'test', or what the annotation file is called.
+        skip_bad: leave out records with faults; see `open_dataset`.
 
     Raises:
         DatasetError: no annotation file is where such files lie, it has faults, or images are
             missing.
     """
     paths = _annotation_files(name, root, split)
-    truths = [load_ytvis(path) for path in paths]
+    truths = [load_ytvis(path, skip_bad=skip_bad) for path in paths]
     videos = _union(truths)
     names = [frame for video in videos for frame in video.frame_names]
     # A part of a split, such as 'valid_long' or one's own 'train_sub', has no images of its own.
     places = [*_filled(_IMAGES, split), *_filled(_IMAGES, split.partition('_')[0])]
-    folder = (
-        find_image_folder(paths[0], [root / place for place in places], names) if names else root
-    )
+    checks = Checks(paths[0], skip_bad)
+    folder, missing = root, set[str]()
+    if names:
+        folder, missing = find_image_folder(checks, [root / place for place in places], names)
+    found = []
+    for video in checks.each(videos):
+        checks.faults += [
+            f'There is no {folder / each}.' for each in video.frame_names if each in missing
+        ]
+        if checks.keeps:
+            found.append(_image_video(video, folder))
     categories = {c.category_id: c for truth in truths for c in truth.categories}
     return Dataset(
         name,
         'ytvis',
         tuple(categories[number] for number in sorted(categories)),
-        tuple(_image_video(video, folder) for video in videos),
+        tuple(found),
         tuple(truth.path for truth in truths if truth.has_annotations),
         is_drawn=all(truth.is_drawn for truth in truths),
+        skip_bad=skip_bad,
+        notes=tuple(note for truth in truths for note in truth.notes),
+        left_out=tuple(
+            text
+            for left_out in (*(truth.left_out for truth in truths), checks.left_out)
+            for text in left_out
+        ),
     )
 
 

@@ -130,6 +130,7 @@ class ScoreRequest:
     split: str = ''
     video_ids: Collection[VideoId] | None = None
     track_score: float = 0.0
+    skip_bad: bool = False
     progress: Callable[[int, int], object] = field(default=lambda done, total: None)
 
 

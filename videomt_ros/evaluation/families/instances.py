@@ -130,7 +130,8 @@ class Instances(Family):
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:
         """See `Family`."""
         tracks: dict[VideoId, Sequence[MaskTrack]] = {}
-        for truth in map(load_ytvis, dataset.truth):
+        for path in dataset.truth:
+            truth = load_ytvis(path, skip_bad=dataset.skip_bad)
             tracks |= {video.video_id: truth.tracks(video.video_id) for video in truth.videos}
         counts = Counter(
             track.category_id
@@ -164,14 +165,16 @@ class Instances(Family):
         names = [path.stem for path in paths]
         if len(set(names)) < len(names):
             raise ValueError(f'Expected truth files of different names, got {", ".join(names)}.')
-        truths = [_load_annotated(path) for path in paths]
+        truths = [_load_annotated(path, request.skip_bad) for path in paths]
         all_videos = [video for truth in truths for video in truth.videos]
         all_categories = [category for truth in truths for category in truth.categories]
-        results = load_ytvis_results(request.results, all_videos, all_categories)
+        results = load_ytvis_results(
+            request.results, all_videos, all_categories, skip_bad=request.skip_bad
+        )
         chosen = choose_videos([video.video_id for video in all_videos], request.video_ids)
         total, done = sum(chosen.values()), itertools.count(1)
         reports: dict[str, ScoreReport] = {}
-        notes = list(results.notes)
+        notes = [*(note for truth in truths for note in truth.notes), *results.notes]
         for name, truth in zip(names, truths, strict=True):
             videos = [video for video in truth.videos if video.video_id in chosen]
             if videos:
@@ -191,6 +194,9 @@ class Instances(Family):
         else:
             report = mean_report(reports)
         report.notes[:0] = notes
+        for truth in truths:
+            report.left_out.extend(truth.left_out)
+        report.left_out.extend(results.left_out)
         return report
 
     def _score_truth(
@@ -320,9 +326,9 @@ class TrackLabels:
         return keys, labels
 
 
-def _load_annotated(path: Path) -> YtvisTruth:
+def _load_annotated(path: Path, skip_bad: bool) -> YtvisTruth:
     """Load an annotation file that must have annotations."""
-    truth = load_ytvis(path)
+    truth = load_ytvis(path, skip_bad=skip_bad)
     if not truth.has_annotations:
         raise DatasetError(path, ['Expected annotations, got none: there is nothing to score.'])
     return truth

@@ -131,7 +131,7 @@ class Panoptic(Family):
 
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:
         """See `Family`."""
-        truth = load_vipseg(dataset.truth[0], dataset.truth_masks)
+        truth = load_vipseg(dataset.truth[0], dataset.truth_masks, skip_bad=dataset.skip_bad)
         segments = {
             (video.video_id, segment['id'], segment['category_id'])
             for video in videos
@@ -153,12 +153,14 @@ class Panoptic(Family):
     def score(self, request: ScoreRequest) -> ScoreReport:
         """See `Family`."""
         path = only_truth(self.name, request.truth)
-        truth = load_vipseg(path, request.truth_masks)
+        truth = load_vipseg(path, request.truth_masks, skip_bad=request.skip_bad)
         if not truth.has_annotations:
             raise DatasetError(
                 path, ['Expected annotations, got none: there is nothing to score.']
             )
-        results = load_vipseg_results(request.results, truth.videos, truth.categories)
+        results = load_vipseg_results(
+            request.results, truth.videos, truth.categories, skip_bad=request.skip_bad
+        )
         chosen = choose_videos([video.video_id for video in truth.videos], request.video_ids)
         videos = [video for video in truth.videos if video.video_id in chosen]
         is_thing = {category.category_id: category.is_thing for category in truth.categories}
@@ -196,7 +198,11 @@ class Panoptic(Family):
             confusion=pixel_confusion(
                 {category: place for place, category in enumerate(is_thing)}, stq_scores.confusion
             ).to_json(),
-            notes=missing_note([video for video in videos if video.video_id in results.missing]),
+            notes=[
+                *truth.notes,
+                *missing_note([video for video in videos if video.video_id in results.missing]),
+            ],
+            left_out=[*truth.left_out, *results.left_out],
         )
 
 

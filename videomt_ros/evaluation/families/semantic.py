@@ -112,7 +112,7 @@ class Semantic(Family):
 
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:
         """See `Family`."""
-        truth = load_vspw(dataset.truth[0], dataset.split)
+        truth = load_vspw(dataset.truth[0], dataset.split, skip_bad=dataset.skip_bad)
         return TruthLabels(SemanticLabels(truth.mask, categories_by_id(dataset), 1), {})
 
     def load_results(self, folder: Path, dataset: Dataset) -> SemanticLabels:
@@ -130,8 +130,9 @@ class Semantic(Family):
 
     def score(self, request: ScoreRequest) -> ScoreReport:
         """See `Family`."""
-        truth = load_vspw(only_truth(self.name, request.truth), request.split or 'val')
-        results = load_vspw_results(request.results, truth.videos)
+        path = only_truth(self.name, request.truth)
+        truth = load_vspw(path, request.split or 'val', skip_bad=request.skip_bad)
+        results = load_vspw_results(request.results, truth.videos, skip_bad=request.skip_bad)
         chosen = choose_videos([video.video_id for video in truth.videos], request.video_ids)
         videos = [video for video in truth.videos if video.video_id in chosen]
         total = SemanticQuality(NUM_CLASSES).result()
@@ -153,6 +154,7 @@ class Semantic(Family):
                 total.confusion,
             ).to_json(),
             notes=missing_note([video for video in videos if video.video_id in results.missing]),
+            left_out=[*truth.left_out, *results.left_out],
         )
 
 

@@ -147,8 +147,9 @@ def build_page(
     }
     page['problems'] = problems
     page['notes'] = [
+        *dataset.remarks(),
         *run.get('notes', ()),
-        *_notes(columns),
+        *(note for note in _notes(columns) if note not in dataset.notes),
         *(f'Missing in this report: {problem}' for problem in problems),
     ]
     page['parts'] = [
