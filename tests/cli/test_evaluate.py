@@ -281,3 +281,12 @@ def test_the_table_sets_the_figures_beside_the_paper():
         ['mVC16', '75.0', '–'],
         ['mVC16_as_printed', '80.0', '100.0', '95.0'],
     ]
+
+
+def test_processes_that_nobody_started_are_not_waited_for(tmp_path, monkeypatch, capsys):
+    command = arguments('ytvis2019', tmp_path, tmp_path / 'out')
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    monkeypatch.setenv('RANK', '0')
+    assert main(command) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert 'WORLD_SIZE=4 asks for 4 processes that nobody started: MASTER_ADDR' in line

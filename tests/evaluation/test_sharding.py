@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from datetime import timedelta
+
 import pytest
 import torch
 
+from videomt_ros.evaluation import sharding
 from videomt_ros.evaluation.sharding import Shard, joined_group, own_device
 
 
@@ -37,3 +41,15 @@ def test_processes_share_the_gpus_of_a_machine(monkeypatch):
         assert own_device(torch.device('cuda:1')) == torch.device('cuda:1')
         assert own_device(torch.device('cpu')) == torch.device('cpu')
     assert found == [0, 1, 0, 1]
+
+
+def test_processes_that_do_not_come_end_the_wait(monkeypatch):
+    monkeypatch.setattr(sharding, 'MEETING_TIME', timedelta(seconds=1))
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    world = {'WORLD_SIZE': '2', 'RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    for name, value in world.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r'WORLD_SIZE=2 .* did not meet'), joined_group():
+        pass

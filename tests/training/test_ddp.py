@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -153,3 +154,57 @@ def test_a_launcher_says_how_many_processes_there_are(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     machine = find_machine(settings)
     assert (machine.devices, machine.nodes) == (3, 2)
+
+
+def start(out: Path, **env: str) -> subprocess.Popen[str]:
+    """Start `videomt train` with variables of a launcher."""
+    settings = tiny_settings(out)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'videomt_ros', 'train', '--config', f'{out}.yaml',
+         f'out={settings.out}'],
+        env={**os.environ, 'SLURM_JOB_ID': '4242', 'SLURM_JOB_NAME': 'train', **env},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end of a process, which is killed if it waits for others."""
+    try:
+        return process.communicate(timeout=200)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize('more', [{}, {'SLURM_NTASKS_PER_NODE': '2', 'SLURM_PROCID': '0'}])
+def test_tasks_that_nobody_started_are_not_waited_for(tmp_path, more):
+    process = start(tmp_path / 'out', SLURM_NTASKS='2', **more)
+    _, err = ended(process)
+    assert process.returncode == 1
+    [line] = err.splitlines()
+    assert 'SLURM_NTASKS=2 asks for 2 processes that nobody started' in line
+
+
+def test_a_shell_of_an_allocation_trains_alone(tmp_path):
+    process = start(tmp_path / 'out', SLURM_NTASKS='1')
+    _, err = ended(process)
+    assert process.returncode == 0, err
+
+
+def test_tasks_of_srun_train_together(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    job = {
+        'SLURM_NTASKS': '2', 'SLURM_NTASKS_PER_NODE': '2', 'SLURM_NNODES': '1',
+        'SLURM_NODEID': '0', 'SLURM_STEP_ID': '0', 'SLURM_STEP_NUM_TASKS': '2',
+        'MASTER_PORT': port,
+    }  # fmt: skip
+    tasks = [
+        start(tmp_path / 'out', **job, SLURM_PROCID=place, SLURM_LOCALID=place)
+        for place in ('0', '1')
+    ]
+    outputs = [ended(task) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    assert [out.splitlines() for out, _ in outputs] == [
+        [str(tmp_path / 'out/model.safetensors')], [],
+    ]  # fmt: skip

@@ -102,7 +102,11 @@ def main(args: argparse.Namespace) -> int:
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
     from videomt_ros.datasets.benchmarks import open_dataset
+    from videomt_ros.evaluation.launchers import check_evaluation
     from videomt_ros.model.sources import find_source
+
+    if note := check_evaluation(is_shard=False):
+        print(f'Note: {note}', file=sys.stderr)
 
     # Both are found before torch is imported, so that a wrong data set or model is named at once.
     split = {} if args.split is None else {'split': args.split}

@@ -13,9 +13,15 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from videomt_ros.errors import one_line
+from videomt_ros.evaluation.launchers import check_world
+
 PATIENCE = timedelta(days=30)
 """Time that a process waits for the others, one of which may have all the long videos. If one
 dies, the launcher ends all of them."""
+
+MEETING_TIME = timedelta(minutes=10)
+"""Time that a process waits at its start for the others, which load the same model meanwhile."""
 
 Result = TypeVar('Result')
 """Type of the result of work that a process does."""
@@ -111,15 +117,47 @@ def joined_group() -> Iterator[Shard]:
     Yields:
         The share of this process; the whole evaluation if no launcher has started it.
     """
-    world_size = int(os.environ.get('WORLD_SIZE', '1'))
+    check_world()
+    world_size = int(os.environ.get('WORLD_SIZE') or '1')
     if world_size == 1:
         yield Shard()
         return
-    dist.init_process_group('gloo', timeout=PATIENCE)
+    store = _meet(world_size)
+    dist.init_process_group(
+        'gloo',
+        timeout=PATIENCE,
+        store=store,
+        rank=int(os.environ['RANK']),
+        world_size=world_size,
+    )
     try:
         yield Shard(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _meet(world_size: int) -> dist.Store:
+    """Wait for the other processes of the run.
+
+    Raises:
+        ValueError: they did not come.
+    """
+    where = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        _logger.warning(
+            'WORLD_SIZE=%d: waiting for %d other processes at %s. If nobody started them, stop '
+            'this one and `unset WORLD_SIZE RANK LOCAL_RANK`.', world_size, world_size - 1, where,
+        )  # fmt: skip
+    try:
+        store, _, _ = next(iter(dist.rendezvous('env://', timeout=MEETING_TIME)))
+    except (dist.DistError, ValueError) as error:
+        raise ValueError(
+            f'WORLD_SIZE={world_size} asks for {world_size} processes, but they did not meet at '
+            f'{where} ({one_line(error)}). Start them with torchrun, or run one process after '
+            '`unset WORLD_SIZE RANK LOCAL_RANK`.'
+        ) from error
+    store.set_timeout(PATIENCE)
+    return store
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -8,10 +8,16 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from videomt_ros.evaluation.launchers import has_slurm_place
 from videomt_ros.model.device import has_fast_bf16
 from videomt_ros.training.run_settings import TrainSettings
 
@@ -81,15 +87,18 @@ def set_threads(threads: int | None) -> None:
     os.environ['OMP_NUM_THREADS'] = str(threads)
 
 
-def cluster_plugins() -> list[SLURMEnvironment]:
+def cluster_plugins() -> list[ClusterEnvironment]:
     """Return a plugin that keeps Lightning from requeueing SLURM jobs.
 
     Lightning would repeat the same command, which refuses the folder of the run it has begun. A
     batch script for `sbatch --requeue` calls `videomt train --resume`, which starts a run as well.
+
+    A shell of an allocation has some of SLURM's variables but no place among the processes of a
+    job; there the run starts its processes itself, as outside SLURM.
     """
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        return [SLURMEnvironment(auto_requeue=False)]
-    return []
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if has_slurm_place() else LightningEnvironment()]
 
 
 def is_first_process() -> bool:

@@ -24,6 +24,7 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from videomt_ros.evaluation.launchers import check_training
 from videomt_ros.files import remove_partials
 from videomt_ros.model import build_network, save_model
 from videomt_ros.training.callbacks import RunLog, RunningMean, StepBar
@@ -67,8 +68,9 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         Path of the file with the weights, which `load_model` reads.
 
     Raises:
-        ValueError: the folder holds a run already, a setting does not work on this machine, or the
-            checkpoints to resume from are damaged or have other settings.
+        ValueError: the folder holds a run already, a setting does not work on this machine, the
+            environment asks for processes that nobody started, or the checkpoints to resume from
+            are damaged or have other settings.
         EndedEarly: the loss is not finite, or memory or disk are full; says how to go on.
         DatasetError: the data cannot be used; names file and record.
     """
@@ -79,6 +81,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
             f'Expected a folder without a run, {out} holds {next(iter(saved.values())).name}. '
             'Go on with that run by --resume, or choose another folder with out=...'
         )
+    check_training(settings.devices * settings.nodes)
     quieten_lightning()
     machine = find_machine(settings)
     set_threads(settings.threads)
