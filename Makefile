@@ -5,6 +5,8 @@ PYTHON =
 SOURCE =
 TOPIC =
 MODEL =
+RATE =
+OUT =
 WORKERS = auto
 
 # A ROS installation of the machine, sourced in this shell, would mix with the one in .venv.
@@ -20,9 +22,10 @@ venv:
 build: venv ## install everything into .venv and build the messages
 	@sh requirements/build.sh
 
-demo: build ## camera, segmenter and recorder, live: SOURCE=clip.mp4|0|bag TOPIC= MODEL=
+demo: build ## camera, segmenter and recorder, live: SOURCE=clip.mp4|0|rtsp://... TOPIC= MODEL= RATE= OUT=
 	@$(ENTER) && python -m videomt_ros demo $(if $(SOURCE),--source "$(SOURCE)") \
-	  $(if $(TOPIC),--topic "$(TOPIC)") $(if $(MODEL),--model "$(MODEL)")
+	  $(if $(TOPIC),--topic "$(TOPIC)") $(if $(MODEL),--model "$(MODEL)") \
+	  $(if $(RATE),--rate "$(RATE)") $(if $(OUT),--out "$(OUT)")
 
 test: lint ## every test, in WORKERS= processes; by default one per core
 	@$(ENTER) && VIDEOMT_REQUIRE_ROS=1 python -m pytest -n $(WORKERS) --dist loadfile \

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from videomt_ros.files import remove_partials, whole_file
+from videomt_ros.files import keep_earlier, remove_partials, whole_file
 
 
 def test_the_file_appears_at_the_end_of_the_block_with_its_folder(tmp_path):
@@ -104,3 +104,13 @@ def test_what_killed_writers_left_is_removed(tmp_path):
     (tmp_path / 'step-1.partial').mkdir()
     remove_partials(tmp_path)
     assert [path for path in tmp_path.rglob('*') if path != kept.parent] == [kept]
+
+
+def test_files_of_earlier_runs_are_kept_each_in_a_folder_of_its_own(tmp_path):
+    names = ('a.txt', 'b.txt')
+    assert keep_earlier(tmp_path, names) is None
+    for run in (1, 2):
+        (tmp_path / 'a.txt').write_text(f'run {run}')
+        assert keep_earlier(tmp_path, names) == tmp_path / f'earlier-{run}'
+        assert [path.name for path in tmp_path.glob('*.txt')] == []
+        assert (tmp_path / f'earlier-{run}' / 'a.txt').read_text() == f'run {run}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -36,6 +36,29 @@ def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
     if durable:
         _force_to_disk(path.parent)
+
+
+def keep_earlier(folder: Path, names: Sequence[str]) -> Path | None:
+    """Move files of an earlier run into a new folder beside them, so that no run replaces them.
+
+    Args:
+        folder: folder of the results.
+        names: names of the files that the next run writes.
+
+    Returns:
+        The new folder, such as `folder/earlier-1`; None if none of the files exists.
+    """
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if not there:
+        return None
+    number = 1
+    while os.path.lexists(folder / f'earlier-{number}'):
+        number += 1
+    kept = folder / f'earlier-{number}'
+    kept.mkdir()
+    for name in there:
+        os.replace(folder / name, kept / name)
+    return kept
 
 
 def remove_partials(folder: Path) -> None:

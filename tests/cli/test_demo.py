@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,10 +20,12 @@ from pycocotools import mask as coco_mask
 from rosbags.rosbag2 import StoragePlugin
 
 from tests.datasets.bags.made import image_message, image_of, write_bag
+from tests.datasets.video_server import serve_videos
 from tests.hub import serve
 from tests.model.layout_files import write_original
-from videomt_ros.cli.demo import DEFAULT_MODEL
+from videomt_ros.cli.demo import DEFAULT_MODEL, rate_hint
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
+from videomt_ros.evaluation.report.demo import DemoReport
 from videomt_ros.model.presets import load_preset
 
 pytestmark = pytest.mark.ros
@@ -123,9 +126,12 @@ def test_synthetic_scene(tmp_path, model):
     last_line = stdout.strip().splitlines()[-1]
     assert last_line.startswith('Results: ') and all(name in last_line for name in RESULTS)
 
-    # All results are new, and nothing else was touched or left.
-    assert {path.name for path in out.iterdir()} == RESULTS | {'mine.txt'}
+    # All results are new, those of the earlier run are kept, and nothing else was touched or left.
+    assert {path.name for path in out.iterdir()} == RESULTS | {'mine.txt', 'earlier-1'}
     assert (out / 'mine.txt').read_text() == 'of an earlier run'
+    assert {path.name for path in (out / 'earlier-1').iterdir()} == RESULTS
+    assert {path.read_text() for path in (out / 'earlier-1').iterdir()} == {'of an earlier run'}
+    assert f'results of an earlier run in {out} are now in {out}/earlier-1' in stdout
 
     records = [json.loads(line) for line in (out / 'tracks.jsonl').read_text().splitlines()]
     assert 0 < len(records) <= processed
@@ -293,6 +299,53 @@ def test_video_file(tmp_path, model):
     records = (tmp_path / 'demo' / 'tracks.jsonl').read_text().splitlines()
     assert records
     assert (json.loads(records[0])['height'], json.loads(records[0])['width']) == (48, 64)
+
+
+def test_a_stream_that_ends_and_what_it_had_before(tmp_path, model):
+    out = tmp_path / 'demo'
+    with serve_videos(tmp_path) as url:
+        args = ('--source', f'{url}/camera', '--rate', '10')
+        code, stdout, stderr = Demo(out, model, *args).finish()
+    assert code == 0, stderr
+    assert f'Playing stream {url}/camera, 25 frames a second, here 10, for 20 s' in stdout
+    assert f'Note: {url}/camera ended after 12 images.' in stdout
+    assert 1 <= figure(stdout, 'frames sent') < 12  # the others are left out for the rate
+    assert {path.name for path in out.iterdir()} == RESULTS
+
+
+def test_a_single_image_is_segmented_at_first_sight(tmp_path, model):
+    image = tmp_path / 'photo.jpg'
+    assert cv2.imwrite(str(image), image_of(3)[..., ::-1])
+    out = tmp_path / 'demo'
+    code, stdout, stderr = Demo(out, model, '--source', str(image)).finish()
+    assert code == 0, stderr
+    assert figure(stdout, 'frames sent') == 1 and figure(stdout, 'tracks seen') >= 1
+
+
+def report_of(dropped: int, processed_hz: float = 8.04) -> DemoReport:
+    counts = dict.fromkeys(('received', 'processed', 'rejected', 'kept', 'unknown'), 0)
+    latencies = {'latency_p50_ms': 1.0, 'latency_p95_ms': 2.0}
+    rates = {'sent_hz': 29.97, 'processed_hz': processed_hz}
+    ends = {'track_ids': (), 'scores': None, 'stuff_iou': None}
+    return DemoReport(sent=100, dropped=dropped, **counts, **latencies, **rates, **ends)
+
+
+def test_a_source_that_is_too_fast_is_told_with_a_rate_that_is_not():
+    hint = rate_hint(report_of(70), is_endless=False)
+    assert '70 of 100 frames were dropped, since the source gives 30 a second' in hint
+    assert 'this machine processes 8.04 with this model' in hint
+    for word in ('RATE=7.2 ', '--rate 7.2', 'MODEL=', 'input_size'):
+        assert word in hint
+    assert 'RATE=' not in rate_hint(report_of(70), is_endless=True)  # a camera has its own
+    # Some at the start are not worth a word, and one result has no rate.
+    assert rate_hint(report_of(5), False) == rate_hint(report_of(70, math.nan), False) == ''
+
+
+def test_an_output_folder_that_cannot_be_is_told_before_the_model_loads(tmp_path, model):
+    (tmp_path / 'file').touch()
+    code, stdout, stderr = Demo(tmp_path / 'file/demo', model).finish()
+    assert (code, stdout) == (1, '') and stderr.count('\n') == 1
+    assert 'Expected a folder for the results' in stderr and 'OUT=' in stderr
 
 
 def test_wrong_model_ends_in_the_nodes_own_words(tmp_path):

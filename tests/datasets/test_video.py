@@ -8,7 +8,7 @@ import pytest
 
 from videomt_ros.datasets.opening import SyntheticSource, open_source
 from videomt_ros.datasets.synthetic.scene import Scene
-from videomt_ros.datasets.video import VideoError, VideoFile, Webcam
+from videomt_ros.datasets.video import VideoError, VideoFile
 
 
 def write_video(path: Path, count: int, fps: float = 12.5, code: str = 'mp4v') -> Path:
@@ -78,25 +78,6 @@ def test_video_that_was_cut_off_is_read_up_to_the_cut(tmp_path):
     assert 0 < count < 40
     if source.num_frames == 40:
         assert f'announces 40 frames, but {count} could be read' in source.notes[0]
-
-
-def test_missing_webcam(capfd):
-    with pytest.raises(VideoError, match='webcam with index 97'):
-        open_source('97')
-    assert capfd.readouterr() == ('', '')
-
-
-def test_webcam_that_is_unplugged(tmp_path, monkeypatch):
-    """A file stands in for the camera, which the test's machine may lack."""
-    path = str(write_video(tmp_path / 'clip.avi', 5, code='MJPG'))
-    open_file = cv2.VideoCapture
-    monkeypatch.setattr(cv2, 'VideoCapture', lambda index: open_file({0: path}[index]))
-    source = open_source('0')
-    assert isinstance(source, Webcam)
-    assert source.is_endless and source.num_frames is None and source.fps == pytest.approx(12.5)
-    times = [frame.time_ns for frame in source.frames()]
-    assert len(times) == 5 and times == sorted(times)
-    assert source.notes == ['Webcam 0 stopped giving images.']
 
 
 def test_synthetic_source_plays_the_scene():

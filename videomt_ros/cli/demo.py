@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -11,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import add_engine_option, positive_number, whole_number
+from videomt_ros.files import keep_earlier
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.recording import Recording
     from videomt_ros.datasets.source import Source
+    from videomt_ros.evaluation.report.demo import DemoReport
     from videomt_ros.model.config import NetworkConfig
     from videomt_ros.model.presets import Preset
     from videomt_ros.rig.run import RigRun
 
-HELP = 'segment and track a scene, video, webcam or bag, live over ROS 2'
+HELP = 'segment and track a scene, video, camera, stream or bag, live over ROS 2'
 
 DRAWN_SCENE = 'synthetic'
 """Name of the source that is drawn; all others are taken for real."""
@@ -47,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--source',
         default=DRAWN_SCENE,
-        help="'synthetic', a video file, the index of a webcam, or a bag (rosbag2 folder, .mcap, "
-        '.db3); default: synthetic',
+        help="'synthetic', a video file, an image, a folder of images, a pattern in quotes "
+        "such as 'frames/*.jpg' or frame_%%05d.png, a bag (rosbag2 folder, .mcap, .db3), a webcam "
+        '(0 or /dev/video0), or a URL that OpenCV opens (rtsp://, http://, ...); default: '
+        'synthetic',
     )
     parser.add_argument('--topic', default='', help='image topic of a bag that has several')
     parser.add_argument(
@@ -60,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_engine_option(parser)
     parser.add_argument(
-        '--out', type=Path, default=Path('out/demo'), help='folder for the results'
+        '--out',
+        type=Path,
+        default=Path('out/demo'),
+        help='folder for the results; those of an earlier run are moved into a folder in it; '
+        'default: out/demo',
     )
     # Scene 29 has six shapes of five classes; some appear late, and some leave and return.
     parser.add_argument(
@@ -76,13 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--seconds',
         type=positive_number,
         help=f'seconds of the source to play; default: {_FILE_SECONDS:.0f}, '
-        f'for a webcam {_WEBCAM_SECONDS:.0f}',
+        f'for a webcam or a stream without end {_WEBCAM_SECONDS:.0f}',
     )
     parser.add_argument(
         '--rate',
         type=positive_number,
         default=0.0,
-        help='frames per second; default: those of the source',
+        help='frames per second; default: those of the source. A file is played slower or faster, '
+        'and of a camera, which has its own rate, frames are left out',
     )
 
 
@@ -115,19 +125,32 @@ def main(args: argparse.Namespace) -> int:
         source = SyntheticSource(args.seed, args.frames or _SCENE_FRAMES, stuff=stuff)
     if warning:
         print(
-            f'Warning: {warning}. Unless {args.source} shows such scenes, its results mean '
-            f'nothing, whatever their scores. Without MODEL= (--model) the demo takes '
+            f'Warning: {warning}. Unless {_shown(args.source)} shows such scenes, its results '
+            'mean nothing, whatever their scores. Without MODEL= (--model) the demo takes '
             f'{DEFAULT_MODEL}.',
             flush=True,
         )
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f'Expected a folder for the results, {args.out} is none and cannot be made: '
+            f'{error.strerror}. Name another by --out, which is OUT= after make demo.'
+        ) from error
     # Within the output folder, so that complete results are renamed instead of copied.
     with tempfile.TemporaryDirectory(prefix='.run-', dir=args.out) as scratch:
         recording = Recording(Path(scratch, 'recording'))
         played = _Played(args, source, stuff)
+        parameters: dict[str, str | int | bool] = {
+            'model': model,
+            'engine': args.engine,
+            'drawn_images': is_drawn,
+        }
+        if played.num_expected() == 1:
+            parameters['confirm_frames'] = 1  # no second frame confirms what the first one shows
         run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_endless)
         run.execute(
-            {'model': model, 'engine': args.engine, 'drawn_images': is_drawn},
+            parameters,
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],
             camera=played.camera_args(),
             playing=played.in_words(),
@@ -140,6 +163,8 @@ def main(args: argparse.Namespace) -> int:
         report = build_report(recording, sent, run.health, scene)
         _write_results(args.out, recording, run, f'{source.description}, model {model}', warning)
     print(report.table())
+    if hint := rate_hint(report, source.is_endless):
+        print(f'  {hint}')
     if warning:
         print(f'  Warning: {warning}.')
     print(f'Results: {", ".join(str(args.out / name) for name in _RESULTS)}')
@@ -220,18 +245,47 @@ class _Played:
         args, source = self._args, self._source
         limits = [n for n in (source.num_frames, args.frames) if n]
         if self._seconds:
-            limits.append(round(self._seconds * source.fps))
+            # The rate changes how fast frames of a file are played, not which ones.
+            fps = min(self.fps, source.fps) if source.is_endless else source.fps
+            limits.append(round(self._seconds * fps))
         return min(limits, default=None)
 
     def in_words(self) -> str:
         """Describe the source and the part of it that is played."""
         source, expected = self._source, self.num_expected()
-        at_rate = f', here {self._args.rate:.4g}' if self._args.rate else ''
+        text = source.description
+        text += f', here {self._args.rate:.4g}' if self._args.rate else ''
         if source.is_endless:
-            return f'{source.description}, for {self._seconds:.4g} s (Ctrl-C ends it earlier)'
+            return f'{text}, for {self._seconds:.4g} s (Ctrl-C ends it earlier)'
         if expected and source.num_frames and expected < source.num_frames:
-            return f'the first {expected / source.fps:.4g} s of {source.description}{at_rate}'
-        return f'{source.description}{at_rate}'
+            return f'the first {expected / source.fps:.4g} s of {text}'
+        return text
+
+
+def rate_hint(report: DemoReport, is_endless: bool) -> str:
+    """Say what to do if the source is faster than this machine; empty if it is not."""
+    from videomt_ros.rig.trials import MAX_MISSED
+
+    if report.dropped <= MAX_MISSED * report.sent or math.isnan(report.processed_hz):
+        return ''
+    text = (
+        f'{report.dropped} of {report.sent} frames were dropped, since the source gives '
+        f'{report.sent_hz:.3g} a second and this machine processes {report.processed_hz:.3g} with '
+        'this model, always the newest. '
+    )
+    if not is_endless:
+        slower = f'{0.9 * report.processed_hz:.2g}'
+        text += f'RATE={slower} (--rate {slower}) plays slowly enough for every frame. '
+    return (
+        f'{text}A smaller model (MODEL=, --model) is faster, and so is a smaller input_size of '
+        'the node.'
+    )
+
+
+def _shown(source: str) -> str:
+    from videomt_ros.datasets.live_video import without_password
+
+    return without_password(source)
 
 
 def _write_results(out: Path, recording: Recording, run: RigRun, title: str, warning: str) -> None:
@@ -245,5 +299,7 @@ def _write_results(out: Path, recording: Recording, run: RigRun, title: str, war
         recording, run.sent[0]['stamp_ns'], f'videomt demo: {title}', sheet, note=warning
     )
     os.replace(recording.video, recording.folder.parent / 'overlay.mp4')
+    if (kept := keep_earlier(out, _RESULTS)) is not None:
+        print(f'The results of an earlier run in {out} are now in {kept}', flush=True)
     for name in _RESULTS:
         os.replace(recording.folder.parent / name, out / name)

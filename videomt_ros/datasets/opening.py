@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from videomt_ros.datasets.bags.images import BagImages
 from videomt_ros.datasets.bags.messages import is_bag
+from videomt_ros.datasets.dataset import list_names
+from videomt_ros.datasets.image_files import ImageFiles, files_of, images_in, is_image, is_pattern
+from videomt_ros.datasets.live_video import Stream, Webcam, is_pipeline, is_url
 from videomt_ros.datasets.source import Source, SourceFrame
 from videomt_ros.datasets.synthetic.scene import Scene
-from videomt_ros.datasets.video import VideoFile, Webcam
+from videomt_ros.datasets.video import VideoError, VideoFile
+
+SOURCES = (
+    'a video file, an image, a folder of images, a pattern such as frames/*.jpg or '
+    'frame_%05d.png, a bag (rosbag2 folder, .mcap, .db3), a webcam (0 or /dev/video0), a URL that '
+    'OpenCV opens (rtsp://, http://, ...), or synthetic'
+)
+"""What `open_source` takes, for people."""
 
 
 class SyntheticSource:
@@ -46,7 +57,7 @@ def open_source(
     """Open the source that a user named.
 
     Args:
-        name: 'synthetic', the index of a webcam, a bag (a folder, .mcap or .db3), or a video file.
+        name: see `SOURCES`; where OpenCV has GStreamer, also a pipeline that ends with appsink.
         topic: image topic of a bag that has several.
         seed: seed of the synthetic scene.
         num_frames: length of the synthetic scene.
@@ -60,12 +71,41 @@ def open_source(
         return SyntheticSource(seed, num_frames, stuff=stuff)
     if name.isdecimal():
         return Webcam(int(name))
-    path = Path(name).expanduser()
+    if is_url(name) and not name.lower().startswith('file://'):
+        return Stream(name)
+    path = Path(unquote(name[len('file://') :]) if is_url(name) else name).expanduser()
+    if not path.exists():
+        return _open_absent(name, path, topic)
+    if path.is_char_device():
+        return Webcam(path)
     if is_bag(path):
         return BagImages(path, topic)
     if path.is_dir():
-        raise ValueError(
-            f'Expected a video file or a rosbag2 folder, got the folder {path}, which holds '
-            'neither metadata.yaml nor .db3 nor .mcap files.'
-        )
+        return ImageFiles(images_in(path), f'folder {path}')
+    if is_image(path):
+        return ImageFiles([path], str(path))
     return VideoFile(path)
+
+
+def _open_absent(name: str, path: Path, topic: str) -> Source:
+    """Open what is no path of a file, such as a pattern.
+
+    Raises:
+        VideoError: it is nothing that can be opened.
+    """
+    if is_pipeline(name):
+        return Stream(name)
+    if path.parent == Path('/dev'):
+        return Webcam(path)
+    if not is_pattern(str(path)):
+        raise VideoError(f'Expected {SOURCES}, but there is no {path}.')
+    files = files_of(str(path))
+    if images := [file for file in files if is_image(file)]:
+        return ImageFiles(images, str(path))
+    if len(files) == 1:
+        return open_source(str(files[0]), topic)
+    found = f'the {len(files)} files {list_names([str(file) for file in files])}'
+    raise VideoError(
+        f'Expected {path} to stand for images or for one other source, but it stands for '
+        f'{found if files else "no file"}.'
+    )

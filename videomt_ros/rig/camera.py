@@ -1,4 +1,4 @@
-"""The camera of a run: publishes a scene, a video, a webcam or a bag as `sensor_msgs/Image`.
+"""The camera of a run: publishes any source of images as `sensor_msgs/Image`.
 
     python -m videomt_ros.rig.camera --source clip.mp4 [--ros-args -r image_raw:=/camera/image_raw]
 
@@ -49,7 +49,8 @@ class Playback:
     frames: int = 0
     """Number of images after which to end; 0: no limit."""
     rate: float = 0.0
-    """Images per second; 0: the times of the source, divided by `speed`."""
+    """Images per second; 0: the times of the source, divided by `speed`. Of a live source, which
+    has times of its own, images are left out down to this rate."""
     speed: float = 1.0
     """Speed of the playback over that of the source."""
     keeps_stamps: bool = False
@@ -143,8 +144,8 @@ def _wait_for_subscriber(publisher: Publisher) -> None:
 
 def _paced(source: Source, playback: Playback) -> Iterator[SourceFrame]:
     """Yield each frame at its time; the next one is read meanwhile."""
-    start_s, first_ns = 0.0, 0
-    for number, frame in enumerate(source.frames()):
+    start_s, first_ns, number, due_s = 0.0, 0, 0, 0.0
+    for frame in source.frames():
         if number == 0:
             start_s, first_ns = time.monotonic(), frame.time_ns
         elapsed_s = (frame.time_ns - first_ns) * 1e-9
@@ -154,7 +155,12 @@ def _paced(source: Source, playback: Playback) -> Iterator[SourceFrame]:
         if not source.is_endless:
             after_s = number / playback.rate if playback.rate else elapsed_s / playback.speed
             time.sleep(max(0.0, start_s + after_s - time.monotonic()))
+        elif playback.rate:
+            if elapsed_s < due_s:
+                continue
+            due_s = max(due_s + 1 / playback.rate, elapsed_s)
         yield frame
+        number += 1
 
 
 def main() -> int:

@@ -218,7 +218,7 @@ def test_missing_bag(tmp_path):
 
 def test_folder_without_a_bag(tmp_path):
     assert not is_bag(tmp_path)
-    with pytest.raises(ValueError, match='neither metadata.yaml nor'):
+    with pytest.raises(ValueError, match='Expected a rosbag2 folder .* or a folder of images'):
         open_source(str(tmp_path))
 
 

@@ -79,6 +79,7 @@ def test_report_of_perfect_tracks(tmp_path, scene):
     assert (report.sent, report.received, report.processed) == (10, 10, 8)
     assert (report.dropped, report.rejected, report.kept) == (1, 1, 5)
     assert (report.latency_p50_ms, report.latency_p95_ms) == pytest.approx((30, 48))
+    assert (report.sent_hz, report.processed_hz) == pytest.approx((10, 4 / 0.74))
     assert 99 not in report.track_ids and len(report.track_ids) > 1
     scores = report.scores
     assert scores is not None

@@ -78,6 +78,10 @@ class DemoReport:
     """Median time from the image's stamp to the arrival of its tracks at the recorder."""
     latency_p95_ms: float
     """95th percentile of the same time."""
+    sent_hz: float
+    """Frames per second that the camera published; nan for one frame."""
+    processed_hz: float
+    """Results per second that arrived at the recorder; nan for one."""
     track_ids: tuple[int, ...]
     """Ids of all tracks that had pixels."""
     scores: ThingScores | None
@@ -136,6 +140,7 @@ def build_report(
         scene: the drawn scene that was the source, for its truth; None for other sources.
     """
     latencies_ms: list[float] = []
+    arrivals_ns: list[int] = []
     track_ids: set[int] = set()
     agreement = None if scene is None else _Agreement(scene)
     unknown = 0
@@ -145,6 +150,7 @@ def build_report(
             unknown += 1
             continue
         latencies_ms.append((record['received_ns'] - stamp_ns) / 1e6)
+        arrivals_ns.append(record['received_ns'])
         seen = [track for track in record['tracks'] if track['area']]
         track_ids.update(track['id'] for track in seen)
         ids = recording.ids(stamp_ns)
@@ -161,6 +167,8 @@ def build_report(
         unknown=unknown,
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
+        sent_hz=_rate_hz(sorted(sent)),
+        processed_hz=_rate_hz(sorted(arrivals_ns)),
         track_ids=tuple(sorted(track_ids)),
         scores=None if agreement is None else agreement.thing_scores(),
         stuff_iou=None if agreement is None else agreement.stuff_iou(),
@@ -268,6 +276,12 @@ def _matched_iou(overlap: FrameOverlap) -> float:
     # The plain sum of IoU may prefer two poor pairs to a good one.
     weight = iou + (iou >= THRESHOLD) * (len(iou) + 1)
     return float(iou[linear_sum_assignment(weight, maximize=True)].sum())
+
+
+def _rate_hz(times_ns: Sequence[int]) -> float:
+    """Compute the rate of events from their times, which rise; nan where there is none."""
+    span_s = (times_ns[-1] - times_ns[0]) * 1e-9 if times_ns else 0.0
+    return (len(times_ns) - 1) / span_s if span_s > 0 else float('nan')
 
 
 def _share(part: float, whole: int) -> float:
