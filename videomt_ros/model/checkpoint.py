@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from videomt_ros.model.build import build_network
 from videomt_ros.model.config import NetworkConfig
 from videomt_ros.model.config_completion import Checkpoint, build_config
 from videomt_ros.model.delta_weights import refuse_differences
-from videomt_ros.model.layouts import TIMM, VERSION, find_layout
+from videomt_ros.model.layouts import TIMM, VERSION, find_layout, is_network
 from videomt_ros.model.network import VideoNetwork
 from videomt_ros.model.onnx_files import is_onnx, read_onnx_config
 from videomt_ros.model.sources import find_source
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
+from videomt_ros.model.wrappings import unwrap_names
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,8 @@ def load_vit(vit: Any, config: NetworkConfig, name: str, file: Path | None = Non
     elif not file.is_file():
         raise CheckpointError(f'{file}: expected the weights of {name}, there is no such file.')
     # Read here, because timm would run code that hides in a file.
-    tensors = _convert_vit(read_weights(file).tensors, vit, config.family, '_qkvb' in name)
+    tensors = unwrap_names(read_weights(file).tensors, _is_vit, origin)
+    tensors = _convert_vit(tensors, vit, config.family, '_qkvb' in name)
     weights = fit_tensors(Checkpoint(origin, name, tensors, TIMM), vit.state_dict())
     refuse_differences(weights, {}, origin, config, name)
     vit.load_state_dict(weights)
@@ -205,6 +208,14 @@ def _read_hub(repository: str) -> Checkpoint:
 def _read(path: Path, preset: presets.Preset | None = None, name: str = '') -> Checkpoint:
     """Read a file or folder; a preset that describes it is found by its name if none is given."""
     weights = read_weights(path)
+    weights = replace(
+        weights,
+        tensors=unwrap_names(
+            weights.tensors,
+            lambda tensors: is_network(replace(weights, tensors=tensors)),
+            str(path),
+        ),
+    )
     layout = find_layout(weights)
     if weights.config is not None:
         name = name or weights.path.resolve().name
@@ -309,6 +320,11 @@ def _is_finite(values: Tensor) -> bool:
 
 def _size(shape: tuple[int, ...]) -> str:
     return ' x '.join(map(str, shape)) or 'a single number'
+
+
+def _is_vit(tensors: Mapping[str, Tensor]) -> bool:
+    """Tell whether tensors have the names of a ViT, without anything before them."""
+    return 'cls_token' in tensors or any(key.startswith('blocks.0.') for key in tensors)
 
 
 def _convert_vit(

@@ -409,6 +409,11 @@ LAYOUTS: tuple[Layout, ...] = (OWN, PMT_DINOV3, PMT_DINOV2, DINOV3, DINOV2, TRAN
 """Layouts of whole networks; the first that matches a file is its layout."""
 
 
+def is_network(weights: WeightFile) -> bool:
+    """Tell whether a file has the names of a network in one of the layouts."""
+    return any(layout.matches(weights) for layout in LAYOUTS)
+
+
 def find_layout(weights: WeightFile) -> Layout:
     """Find the layout of a file.
 

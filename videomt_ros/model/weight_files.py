@@ -8,7 +8,7 @@ tensors are read.
 from __future__ import annotations
 
 import json
-import re
+import logging
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from videomt_ros.errors import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -191,14 +193,21 @@ def _check_zip(path: Path) -> None:
 def _read_pickle(path: Path, mmap: bool) -> WeightFile:
     import torch
 
+    from videomt_ros.model.pickles import ForeignObjectError, load_pickle
+
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        content = load_pickle(path, mmap)
+    except ForeignObjectError as error:
+        raise CheckpointError(
+            f'{path}: expected tensors and plain records, the file also holds {error}, which is '
+            'not loaded because it could run code. Where that class is known, save the tensors '
+            "alone: torch.save({'model': net.state_dict()}, FILE); or ask for such a file."
+        ) from None
     except Exception as error:  # a damaged pickle can fail in any way inside the reader
-        foreign = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if foreign:
+        if 'Unsupported operand 149' in str(error):  # the first of protocols 4 and 5
             raise CheckpointError(
-                f'{path}: expected tensors alone, the file also holds {foreign[1]}, which is '
-                'not loaded because it could run code. Ask for a file with tensors only.'
+                f'{path}: expected a pickle of protocol 2, as torch.save writes it, got a newer '
+                'one. Save it again without pickle_protocol=.'
             ) from None
         raise CheckpointError(
             f'{path}: expected .pth weights, the file is damaged or of another kind '
@@ -210,9 +219,9 @@ def _read_pickle(path: Path, mmap: bool) -> WeightFile:
         if isinstance(content, dict):  # also holds what was trained beside the network
             named = {str(key): value for key, value in content.items()}
             content = {k[len(_NETWORK) :]: v for k, v in named.items() if k.startswith(_NETWORK)}
-    elif isinstance(content, dict) and isinstance(content.get('model'), dict):
-        content = content['model']
-    expected = f"{path}: expected tensors by name, or under the key 'model'"
+    elif isinstance(content, dict):
+        content = _find_tensors(path, content)
+    expected = f"{path}: expected tensors by name, or under a key such as 'model'"
     if not isinstance(content, dict) or not content:
         got = 'nothing' if content == {} else type(content).__name__
         raise CheckpointError(f'{expected}, got {got}.')
@@ -220,6 +229,26 @@ def _read_pickle(path: Path, mmap: bool) -> WeightFile:
     if wrong:
         raise CheckpointError(f'{expected}; these are none: {", ".join(wrong)}.')
     return WeightFile(path, {str(key): value for key, value in content.items()}, metadata)
+
+
+def _find_tensors(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
+    """Find the record of tensors; one without a dot in its name is beside them if no tensor."""
+    import torch
+
+    from videomt_ros.model.wrappings import find_tensors, other_sets
+
+    taken, found = find_tensors(content)
+    others = other_sets(content, taken)
+    if others:
+        logger.info('%s: the weights under %r are taken, not those under %s.',
+                    path, taken, ', '.join(map(repr, others)))  # fmt: skip
+    if not any(isinstance(value, torch.Tensor) for value in found.values()):
+        return dict(found)
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, torch.Tensor) or '.' in str(key)
+    }
 
 
 def _read_safetensors(path: Path) -> WeightFile:
