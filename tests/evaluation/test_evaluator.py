@@ -64,11 +64,11 @@ def test_a_data_set_without_truth_gives_result_files_only(tiny_net, tmp_path, fa
     for mode in MODES:
         if family == 'ytvis':
             assert {f'{mode}/results.json', f'{mode}/results.zip'} <= names
-        elif family == 'vipseg':
+        elif family in ('vipseg', 'coco_panoptic'):
             assert {f'{mode}/pred.json', f'{mode}/pan_pred/1/00000.png'} <= names
         else:
             assert {f'{mode}/video_1/00000.png', f'{mode}/video_3/00003.png'} <= names
-    assert len(names) == {'ytvis': 4, 'vipseg': 26, 'vspw': 24}[family]
+    assert len(names) == {'ytvis': 4, 'vipseg': 26, 'coco_panoptic': 26, 'vspw': 24}[family]
 
 
 def test_results_of_instances_are_what_a_server_takes(tiny_net, tmp_path):

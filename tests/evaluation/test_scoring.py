@@ -36,6 +36,7 @@ ISSUE_KEYS = {
     'ytvis': 'AP AP50 AP75 APs APm APl AR1 AR10 AR100',
     'vipseg': 'VPQ VPQ_th VPQ_st VPQ_five VPQ_five_th VPQ_five_st VPQ1 VPQ1_th VPQ1_st VPQ2 '
     'VPQ2_th VPQ2_st VPQ4 VPQ4_th VPQ4_st VPQ6 VPQ6_th VPQ6_st VPQ8 VPQ8_th VPQ8_st STQ AQ SQ',
+    'coco_panoptic': 'PQ SQ RQ PQ_th SQ_th RQ_th PQ_st SQ_st RQ_st',
     'vspw': 'mIoU FWIoU mVC8 mVC16 mVC16_as_printed',
 }
 TRACKING_KEYS = 'IDF1 HOTA DetA AssA IDSW Frag MT ML Merges'
@@ -410,8 +411,12 @@ def test_panoptic_images_of_coco(tmp_path):
         tmp_path / 'results' / 'pred.json',
         {'annotations': [{'video_id': '5', 'annotations': frames}]},
     )
-    figures = score_files('vipseg', [truth], tmp_path / 'results').figures
-    assert (figures['VPQ1'], figures['VPQ2'], figures['HOTA'], figures['SQ']) == (1, None, 1, 1)
+    for family in ('vipseg', 'coco_panoptic'):
+        report = score_files(family, [truth], tmp_path / 'results')
+        assert report.family == 'coco_panoptic'
+        assert list(report.figures)[:6] == ['PQ', 'SQ', 'RQ', 'PQ_th', 'SQ_th', 'RQ_th']
+        assert {report.figures[name] for name in ('PQ', 'RQ_th', 'SQ_st', 'HOTA')} == {1}
+        assert [entry['PQ'] for entry in report.per_class] == [1, 1]
 
 
 def test_perfect_semantic(tmp_path):

@@ -132,7 +132,7 @@ def read(family, video, folder, done, mode):
     if family == 'ytvis':
         tracks = stored_tracks(folder, video.video_id, done.contents[mode])
         return [(track.category_id, track.score, list(track.masks)) for track in tracks]
-    if family == 'vipseg':
+    if family in ('vipseg', 'coco_panoptic'):
         images = [read_ids(folder / name, video.size) for name in names]
         return [
             {s['id']: (s['category_id'], image == s['id']) for s in segments}

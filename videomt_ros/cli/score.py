@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = 'score result files against annotation files'
 
-FAMILY_NAMES = ('ytvis', 'vipseg', 'vspw')
+FAMILY_NAMES = ('ytvis', 'vipseg', 'coco_panoptic', 'vspw')
 """Names in `evaluation.families.FAMILIES`, whose import of SciPy the help would wait for."""
 
 
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--benchmark',
         choices=FAMILY_NAMES,
         required=True,
-        help='format and figures: ytvis (YouTube-VIS, OVIS, instances of COCO), vipseg (VIPSeg, '
-        'panoptic COCO) or vspw',
+        help='format and figures: ytvis (YouTube-VIS, OVIS, instances of COCO), vipseg, '
+        'coco_panoptic or vspw',
     )
     parser.add_argument(
         '--truth',
@@ -122,14 +122,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _table(report: ScoreReport) -> str:
     """Format the figures in groups, in percent but for counts, with their meanings."""
-    from videomt_ros.evaluation.families import figure_groups
+    from videomt_ros.evaluation.families import family_of
     from videomt_ros.evaluation.figures import as_text
 
     columns = _columns(report)
     width = max(8, *map(len, columns)) + 2
     first = next(iter(columns.values()))
     lines = []
-    for group in figure_groups():
+    for group in family_of(report.family).groups:
         rows = {name: text for name, text in group.meanings.items() if name in first}
         if not rows:
             continue

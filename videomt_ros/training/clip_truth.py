@@ -151,6 +151,7 @@ class SemanticTruth:
 _TRUTHS: dict[str, Callable[[Dataset, Mapping[int, int]], ClipTruth]] = {
     'ytvis': InstanceTruth,
     'vipseg': PanopticTruth,
+    'coco_panoptic': PanopticTruth,
     'vspw': SemanticTruth,
 }
 """Class that reads the annotations of each family of data sets."""

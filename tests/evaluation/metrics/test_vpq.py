@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_vpq
+from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_pq, plain_vpq
 from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
@@ -335,3 +335,19 @@ def test_memory_does_not_grow_with_the_video():
 @pytest.mark.parametrize('seed', range(150))
 def test_agrees_with_the_plain_implementation(seed):
     assert_agrees(VideoPanopticQuality, plain_vpq, seed)
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_single_frames_agree_with_the_plain_panoptic_quality(seed):
+    assert_agrees(VideoPanopticQuality, plain_pq, seed, 'frame_figures')
+
+
+def test_quality_of_frames_has_two_factors():
+    # Of four pixels of stuff three are found, IoU 3/4; one thing is missed and one invented.
+    scores = scores_of([frame('111122', '111330', {1: STUFF, 2: THING}, {1: STUFF, 3: THING})])
+    per_class = scores.frames_per_class
+    assert per_class[STUFF] == {'PQ': 3 / 4, 'SQ': 3 / 4, 'RQ': 1}
+    assert per_class[THING] == {'PQ': 0, 'SQ': 0, 'RQ': 0}
+    figures = scores.frame_figures()
+    assert (figures['PQ'], figures['SQ'], figures['RQ']) == (3 / 8, 3 / 8, 1 / 2)
+    assert (figures['PQ_st'], figures['RQ_st'], figures['RQ_th']) == (3 / 4, 1, 0)

@@ -70,7 +70,7 @@ def coco_panoptic_dataset(
     has_truth = truth.has_annotations
     return Dataset(
         name,
-        'vipseg',
+        'coco_panoptic',
         truth.categories,
         videos,
         (path,) if has_truth else (),

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from videomt_ros.evaluation.families.family import Family
 from videomt_ros.evaluation.families.instances import Instances
-from videomt_ros.evaluation.families.panoptic import Panoptic
+from videomt_ros.evaluation.families.panoptic import Panoptic, PanopticImages
 from videomt_ros.evaluation.families.semantic import Semantic
-from videomt_ros.evaluation.figures import TRACKING_GROUP, Group
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Instances(),
         Panoptic(),
+        PanopticImages(),
         Semantic(),
     )
 }
@@ -32,8 +32,3 @@ def family_of(name: str) -> Family:
     if name not in FAMILIES:
         raise ValueError(f'Expected a family out of {", ".join(FAMILIES)}, got {name!r}.')
     return FAMILIES[name]
-
-
-def figure_groups() -> list[Group]:
-    """List the figures of all families, and those of tracking last, as tables group them."""
-    return [*(family.group for family in FAMILIES.values()), TRACKING_GROUP]

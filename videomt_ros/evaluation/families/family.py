@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, Dataset, Video
-from videomt_ros.evaluation.figures import TRACKING, Figures, Group
+from videomt_ros.evaluation.figures import TRACKING, TRACKING_GROUP, Figures, Group
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.structures import Segments
 
@@ -170,6 +170,11 @@ class Family(ABC):
     def figures(self) -> tuple[str, ...]:
         """Names of all figures of a score, in the order in which they are listed."""
         return (*self.group.meanings, *(TRACKING if self.has_tracks else ()))
+
+    @property
+    def groups(self) -> list[Group]:
+        """Groups of the figures of a score, as tables show them."""
+        return [self.group, *([TRACKING_GROUP] if self.has_tracks else [])]
 
     def select(self, figures: Mapping[str, float | None]) -> Figures:
         """Keep the figures of this family, in their order."""

@@ -1,4 +1,4 @@
-"""Panoptic segments along videos: VIPSeg and the panoptic files of COCO."""
+"""Panoptic segments along videos and in single images: VIPSeg, and the files of COCO panoptic."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from videomt_ros.evaluation.families.score_parts import (
     missing_note,
     only_truth,
 )
-from videomt_ros.evaluation.figures import Group
+from videomt_ros.evaluation.figures import Figures, Group
 from videomt_ros.evaluation.metrics.confusion import pixel_confusion
 from videomt_ros.evaluation.metrics.overlap import ImageOverlaps
-from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality
+from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality, StqScores
 from videomt_ros.evaluation.metrics.tracking_scores import TrackingTally
-from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality
+from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality, VpqScores
 from videomt_ros.evaluation.score_report import ScoreReport
 from videomt_ros.structures import Segments
 
@@ -185,13 +185,13 @@ class Panoptic(Family):
             request.progress(number, len(videos))
         faults.finish()
         vpq_scores, stq_scores = vpq.result(), stq.result()
-        per_class = {
-            category: entry | stq_scores.per_class[category]
-            for category, entry in vpq_scores.per_class.items()
-        }
+        # Single images have no windows of several frames: they have the figures of COCO.
+        is_images = all(len(video.frame_names) == 1 for video in truth.videos)
+        kind = _IMAGES if is_images else self
+        per_class = kind.panoptic_classes(vpq_scores, stq_scores)
         return ScoreReport(
-            self.name,
-            self.select(vpq_scores.figures() | stq_scores.figures() | tracking.total.figures()),
+            kind.name,
+            kind.select(kind.panoptic_figures(vpq_scores, stq_scores) | tracking.total.figures()),
             class_entries(truth.categories, per_class, tracking),
             tracking.per_video,
             switches=tracking.switches(),
@@ -204,6 +204,49 @@ class Panoptic(Family):
             ],
             left_out=[*truth.left_out, *results.left_out],
         )
+
+    def panoptic_figures(self, vpq: VpqScores, stq: StqScores) -> Figures:
+        """Compute the figures of `group`, among others."""
+        return vpq.figures() | stq.figures()
+
+    def panoptic_classes(self, vpq: VpqScores, stq: StqScores) -> dict[int, Figures]:
+        """Compute the figures of each class by category id."""
+        return {
+            category: entry | stq.per_class[category] for category, entry in vpq.per_class.items()
+        }
+
+
+class PanopticImages(Panoptic):
+    """Things and stuff in single images, with the figures of COCO panoptic. See `Family`."""
+
+    name = 'coco_panoptic'
+    group = Group(
+        'Panoptic',
+        {
+            f'{name}{end}': f'{meaning}{which}.'
+            for end, which in (('', ''), ('_th', ', things'), ('_st', ', stuff'))
+            for name, meaning in (
+                ('PQ', 'Panoptic quality: SQ x RQ of each class, mean over the classes'),
+                ('SQ', 'Segmentation quality: mean IoU of the segments that match'),
+                ('RQ', 'Recognition quality: F1 of segments, which match at an IoU above 0.50'),
+            )
+        },
+    )
+    main_figure = 'PQ'
+    class_figure = 'PQ'
+    logged_figures = ('PQ', 'SQ', 'RQ')
+    paper_note = ''
+
+    def panoptic_figures(self, vpq: VpqScores, stq: StqScores) -> Figures:
+        """See `Panoptic`."""
+        return vpq.frame_figures()
+
+    def panoptic_classes(self, vpq: VpqScores, stq: StqScores) -> dict[int, Figures]:
+        """See `Panoptic`."""
+        return vpq.frames_per_class
+
+
+_IMAGES = PanopticImages()
 
 
 class PanopticResults:

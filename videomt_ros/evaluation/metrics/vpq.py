@@ -8,6 +8,13 @@ scorer that VIPSeg (Miao et al., CVPR 2022) publishes:
     VPQ         = mean of VPQ_k over k = 1, 2, 4, 6 (as the paper says) or 1, 2, 4, 6, 8 (VPQ_five,
                   as the released scripts print)
 
+Windows of one frame are the panoptic quality of single images (Kirillov et al., Panoptic
+Segmentation, CVPR 2019) as panopticapi computes it, which splits PQ of a class into two factors:
+
+    SQ(class) = sum of IoU over matches / TP, 0 without a match
+    RQ(class) = TP / (TP + FP / 2 + FN / 2)
+    PQ, SQ, RQ = means over the classes that are true or predicted anywhere
+
 Letters: H W image size in pixels, K classes, N true segments, M predicted ones.
 """
 
@@ -27,6 +34,7 @@ WINDOWS = (1, 2, 4, 6, 8)
 """Numbers k of frames in a window."""
 PAPER_WINDOWS = (1, 2, 4, 6)
 """Windows over which VPQ is the mean; VPQ_five is the mean over all of `WINDOWS`."""
+_FRAME_NAMES = ('PQ', 'SQ', 'RQ')
 VOID = 0
 """Id of pixels without a segment."""
 
@@ -40,6 +48,8 @@ class VpqScores:
     quality: NDArray[np.float64]
     """PQ_k of each class, (len(WINDOWS), K), classes in the order of `is_thing`; nan for a class
     that neither occurs nor is predicted."""
+    frame_quality: NDArray[np.float64]
+    """PQ, SQ and RQ of single frames for each class, (3, K), or nan."""
 
     def figures(self) -> dict[str, float | None]:
         """Compute VPQ, VPQ_five and VPQ1 .. VPQ8, each over all classes, _th things and _st stuff.
@@ -47,15 +57,26 @@ class VpqScores:
         A figure is None where no such class is in any window; a mean over windows needs all of
         them.
         """
-        is_thing = np.array(list(self.is_thing.values()), bool)
-        sets = {'': is_thing | True, '_th': is_thing, '_st': ~is_thing}
         by_set = {
             suffix: _means([_mean(row[chosen & ~np.isnan(row)]) for row in self.quality])
-            for suffix, chosen in sets.items()
+            for suffix, chosen in self._sets()
         }
         return {
             name + suffix: means[name] for name in by_set[''] for suffix, means in by_set.items()
         }
+
+    def frame_figures(self) -> dict[str, float | None]:
+        """Compute PQ, SQ and RQ of single frames, over all classes, _th things and _st stuff."""
+        return {
+            name + suffix: _mean(row[chosen & ~np.isnan(row)])
+            for name, row in zip(_FRAME_NAMES, self.frame_quality, strict=True)
+            for suffix, chosen in self._sets()
+        }
+
+    def _sets(self) -> list[tuple[str, NDArray[np.bool_]]]:
+        """List the sets of classes over which figures are means, (K,), by their suffix."""
+        is_thing = np.array(list(self.is_thing.values()), bool)
+        return [('', is_thing | True), ('_th', is_thing), ('_st', ~is_thing)]
 
     @property
     def per_class(self) -> dict[int, dict[str, float | None]]:
@@ -64,6 +85,17 @@ class VpqScores:
         return {
             category: _means([None if np.isnan(value) else float(value) for value in column])
             for category, column in zip(self.is_thing, columns, strict=True)
+        }
+
+    @property
+    def frames_per_class(self) -> dict[int, dict[str, float | None]]:
+        """PQ, SQ and RQ of single frames of each category id."""
+        return {
+            category: {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(_FRAME_NAMES, column, strict=True)
+            }
+            for category, column in zip(self.is_thing, self.frame_quality.T, strict=True)
         }
 
 
@@ -156,7 +188,14 @@ class VideoPanopticQuality:
         for row, (iou, tp, fp, fn) in zip(quality, self._sums.values(), strict=True):
             count = tp + fp / 2 + fn / 2
             np.divide(iou, count, out=row, where=count > 0)
-        return VpqScores(self._is_thing, quality)
+        iou, tp, fp, fn = self._sums[1]
+        count = tp + fp / 2 + fn / 2
+        counts, zeros = count > 0, np.zeros_like(iou)
+        frame_quality = np.full((3, len(self._is_thing)), np.nan)
+        np.divide(iou, count, out=frame_quality[0], where=counts)
+        frame_quality[1, counts] = np.divide(iou, tp, out=zeros, where=tp > 0)[counts]
+        np.divide(tp, count, out=frame_quality[2], where=counts)
+        return VpqScores(self._is_thing, quality, frame_quality)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset
-from videomt_ros.evaluation.families import family_of, figure_groups
-from videomt_ros.evaluation.families.family import TruthLabels
+from videomt_ros.evaluation.families import family_of
+from videomt_ros.evaluation.families.family import Family, TruthLabels
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.run_folder import MODES
 
@@ -52,7 +52,7 @@ def headline_tiles(
     paper_score: Mapping[str, Any],
 ) -> list[dict[str, str]]:
     """Build the tiles with the main figures at the top of the page."""
-    main = family_of(dataset.family).main_figure
+    main = _family(columns, dataset).main_figure
     tiles = [
         _tile(column.style, f'{main}, {column.title}', as_text(main, value))
         for column in columns
@@ -74,6 +74,12 @@ def headline_tiles(
     return tiles
 
 
+def _family(columns: Sequence[Column], dataset: Dataset) -> Family:
+    """Return the family whose figures the scores have; images and videos may share a format."""
+    names = [column.score.get('benchmark', dataset.family) for column in columns]
+    return family_of(names[0] if names else dataset.family)
+
+
 def _tile(style: str, name: str, value: str, unit: str = '') -> dict[str, str]:
     return {'style': style, 'name': name, 'value': value, 'unit': unit}
 
@@ -90,10 +96,10 @@ def table_groups(
     columns: Sequence[Column], dataset: Dataset, paper_score: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Build the score table: figures in groups, a cell per column, and one for the paper."""
-    family = family_of(dataset.family)
+    family = _family(columns, dataset)
     paper = family.renamed(paper_score)
     groups = []
-    for group in figure_groups():
+    for group in family.groups:
         rows = []
         for name, meaning in group.meanings.items():
             if not any(name in column.score['figures'] for column in columns):
@@ -167,7 +173,7 @@ def class_bars(
     columns: Sequence[Column], dataset: Dataset, truth: TruthLabels | None
 ) -> dict[str, Any] | None:
     """Build the tables of classes, those with the best figure in the first column first."""
-    figure = family_of(dataset.family).class_figure
+    figure = _family(columns, dataset).class_figure
     columns = [column for column in columns if column.score.get('per_class')]
     if not columns:
         return None
