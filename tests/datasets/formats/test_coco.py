@@ -211,7 +211,7 @@ def test_missing_images_of_coco_are_named(tmp_path):
 def test_panoptic_images_open_with_their_ids_and_segments(tmp_path):
     path = write_panoptic(tmp_path)
     dataset = open_dataset('coco_panoptic', tmp_path)
-    assert (dataset.family, dataset.truth) == ('vipseg', (path,))
+    assert (dataset.family, dataset.truth) == ('coco_panoptic', (path,))
     assert dataset.truth_masks == path.with_suffix('')
     assert dataset.categories == (Category(1, 'person'), Category(187, 'sky', is_thing=False))
     (video,) = dataset.videos

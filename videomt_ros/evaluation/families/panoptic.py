@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class Panoptic(Family):
     )
     main_figure = 'VPQ'
     class_figure = 'VPQ'
-    logged_figures = ('VPQ', 'STQ', 'HOTA', 'IDF1')
+    logged_figures: ClassVar[tuple[str, ...]] = ('VPQ', 'STQ', 'HOTA', 'IDF1')
     score_options = frozenset({'truth_masks'})
     paper_note = (
         'Whether a printed VPQ is the mean over four windows (VPQ) or five (VPQ_five), papers do '
