@@ -34,7 +34,8 @@ def open_dataset(
     Args:
         name: one of `BENCHMARK_NAMES`.
         root: folder of the data set.
-        split: name such as 'train'; by default the split for validation.
+        split: name such as 'train'; by default the split for validation, or that of an export of
+            CVAT, which is 'default'.
         skip_bad: leave out records with faults and list them in `Dataset.left_out`, instead of
             refusing the whole data set.
 
@@ -45,4 +46,12 @@ def open_dataset(
     if name not in _OPENERS:
         raise ValueError(f'Expected a data set out of {", ".join(BENCHMARK_NAMES)}, got {name!r}.')
     opener, usual_split = _OPENERS[name]
-    return opener(name, Path(root), split or usual_split, skip_bad)
+    return opener(name, Path(root), split or _only_split(Path(root)) or usual_split, skip_bad)
+
+
+def _only_split(root: Path) -> str | None:
+    """Return 'default', where CVAT puts a task without a subset, if there is nothing else."""
+    files = [
+        path.name for folder in (root, root / 'annotations') for path in folder.glob('*.json')
+    ]
+    return 'default' if files == ['instances_default.json'] else None

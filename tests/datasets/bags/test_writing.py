@@ -216,6 +216,15 @@ def test_single_images_make_no_bag(tmp_path):
         make_bags(dataset, tmp_path / 'bags')
 
 
+def test_annotations_of_single_frames_make_no_bag_before_they_are_converted(tmp_path):
+    path = tmp_path / 'cocovid.json'
+    content = {'videos': [{'id': 1}], 'images': [{'id': 1, 'video_id': 1}], 'annotations': []}
+    path.write_text(json.dumps(content))
+    dataset = Dataset('x', 'ytvis', (), (Late(),), truth=(path,))
+    with pytest.raises(DatasetError, match='`videomt convert` turns'):
+        make_bags(dataset, tmp_path / 'bags')
+
+
 def test_names_that_become_one(tmp_path):
     videos = []
     for name in ('a/b', 'a_b'):

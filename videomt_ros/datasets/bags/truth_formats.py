@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, Dataset, DatasetError, Video
+from videomt_ros.datasets.formats.coco_video import is_coco_video
 from videomt_ros.datasets.formats.vipseg import load_vipseg
 from videomt_ros.datasets.formats.vspw import SPLITS, load_vspw
 from videomt_ros.datasets.formats.ytvis import load_ytvis
@@ -86,6 +87,12 @@ class TruthFormat(ABC):
         contents = []
         for path in dataset.truth:
             content = load_json(path)
+            if is_coco_video(content):
+                fault = (
+                    'Expected one record for each video, got one for each of its images. '
+                    '`videomt convert` turns the data set into one that bags can be made of.'
+                )
+                raise DatasetError(path, [fault])
             if 'videos' not in content:
                 fault = 'Expected annotations of videos, got those of single images.'
                 raise DatasetError(path, [fault])

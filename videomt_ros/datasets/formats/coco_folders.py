@@ -11,7 +11,8 @@ from videomt_ros.datasets.formats.coco import read_coco_panoptic
 from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
 from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.ytvis import load_ytvis
-from videomt_ros.datasets.image_folder import ImageFolderVideo
+from videomt_ros.datasets.formats.ytvis_folders import USUAL_FPS
+from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
 from videomt_ros.datasets.json_files import load_json
 
 _SPLITS = {'val': 'val2017', 'valid': 'val2017', 'train': 'train2017', 'test': 'test2017'}
@@ -31,6 +32,8 @@ _IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', '.')
 def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool = False) -> Dataset:
     """Open the instances of COCO, or of a data set in its format; each image is a video.
 
+    Where track ids connect the images, those of a video are its frames; see `formats.coco_video`.
+
     Args:
         name: name that the user gave to the data set.
         root: folder with `annotations/` and the images, such as in `val2017/`.
@@ -43,12 +46,13 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool =
     path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
     truth = load_ytvis(path, skip_bad=skip_bad)
     checks = Checks(path, skip_bad)
-    files = {video.video_id: video.frame_names[0] for video in truth.videos}
+    files = {video.video_id: video.frame_names for video in truth.videos}
+    rates = {video.video_id: video.fps for video in truth.videos if video.fps}
     return Dataset(
         name,
         'ytvis',
         truth.categories,
-        _with_images(truth.videos, files, root, split, checks),
+        _with_images(truth.videos, files, root, split, checks, rates),
         (path,) if truth.has_annotations else (),
         is_drawn=truth.is_drawn,
         skip_bad=skip_bad,
@@ -66,7 +70,8 @@ def coco_panoptic_dataset(
     masks_folder = path.with_suffix('')
     checks = Checks(path, skip_bad)
     truth, files = read_coco_panoptic(content, masks_folder, checks)
-    videos = _with_images(truth.videos, files, root, split, checks)
+    names = {video_id: (name,) for video_id, name in files.items()}
+    videos = _with_images(truth.videos, names, root, split, checks)
     has_truth = truth.has_annotations
     return Dataset(
         name,
@@ -89,28 +94,30 @@ def _annotations(root: Path, split: str, places: tuple[str, ...], what: str) -> 
 
 def _with_images(
     videos: Sequence[AnnotatedVideo],
-    files: Mapping[Any, str],
+    files: Mapping[Any, Sequence[str]],
     root: Path,
     split: str,
     checks: Checks,
+    rates: Mapping[Any, float] | None = None,
 ) -> tuple[ImageFolderVideo, ...]:
-    """Join the videos with their images, whose names are given by video id."""
+    """Join the videos with their images; names and frames per second are given by video id."""
     if not videos:
         return ()
     # The images of test-dev2017 are among those of test2017.
     splits = dict.fromkeys([split, _SPLITS.get(split, split), split.replace('-dev', '')])
     places = [root / place.format(split=one) for one in splits for place in _IMAGES]
-    names = [files[video.video_id] for video in videos]
+    names = [name for video in videos for name in files[video.video_id]]
     folder, missing = find_image_folder(checks, places, names)
     found = []
     for video in checks.each(videos):
-        path = folder / files[video.video_id]
-        if files[video.video_id] in missing:
-            checks.fault(f'There is no {path}.')
-            continue
-        found.append(
-            ImageFolderVideo(
-                video.video_id, video.name, video.size, video.frame_names, (path,), (0,)
+        own = files[video.video_id]
+        checks.faults += [f'There is no {folder / name}.' for name in own if name in missing]
+        if checks.keeps:
+            paths = tuple(folder / name for name in own)
+            stamps = regular_stamps(len(own), (rates or {}).get(video.video_id, USUAL_FPS))
+            found.append(
+                ImageFolderVideo(
+                    video.video_id, video.name, video.size, video.frame_names, paths, stamps
+                )
             )
-        )
     return tuple(found)

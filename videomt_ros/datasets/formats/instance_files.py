@@ -154,8 +154,17 @@ def _string(segmentation: Any) -> bytes | None:
     return counts if isinstance(counts, bytes) else None
 
 
+def plain_name(text: str) -> str:
+    """Return a text as the name of a folder, which may be empty.
+
+    >>> plain_name('MOT17-02/img 1')
+    'MOT17-02_img_1'
+    """
+    return re.sub(r'[^\w.-]+', '_', text).strip('._')
+
+
 def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
-    """Name each video after its folder, and append its id where two have the same name.
+    """Name each video after its folder, or else as its file does; two of one name get their ids.
 
     Names become folders of results, so they consist of letters, digits, '_', '-' and '.'.
     """
@@ -164,7 +173,7 @@ def with_names(videos: Iterable[YtvisVideo]) -> list[YtvisVideo]:
     for video in videos:
         parents = {str(PurePosixPath(name).parent) for name in video.frame_names}
         folder = parents.pop() if len(parents) == 1 else ''
-        names.append(re.sub(r'[^\w.-]+', '_', folder).strip('._') or str(video.video_id))
+        names.append(plain_name(folder) or plain_name(video.name) or str(video.video_id))
     times = Counter(names)
     if len(times) < len(names):
         names = [

@@ -38,6 +38,7 @@ class Checks:
         self.faults: list[str] = []
         self.left_out: list[str] = []
         """One line per record that was left out: the file, the record and its faults."""
+        self._notes: list[str] = []
         self._assumed: dict[str, int] = {}
         self._begin = 0
 
@@ -47,8 +48,13 @@ class Checks:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks on the file: what records lack, and how many of them."""
-        return [f'{self.path.name}: {count:,} {what}.' for what, count in self._assumed.items()]
+        """Remarks on the file: what it was read as, what records lack, and how many of them."""
+        counts = [f'{self.path.name}: {count:,} {what}.' for what, count in self._assumed.items()]
+        return [*self._notes, *counts]
+
+    def note(self, text: str) -> None:
+        """Add a remark on the file, a sentence without its full stop."""
+        self._notes.append(f'{self.path.name}: {text}.')
 
     def assume(self, what: str) -> None:
         """Count a record that lacks something; `what` follows '10 annotations '."""

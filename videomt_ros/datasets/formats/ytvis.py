@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError
 from videomt_ros.datasets.formats.coco import is_coco, read_images
+from videomt_ros.datasets.formats.coco_video import is_coco_video, read_coco_video
 from videomt_ros.datasets.formats.instance_files import (
     YtvisTruth,
     YtvisVideo,
@@ -31,7 +32,7 @@ from videomt_ros.datasets.json_files import load_json, parse_json, shown, stream
 from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
 from videomt_ros.files import whole_file
 
-_BROKEN_ZIP = (
+BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -54,7 +55,8 @@ class YtvisResults(dict[int | str, list[MaskTrack]]):
 def load_ytvis(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
     """Read an annotation file, which may lack annotations, such as that of a test split.
 
-    The instances of COCO are read as well: each image is a video of one frame.
+    The instances of COCO are read as well: each image is a video of one frame. So are the videos
+    of CocoVID and of CVAT's "COCO 1.0"; see `formats.coco_video`.
 
     Args:
         path: JSON file.
@@ -68,7 +70,9 @@ def load_ytvis(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
     categories = read_categories(content, checks)
     known = {category.category_id for category in categories}
     tracks = None
-    if is_coco(content):
+    if is_coco_video(content):
+        videos, tracks = read_coco_video(content, known, checks)
+    elif is_coco(content):
         videos, tracks = read_images(content, known, checks)
     else:
         videos = _read_videos(content, checks)
@@ -251,7 +255,7 @@ def _read_tracks(
 def _read_predictions(path: Path) -> Iterator[Any]:
     """Read the records of a results file one by one; their texts can be large."""
     number = 0
-    with suppress(OSError, ValueError, *_BROKEN_ZIP), _open_results(path) as file:
+    with suppress(OSError, ValueError, *BROKEN_ZIP), _open_results(path) as file:
         for record in stream_objects(file, pack_runs):
             yield record
             number += 1
@@ -273,7 +277,7 @@ def _load_results(path: Path) -> Any:
             data = archive.read(_find_member(archive, path))
     except OSError as error:
         raise DatasetError(path, [f'Expected a zip file, but {error}.']) from error
-    except _BROKEN_ZIP as error:
+    except BROKEN_ZIP as error:
         raise DatasetError(path, [f'Expected a sound zip file, but {error}.']) from error
     return parse_json(data, path, pack_runs)
 
