@@ -8,7 +8,7 @@ Letters: T frames, N objects of a clip, H W size of the source, h w size of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,18 @@ class ClipTruth(Protocol):
 
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
         """Whether any frame of the video has an object of a class that the network knows."""
+        ...
+
+    def most_objects(self, video_id: VideoId, num_frames: int) -> int:
+        """Return a number of objects that no clip of the video exceeds, without reading masks."""
+        ...
+
+    def visible(self, video_id: VideoId, num_frames: int) -> list[Set[Hashable]]:
+        """List what each frame shows, as far as few files tell it: of all frames or of the first.
+
+        Returns:
+            For each frame, keys of its objects, the same in all frames of the video.
+        """
         ...
 
     def objects(
@@ -65,6 +77,18 @@ class InstanceTruth:
         """See `ClipTruth`."""
         return any(mask is not None for track in self._tracks[video_id] for mask in track.masks)
 
+    def most_objects(self, video_id: VideoId, num_frames: int) -> int:
+        """See `ClipTruth`."""
+        return len(self._tracks[video_id])
+
+    def visible(self, video_id: VideoId, num_frames: int) -> list[Set[Hashable]]:
+        """See `ClipTruth`."""
+        tracks = self._tracks[video_id]
+        return [
+            {number for number, track in enumerate(tracks) if track.masks[t] is not None}
+            for t in range(num_frames)
+        ]
+
     def objects(
         self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
     ) -> Objects:
@@ -92,6 +116,14 @@ class PanopticTruth:
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
         """See `ClipTruth`."""
         return any(self._known(str(video_id), t) for t in range(num_frames))
+
+    def most_objects(self, video_id: VideoId, num_frames: int) -> int:
+        """See `ClipTruth`."""
+        return len(set().union(*self.visible(video_id, num_frames)))
+
+    def visible(self, video_id: VideoId, num_frames: int) -> list[Set[Hashable]]:
+        """See `ClipTruth`."""
+        return [set(self._known(str(video_id), t).items()) for t in range(num_frames)]
 
     def objects(
         self, video_id: VideoId, times: Sequence[int], transform: ClipTransform
@@ -135,6 +167,14 @@ class SemanticTruth:
     def has_objects(self, video_id: VideoId, num_frames: int) -> bool:
         """See `ClipTruth`; reads masks up to the first one with an object."""
         return any(self._ids(video_id, t).any() for t in range(num_frames))
+
+    def most_objects(self, video_id: VideoId, num_frames: int) -> int:
+        """See `ClipTruth`."""
+        return len(set(self._table.tolist()) - {0})
+
+    def visible(self, video_id: VideoId, num_frames: int) -> list[Set[Hashable]]:
+        """See `ClipTruth`; reads the mask of the first frame alone."""
+        return [set(np.unique(self._ids(video_id, 0)).tolist()) - {0}]
 
     def objects(
         self, video_id: VideoId, times: Sequence[int], transform: ClipTransform

@@ -41,21 +41,23 @@ class Mixture:
             DatasetError: files cannot be used; names file and record of every fault.
         """
         self._settings = settings
-        self._videos: dict[int, LabelledVideos] = {}
-        self._scenes: dict[int, list[int | None]] = {}
+        self.videos: dict[int, LabelledVideos] = {}
+        """Annotated videos by the number of their source in `TrainSettings.data`."""
+        self.scenes: dict[int, list[int | None]] = {}
+        """Classes of synthetic scenes, see `scene_table`, by the number of their source."""
         names = settings.network.class_names
         if not settings.data:
             # Without stuff the classes are the shapes in order, whatever the network calls them.
             has_stuff = not set(STUFF_NAMES).isdisjoint(names)
-            self._scenes[0] = (
+            self.scenes[0] = (
                 scene_table('network', names) if has_stuff else [*range(len(CLASS_NAMES))]
             )
         for number, source in enumerate(settings.data):
             where = f'data.{number}'
             if source.dataset == SYNTHETIC:
-                self._scenes[number] = scene_table(where, names, source.renamed)
+                self.scenes[number] = scene_table(where, names, source.renamed)
             else:
-                self._videos[number] = open_source(where, source, names, settings.skip_bad)
+                self.videos[number] = open_source(where, source, names, settings.skip_bad)
 
     def sources(self, phase: Phase, image_sizes: Sequence[tuple[int, int]]) -> list[ClipSource]:
         """Return the sources of clips for a phase.
@@ -66,10 +68,10 @@ class Mixture:
         """
         settings = self._settings
         return [
-            VideoClips(self._videos[number], settings.augmentation, phase.frame_range)
-            if number in self._videos
+            VideoClips(self.videos[number], settings.augmentation, phase.frame_range)
+            if number in self.videos
             else SceneClips(
-                self._scenes[number],
+                self.scenes[number],
                 image_sizes,
                 phase.supersample,
                 settings.data[number].weight if settings.data else 1.0,

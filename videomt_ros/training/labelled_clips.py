@@ -7,9 +7,10 @@ clip is held at the size of its files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, cast
 
 import numpy as np
@@ -30,7 +31,13 @@ class LabelledVideos:
     """The videos of a data set that show an object of a class that the network knows."""
 
     def __init__(
-        self, name: str, videos: Sequence[ImageFolderVideo], truth: ClipTruth, weight: float = 1.0
+        self,
+        name: str,
+        videos: Sequence[ImageFolderVideo],
+        truth: ClipTruth,
+        weight: float = 1.0,
+        classes: Mapping[str, str] = MappingProxyType({}),
+        num_bytes: int = 0,
     ) -> None:
         """Select the videos with such an object.
 
@@ -39,6 +46,8 @@ class LabelledVideos:
             videos: all videos of the data set.
             truth: annotations of the videos.
             weight: share of the clips of a run, relative to the sum of all weights.
+            classes: class of the network by category of the data set.
+            num_bytes: size of the annotation files.
 
         Raises:
             ValueError: no video is left.
@@ -47,6 +56,7 @@ class LabelledVideos:
         self.name = name
         self.weight = weight
         self.truth = truth
+        self.classes, self.num_bytes = dict(classes), num_bytes
         self.videos = [
             video for video in videos if truth.has_objects(video.video_id, len(video.image_paths))
         ]
@@ -105,7 +115,15 @@ def open_source(
         )
     class_of = class_table(name, class_names, dataset.categories, source.dataset, source.renamed)
     videos = cast(Sequence[ImageFolderVideo], dataset.videos)
-    opened = LabelledVideos(name, videos, open_clip_truth(dataset, class_of), source.weight)
+    names = {item.category_id: item.name for item in dataset.categories}
+    opened = LabelledVideos(
+        name,
+        videos,
+        open_clip_truth(dataset, class_of),
+        source.weight,
+        {names[number]: class_names[k] for number, k in class_of.items()},
+        sum(path.stat().st_size for path in dataset.truth if path.is_file()),
+    )
     logger.info('%s: %d of %d videos.', name, len(opened.videos), len(videos))
     return opened
 

@@ -28,6 +28,8 @@ from videomt_ros.model.network import Encoded, Outputs
 from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.clips import Batch
 from videomt_ros.training.criterion import Criterion, chunk_losses
+from videomt_ros.training.data import RunData
+from videomt_ros.training.data_fit import KEY, describe_data
 from videomt_ros.training.early_end import NonFiniteLoss
 from videomt_ros.training.optimiser import (
     learning_rate_factors,
@@ -282,3 +284,5 @@ class TrainModule(pl.LightningModule):
         """Add the settings, for a resume to compare, and the configuration for `load_model`."""
         checkpoint['videomt_ros'] = describe(self.net.config)
         checkpoint['settings'] = self.settings.deciding()
+        if isinstance(data := getattr(self.trainer, 'datamodule', None), RunData):
+            checkpoint[KEY] = describe_data(data.mixture)

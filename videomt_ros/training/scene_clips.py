@@ -18,6 +18,9 @@ from videomt_ros.training.run_settings import SYNTHETIC
 FIRST_TRAINING_SEED = 1_000_000
 """Smallest seed of a training scene; those below belong to the demo and the evaluation."""
 
+MOST_SHAPES = 8
+"""Largest number of shapes of a training scene, more than in the demo."""
+
 
 class SceneClips:
     """Source of clips of synthetic scenes, with stuff if the network knows a class of it."""
@@ -99,7 +102,7 @@ def draw_scene(
         height * supersample,
         width * supersample,
         num_frames=60,
-        num_objects=int(rng.integers(3, 9)),  # more objects per scene than in the demo
+        num_objects=int(rng.integers(3, MOST_SHAPES + 1)),
         hidden_frames=hidden_frames,
         stuff=stuff,
         hard=hard,

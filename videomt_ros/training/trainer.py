@@ -36,6 +36,7 @@ from videomt_ros.training.checkpoints import (
     newest_checkpoint,
 )
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
+from videomt_ros.training.data_fit import changes_since, misfits
 from videomt_ros.training.early_end import explain_early_end
 from videomt_ros.training.initial import configure_blocks, load_initial
 from videomt_ros.training.machine import (
@@ -95,6 +96,11 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
             warmups,
             settings.total_steps,
         )
+    if settings.precision == 'fp16' and machine.accelerator == 'cpu' and is_first_process():
+        logger.warning(
+            'precision=fp16 is made for GPUs: most CPUs take longer for a step with it than in '
+            'fp32, and small gradients are lost. precision=auto takes what is faster on this one.'
+        )
     if settings.max_minutes is not None and machine.world_size > 1:
         raise ValueError(
             f'Expected max_minutes=null for {machine.world_size} processes, whose clocks differ, '
@@ -117,8 +123,13 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
     configure_blocks(module.net, settings)
     scores = ScoreCallback(settings) if settings.validation is not None else None
     mixture = Mixture(settings)
+    remarks = [*misfits(settings, mixture)]
+    if checkpoint is not None:
+        remarks += changes_since(checkpoint, mixture)
     trainer = build_trainer(settings, machine, scores)
     if is_first_process():
+        for remark in remarks:
+            logger.warning('%s', remark)
         logger.info('Parameter groups:\n%s', group_table(module.parameter_groups()))
         frozen = [each.numel() for each in module.parameters() if not each.requires_grad]
         if frozen:
