@@ -17,10 +17,17 @@ from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
     note_lines,
-    open_bag,
+    open_source,
     real_time_lines,
     real_time_of,
     score_results_bag,
+)
+from videomt_ros.cli.evaluate_shards import (
+    add_shard_arguments,
+    check_shards,
+    merge,
+    shard_lines,
+    source_record,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a parameter of the node, for the live score, such as gap_s=2; may be repeated',
     )
     add_bag_arguments(parser)
+    add_shard_arguments(parser)
+    parser.set_defaults(defaults=parser.parse_args([]))
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -94,6 +103,9 @@ def main(args: argparse.Namespace) -> int:
         0; 1 if no video could be predicted.
     """
     begin_s = time.perf_counter()
+    check_shards(args, args.defaults)
+    if args.merge is not None:
+        return print_merged(args)
     check_sources(args)
     if args.results_bag is not None:
         scored, folder = score_results_bag(args)
@@ -101,22 +113,13 @@ def main(args: argparse.Namespace) -> int:
 
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
-    from videomt_ros.datasets.benchmarks import open_dataset
     from videomt_ros.evaluation.launchers import check_evaluation
     from videomt_ros.model.sources import find_source
 
-    if note := check_evaluation(is_shard=False):
+    if note := check_evaluation(args.shard is not None):
         print(f'Note: {note}', file=sys.stderr)
-
     # Both are found before torch is imported, so that a wrong data set or model is named at once.
-    split = {} if args.split is None else {'split': args.split}
-    if args.bag is not None:
-        dataset, source = open_bag(args), args.bag.stem
-    else:
-        dataset, source = (
-            open_dataset(args.dataset, args.root, skip_bad=args.skip_bad, **split),
-            args.dataset,
-        )
+    dataset, source = open_source(args)
     find_source(args.model)
     from videomt_ros.engines.build import load_engine
     from videomt_ros.evaluation.evaluator import evaluate
@@ -132,7 +135,9 @@ def main(args: argparse.Namespace) -> int:
     # A file or a hub repository may have the name of a preset, too.
     preset = find_preset(net.config.name)
     paper_score = preset.paper_score if preset else {}
-    with joined_group() as shard, resume_hint(out):
+    if args.shard is not None:
+        out /= args.shard.folder_name
+    with joined_group(args.shard) as shard, resume_hint(out):
         if shard.is_first:
             for remark in dataset.remarks():
                 print(f'Note: {remark}', file=sys.stderr)
@@ -152,12 +157,31 @@ def main(args: argparse.Namespace) -> int:
             },
             paper_score=paper_score,
             shard=shard,
+            source=source_record(args),
             real_time=real_time,
             begin_s=begin_s,
         )
     if metrics is None:
         return 0
+    if args.shard is not None:
+        print_failures(metrics['failures'])
+        for line in shard_lines(metrics, args.shard, out):
+            print(line)
+        num_mine = len(args.shard.positions(metrics['run']['num_videos']))
+        return exit_code(metrics['failures'], modes, num_mine)
     return print_result(metrics, modes, paper_score, out)
+
+
+def print_merged(args: argparse.Namespace) -> int:
+    """Join the shards of --merge, and print the figures; returns the exit code."""
+    import jinja2  # noqa: F401 (as above)
+
+    from videomt_ros.evaluation.run_folder import MODES
+
+    metrics, folder = merge(args)
+    run = metrics['run']
+    modes = [mode for mode in MODES if mode in run['modes']]
+    return print_result(metrics, modes, run['paper'], folder)
 
 
 @contextmanager
@@ -210,12 +234,7 @@ def print_result(
             f'frames/s in all, {speed["network_fps"]:.2f} of the network alone'
         )
     clocked = (metrics.get('real_time') or {}).get('failures', ())
-    for failure in [*failures, *clocked]:
-        print(
-            f'Failed, counted as missed: {failure["video"]} ({failure["mode"]}): '
-            f'{failure["error"]}',
-            file=sys.stderr,
-        )
+    print_failures([*failures, *clocked])
     if failures:
         names = {failure['video'] for failure in failures}
         print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
@@ -224,7 +243,22 @@ def print_result(
     for mode in modes:
         print(f'Results, {mode}: {out / mode}')
     print(out / ('report.html' if (out / 'report.html').exists() else 'metrics.json'))
-    return 1 if len(failures) == len(modes) * run['num_videos'] else 0
+    return exit_code(failures, modes, run['num_videos'])
+
+
+def print_failures(failures: Sequence[Mapping[str, str]]) -> None:
+    """Print a line on stderr for each failure."""
+    for failure in failures:
+        print(
+            f'Failed, counted as missed: {failure["video"]} ({failure["mode"]}): '
+            f'{failure["error"]}',
+            file=sys.stderr,
+        )
+
+
+def exit_code(failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int) -> int:
+    """Return 1 if all of some videos have failed in all modes, else 0."""
+    return 1 if failures and len(failures) == len(modes) * num_videos else 0
 
 
 def table(

@@ -75,6 +75,33 @@ def check_sources(args: argparse.Namespace) -> None:
                 raise ValueError(f'--{name} has no meaning for --results-bag: leave it out.')
 
 
+SOURCE_OPTIONS: dict[str, type] = {
+    'dataset': str,
+    'root': Path,
+    'split': str,
+    'skip_bad': bool,
+    'bag': Path,
+    'truth': Path,
+    'topic': str,
+}
+"""The options that say which data are evaluated, and the types of their values."""
+
+
+def open_source(args: argparse.Namespace) -> tuple[Dataset, str]:
+    """Open the data set that the options name.
+
+    Returns:
+        The data set, and a short name for the folder of its results.
+    """
+    from videomt_ros.datasets.benchmarks import open_dataset
+
+    if args.bag is not None:
+        return open_bag(args), args.bag.stem
+    split = {} if args.split is None else {'split': args.split}
+    dataset = open_dataset(args.dataset, args.root, skip_bad=args.skip_bad, **split)
+    return dataset, args.dataset
+
+
 def open_bag(args: argparse.Namespace) -> Dataset:
     """Open the bag of --bag as a data set."""
     from videomt_ros.datasets.bags.dataset import bag_dataset

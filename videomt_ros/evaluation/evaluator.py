@@ -8,8 +8,6 @@ so does `videomt score` on the result files.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import resource
 import sys
@@ -26,11 +24,12 @@ from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families import family_of
-from videomt_ros.evaluation.finishing import finish, note_speed
+from videomt_ros.evaluation.finishing import finish, list_failures, note_speed
+from videomt_ros.evaluation.merging import write_record
 from videomt_ros.evaluation.overlap import FrameReader
 from videomt_ros.evaluation.predict import Prediction, Predictor
 from videomt_ros.evaluation.real_time import RealTime, evaluate_real_time
-from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder
+from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder, dataset_request
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.stream_settings import StreamSettings
@@ -54,6 +53,7 @@ def evaluate(
     about: Mapping[str, Any] | None = None,
     paper_score: Mapping[str, Any] | None = None,
     shard: Shard | None = None,
+    source: Mapping[str, Any] | None = None,
     real_time: RealTime | None = None,
     begin_s: float | None = None,
 ) -> dict[str, Any] | None:
@@ -72,12 +72,15 @@ def evaluate(
         about: further facts of the run for `metrics.json` that do not decide the figures, such as
             the model's name and the hardware.
         paper_score: what the model's authors report, in percent; see `Preset.paper_score`.
-        shard: the share of this process; None for all videos.
+        shard: the share of this process; None for all videos. With a number it leaves the videos
+            of one shard in the folder, and a record for `evaluation.merging`.
+        source: how the data set was opened, as plain JSON values, for that record.
         real_time: how to score the live mode in real time, too; done by the first process.
         begin_s: the `time.perf_counter` from which the whole run is timed; None for now.
 
     Returns:
-        The content of `metrics.json`; None in all processes but the first.
+        The content of `metrics.json`, of a shard `run` and `failures` alone; None in all processes
+        but the first.
 
     Raises:
         ValueError: model and data set have no class in common, a setting is wrong, the folder
@@ -90,10 +93,6 @@ def evaluate(
     plan = shard.all_do(lambda: _plan(dataset, net, modes, limit, settings, spool_limit))
     folder = RunFolder(out, plan.predictor.family)
     with closing(folder):
-        resumed = shard.first_does(lambda: _start(plan, folder, resume))
-        seconds = shard.all_do(lambda: _predict_all(plan, folder, shard))
-        if not shard.is_first:
-            return None
         run = {
             **plan.request,
             **(about or {}),
@@ -102,12 +101,25 @@ def evaluate(
             'paper': dict(paper_score or {}),
             'live_parameters': plan.live_parameters(),
             'num_videos': len(plan.videos),
-            'num_resumed': len(resumed),
             'processes': shard.world_size,
-            'predict_s': round(seconds, 3),
-            'peak_memory_mb': _peak_memory_mb(),
             'notes': plan.notes,
         }
+        resumed = shard.first_does(lambda: _start(plan, folder, resume, shard, source, run))
+        seconds = shard.all_do(lambda: _predict_all(plan, folder, shard))
+        if not shard.is_first:
+            return None
+        run |= {
+            'num_resumed': len(resumed),
+            'predict_s': round(seconds, 3),
+            'peak_memory_mb': _peak_memory_mb(),
+        }
+        if shard.number is not None:
+            write_record(out, shard.number, source or {}, run)
+            mine = shard.number.positions(len(plan.videos))
+            return {
+                'run': run,
+                'failures': list_failures(plan.videos, modes, folder, mine),
+            }
         clocked = None
         if real_time is not None:
             with tqdm(total=len(plan.videos), unit='video', desc='real time', disable=None) as bar:
@@ -179,9 +191,7 @@ def _plan(
             '--set confirm_frames=1 publishes it from the first.'
         )
     request = {
-        'dataset': dataset.name,
-        'split': dataset.split,
-        'videos': _digest_videos(dataset),
+        **dataset_request(dataset),
         'model': net.config.name,
         'weights': net.digest(),
         'precision': str(net.dtype).removeprefix('torch.'),
@@ -193,12 +203,24 @@ def _plan(
     return _Plan(dataset, videos, predictor, modes, stream_settings, request, notes)
 
 
-def _start(plan: _Plan, folder: RunFolder, resume: bool) -> list[int]:
+def _start(
+    plan: _Plan,
+    folder: RunFolder,
+    resume: bool,
+    shard: Shard,
+    source: Mapping[str, Any] | None,
+    run: Mapping[str, Any],
+) -> list[int]:
     """Start or resume the run, and list the videos that are finished already."""
     folder.start(plan.request, resume)
+    positions = range(len(plan.videos))
+    if shard.number is not None:
+        positions = shard.number.positions(len(plan.videos))
+        # Written now, so that a shard that is killed can be named.
+        write_record(folder.out, shard.number, source or {}, run)
     return [
         position
-        for position in range(len(plan.videos))
+        for position in positions
         if all(folder.is_finished(mode, position) for mode in plan.modes)
     ]
 
@@ -206,7 +228,7 @@ def _start(plan: _Plan, folder: RunFolder, resume: bool) -> list[int]:
 def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
     """Predict the videos of this process that are not finished yet; returns the seconds taken."""
     begin_s = time.perf_counter()
-    mine = range(shard.rank, len(plan.videos), shard.world_size)
+    mine = shard.positions(len(plan.videos))
     missing = {
         position: [mode for mode in plan.modes if not folder.is_finished(mode, position)]
         for position in mine
@@ -247,15 +269,6 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
     for mode, error in done.errors.items():
         _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
         folder.fail(mode, position, video, error)
-
-
-def _digest_videos(dataset: Dataset) -> str:
-    """Hash videos and categories, but not where they lie."""
-    content = [
-        [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in dataset.videos],
-        [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
-    ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _peak_memory_mb() -> float:

@@ -53,14 +53,15 @@ def finish(
     # Failures are checked first: figures of half of the videos would be worse than none.
     metrics: dict[str, Any] = {
         'run': run,
-        'failures': _failures(videos, modes, folder),
+        'failures': list_failures(videos, modes, folder),
         'notes': list(dataset.notes),
         'left_out': list(dataset.left_out),
     }
     for mode in modes:
         results = folder.write_result_files(mode, videos)
         if dataset.truth:
-            metrics[mode] = score_results(dataset, videos, results).to_json()
+            notes = [note for n in range(len(videos)) for note in folder.notes(mode, n)]
+            metrics[mode] = score_results(dataset, videos, results, notes).to_json()
     metrics['timing_ms'] = _summarise(folder.times())
     if real_time is not None:
         metrics['real_time'] = real_time
@@ -136,16 +137,29 @@ def _write_again(out: Path, metrics: Mapping[str, Any]) -> None:
         _logger.warning('metrics.json has no more than the figures: %s', error)
 
 
-def _failures(
-    videos: Sequence[Video], modes: Sequence[str], folder: RunFolder
+def list_failures(
+    videos: Sequence[Video],
+    modes: Sequence[str],
+    folder: RunFolder,
+    positions: Iterable[int] | None = None,
 ) -> list[dict[str, str]]:
     """List the videos without results, by mode.
+
+    Args:
+        videos: the videos that were asked for.
+        modes: names of the modes that were asked for.
+        folder: folder with the finished videos.
+        positions: positions of the videos to look at; None for all.
+
+    Returns:
+        For each its `video`, `mode` and `error`.
 
     Raises:
         ValueError: a video is neither finished nor failed.
     """
     failures, lost = [], []
-    for position, video in enumerate(videos):
+    for position in range(len(videos)) if positions is None else positions:
+        video = videos[position]
         for mode in modes:
             marker = folder.marker(mode, position)
             if marker is None:

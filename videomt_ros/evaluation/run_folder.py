@@ -13,13 +13,16 @@ Several processes may share the folder; each video belongs to one of them.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from videomt_ros.datasets.dataset import Video
+from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.evaluation.families.family import Family, StoredVideo
 
@@ -29,6 +32,30 @@ MODES: tuple[ModeName, ...] = ('published', 'live')
 _FORMAT = 1
 """Version of the format of the files in `parts`."""
 _OURS = ('run.json', 'metrics.json', 'parts', *MODES)
+_DIGESTS = {'videos': ' (digest of videos and classes)', 'weights': ' (digest of the weights)'}
+"""Explanation of the fields of a request that people cannot read."""
+
+
+@dataclass(frozen=True)
+class ShardNumber:
+    """One of the shards into which a user cuts an evaluation; each has a folder of its own."""
+
+    index: int
+    """Number of the shard, from 1 to `count`."""
+    count: int
+    """Number of all shards."""
+
+    def __str__(self) -> str:
+        return f'{self.index}/{self.count}'
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its results."""
+        return f'shard-{self.index}-of-{self.count}'
+
+    def positions(self, num_videos: int) -> range:
+        """Return the positions of its videos in the data set."""
+        return range(self.index - 1, num_videos, self.count)
 
 
 class RunFolder:
@@ -133,6 +160,26 @@ class RunFolder:
         shutil.rmtree(target, ignore_errors=True)
         self._mark(mode, position, video, num_frames=0, error=error, content={})
 
+    def adopt(self, mode: str, position: int, video: Video, other: RunFolder) -> None:
+        """Take over the results of a video from another folder, which keeps them."""
+        marker = other.marker(mode, position)
+        assert marker is not None, 'its results are there'
+        self._marker_path(mode, position).unlink(missing_ok=True)
+        target = self.results_folder(mode, position, video)
+        shutil.rmtree(target, ignore_errors=True)
+        if marker['error'] is None:
+            source = other.results_folder(mode, position, video)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target, copy_function=_link_or_copy)
+        times = other._times_path(position)
+        if times.exists():
+            write_json(self._times_path(position), json.loads(times.read_text(encoding='utf-8')))
+        write_json(self._marker_path(mode, position), marker)
+
+    def notes(self, mode: str, position: int) -> list[str]:
+        """Return the notes that a video had when it was predicted, in whatever process."""
+        return list((self.marker(mode, position) or {}).get('notes', ()))
+
     def results_folder(self, mode: str, position: int, video: Video) -> Path:
         """Return the folder of the results of a finished video."""
         part = self.parts / mode / f'{position:05d}'
@@ -158,19 +205,33 @@ class RunFolder:
     def note_times(self, position: int, stages: Mapping[str, Sequence[float]]) -> None:
         """Store the milliseconds that each stage took in each frame of a video."""
         rounded = {name: [round(value, 3) for value in stages[name]] for name in stages}
-        write_json(self.parts / 'times' / f'{position:05d}.json', rounded)
+        write_json(self._times_path(position), rounded)
 
     def times(self) -> Iterator[dict[str, list[float]]]:
         """Yield what `note_times` has stored, video by video."""
         for path in sorted((self.parts / 'times').glob('*.json')):
             yield json.loads(path.read_text(encoding='utf-8'))
 
+    def _times_path(self, position: int) -> Path:
+        return self.parts / 'times' / f'{position:05d}.json'
+
     def _marker_path(self, mode: str, position: int) -> Path:
         return self.parts / mode / f'{position:05d}.json'
 
     def _mark(self, mode: str, position: int, video: Video, **fields: Any) -> None:
-        marker = {'video_id': video.video_id, 'name': video.name, **fields}
+        notes = list(getattr(video, 'notes', ()))
+        marker = {'video_id': video.video_id, 'name': video.name, 'notes': notes, **fields}
         write_json(self._marker_path(mode, position), marker)
+
+
+def dataset_request(dataset: Dataset) -> dict[str, Any]:
+    """Return what a request says of a data set: its videos and classes, not where they lie."""
+    content = [
+        [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in dataset.videos],
+        [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
+    ]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return {'dataset': dataset.name, 'split': dataset.split, 'videos': digest}
 
 
 def _check_same(path: Path, request: Mapping[str, Any]) -> None:
@@ -182,18 +243,31 @@ def _check_same(path: Path, request: Mapping[str, Any]) -> None:
         raise ValueError(
             f'{path} cannot be read ({error}). Name another folder with --out.'
         ) from error
-    differences = [
-        f'{key} was {_shown(earlier.get(key))} and is {_shown(request.get(key))}'
-        for key in sorted({*earlier, *request})
-        if earlier.get(key) != request.get(key)
-    ]
-    if differences:
+    if found := differences(earlier, request):
         raise ValueError(
-            f'{path.parent} holds the results of another run: {"; ".join(differences)}. '
+            f'{path.parent} holds the results of another run: {"; ".join(found)}. '
             'Ask for the same, or name another folder with --out.'
         )
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in which fields two requests differ."""
+    return [
+        f'{key} was {_shown(earlier.get(key))} and is {_shown(now.get(key))}'
+        f'{_DIGESTS.get(key, "")}'
+        for key in sorted({*earlier, *now})
+        if earlier.get(key) != now.get(key)
+    ]
 
 
 def _shown(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, or where that cannot be, copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

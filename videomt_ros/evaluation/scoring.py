@@ -54,11 +54,23 @@ def score_files(
     return family_of(family).score(request)
 
 
-def score_results(dataset: Dataset, videos: Sequence[Video], results: Path) -> ScoreReport:
+def score_results(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    results: Path,
+    notes: Sequence[str] | None = None,
+) -> ScoreReport:
     """Score result files for some videos of a data set with truth.
 
-    The notes of the videos themselves, as those of bags have them, come first among the notes.
+    Args:
+        dataset: data set with truth.
+        videos: those of its videos that are scored.
+        results: result files; see `score_files`.
+        notes: remarks on the videos themselves, which come first among the notes; None for those
+            that the videos have, as those of bags.
     """
+    if notes is None:
+        notes = [note for video in videos for note in getattr(video, 'notes', ())]
     report = score_files(
         dataset.family,
         dataset.truth,
@@ -68,5 +80,5 @@ def score_results(dataset: Dataset, videos: Sequence[Video], results: Path) -> S
         [video.video_id for video in videos],
         skip_bad=dataset.skip_bad,
     )
-    report.notes[:0] = [note for video in videos for note in getattr(video, 'notes', ())]
+    report.notes[:0] = notes
     return report

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from videomt_ros.errors import one_line
 from videomt_ros.evaluation.launchers import check_world
+from videomt_ros.evaluation.run_folder import ShardNumber
 
 PATIENCE = timedelta(days=30)
 """Time that a process waits for the others, one of which may have all the long videos. If one
@@ -37,11 +38,18 @@ class Shard:
     world_size: int = 1
     group: dist.ProcessGroup | None = None
     """Group through which the processes communicate; None for the default group."""
+    number: ShardNumber | None = None
+    """Shard of the data set that all of these processes evaluate; None for the whole."""
 
     @property
     def is_first(self) -> bool:
         """Whether this process starts the folder and writes the report."""
         return self.rank == 0
+
+    def positions(self, num_videos: int) -> range:
+        """Return the positions of the videos that this process predicts."""
+        whole = self.number.positions(num_videos) if self.number else range(num_videos)
+        return whole[self.rank :: self.world_size]
 
     def first_does(self, work: Callable[[], Result]) -> Result:
         """Let the first process do something while the others wait.
@@ -111,8 +119,11 @@ def _described(error: Exception) -> str:
 
 
 @contextmanager
-def joined_group() -> Iterator[Shard]:
+def joined_group(number: ShardNumber | None = None) -> Iterator[Shard]:
     """Join the other processes, which launchers announce by environment variables.
+
+    Args:
+        number: shard of the data set for all of these processes; None for the whole.
 
     Yields:
         The share of this process; the whole evaluation if no launcher has started it.
@@ -120,7 +131,7 @@ def joined_group() -> Iterator[Shard]:
     check_world()
     world_size = int(os.environ.get('WORLD_SIZE') or '1')
     if world_size == 1:
-        yield Shard()
+        yield Shard(number=number)
         return
     store = _meet(world_size)
     dist.init_process_group(
@@ -131,7 +142,7 @@ def joined_group() -> Iterator[Shard]:
         world_size=world_size,
     )
     try:
-        yield Shard(dist.get_rank(), dist.get_world_size())
+        yield Shard(dist.get_rank(), dist.get_world_size(), number=number)
     finally:
         dist.destroy_process_group()
 

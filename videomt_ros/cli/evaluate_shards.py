@@ -1,0 +1,148 @@
+"""Shards in `videomt evaluate`: one of several parts of the work, and all of them joined."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videomt_ros.cli.evaluate_bags import SOURCE_OPTIONS, open_source
+
+if TYPE_CHECKING:
+    from videomt_ros.evaluation.run_folder import ShardNumber
+
+_MERGE_OPTIONS = {'verb', 'command', 'merge', 'out', 'resume', *SOURCE_OPTIONS}
+"""Options that may be given with --merge."""
+_BAG_OPTIONS = ('bag', 'truth')
+"""Options that together say where bags and their truth lie."""
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options for shards."""
+    group = parser.add_argument_group(
+        'share the work among jobs that know nothing of each other, as in a SLURM array'
+    )
+    group.add_argument(
+        '--shard',
+        type=shard_number,
+        metavar='I/N',
+        help='evaluate the I-th of N shards, I from 1 to N; results go to a folder of their own '
+        'in --out',
+    )
+    group.add_argument(
+        '--merge',
+        type=Path,
+        metavar='DIR',
+        help='join the shards in a folder, and write figures and report there, or to --out; name '
+        'the data again, as by --root or --bags, only where they have moved',
+    )
+
+
+def shard_number(text: str) -> ShardNumber:
+    """Parse the number of a shard, such as 2/8."""
+    from videomt_ros.evaluation.run_folder import ShardNumber
+
+    index, _, count = text.partition('/')
+    if not (index.isdecimal() and count.isdecimal() and int(count) > 0):
+        raise argparse.ArgumentTypeError(f'expected I/N, such as 2/8, got {text!r}')
+    if not 1 <= int(index) <= int(count):
+        raise argparse.ArgumentTypeError(
+            f'expected shards from 1/{count} to {count}/{count}, got {text!r}; add 1 to an index '
+            f'that counts from 0, as in --shard $((INDEX + 1))/{count}'
+        )
+    return ShardNumber(int(index), int(count))
+
+
+def check_shards(args: argparse.Namespace, defaults: argparse.Namespace) -> None:
+    """Check the options for shards.
+
+    Args:
+        args: options that the user has given.
+        defaults: the same without any option.
+
+    Raises:
+        ValueError: options contradict each other.
+    """
+    if args.merge is None:
+        if args.shard is not None and args.results_bag is not None:
+            raise ValueError('--shard has no meaning for --results-bag: leave it out.')
+        if args.shard is not None and (args.real_time or args.latency_ms is not None):
+            raise ValueError(
+                'Expected --shard without a score in real time, which one machine must measure: '
+                'leave --real-time and --latency-ms out.'
+            )
+        return
+    for name, value in vars(defaults).items():
+        if name not in _MERGE_OPTIONS and getattr(args, name) != value:
+            option = name.replace('_', '-')
+            raise ValueError(
+                f'--{option} has no meaning for --merge, which takes it from the shards: leave it '
+                'out.'
+            )
+
+
+def source_record(args: argparse.Namespace) -> dict[str, Any]:
+    """Write down how the data set of these options is opened, with absolute paths."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return str(value.absolute()) if isinstance(value, Path) else value
+
+    return {name: plain(getattr(args, name)) for name in SOURCE_OPTIONS}
+
+
+def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Join the shards of --merge.
+
+    Returns:
+        Content of metrics.json, and its folder.
+    """
+    from videomt_ros.evaluation.merging import find_shards, merge_shards
+
+    shards = find_shards(args.merge)
+    _restore_source(args, shards[0].source)
+    dataset, _ = open_source(args)
+    for remark in dataset.remarks():
+        print(f'Note: {remark}', file=sys.stderr)
+    out = args.out or args.merge
+    about = {
+        'command': args.command,
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    }
+    return merge_shards(shards, dataset, out, about), out
+
+
+def _restore_source(args: argparse.Namespace, source: Mapping[str, Any]) -> None:
+    """Set the options of the data set to those of a shard, where the user has not given them."""
+    is_given = {name: bool(getattr(args, name)) for name in SOURCE_OPTIONS}
+    for name, value in source.items():
+        # Bags elsewhere have their truth elsewhere.
+        moved = any(is_given[one] for one in _BAG_OPTIONS) if name in _BAG_OPTIONS else False
+        if name in SOURCE_OPTIONS and not is_given[name] and not moved:
+            setattr(args, name, _restored(value, SOURCE_OPTIONS[name]))
+
+
+def _restored(value: Any, kind: type) -> Any:
+    if isinstance(value, list):
+        return [_restored(item, kind) for item in value]
+    return kind(value) if kind is Path and value is not None else value
+
+
+def shard_lines(metrics: Mapping[str, Any], number: ShardNumber, out: Path) -> list[str]:
+    """List what a shard has done, and what comes next; the last line is its folder."""
+    num_videos = metrics['run']['num_videos']
+    mine = len(number.positions(num_videos))
+    failed = len({failure['video'] for failure in metrics['failures']})
+    lines = [
+        f'Shard {number}: {mine - failed} of its {mine} videos are done ({num_videos} in all)'
+    ]
+    if not mine:
+        lines = [f'Shard {number} has nothing to do: there are only {num_videos} videos']
+    if failed:
+        lines.append(f'{failed} of {mine} videos failed')
+    lines.append(f'When all shards are done: videomt evaluate --merge {out.parent}')
+    return [*lines, str(out)]
