@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videomt_ros.datasets.compressed import decode_compressed_image, decode_image_file
+from videomt_ros.datasets.compressed import (
+    decode_compressed_image,
+    decode_image_file,
+    orientation_of,
+)
 from videomt_ros.datasets.image_headers import MAX_PIXELS, read_header
 from videomt_ros.datasets.images import FrameError
 
@@ -62,9 +66,9 @@ def without_huffman_tables(data: bytes) -> bytes:
     return kept + data[position:]
 
 
-def exif_of_a_turn() -> bytes:
+def exif_of(orientation: int) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
+    exif[0x0112] = orientation
     return exif.tobytes()
 
 
@@ -81,7 +85,6 @@ FILES = {
     'jpeg of grey': saved(SCENE[..., 0], 'JPEG'),
     'jpeg with restarts': RESTARTS,
     'jpeg without Huffman tables': without_huffman_tables(JPEG),
-    'jpeg with a turn': saved(SCENE, 'JPEG', exif=exif_of_a_turn()),
     'jpeg with a thumbnail': JPEG[:2] + b'\xff\xe1\x04\x02' + (JPEG * 2)[:1024] + JPEG[2:],
     'jpeg with filled markers': JPEG[:2] + b'\xff\xff' + JPEG[2:-2] + b'\xff\xff\xff\xd9',
     'jpeg of one pixel': saved(SCENE[:1, :1], 'JPEG'),
@@ -207,6 +210,43 @@ def test_sixteen_bits(suffix):
     np.testing.assert_array_equal(decode_compressed_image(msg, (1000, 5095)), scaled)
     eight = message(PNG, 'png')
     np.testing.assert_array_equal(decode_compressed_image(eight, (1000, 5095)), SCENE)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('JPEG', {}),
+        ('PNG', {}),
+        ('WEBP', {'lossless': True}),
+        ('TIFF', {}),
+        ('TIFF', {'compression': 'tiff_lzw'}),
+        ('TIFF', {'big_endian': True}),
+    ],
+    ids=repr,
+)
+def test_an_orientation_is_ignored(kind, options, orientation):
+    """Pixels stay as they are stored, in messages and files of all kinds."""
+    upright = saved(SCENE, kind, **options)
+    turned = saved(SCENE, kind, exif=exif_of(orientation), **options)
+    expected = decode_image_file(upright)
+    np.testing.assert_array_equal(decode_image_file(turned), expected)
+    np.testing.assert_array_equal(decode_compressed_image(message(turned, kind)), expected)
+    assert (orientation_of(turned), orientation_of(upright)) == (orientation, 1)
+
+
+@pytest.mark.parametrize('data', [b'', b'none', JPEG[:40], saved(SCENE, 'BMP')], ids=range(4))
+def test_no_orientation_is_upright(data):
+    assert orientation_of(data) == 1
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tiff'])
+def test_sixteen_bits_may_be_kept(suffix):
+    kept = decode_image_file(encoded(DEEP, suffix), keep_depth=True)
+    np.testing.assert_array_equal(kept, DEEP[..., ::-1])
+    assert kept.dtype == np.uint16
+    eight = decode_compressed_image(message(PNG), keep_depth=True)
+    np.testing.assert_array_equal(eight, SCENE)
 
 
 @pytest.mark.parametrize('encoding', ['bayer_rggb8', 'bayer_grbg16'])

@@ -14,6 +14,7 @@ from videomt_ros.datasets.images import (
     EncodingError,
     FrameError,
     decode_image,
+    suggest_grey_range,
     to_eight_bits,
 )
 
@@ -209,6 +210,41 @@ def test_a_range_of_grey_values():
     assert (
         to_eight_bits(np.arange(65536, dtype=np.uint16), (0, 65535))[[0, -1]] == (0, 255)
     ).all()
+
+
+@pytest.mark.parametrize('is_bigendian', [0, 1])
+@pytest.mark.parametrize('encoding', DEEP)
+def test_sixteen_bits_may_be_kept(encoding, is_bigendian):
+    """What is reduced later, by the receiver, is what would be reduced now."""
+    pixels = noise((8, 12, CODES[encoding][0]), np.uint16)
+    sent = pixels.astype('>u2') if is_bigendian else pixels
+    msg = message(encoding, sent, is_bigendian=is_bigendian)
+    kept = decode_image(msg, keep_depth=True)
+    assert (kept.shape, kept.dtype) == ((8, 12, 3), np.dtype('uint16'))
+    for grey_range in (None, (1000, 5095)):
+        np.testing.assert_array_equal(
+            to_eight_bits(kept, grey_range), decode_image(msg, grey_range)
+        )
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        ([0, 0], None),
+        ([0, 200], (0, 255)),
+        ([7, 900], (0, 1023)),
+        ([0, 4095], (0, 4095)),
+        ([300, 4096], (0, 8191)),
+        ([0, 16383], (0, 16383)),
+        ([0, 16384], None),
+        ([30_000, 30_500], (30_000, 30_500)),
+        ([30_000, 30_000], None),
+        ([0, 65535], None),
+    ],
+)
+def test_a_range_is_suggested_for_images_that_use_few_values(values, expected):
+    assert suggest_grey_range(np.array([values], np.uint16)) == expected
+    assert suggest_grey_range(np.array([values], np.uint16).astype(np.uint8)) is None
 
 
 @pytest.mark.parametrize('grey_range', [(5, 5), (6, 5), (-1, 5), (0, 65536)])

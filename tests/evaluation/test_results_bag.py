@@ -16,7 +16,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from tests.datasets.bags.made import header_of, image_message, write_bag
 from videomt_ros.cli import main
 from videomt_ros.datasets.bags.dataset import bag_dataset
-from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, message_types
+from videomt_ros.datasets.bags.files import BagError
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, message_types
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.rle import encode
 from videomt_ros.evaluation.results_bag import (

@@ -7,14 +7,16 @@ what was compressed, in the form that the comments of that message define:
 
 from __future__ import annotations
 
+import io
 import reprlib
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
-from videomt_ros.datasets.image_headers import ImageHeader, read_header
+from videomt_ros.datasets.image_headers import ImageHeader, read_header, upright
 from videomt_ros.datasets.images import (
     FrameError,
     GreyRange,
@@ -32,15 +34,18 @@ _FILLER = b''.join(bytes(range(1, 255, 2)) + bytes((0xFF, 0xD0 + n)) for n in ra
 restart of any number."""
 
 
-def decode_compressed_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.uint8]:
+def decode_compressed_image(
+    msg: Any, grey_range: GreyRange | None = None, keep_depth: bool = False
+) -> NDArray[Any]:
     """Decode a `sensor_msgs/CompressedImage` of rclpy or of rosbags.
 
     Args:
         msg: message with format and data (an array of bytes).
         grey_range: see `images.to_eight_bits`; used for 16-bit images only.
+        keep_depth: return images of 16 bits as they are.
 
     Returns:
-        RGB, (H, W, 3) uint8.
+        RGB, (H, W, 3) uint8; uint16 for 16-bit images with `keep_depth`.
 
     Raises:
         FrameError: the data are no whole image, or one of too many pixels, or of depth, or a
@@ -51,23 +56,27 @@ def decode_compressed_image(msg: Any, grey_range: GreyRange | None = None) -> ND
             f'Expected a JPEG or PNG image, got one of depth ({reprlib.repr(msg.format)}). Choose '
             'the topic of the colour image.'
         )
-    return decode_image_file(bytes(msg.data), msg.format, grey_range)
+    return decode_image_file(bytes(msg.data), msg.format, grey_range, keep_depth)
 
 
 def decode_image_file(
-    data: bytes, stated_format: str = '', grey_range: GreyRange | None = None
-) -> NDArray[np.uint8]:
+    data: bytes,
+    stated_format: str = '',
+    grey_range: GreyRange | None = None,
+    keep_depth: bool = False,
+) -> NDArray[Any]:
     """Decode an image file: JPEG, PNG, WebP, BMP or TIFF.
 
-    Alpha is dropped, and a note of the camera's orientation is ignored.
+    Alpha is dropped, and a note of the camera's orientation is ignored, in all of these.
 
     Args:
         data: the file; bytes after its end are ignored.
         stated_format: format that a message states; empty if there is none.
         grey_range: see `images.to_eight_bits`; used for 16-bit images only.
+        keep_depth: return images of 16 bits as they are.
 
     Returns:
-        RGB, (H, W, 3) uint8.
+        RGB, (H, W, 3) uint8; uint16 for 16-bit images with `keep_depth`.
 
     Raises:
         FrameError: the data are no whole image, or one of too many pixels.
@@ -75,6 +84,8 @@ def decode_image_file(
     header = read_header(data)
     if header is None:
         raise RefusedEncodingError(_explain_unknown(data, stated_format))
+    if header.orientation_at:  # OpenCV turns a TIFF, whatever it is told
+        data = upright(data, header)
     source, target = _formats(stated_format)
     pixels = None
     if header.is_grey and source.startswith('bayer_'):
@@ -83,7 +94,25 @@ def decode_image_file(
         pixels = _decode(data, header, cv2.IMREAD_COLOR)
         if not _has_swapped_colours(header.kind, source, target):
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return pixels if pixels.dtype == np.uint8 else to_eight_bits(pixels, grey_range)
+    is_reduced = pixels.dtype == np.uint8 or keep_depth
+    return pixels if is_reduced else to_eight_bits(pixels, grey_range)
+
+
+def orientation_of(data: Any) -> int:
+    """Read the orientation that a camera noted in an image file (EXIF), which is ignored.
+
+    Args:
+        data: the file, an array of bytes.
+
+    Returns:
+        A number from 1 to 8, of which 1 is upright; 1 if there is none that can be read.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises many kinds; the decoder says what is wrong
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _formats(stated_format: str) -> tuple[str, str]:

@@ -26,9 +26,11 @@ _JPEG_SEGMENT = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
 _HUFFMAN_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
-_TIFF_TYPES = {1: 'B', 3: 'H', 4: 'I'}
+_TIFF_SHORT = 3
+_TIFF_TYPES = {1: 'B', _TIFF_SHORT: 'H', 4: 'I'}
 _TIFF_WIDTHS, _TIFF_HEIGHTS = {256, 322}, {257, 323}
 """Tags of the image's size, and of its tiles', which a decoder allocates, too."""
+_TIFF_ORIENTATION, _UPRIGHT = 274, 1
 
 
 class ImageHeader(NamedTuple):
@@ -44,6 +46,8 @@ class ImageHeader(NamedTuple):
     """Position of the end marker of a JPEG of Huffman codes, otherwise 0."""
     is_progressive: bool = False
     """Whether it is a JPEG of several scans, each with more detail."""
+    orientation_at: int = 0
+    """Position of the orientation in a TIFF that is not upright, otherwise 0."""
 
 
 def read_header(data: bytes) -> ImageHeader | None:
@@ -178,13 +182,24 @@ def _read_tiff(data: bytes) -> ImageHeader:
     (position,) = struct.unpack_from(f'{order}I', data, 4)
     (count,) = struct.unpack_from(f'{order}H', data, position)
     widths, heights = [0], [0]
+    orientation_at = 0
     for index in range(count):
         entry = position + 2 + 12 * index
         tag, kind = struct.unpack_from(f'{order}HH', data, entry)
         if tag in _TIFF_WIDTHS | _TIFF_HEIGHTS:
             (side,) = struct.unpack_from(f'{order}{_TIFF_TYPES.get(kind, "I")}', data, entry + 8)
             (widths if tag in _TIFF_WIDTHS else heights).append(side)
-    return ImageHeader('TIFF', max(heights), max(widths))
+        elif tag == _TIFF_ORIENTATION and kind == _TIFF_SHORT:
+            (orientation,) = struct.unpack_from(f'{order}H', data, entry + 8)
+            orientation_at = entry + 8 if orientation != _UPRIGHT else 0
+    return ImageHeader('TIFF', max(heights), max(widths), orientation_at=orientation_at)
+
+
+def upright(data: bytes, header: ImageHeader) -> bytes:
+    """Return a TIFF with another orientation than its own: the one that leaves pixels in place."""
+    order = '<H' if data[:2] == b'II' else '>H'
+    place = header.orientation_at
+    return data[:place] + struct.pack(order, _UPRIGHT) + data[place + 2 :]
 
 
 def _cut(kind: str, data: bytes) -> FrameError:

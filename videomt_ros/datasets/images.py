@@ -116,7 +116,9 @@ class EncodingError(FrameError):
     kind = 'encoding'
 
 
-def decode_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    msg: Any, grey_range: GreyRange | None = None, keep_depth: bool = False
+) -> NDArray[Any]:
     """Decode a `sensor_msgs/Image` of rclpy or of rosbags.
 
     Rows may be padded (`step` larger than a row), and bytes after the last row are ignored.
@@ -125,9 +127,11 @@ def decode_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.ui
         msg: message with height, width, step, encoding, is_bigendian and data (an array of
             bytes).
         grey_range: see `to_eight_bits`; used for 16-bit encodings only.
+        keep_depth: return images of 16 bits as they are.
 
     Returns:
-        RGB, (H, W, 3) uint8. A view of the message's data for `rgb8`, so do not write to it.
+        RGB, (H, W, 3) uint8; uint16 for 16-bit encodings with `keep_depth`. A view of the
+        message's data for `rgb8`, so do not write to it.
 
     Raises:
         FrameError: the size is zero, a row does not fit into `step`, the data end early, or the
@@ -139,7 +143,7 @@ def decode_image(msg: Any, grey_range: GreyRange | None = None) -> NDArray[np.ui
         raise FrameError(f'Expected an image with pixels, got {width} x {height} pixels.')
     try:
         if msg.encoding in _PACKED:
-            return _decode_packed(msg, _PACKED[msg.encoding], grey_range)
+            return _decode_packed(msg, _PACKED[msg.encoding], grey_range, keep_depth)
         if msg.encoding in _PLANAR:
             return _decode_planar(msg, _PLANAR[msg.encoding])
     except cv2.error as error:
@@ -175,6 +179,25 @@ def to_eight_bits(
         raise ValueError(f'Expected 0 <= low < high <= 65535, got {low} and {high}.')
     above = cv2.subtract(_native(values).reshape(1, -1), (low, 0, 0, 0))  # at least 0
     return cv2.convertScaleAbs(above, alpha=255 / (high - low)).reshape(values.shape)
+
+
+def suggest_grey_range(image: NDArray[Any]) -> GreyRange | None:
+    """Tell which values of a 16-bit image should become black and white, if it uses few of them.
+
+    Args:
+        image: array of any shape.
+
+    Returns:
+        From 0 to the largest value of its number of bits, such as 4095 for 12, if it uses less
+        than a quarter of the range; its smallest and largest value if they are closer than 12
+        bits; None if it has 8 bits or needs no other range.
+    """
+    if image.dtype != np.uint16:
+        return None
+    smallest, largest = int(image.min()), int(image.max())
+    if 0 < largest < 1 << 14:
+        return 0, max(255, (1 << largest.bit_length()) - 1)
+    return (smallest, largest) if 0 < largest - smallest < 1 << 12 else None
 
 
 def demosaic(mosaic: NDArray[Any], encoding: str) -> NDArray[Any] | None:
@@ -221,7 +244,9 @@ def read_rows(msg: Any, row_bytes: int) -> NDArray[np.uint8]:
     return rows[:, :row_bytes]
 
 
-def _decode_packed(msg: Any, layout: _Packed, grey_range: GreyRange | None) -> NDArray[np.uint8]:
+def _decode_packed(
+    msg: Any, layout: _Packed, grey_range: GreyRange | None, keep_depth: bool
+) -> NDArray[Any]:
     height, width, step = msg.height, msg.width, msg.step
     columns = width + width % 2 if layout.shares_colour else width
     row_bytes = columns * layout.channels * layout.num_bytes
@@ -235,13 +260,13 @@ def _decode_packed(msg: Any, layout: _Packed, grey_range: GreyRange | None) -> N
     if layout.num_bytes == 2:
         order = '>u2' if msg.is_bigendian else '<u2'
         image = np.ascontiguousarray(rows).view(order).reshape(height, columns, layout.channels)
-        if not layout.is_mosaic:
+        if not layout.is_mosaic and not keep_depth:
             image = to_eight_bits(image, grey_range)
     if layout.code is not None:
         # A mosaic is interpolated with all of its bits.
         image = cv2.cvtColor(_native(image), layout.code)
     if image.dtype != np.uint8:
-        image = to_eight_bits(image, grey_range)
+        image = _native(image) if keep_depth else to_eight_bits(image, grey_range)
     return image[:, :width]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from videomt_ros.datasets.bags.files import is_bag
 from videomt_ros.datasets.bags.images import BagImages
-from videomt_ros.datasets.bags.messages import is_bag
 from videomt_ros.datasets.dataset import list_names
 from videomt_ros.datasets.image_files import ImageFiles, files_of, images_in, is_image, is_pattern
 from videomt_ros.datasets.live_video import Stream, Webcam, is_pipeline, is_url

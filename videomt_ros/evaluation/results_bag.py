@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from videomt_ros.datasets.bags.dataset import BagVideo
-from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagError, BagTopic
+from videomt_ros.datasets.bags.files import BagError
+from videomt_ros.datasets.bags.messages import TRACK_ARRAY, BagTopic
 from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, match_video
 from videomt_ros.datasets.categories import ClassMap, map_classes
 from videomt_ros.datasets.dataset import Category, Dataset, Video, VideoFrame, list_names

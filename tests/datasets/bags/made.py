@@ -61,15 +61,16 @@ def write_bag(
     topics: dict[str, Sequence[Any]],
     storage: StoragePlugin = StoragePlugin.SQLITE3,
     compression: CompressionMode = CompressionMode.NONE,
+    first: int = 0,
 ) -> Path:
-    """Write messages, one of each topic every 0.1 s."""
+    """Write messages, one of each topic every 0.1 s, the first at the time of image `first`."""
     writer = Writer(path, version=9, storage_plugin=storage)
     writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
         for topic, messages in topics.items():
             kind = messages[0].__msgtype__
             connection = writer.add_connection(topic, kind, typestore=STORE)
-            for number, message in enumerate(messages):
+            for number, message in enumerate(messages, start=first):
                 data = STORE.serialize_cdr(message, kind)
                 writer.write(connection, START_NS + number * PERIOD_NS, data)
     return path

@@ -21,7 +21,7 @@ from tests.datasets.bags.made import (
     write_bag,
 )
 from videomt_ros.datasets.bags.dataset import BagVideo, bag_dataset
-from videomt_ros.datasets.bags.messages import BagError
+from videomt_ros.datasets.bags.files import BagError
 from videomt_ros.datasets.bags.truth import half_period, load_bag_truth, match_stamps
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.mask_png import write_ids, write_mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -11,20 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from tests.datasets.bags.made import (
     PERIOD_NS,
     START_NS,
+    STORE,
     compressed_message,
     header_of,
     image_message,
     image_of,
     write_bag,
 )
+from videomt_ros.datasets.bags.files import BagError, is_bag
 from videomt_ros.datasets.bags.images import BagImages
-from videomt_ros.datasets.bags.messages import BagError, is_bag
 from videomt_ros.datasets.bags.repair import repair
+from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.datasets.opening import open_source
 
 STORAGES = pytest.mark.parametrize('storage', list(StoragePlugin), ids=lambda s: s.name.lower())
@@ -107,6 +111,46 @@ def test_sixteen_bits(tmp_path):
         np.testing.assert_array_equal(frame.image, np.repeat(grey[..., None] // 256, 3, axis=2))
 
 
+def grey_message(number: int, values: np.ndarray) -> object:
+    data = values.astype(np.uint16).view(np.uint8).reshape(-1)
+    return image_message(number, data=data, step=2 * values.shape[1], encoding='mono16')
+
+
+def test_twelve_bits_follow_the_range_that_is_given(tmp_path):
+    """As the parameters grey_low and grey_high of the node have it."""
+    grey = np.random.default_rng(0).integers(0, 4096, (48, 64), np.uint16)
+    grey[0, :2] = 0, 4095
+    path = write_bag(tmp_path / 'bag', {'/image': [grey_message(0, grey)]})
+    plain, ranged = BagImages(path), BagImages(path, grey_range=(0, 4095))
+    (dark,), (frame,) = plain.frames(), ranged.frames()
+    assert dark.image.max() == 15
+    np.testing.assert_array_equal(frame.image[..., 1], np.rint(grey * (255 / 4095)))
+    (note,) = plain.notes
+    assert 'have values from 0 to 4095 of 65535' in note
+    assert '--grey-low 0 --grey-high 4095' in note
+    assert ranged.notes == []
+    (kept,) = BagImages(path, keep_depth=True).frames()
+    np.testing.assert_array_equal(kept.image, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_an_orientation_in_the_images_is_ignored_and_noted(tmp_path):
+    """As in folders of images; labels that were made on turned images do not fit."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    file = io.BytesIO()
+    Image.fromarray(image_of(0)).save(file, 'JPEG', exif=exif)
+    kind = STORE.types['sensor_msgs/msg/CompressedImage']
+    turned = kind(header_of(0), 'jpeg', np.frombuffer(file.getvalue(), np.uint8))
+    folder = tmp_path / 'folder.jpg'
+    folder.write_bytes(file.getvalue())
+    source = BagImages(write_bag(tmp_path / 'bag', {'/image': [turned]}))
+    (frame,) = source.frames()
+    (stored,) = ImageFolderVideo(1, 'a', (48, 64), ('a',), (folder,), (0,)).frames()
+    np.testing.assert_array_equal(frame.image, stored.image)
+    (note,) = source.notes
+    assert 'an EXIF orientation (3), which is ignored' in note
+
+
 def test_the_topic_must_be_named_where_there_are_several(tmp_path):
     path = write_bag(tmp_path / 'bag', {'/left': images(2), '/right': [compressed_message(7)]})
     with pytest.raises(BagError, match=r'/left \(sensor_msgs/msg/Image\), /right \(.*Compressed'):
@@ -177,7 +221,7 @@ def test_copies_of_files_that_were_cut_off_are_removed(tmp_path, monkeypatch):
     scratch = tmp_path / 'scratch'
     scratch.mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(scratch))
-    file = only_file(write_bag(tmp_path / 'bag', {'/image': images(200)}, StoragePlugin.MCAP))
+    file = only_file(write_bag(tmp_path / 'bag', {'/image': images(200)}))
     cut(file, 0.8)
     source = BagImages(file)
     for _ in range(2):
@@ -188,18 +232,24 @@ def test_copies_of_files_that_were_cut_off_are_removed(tmp_path, monkeypatch):
     assert not list(scratch.iterdir())
 
 
-def test_only_the_file_that_was_cut_off_is_copied(tmp_path):
-    folder = tmp_path / 'bag'
+@STORAGES
+def test_a_file_is_copied_only_if_it_has_to_be(tmp_path, monkeypatch, storage):
+    """Mcap is read up to the cut as it is; sqlite needs a copy of the file that was cut off."""
+    folder, scratch = tmp_path / 'bag', tmp_path / 'scratch'
     folder.mkdir()
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(scratch))
     for part in range(2):
         bag = tmp_path / f'part_{part}'
-        write_bag(bag, {'/image': images(200)}, StoragePlugin.MCAP)
-        only_file(bag).rename(folder / f'bag_{part}.mcap')
-    cut(folder / 'bag_1.mcap', 0.7)
+        messages = [image_message(number) for number in range(200 * part, 200 * part + 200)]
+        write_bag(bag, {'/image': messages}, storage, first=200 * part)
+        file = only_file(bag)
+        file.rename(folder / f'bag_{part}{file.suffix}')
+    cut(folder / f'bag_1{file.suffix}', 0.7)
     source = BagImages(folder)
     assert 250 < len(list(source.frames())) < 400
-    assert source._bag._files[0] == folder / 'bag_0.mcap'
-    assert folder not in source._bag._files[1].parents
+    copies = [path.name for path in scratch.rglob('*') if path.is_file()]
+    assert copies == (['bag_1.db3'] if storage is StoragePlugin.SQLITE3 else [])
 
 
 @STORAGES
@@ -267,7 +317,10 @@ def test_bag_in_several_files(tmp_path):
     assert sum(1 for _ in BagImages(folder).frames()) == 3
 
 
-def write_rosbag1(path: Path, count: int, compression: str = 'NONE') -> Path:
+def write_rosbag1(
+    path: Path, count: int, compression: str = 'NONE', definition: str | None = None
+) -> Path:
+    """A bag of ROS 1; with a definition, also a topic that has it."""
     from rosbags.rosbag1 import Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -277,6 +330,9 @@ def write_rosbag1(path: Path, count: int, compression: str = 'NONE') -> Path:
     if compression != 'NONE':
         writer.set_compression(Writer.CompressionFormat[compression])
     with writer:
+        if definition is not None:
+            odd = writer.add_connection('/odd', 'mine/msg/Odd', msgdef=definition, md5sum='0' * 32)
+            writer.write(odd, START_NS, b'12')
         connection = writer.add_connection('/image', kind, typestore=store)
         for number in range(count):
             stamp = store.types['builtin_interfaces/msg/Time'](5, number)
@@ -292,10 +348,10 @@ def test_no_space_for_a_repaired_copy_is_said(tmp_path, monkeypatch):
     def fail(source, folder):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr('videomt_ros.datasets.bags.messages.repair', fail)
-    file = tmp_path / 'bag.mcap'
+    monkeypatch.setattr('videomt_ros.datasets.bags.files.repair', fail)
+    file = tmp_path / 'bag.db3'
     file.write_bytes(b'cut off')
-    with pytest.raises(BagError, match='no space for a repaired copy. Set TMPDIR'):
+    with pytest.raises(BagError, match='no space for a readable copy. Set TMPDIR'):
         BagImages(file)
 
 
@@ -332,6 +388,18 @@ def test_rosbag1(tmp_path):
     assert len(frames) == 4
     np.testing.assert_array_equal(frames[3].image, image_of(3))
     assert frames[3].stamp_ns == 5_000_000_003
+
+
+@pytest.mark.parametrize(
+    'definition', ['', 'int64 a\n---\nint64 b', '# 20 \xb0C', 'Unknown x', 'float32[ x'], ids=repr
+)
+def test_other_definitions_of_a_rosbag1_are_skipped(tmp_path, definition):
+    path = write_rosbag1(tmp_path / 'old.bag', 3, definition=definition)
+    # A comment in Latin-1: not all texts are UTF-8.
+    path.write_bytes(path.read_bytes().replace('\xb0'.encode(), b'\xb0\xb0'))
+    assert len(list(BagImages(path).frames())) == 3
+    with pytest.raises(BagError, match=r'It has: /image .* /odd \(mine/msg/Odd\)'):
+        BagImages(path, '/up')
 
 
 @pytest.mark.parametrize('compression', ['NONE', 'BZ2', 'LZ4'])

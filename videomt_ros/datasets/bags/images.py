@@ -2,55 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.bags.messages import BagError, BagMessage, BagTopic
-from videomt_ros.datasets.compressed import decode_compressed_image
-from videomt_ros.datasets.images import FrameError, decode_image
+from videomt_ros.datasets.bags.files import BagError
+from videomt_ros.datasets.bags.messages import BagMessage, BagTopic
+from videomt_ros.datasets.bags.times import PlayClock, Times, choose_times
+from videomt_ros.datasets.compressed import decode_compressed_image, orientation_of
+from videomt_ros.datasets.images import FrameError, GreyRange, decode_image, suggest_grey_range
 from videomt_ros.datasets.source import SourceFrame
 
-_DECODERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+
+class _Decoder(Protocol):
+    """A function that turns a message into pixels."""
+
+    def __call__(
+        self, msg: Any, grey_range: GreyRange | None = None, keep_depth: bool = False
+    ) -> NDArray[Any]:
+        """Decode a message."""
+        ...
+
+
+_COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+_DECODERS: dict[str, _Decoder] = {
     'sensor_msgs/msg/Image': decode_image,
-    'sensor_msgs/msg/CompressedImage': decode_compressed_image,
+    _COMPRESSED: decode_compressed_image,
 }
 _FIRST_IMAGES = 30
-"""Number of first images that decide the frame rate; one of them must be readable."""
+"""Number of first images that decide how they are timed; one of them must be readable."""
 
 
 class BagImage(NamedTuple):
     """One image of a bag that is not decoded yet."""
 
     time_ns: int
-    """Time at which the recorder received the image."""
+    """Time at which to play the image; the one at which it was recorded, if that can be used."""
     stamp_ns: int
-    """Stamp in the image's header; 0 where the driver set none."""
+    """Stamp in the image's header; 0 where the driver set none, or the same for all images."""
     frame_id: str
-    decode: Callable[[], NDArray[np.uint8]]
-    """Returns the pixels, (H, W, 3) uint8 RGB that may be read-only, or raises a FrameError."""
+    decode: Callable[[], NDArray[Any]]
+    """Returns the pixels, (H, W, 3) RGB that may be read-only, or raises a FrameError."""
 
 
 class BagImages:
-    """The images of one topic of a bag, in the order and time of recording.
+    """The images of one topic of a bag, in the order of recording.
 
-    Times are those at which the recorder received the images, which `ros2 bag play` keeps, too;
-    the images' own stamps are given beside. See `datasets.source.Source`.
+    Times are those at which the recorder received the images, which `ros2 bag play` keeps, too,
+    unless they are of no use; see `times.py`. The images' own stamps are given beside. An image
+    that was recorded twice, with one stamp and the same bytes, is given once. See
+    `datasets.source.Source`.
     """
 
     is_endless = False
 
-    def __init__(self, path: Path, topic: str = '') -> None:
+    def __init__(
+        self,
+        path: Path,
+        topic: str = '',
+        grey_range: GreyRange | None = None,
+        keep_depth: bool = False,
+    ) -> None:
         """Open the bag, choose the topic, and read its first images.
 
         Args:
             path: a bag's folder, or one .mcap, .db3 or .bag file.
             topic: topic of `sensor_msgs/Image` or `sensor_msgs/CompressedImage`; may be empty if
                 there is only one.
+            grey_range: values of 16-bit images that become black and white; see
+                `datasets.images.to_eight_bits`.
+            keep_depth: give 16-bit images as they are, for a node that reduces them by itself.
 
         Raises:
             BagError: the bag or the topic cannot be used.
@@ -58,24 +84,19 @@ class BagImages:
         wanted = 'a topic of sensor_msgs/Image or CompressedImage'
         self._bag = BagTopic(path, _DECODERS, topic, wanted)
         self.path, self.topic = path, self._bag.topic
-        self.num_frames: int | None = self._bag.num_announced
-        self.notes: list[str] = []
-        times: list[int] = []
-        first_error, is_readable = '', False
-        for image in self._images():
-            times.append(image.time_ns)
-            if not is_readable:
-                error = _error_in(image)
-                first_error, is_readable = first_error or error, not error
-            if len(times) == _FIRST_IMAGES:
-                break
-        first_error = first_error or self._bag.first_fault
-        if not times and not first_error:
+        self.num_frames: int | None = self._bag.num_stored
+        self._grey_range, self._keep_depth = grey_range, keep_depth
+        messages = list(islice(self._bag.messages(), _FIRST_IMAGES))
+        if not messages and not self._bag.first_fault:
             raise BagError(f'Expected images on {self.topic} of {path}, got none to be read.')
-        if not is_readable:
-            raise BagError(f'Cannot read the images on {self.topic} of {path}: {first_error}')
-        period_s = float(np.median(np.diff(times))) / 1e9 if len(times) > 1 else 0.0
-        self.fps = 1 / period_s if period_s > 0 else 10.0
+        first = self._first_readable(messages)
+        self._times = choose_times(
+            [message.time_ns for message in messages],
+            [message.stamp_ns for message in messages],
+        )
+        self.fps = 1e9 / self._times.period_ns
+        self._remarks = [*self._bag.notes, *self._remarks_on(first, messages)]
+        self.notes: list[str] = list(self._remarks)
 
     @property
     def description(self) -> str:
@@ -90,66 +111,127 @@ class BagImages:
 
         Every pass gives the same images. After a whole pass `notes` says what was lost.
         """
-        num_read = 0
-        for image in self._images():
-            num_read += 1
-            yield image
-        self._note_losses(num_read, [])
+        counts = _Pass(self._times)
+        for message in self._bag.messages():
+            if (image := self._image_of(message, counts)) is not None:
+                yield image
+        self._note_losses(counts, [])
 
     def frames(self) -> Iterator[SourceFrame]:
         """Read the images from the first on; those that cannot be read are left out, and noted."""
-        num_read = 0
+        counts = _Pass(self._times)
         faults: list[str] = []
-        for image in self._images():
-            num_read += 1
+        for message in self._bag.messages():
+            if (image := self._image_of(message, counts)) is None:
+                continue
             try:
                 pixels = image.decode()
             except FrameError as error:
                 faults.append(str(error))
                 continue
-            yield SourceFrame(image.time_ns, pixels, image.stamp_ns, image.frame_id)
-        self._note_losses(num_read, faults)
+            stamp_ns = image.stamp_ns if self._times.has_stamps else None
+            yield SourceFrame(image.time_ns, pixels, stamp_ns, image.frame_id)
+        self._note_losses(counts, faults)
 
-    def _images(self) -> Iterator[BagImage]:
-        for message in self._bag.messages():
-            yield BagImage(
-                message.time_ns,
-                message.stamp_ns,
-                message.content.header.frame_id,
-                partial(_decode, message),
+    def _image_of(self, message: BagMessage, counts: _Pass) -> BagImage | None:
+        """Describe the image of a message; None if it was recorded before."""
+        counts.num_read += 1
+        stamp_ns = message.stamp_ns if self._times.has_stamps else 0
+        if stamp_ns:
+            content = zlib.crc32(message.content.data)
+            if counts.contents.get(stamp_ns) == content:
+                counts.num_twice += 1
+                return None
+            counts.contents.setdefault(stamp_ns, content)
+        return BagImage(
+            counts.clock.time_of(message.time_ns, stamp_ns),
+            stamp_ns,
+            message.content.header.frame_id,
+            partial(_decode, message, self._grey_range, self._keep_depth),
+        )
+
+    def _first_readable(self, messages: Sequence[BagMessage]) -> NDArray[Any]:
+        """Decode the first image that can be read, with all of its bits.
+
+        Raises:
+            BagError: there is none among the first images.
+        """
+        fault = ''
+        for message in messages:
+            try:
+                return _decode(message, None, keep_depth=True)
+            except FrameError as error:
+                fault = fault or str(error)
+        fault = fault or self._bag.first_fault
+        raise BagError(f'Cannot read the images on {self.topic} of {self.path}: {fault}')
+
+    def _remarks_on(self, first: NDArray[Any], messages: Sequence[BagMessage]) -> Iterator[str]:
+        """Remark on what a user does not expect of the images."""
+        if self._times.note:
+            yield f'The images on {self.topic} have {self._times.note}.'
+        is_reduced = self._grey_range is None and not self._keep_depth
+        if is_reduced and (found := suggest_grey_range(first)):
+            yield (
+                f'The 16-bit images on {self.topic} have values from {first.min()} to '
+                f'{first.max()} of 65535, so there is little to see: --grey-low {found[0]} '
+                f'--grey-high {found[1]} make them black and white, as the parameters of the node.'
+            )
+        turns = {orientation_of(m.content.data) for m in messages if m.kind == _COMPRESSED}
+        if turns - {1}:
+            yield (
+                f'The images on {self.topic} have an EXIF orientation '
+                f'({", ".join(map(str, sorted(turns - {1})))}), which is ignored: labels have to '
+                'count the pixels as they are stored.'
             )
 
-    def _note_losses(self, num_read: int, faults: list[str]) -> None:
+    def _note_losses(self, counts: _Pass, faults: list[str]) -> None:
         """Note what a whole pass has lost; `faults` are those of images that cannot be decoded."""
         bag = self._bag
-        self.notes = []
-        num_messages = num_read + bag.num_faulty
+        self.notes = list(self._remarks)
+        num_messages = counts.num_read + bag.num_faulty
+        if counts.num_twice:
+            self.notes.append(
+                f'{counts.num_twice} of {num_messages} images on {self.topic} are in the bag a '
+                'second time, with one stamp and the same bytes; each was taken once.'
+            )
+        if counts.clock.num_back:
+            self.notes.append(
+                f'The times of the images on {self.topic} go back {counts.clock.num_back} times; '
+                'there they follow each other at the usual rate.'
+            )
         if faults or bag.num_faulty:
             first = faults[0] if faults else bag.first_fault
             self.notes.append(
                 f'{len(faults) + bag.num_faulty} of {num_messages} images are unreadable: {first}'
             )
         is_short = num_messages < bag.num_announced
-        if bag.is_cut_off or is_short:
+        if bag.is_cut_off or (is_short and num_messages < bag.num_stored):
             announced = f' of {bag.num_announced}' if is_short else ''
             self.notes.append(
                 f'The bag {self.path} is damaged or was cut off: '
                 f'{num_messages}{announced} images on {self.topic} could be read.'
             )
+        elif is_short:
+            self.notes.append(
+                f'Of {bag.num_announced} images on {self.topic} that metadata.yaml counts, '
+                f'{num_messages} could be read.'
+            )
 
 
-def _decode(message: BagMessage) -> NDArray[np.uint8]:
+class _Pass:
+    """What is counted while the images are read once."""
+
+    def __init__(self, times: Times) -> None:
+        self.clock = PlayClock(times)
+        self.num_read = self.num_twice = 0
+        self.contents: dict[int, int] = {}
+        """Checksum of the first image of each stamp."""
+
+
+def _decode(message: BagMessage, grey_range: GreyRange | None, keep_depth: bool) -> NDArray[Any]:
     try:
-        return _DECODERS[message.kind](message.content)
+        return _DECODERS[message.kind](message.content, grey_range, keep_depth)
     except FrameError:
         raise
     except Exception as error:  # a decoder's own, such as OpenCV's
         raise FrameError(f'{type(error).__name__}: {error}') from error
-
-
-def _error_in(image: BagImage) -> str:
-    try:
-        image.decode()
-    except FrameError as error:
-        return str(error)
-    return ''

@@ -2,34 +2,29 @@
 
 Bags of ROS 2 are read in sqlite3 and mcap, with or without compression, as a folder or as one of
 its files; what is left of a damaged one is read, and reported. Bags of ROS 1 are read if they have
-their index.
+their index. What else a bag holds does not matter: only the definition of the topic that is read
+is interpreted.
 """
 
 from __future__ import annotations
 
-import errno
-import shutil
-import tempfile
-import weakref
-from collections.abc import Collection, Iterator
-from functools import lru_cache
+import heapq
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from videomt_ros.datasets.bags.repair import decompress_message, repair
+from videomt_ros.datasets.bags.files import BagError, open_files
+from videomt_ros.datasets.bags.repair import decompress_message
+from videomt_ros.datasets.bags.storage import SERIALIZATIONS, Channel, Storage, StoredMessage
 from videomt_ros.resources import resource
 
 TRACK_ARRAY = 'videomt_ros/msg/TrackArray'
-_STORAGE_SUFFIXES = ('.db3', '.mcap', '.zstd')
-
-
-class BagError(ValueError):
-    """Raised for a bag that cannot be used; the text says why."""
+_IDL_SEPARATOR = '=' * 80 + '\n'
 
 
 class BagMessage(NamedTuple):
@@ -49,13 +44,6 @@ class BagMessage(NamedTuple):
         return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def is_bag(path: Path) -> bool:
-    """Tell whether a path looks like a bag, damaged or not."""
-    if path.is_dir():
-        return (path / 'metadata.yaml').exists() or bool(_storage_files(path))
-    return path.suffix in (*_STORAGE_SUFFIXES, '.bag')
-
-
 @lru_cache(maxsize=1)
 def message_types() -> Typestore:
     """Return the message types that bags are read with: those of ROS and of this package."""
@@ -67,6 +55,11 @@ def message_types() -> Typestore:
         types.update(get_types_from_msg(text, f'videomt_ros/msg/{name}'))
     store.register(types)
     return store
+
+
+@lru_cache(maxsize=1)
+def _ros1_types() -> Typestore:
+    return get_typestore(Stores.ROS1_NOETIC)
 
 
 class BagTopic:
@@ -88,18 +81,37 @@ class BagTopic:
             BagError: the bag or the topic cannot be used.
         """
         self.path = path
-        self.is_cut_off = False
-        """Whether the bag is damaged, or a pass has found it cut off."""
         self.num_faulty = 0
         """Number of messages that the last pass could not read."""
         self.first_fault = ''
         """Fault of the first message that could not be read."""
-        self._kinds = frozenset(kinds)
-        self._files: list[Path] = []
-        connections = self._connect()
-        self.topic = _chosen_topic(path, connections, self._kinds, topic, wanted)
-        self.num_announced = sum(c.msgcount for c in connections if c.topic == self.topic)
-        """Number of messages that the bag says it has."""
+        self._files = open_files(path, self)
+        self.notes = self._files.notes
+        """Remarks on the bag for the user, such as a file that is missing, each a sentence."""
+        channels = [channel for file in self._files.storages for channel in file.channels]
+        self.topic = _chosen_topic(path, channels, frozenset(kinds), topic, wanted)
+        self._readers: list[tuple[Storage, dict[int, _Reader]]] = []
+        for file in self._files.storages:
+            readers = {
+                channel.key: _Reader(channel)
+                for channel in file.channels
+                if channel.topic == self.topic and _is_readable(channel, kinds)
+            }
+            if readers:
+                self._readers.append((file, readers))
+        stored = [r.channel for _, readers in self._readers for r in readers.values()]
+        self.num_stored = sum(channel.num_messages for channel in stored)
+        """Number of messages that the files say they have."""
+        announced = {(channel.topic, channel.kind) for channel in stored}
+        self.num_announced = max(
+            self.num_stored, sum(self._files.announced[name] for name in announced)
+        )
+        """Number of messages that the bag says it has, with those of files that are missing."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the bag is damaged, or a pass has found it cut off."""
+        return self._files.is_damaged or any(file.is_cut_off for file in self._files.storages)
 
     def messages(self) -> Iterator[BagMessage]:
         """Read the messages in the order of recording, up to where the bag breaks off.
@@ -107,102 +119,91 @@ class BagTopic:
         Those that cannot be read are left out, and counted in `num_faulty`.
         """
         self.num_faulty, self.first_fault = 0, ''
-        with AnyReader(self._files, default_typestore=message_types()) as reader:
-            connections = [
-                c for c in reader.connections if c.topic == self.topic and c.msgtype in self._kinds
-            ]
-            raw = reader.messages(connections)
-            while True:
-                try:
-                    item = next(raw, None)
-                except Exception:  # of sqlite, lz4, zstd, struct or rosbags: the bag ends here
-                    self.is_cut_off = True
-                    return
-                if item is None:
-                    return
-                connection, time_ns, data = item
-                try:
-                    data = decompress_message(data)
-                    content: Any = reader.deserialize(data, connection.msgtype)
-                except Exception as error:  # the bytes are no such message
-                    self.num_faulty += 1
-                    self.first_fault = self.first_fault or f'{type(error).__name__}: {error}'
-                    continue
-                yield BagMessage(time_ns, content, connection.msgtype)
-
-    def _connect(self) -> list[Connection]:
-        """Set the files to read, which are copies where some were cut off.
-
-        Returns:
-            Connections that they hold.
-        """
-        path = self.path
-        if not path.exists():
-            raise BagError(f'Expected a bag, but there is no {path}.')
-        files = _storage_files(path) if path.is_dir() else [path]
-        # A recorder that was killed leaves no metadata.yaml, but each file is a bag, too.
-        self.is_cut_off = path.is_dir() and not (path / 'metadata.yaml').exists()
-        self._files = files if self.is_cut_off else [path]
-        try:
-            return _connections(self._files)
-        except Exception as error:  # each storage fails in its own way
-            reason = f'Expected a bag, but {path} cannot be read: {error}'
-            if path.suffix == '.bag':
-                remedy = (
-                    'A bag of ROS 1 that was cut off, or whose recorder was killed, is mended by '
-                    f'the command of ROS 1: rosbag reindex {path}'
-                )
-                raise BagError(f'{reason.rstrip(".")}. {remedy}') from error
+        parts = [self._read(file, readers) for file, readers in self._readers]
+        joined: Iterator[tuple[_Reader, StoredMessage]]
+        if self._files.is_in_order:
+            joined = chain.from_iterable(parts)
+        else:
+            joined = heapq.merge(*parts, key=lambda item: item[1].time_ns)
+        for reader, message in joined:
             try:
-                self._files = [self._readable(file) for file in files]
-                connections = _connections(self._files)
-            except Exception as failure:
-                if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
-                    raise BagError(
-                        f'{path} was cut off, and {tempfile.gettempdir()} has no space for a '
-                        'repaired copy. Set TMPDIR to a folder with more.'
-                    ) from failure
-                raise BagError(reason) from error
-        self.is_cut_off = True
-        return connections
+                content = reader.deserialize(decompress_message(message.data))
+            except Exception as error:  # the bytes are no such message
+                self.num_faulty += 1
+                self.first_fault = self.first_fault or f'{type(error).__name__}: {error}'
+                continue
+            yield BagMessage(message.time_ns, content, reader.channel.kind)
 
-    def _readable(self, file: Path) -> Path:
-        """Return the file itself if it can be opened, otherwise a repaired copy."""
+    def _read(
+        self, file: Storage, readers: dict[int, _Reader]
+    ) -> Iterator[tuple[_Reader, StoredMessage]]:
+        """Read one file, up to where it breaks off."""
         try:
-            _connections([file])
-        except Exception:  # as above; what is no cut, such as a missing right, fails in the repair
-            folder = tempfile.mkdtemp(prefix='videomt-bag-')
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            return repair(file, Path(folder))
-        return file
+            for message in file.messages(readers):
+                yield readers[message.key], message
+        except Exception as error:  # of sqlite, struct or rosbags: the file ends here
+            file.is_cut_off, file.fault = True, file.fault or str(error)
+        self.first_fault = self.first_fault or file.fault
 
 
-def _connections(files: list[Path]) -> list[Connection]:
-    with AnyReader(files, default_typestore=message_types()) as reader:
-        return list(reader.connections)  # the reader empties its own list at its end
+class _Reader:
+    """Deserializes the messages of a channel, by its own definition if that can be used."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        is_ros1 = channel.serialization == 'ros1'
+        store = _own_types(channel) or (_ros1_types() if is_ros1 else message_types())
+        read = store.deserialize_ros1 if is_ros1 else store.deserialize_cdr
+        self.deserialize: Callable[[bytes], Any] = partial(read, typename=channel.kind)
+
+
+def _own_types(channel: Channel) -> Typestore | None:
+    """Return the types of a channel's definition; None if that is missing, wrong or partial."""
+    encoding, text = channel.definition
+    try:
+        if encoding in ('ros2msg', 'ros1msg'):
+            types = get_types_from_msg(text, channel.kind)
+        elif encoding in ('ros2idl', 'omgidl'):
+            types = {}
+            for part in filter(None, text.split(_IDL_SEPARATOR)):
+                # Where several types follow each other, a line with the name begins each.
+                is_named = part.startswith('IDL: ')
+                types.update(get_types_from_idl(part.partition('\n')[2] if is_named else part))
+        else:
+            return None
+        store = get_typestore(Stores.EMPTY)
+        store.register(types)
+        fields = [name for name, _ in store.fielddefs[channel.kind][1]]
+        store.get_msgdef(channel.kind)
+    except Exception:  # of parsers and of generated code
+        return None
+    return store if 'header' in fields else None
+
+
+def _is_readable(channel: Channel, kinds: Collection[str]) -> bool:
+    return channel.kind in kinds and channel.serialization in SERIALIZATIONS
 
 
 def _chosen_topic(
-    path: Path, connections: list[Connection], kinds: frozenset[str], topic: str, wanted: str
+    path: Path, channels: list[Channel], kinds: frozenset[str], topic: str, wanted: str
 ) -> str:
     """Choose the topic to read; raises a BagError that lists the topics of the bag."""
-    fitting = {c.topic: c.msgtype for c in connections if c.msgtype in kinds}
-    listed = ', '.join(f'{name} ({kind})' for name, kind in sorted(fitting.items()))
+    fitting = {c.topic for c in channels if _is_readable(c, kinds)}
+    listed = _listed(c for c in channels if c.topic in fitting)
+    others = _listed(c for c in channels if c.topic not in fitting)
     if not fitting:
-        others = ', '.join(sorted(f'{c.topic} ({c.msgtype})' for c in connections)) or 'none'
-        raise BagError(f'Expected {wanted} in {path}, got these topics: {others}.')
+        raise BagError(f'Expected {wanted} in {path}, got these topics: {others or "none"}.')
     if topic:
         for name in (topic, f'/{topic}'):
             if name in fitting:
                 return name
-        raise BagError(f'Expected {wanted} in {path}, got {topic!r}. It has: {listed}.')
+        other = f' Its other topics: {others}.' if others else ''
+        raise BagError(f'Expected {wanted} in {path}, got {topic!r}. It has: {listed}.{other}')
     if len(fitting) > 1:
         raise BagError(f'Name one of the topics of {path} (TOPIC=, --topic): {listed}.')
     return next(iter(fitting))
 
 
-def _storage_files(folder: Path) -> list[Path]:
-    """List the files of a bag's folder in the order in which they were written."""
-    files = [path for path in folder.iterdir() if path.suffix in _STORAGE_SUFFIXES]
-    # bag_2 comes before bag_10.
-    return sorted(files, key=lambda path: (len(path.name), path.name))
+def _listed(channels: Iterator[Channel]) -> str:
+    """List topics with their types, each once."""
+    return ', '.join(sorted({f'{c.topic} ({c.described_kind})' for c in channels}))
