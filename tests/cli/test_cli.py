@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from videomt_ros import cli
 from videomt_ros.cli import find_verbs, main
+from videomt_ros.resources import resource
 
 
 @pytest.fixture
@@ -89,6 +91,7 @@ def test_a_file_without_help_is_no_verb(tmp_path):
     [
         ("ValueError('Expected 1,\\n  got 2.')", 'Expected 1, got 2.'),
         ("FileNotFoundError('no such clip')", 'no such clip'),
+        ("OSError(21, 'Is a directory', 'a/b')", 'a/b: Is a directory.\n'),
         ("type('BagError', (ValueError,), {})('not a bag')", 'not a bag'),
         ("ModuleNotFoundError('x', name='cv_bridge')", 'needs the Python module cv_bridge'),
         ("ModuleNotFoundError('Neither is available')", 'Neither is available'),
@@ -118,6 +121,27 @@ def test_our_own_faults_keep_their_traceback(verb):
     verb("raise TypeError('a bug')\n")
     with pytest.raises(TypeError):
         main(['probe'])
+
+
+SETTINGS = ('phases.0.steps=1', 'no.such=2')
+
+
+@pytest.mark.parametrize('verb', [['train'], ['benchmark', 'train']])
+@pytest.mark.parametrize('order', [*itertools.permutations((*SETTINGS, '--config'))])
+def test_settings_may_come_before_and_after_options(verb, order, capsys):
+    run_file = str(resource('config', 'train_demo.yaml'))
+    words = [word for name in order for word in (name, *[run_file][: name == '--config'])]
+    assert main([*verb, *words]) == 1
+    assert 'Unknown settings: no' in capsys.readouterr().err  # the first one is known
+
+
+def test_an_unknown_option_is_told_with_the_usage_of_its_verb(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(['train', '--no-such', '--config', 'x', 'a=1'])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith('usage: videomt train')
+    assert error.endswith('videomt train: error: unrecognized arguments: --no-such\n')
 
 
 def test_ctrl_c_ends_with_130(verb):

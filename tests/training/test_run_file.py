@@ -263,3 +263,16 @@ def test_the_demo_run_file_builds():
     # All of its network is new, unlike that of the published recipe.
     assert (settings.layer_decay, settings.vit_warmup_steps) == (1, None)
     assert settings.ema_decay == 0.998
+
+
+@pytest.mark.parametrize(
+    ('name', 'told'),
+    [
+        ('train_ytvis2019_vits.yml', 'Did you mean .*/config/train_ytvis2019_vits.yaml'),
+        ('demo.yaml', 'there is no .*/demo.yaml'),
+        ('.', 'is a folder. Some are in .*/config'),
+    ],
+)
+def test_a_run_file_that_is_not_there(tmp_path, name, told):
+    with pytest.raises(ValueError, match=f'Expected a YAML run file, but .*{told}'):
+        load_settings(tmp_path / name)

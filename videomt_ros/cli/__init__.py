@@ -61,14 +61,20 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser('videomt', description='Live video segmentation with ids.')
     choices = parser.add_subparsers(metavar='verb', required=True)
-    run = None
+    run = named = None
     for verb, text in find_verbs().items():
         chosen = choices.add_parser(verb, help=text, description=text)
         if argv[:1] == [verb]:
             module = import_module(f'{__name__}.{verb}')
             module.add_arguments(chosen)
-            run = module.main
-    args = parser.parse_args(argv)
+            run, named = module.main, chosen
+    args, left = parser.parse_known_args(argv)
+    if hasattr(args, 'overrides'):
+        # argparse ends a list of words at the first option behind it.
+        args.overrides += [word for word in left if not word.startswith('-')]
+        left = [word for word in left if word.startswith('-')]
+    if left:
+        (named or parser).error(f'unrecognized arguments: {" ".join(left)}')
     args.command = shlex.join(['videomt', *argv])  # for verbs that write down how they were run
     assert run is not None, 'parse_args ends the process where no verb was named'
     try:
@@ -91,7 +97,14 @@ def main(argv: list[str] | None = None) -> int:
             how = f"It comes with the extra [{extra}]: pip install '.[{extra}]' in the checkout."
         return _fail(argv[0], f'{what if error.name else error} {how}')
     except (ValueError, OSError) as error:
-        return _fail(argv[0], str(error))
+        return _fail(argv[0], _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """Return the text of an error; one of the operating system becomes `FILE: what is wrong`."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f'{os.fspath(error.filename)}: {error.strerror}.'
+    return str(error)
 
 
 def _fail(verb: str, reason: str) -> int:

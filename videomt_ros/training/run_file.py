@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from videomt_ros.model.presets import load_preset
+from videomt_ros.resources import resource
 from videomt_ros.training.run_settings import TrainSettings
 
 
@@ -95,9 +96,18 @@ def read_run_file(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
         overrides: see `load_settings`.
 
     Raises:
-        ValueError: the file or an override has another form.
+        ValueError: there is no such file, or it or an override has another form.
         OSError: the file cannot be read.
     """
+    if not Path(path).is_file():
+        what = f'{path} is a folder' if Path(path).is_dir() else f'there is no {path}'
+        known = sorted(str(file) for file in resource('config').glob('train_*.yaml'))
+        by_name = {Path(file).stem: file for file in known}
+        near = get_close_matches(Path(path).stem, by_name, 1)
+        hint = (
+            f'Did you mean {by_name[near[0]]}?' if near else f'Some are in {resource("config")}.'
+        )
+        raise ValueError(f'Expected a YAML run file, but {what}. {hint}')
     try:
         values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
