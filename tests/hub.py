@@ -16,7 +16,10 @@ REFUSED = {'gone': (404, 'RepoNotFound'), 'gated': (403, 'GatedRepo')}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Serves the folders below `root`, one per repository, as the hub does."""
+    """Serves the folders below `root`, one per repository, as the hub does.
+
+    Weights of a repository named `cut` end halfway, whenever they are asked for.
+    """
 
     root = None
     gate = None
@@ -59,9 +62,10 @@ class Hub(BaseHTTPRequestHandler):
             return self.send(404, 'EntryNotFound')
         if self.gate is not None and body and file.suffix == '.safetensors':
             self.gate.wait(name)
-        return self.send(200, content=file.read_bytes(), body=body, etag=digest(file))
+        cut = name == 'cut' and file.suffix == '.safetensors'
+        return self.send(200, content=file.read_bytes(), body=body, etag=digest(file), cut=cut)
 
-    def send(self, status, code='', content=b'', body=False, etag=''):
+    def send(self, status, code='', content=b'', body=False, etag='', cut=False):
         self.send_response(status)
         if code:
             self.send_header('X-Error-Code', code)
@@ -70,7 +74,8 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header('Content-Length', str(len(content)))
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+            self.close_connection = True
 
 
 def digest(path):

@@ -180,12 +180,13 @@ def _is_fetched(found: Preset | Path | str, is_default: bool) -> bool:
     """
     from videomt_ros.model import CheckpointError, hub
     from videomt_ros.model.presets import Preset
+    from videomt_ros.model.sources import fetch_preset, find_preset_file
 
     try:
         if isinstance(found, Preset) and found.path is None:
-            if hub.cached_file(found.source, found.file) is None:
+            if find_preset_file(found) is None:
                 print(f'Downloading {found.file} of {found.source}', flush=True)
-            hub.fetch_file(found.source, found.file)
+            fetch_preset(found)
         elif isinstance(found, str):
             hub.fetch_folder(found)
     except CheckpointError as error:

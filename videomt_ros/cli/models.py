@@ -111,6 +111,7 @@ def group_models() -> list[tuple[str, list[tuple[str, ...]]]]:
 def print_model(name: str) -> None:
     """Print where a model comes from and every setting of its network."""
     from videomt_ros.model.presets import load_preset
+    from videomt_ros.model.sources import find_preset_file
 
     preset = load_preset(name)
     print(f'name: {preset.name}')
@@ -123,7 +124,7 @@ def print_model(name: str) -> None:
         print(f'fps: {preset.fps} (from the papers: H100, torch.compile, one image at a time)')
     if preset.parameters:
         print(f'parameters: {preset.parameters}')
-    path = _path(preset)
+    path = find_preset_file(preset)
     print(f'here: {path or "no"}')
     config = _config(preset)
     if config is None:
@@ -139,9 +140,10 @@ def print_model(name: str) -> None:
 
 def table_row(preset: Preset) -> tuple[str, ...]:
     """Format the cells of one model in the order of the header; a damaged file gets a row too."""
+    from videomt_ros.model.sources import find_preset_file
     from videomt_ros.model.weight_files import CheckpointError
 
-    path = _path(preset)
+    path = find_preset_file(preset)
     here = _file_size(path) if path else 'no'
     try:
         config = _config(preset)
@@ -164,18 +166,10 @@ def _config(preset: Preset) -> NetworkConfig | None:
     return preset.config() if preset.path is None or preset.path.is_file() else None
 
 
-def _path(preset: Preset) -> Path | None:
-    """Find the file of a model on this machine; None if it would be downloaded."""
-    from videomt_ros.model.hub import cached_file
-
-    if preset.path is not None:
-        return preset.path if preset.path.is_file() else None
-    return cached_file(preset.source, preset.file)
-
-
 def _file_size(path: Path) -> str:
-    """Format the size of a file, such as `97 MB` or `1.4 GB`."""
-    size = path.stat().st_size
+    """Format the size of a file or folder, such as `97 MB` or `1.4 GB`."""
+    files = [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]
+    size = sum(each.stat().st_size for each in files)
     return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
 
 

@@ -30,7 +30,7 @@ from videomt_ros.model.delta_weights import refuse_differences
 from videomt_ros.model.layouts import TIMM, VERSION, find_layout, is_network
 from videomt_ros.model.network import VideoNetwork
 from videomt_ros.model.onnx_files import is_onnx, read_onnx_config
-from videomt_ros.model.sources import find_source
+from videomt_ros.model.sources import fetch_preset, find_source
 from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_weights
 from videomt_ros.model.wrappings import unwrap_names
 
@@ -45,8 +45,9 @@ def load_model(
     Args:
         source: a name from `models/` (`videomt models` lists them); if there is none such, the
             path of an original `.pth`, of a folder with config.json and safetensors, of our own
-            `.safetensors`, or of a run's `.ckpt`, whose averaged weights are taken if it has some;
-            if nothing lies there, a hub name, 'owner/name'. A Path is only ever a path.
+            `.safetensors`, of a run's `.ckpt`, whose averaged weights are taken if it has some, or
+            of the folder of a run, which stands for its best weights; if nothing lies there, a hub
+            name, 'owner/name', or its address. A Path is only ever a path.
         fallback: fields of NetworkConfig for which neither file nor preset has a value.
         overrides: fields of NetworkConfig; each wins over what file and preset say.
 
@@ -176,12 +177,16 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     found = find_source(source)
     if isinstance(found, presets.Preset):
         return _read_preset(found)
-    return _read(found) if isinstance(found, Path) else _read_hub(found)
+    if isinstance(found, str):
+        return _read_hub(found)
+    if (folder := Path(source).expanduser()) != found:
+        logger.info('%s is the folder of a run: its %s is loaded.', folder, found.name)
+    return _read(found)
 
 
 def _read_preset(preset: presets.Preset) -> Checkpoint:
-    path = preset.path or hub.fetch_file(preset.source, preset.file)
-    if not path.is_file():
+    path = fetch_preset(preset)
+    if not path.exists():
         raise CheckpointError(f'{path}: the weights of {preset.name} are missing.')
     return _read(path, preset)
 

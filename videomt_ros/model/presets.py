@@ -7,6 +7,7 @@ task, test size, whether queries are propagated before or after the final norm.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -22,6 +23,12 @@ from videomt_ros.model.weight_files import CheckpointError, WeightFile, read_met
 from videomt_ros.resources import resource
 
 logger = logging.getLogger(__name__)
+
+OWNER = 'tue-mps'
+"""Owner of the repositories of all published models."""
+
+_HUB = re.compile(r'^(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)')
+"""Start of addresses of the Hugging Face hub."""
 
 SHIPPED = 'shipped'
 """Value of `source` for a file that lies in `models/` itself."""
@@ -90,13 +97,42 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in resource('models').glob('*.yaml')))
 
 
+def find_name(text: str) -> str:
+    """Find the name of the model that a text means; '' if it means none.
+
+    A published model is known by its name, by the repository of its converted weights, by the
+    repository and the path of its file, and by the addresses of both; capitals do not matter.
+    """
+    names, bare = preset_names(), bare_name(text)
+    if bare in names:
+        return bare
+    owner, _, rest = bare.lower().rpartition('/')
+    if owner in ('', OWNER) and rest in names:
+        return rest
+    if bare.count('/') < 2:
+        return ''
+    wanted = bare.lower()
+    known = (p for p in readable_presets() if f'{p.source}/{p.file}'.lower() == wanted)
+    return next((preset.name for preset in known), '')
+
+
+def bare_name(text: str) -> str:
+    """Reduce the address of a repository or file of the hub to `owner/name` and its path."""
+    text = text.strip()
+    bare = re.sub(_HUB, '', text)
+    if bare != text:
+        bare = re.sub(r'/(?:tree|blob|resolve|raw)/[^/?#]+|[?#].*', '', bare)
+    return bare.rstrip('/') or text
+
+
 def load_preset(name: str) -> Preset:
-    """Load the preset of this name.
+    """Load the preset of this name, or of another one that `find_name` knows.
 
     Raises:
         PresetError: there is none, or its file is damaged.
     """
     names = preset_names()
+    name = find_name(name) or name
     if name not in names:
         near = get_close_matches(name, names, n=3, cutoff=0.4)
         meant = f' Nearest: {", ".join(near)}.' if near else ''
