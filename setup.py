@@ -42,7 +42,7 @@ setup(
     description=PACKAGE.findtext('description'),
     license=PACKAGE.findtext('license'),
     packages=find_packages(include=['videomt_ros', 'videomt_ros.*']),
-    package_data={'videomt_ros.evaluation.report': ['page.html', 'page.css']},
+    package_data={'videomt_ros.evaluation.report': ['*.html', '*.css']},
     data_files=shipped_files(),
     python_requires='>=3.10',
     install_requires=requirements('base'),

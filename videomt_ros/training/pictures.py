@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.report.contact_sheet import contact_sheet
-from videomt_ros.evaluation.report.overlays import make_pictures
+from videomt_ros.evaluation.report.overlays import VideoViews
 from videomt_ros.files import whole_file
 
 _MOMENTS = 2
@@ -52,7 +52,8 @@ def validation_page(
     for video in videos:
         num_frames = len(video.frame_names)
         moments = {num_frames * (2 * i + 1) // (2 * _MOMENTS) for i in range(_MOMENTS)}
-        for picture in make_pictures(video, moments, truth.labels, predicted, {}).pictures:
+        views = VideoViews(video, moments, truth.labels, predicted)
+        for picture in map(views.picture, sorted(moments)):
             for side, jpeg in (('truth', picture.truth), ('predicted', picture.predicted)):
                 caption = f'{video.name}, frame {picture.index}, {side}'
                 if jpeg is None:

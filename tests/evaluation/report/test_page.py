@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videomt_ros.datasets.dataset import Category
 from videomt_ros.datasets.formats.vipseg import (
     PredictedVideo,
     load_vipseg,
@@ -25,6 +26,7 @@ from videomt_ros.datasets.mask_png import write_ids, write_mask
 from videomt_ros.datasets.rle import MaskTrack
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.figures import COUNTS
+from videomt_ros.evaluation.report.clip import MAX_BYTES
 from videomt_ros.evaluation.report.page import write_report
 from videomt_ros.evaluation.scoring import score_files
 
@@ -58,7 +60,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != 'style':
+        if self.open and self.open[-1] not in ('style', 'script'):
             self.text = ' '.join([*self.text.split(), *data.split()])
 
     def find(self, tag, style=''):
@@ -70,7 +72,14 @@ class Page(HTMLParser):
 
     @property
     def pictures(self):
-        return [attrs['src'] for attrs in self.find('img')]
+        """The JPEGs of the pairs, without those at the top."""
+        top = 2 * len(self.find('figure', 'hero')) - len(self.find('figure', 'hero single'))
+        uris = [attrs['src'] for attrs in self.find('img')]
+        return [uri for uri in uris[top:] if uri.startswith('data:image/jpeg')]
+
+    @property
+    def clips(self):
+        return [uri for attrs in self.find('img') if 'webp' in (uri := attrs['src'])[:20]]
 
 
 def decode_picture(uri):
@@ -142,7 +151,8 @@ def report(tmp_path, ytvis):
         assert not re.search('(?:https?:)?//[a-z]', re.sub('data:image[^"]*', '', html))
         assert '@import' not in html and 'url(' not in html
         page = Page(html)
-        assert not page.find('script') and not page.find('link')
+        assert len(page.find('script')) == len(page.find('table', 'sortable'))
+        assert not any(page.find('script')) and not page.find('link')  # no script has a source
         assert all(attrs['alt'] for attrs in page.find('img'))
         assert all(attrs['aria-label'] for attrs in page.find('svg') if 'role' in attrs)
         ids = [attrs['id'] for _, attrs in page.tags if 'id' in attrs]
@@ -414,3 +424,198 @@ def test_without_jinja2_the_error_names_it(report, metrics, monkeypatch):
     monkeypatch.setitem(sys.modules, 'jinja2', None)
     with pytest.raises(ModuleNotFoundError, match='jinja2'):
         report(metrics)
+
+
+def with_hota(score, values):
+    """Give each video another HOTA."""
+    entries = score['per_video'].items()
+    return {
+        **score,
+        'per_video': {
+            name: {**entry, 'HOTA': value}
+            for (name, entry), value in zip(entries, values, strict=True)
+        },
+    }
+
+
+def test_the_picture_at_the_top_is_of_the_middle_video(report, metrics, ytvis):
+    hota = [0.1, 0.5, 0.3, 0.2, 0.9, 0.8, 0.7]
+    page = report(metrics | {'live': with_hota(ytvis[2], hota)})
+    name = ytvis[0].videos[1].name
+    assert f'{name}, frame 3: neither good nor bad, the middle of 7 videos by HOTA' in page.text
+    first, second = page.find('img')[:2]
+    assert first['alt'] == f'Frame 3 of {name} with its true objects'
+    assert decode_picture(second['src']).shape == (384, 480, 3)
+    assert len(page.find('figure', 'hero')) == 1
+
+
+def test_a_video_without_images_leaves_the_top_to_another(report, metrics, ytvis, tmp_path):
+    shutil.copytree(ytvis[0].truth[0].parent, tmp_path / 'data')
+    broken = ytvis_dataset('ytvis2019', tmp_path / 'data', 'valid')
+    scores = with_hota(ytvis[2], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    for path in (tmp_path / 'data' / 'valid' / 'JPEGImages' / broken.videos[3].name).iterdir():
+        path.write_bytes(b'')
+    page = report(metrics | {'live': scores}, dataset=broken)
+    assert broken.videos[2].name in page.find('img')[0]['alt']
+    assert 'neither good nor bad' not in page.text
+    for path in (tmp_path / 'data' / 'valid' / 'JPEGImages').rglob('*.jpg'):
+        path.write_bytes(b'')
+    page = report(metrics | {'live': scores}, dataset=broken)
+    assert not page.find('img') and page.text.count('No picture of frame') == 5 * 3
+
+
+class Rows(HTMLParser):
+    """The texts of the cells of each row of the tables of a class."""
+
+    def __init__(self, html, style):
+        super().__init__()
+        self.style, self.rows, self.inside = style, [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == 'table':
+            self.inside = dict(attrs).get('class') == self.style
+        if tag == 'tr' and self.inside:
+            self.rows.append([])
+        if tag in ('td', 'th') and self.inside:
+            self.rows[-1].append('')
+
+    def handle_endtag(self, tag):
+        self.inside &= tag != 'table'
+
+    def handle_data(self, data):
+        if self.inside and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def rows_of(tmp_path, style):
+    return Rows((tmp_path / 'report.html').read_text(encoding='utf-8'), style).rows
+
+
+def test_every_video_has_a_row_the_worst_first(report, metrics, ytvis, tmp_path):
+    hota = [0.1, 0.5, 0.3, 0.2, None, 0.8, 0.7]
+    failures = [{'video': ytvis[0].videos[4].name, 'mode': 'live', 'error': 'ValueError: <b>'}]
+    scores = metrics | {'live': with_hota(ytvis[2], hota), 'failures': failures}
+    page = report(scores)
+    head, *rows = rows_of(tmp_path, 'sortable')
+    figures = ['HOTA', 'IDF1', 'IDSW']
+    modes = [f'{figure}, {mode}' for mode in ('live', 'published') for figure in figures]
+    assert head == ['video', 'frames', *modes, 'failed']
+    names = [video.name for video in ytvis[0].videos]
+    assert [row[0] for row in rows] == [names[place] for place in (0, 3, 2, 1, 6, 5, 4)]
+    assert [row[2] for row in rows] == ['10.0', '20.0', '30.0', '50.0', '70.0', '80.0', '–']
+    assert {row[1] for row in rows} == {str(NUM_FRAMES)}
+    assert [row[-1] for row in rows] == [''] * 6 + ['live: ValueError: <b>']
+    # Videos with pictures are linked, and each head has a button and tells its order.
+    links = [attrs['href'] for attrs in page.find('a') if attrs['href'].startswith('#video-')]
+    assert links == ['#video-1', '#video-2', '#video-3', '#video-5', '#video-4']
+    assert len(page.find('button')) == len(head)
+    assert [attrs.get('aria-sort') for attrs in page.find('th') if 'aria-sort' in attrs] == [
+        'ascending'
+    ]
+
+
+def test_a_thousand_videos_fit_in_the_table(report, metrics, ytvis, tmp_path):
+    dataset, _, score = ytvis
+    videos = tuple(replace(dataset.videos[0], video_id=n, name=f'v{n}') for n in range(1, 1001))
+    entry = score['per_video']['1']
+    per_video = {str(n): {**entry, 'name': f'v{n}', 'HOTA': n / 1001} for n in range(1, 1001)}
+    run = metrics['run'] | {'num_videos': 1000}
+    scored = {**score, 'per_video': per_video}
+    report(
+        metrics | {'run': run, 'live': scored, 'published': scored},
+        dataset=replace(dataset, videos=videos),
+        out=tmp_path,
+    )
+    assert len(rows_of(tmp_path, 'sortable')) == 1001
+    assert (tmp_path / 'report.html').stat().st_size < 2_000_000
+
+
+def test_the_worst_video_has_a_clip(report, metrics, ytvis):
+    page = report(metrics | {'live': with_hota(ytvis[2], [0.3, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7])})
+    (uri,) = page.clips
+    kind, _, data = uri.partition(',')
+    assert kind == 'data:image/webp;base64'
+    content = base64.b64decode(data)
+    assert len(content) <= MAX_BYTES
+    clip = Image.open(BytesIO(content))
+    assert clip.n_frames == NUM_FRAMES and clip.format == 'WEBP'
+    (alt,) = (attrs['alt'] for attrs in page.find('img') if attrs['src'] == uri)
+    assert alt == (
+        f'Clip of {ytvis[0].videos[1].name}, frames 0 to 5, truth on the left, live on the right'
+    )
+    # People who do not want motion see its first frame.
+    (still,) = page.find('source')
+    assert 'reduce' in still['media'] and decode_picture(still['srcset']).shape[1] == 646
+
+
+def test_the_timeline_has_a_legend(report, metrics):
+    page = report(metrics)
+    for sign in ('frames of the video', 'identity switch: an object', 'frame shown below'):
+        assert sign in page.text
+    assert len(page.find('line', 'event-sign')) == 1
+    assert len(page.find('svg', 'timeline')) == 5
+    assert len(page.find('line', 'span')) == 2  # of the legend, and of the one clip
+
+
+def test_the_confusion_of_classes_is_a_matrix(report, metrics, tmp_path):
+    confusion = {
+        'unit': 'masks',
+        'category_ids': [1, 3],
+        'counts': [[900, 97, 3], [0, 0, 2], [1, 3, 0]],
+    }
+    live = metrics['live'] | {'confusion': confusion}
+    page = report(metrics | {'live': live, 'published': {}}, out=tmp_path)
+    assert rows_of(tmp_path, 'confusion') == [
+        ['true class', 'masks', 'circle', 'triangle', 'missed'],
+        ['circle', '1,000', '90', '10', '<1'],
+        ['triangle', '2', '', '', '100'],
+        ['spurious', '4', '25', '75', ''],
+    ]
+    titles = [attrs['title'] for attrs in page.find('td', 'wrong') if 'title' in attrs]
+    assert 'circle, triangle: 97 of 1,000 masks' in titles
+    assert 'IoU with it is at least 0.5' in page.text and 'below 0.3' in page.text
+
+
+def test_of_many_classes_the_largest_and_the_most_confused_are_shown(
+    report, metrics, ytvis, tmp_path
+):
+    counts = np.zeros((125, 125), np.int64)
+    counts[np.arange(124), np.arange(124)] = 1000 - np.arange(124)
+    counts[100, 7] = 50
+    counts[7, 124] = 5
+    confusion = {
+        'unit': 'pixels',
+        'category_ids': list(range(124)),
+        'counts': counts.tolist(),
+    }
+    names = tuple(Category(k, f'class {k}') for k in range(124))
+    live = metrics['live'] | {'confusion': confusion}
+    dataset = replace(ytvis[0], categories=names)
+    page = report(metrics | {'live': live, 'published': {}}, dataset=dataset, out=tmp_path)
+    head, *rows = rows_of(tmp_path, 'confusion')
+    shown = [f'class {k}' for k in range(11)]
+    assert head == ['true class', 'pixels', *shown, '113 others', 'missed']
+    assert [row[0] for row in rows] == [*shown, '113 others']
+    total = int(counts[11:].sum())
+    assert rows[-1][1] == f'{total:,}' and rows[-1][2 + 7] == '<1'
+    assert 'class 100 class 7 50 5.3' in page.text  # 50 of 900 + 50
+    assert 'Missed: pixels without a predicted class' in page.text
+
+
+def test_a_broken_confusion_costs_its_own_part(report, metrics, tmp_path):
+    live = metrics['live'] | {'confusion': {'unit': 'masks'}}
+    page = report(metrics | {'live': live}, out=tmp_path)
+    assert 'Missing in this report: Confusion of classes: KeyError' in page.text
+    assert page.find('section') and 'AP Average precision' in page.text
+
+
+def test_notes_and_records_left_out_are_listed(report, metrics, ytvis, tmp_path):
+    left_out = tuple(f'valid.json: Annotation {n}: <b>' for n in range(12))
+    dataset = replace(ytvis[0], notes=('valid.json: no iscrowd & more',), left_out=left_out)
+    page = report(metrics, dataset=dataset, out=tmp_path)
+    assert '12 bad records of the data set were left out (--skip-bad)' in page.text
+    assert all(line in page.text for line in left_out)
+    assert 'Notes valid.json: no iscrowd & more' in page.text
+    page = report(metrics, dataset=replace(dataset, left_out=left_out[:1]), out=tmp_path)
+    assert '1 bad record of the data set was left out' in page.text

@@ -84,7 +84,11 @@ def line_chart(
 
 
 def timeline(
-    num_frames: int, events: Iterable[tuple[int, str]], shown: Iterable[int], alt: str
+    num_frames: int,
+    events: Iterable[tuple[int, str]],
+    shown: Iterable[int],
+    alt: str,
+    span: tuple[int, int] | None = None,
 ) -> str:
     """Draw the timeline of a video: a bar for each event, a square for each frame shown.
 
@@ -95,6 +99,7 @@ def timeline(
         events: number of the frame, from 0, and a line that says what happens there.
         shown: numbers of the frames that have pictures on the page.
         alt: description of the chart for people who cannot see it.
+        span: first and last frame of a clip on the page, which are underlined; None: no clip.
 
     Returns:
         An svg element.
@@ -104,6 +109,13 @@ def timeline(
         return 100 * (frame + 0.5) / num_frames
 
     parts = ['<line class="lane" x1="0" y1="16" x2="100%" y2="16"/>']
+    if span is not None:
+        first, last = span
+        begin, end = 100 * first / num_frames, 100 * (last + 1) / num_frames
+        parts.append(
+            f'<line class="span" x1="{begin:.2f}%" y1="29" x2="{end:.2f}%" y2="29">'
+            f'<title>Frames {first} to {last}: in the clip below</title></line>'
+        )
     for frame in shown:
         parts.append(
             f'<rect class="shown" x="{place(frame):.2f}%" y="9" width="14" height="14" rx="3" '

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from videomt_ros.datasets.dataset import Video
+from videomt_ros.datasets.dataset import Video, VideoFrame
 from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families.family import Label, Labels
 from videomt_ros.inference.draw import draw
@@ -49,56 +50,82 @@ class Picture:
     """Reason why there is no picture; empty if there is one."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Pictures of a video, and the numbers of objects and tracks in them."""
+class VideoViews:
+    """Frames of one video as they are read and numbered once, to be drawn one by one.
 
-    pictures: list[Picture]
-    objects: dict[int, int] = field(default_factory=dict)
-    """Number of each true object in the pictures, by its id in `ScoreReport.switches`."""
-    tracks: dict[int, int] = field(default_factory=dict)
-    """Number of each track in the pictures, by its id in `ScoreReport.switches`."""
-
-
-def make_pictures(
-    video: Video,
-    frames: Iterable[int],
-    truth: Labels | None,
-    predicted: Labels,
-    marked: Mapping[int, Sequence[int]],
-) -> Pictures:
-    """Draw frames of a video.
-
-    Args:
-        video: a video, whose images are read up to the last of the frames.
-        frames: indices of annotated frames.
-        truth: labels of the true objects; None if they are unknown.
-        predicted: labels of the predicted tracks.
-        marked: ids of true objects by frame, as `ScoreReport.switches` has them; their places in
-            the prediction are outlined.
-
-    Returns:
-        A picture for each frame, in rising order. A frame that cannot be read or drawn has none,
-        and says why; nor have the frames after it, if the video cannot be read on.
+    Nothing is raised before a frame is drawn, so that what is wrong with one costs its own picture
+    alone.
     """
-    wanted = sorted(set(frames))
-    try:
-        numbers = _number(video, wanted, truth, predicted)
-    except Exception as error:
-        return Pictures([Picture(index, problem=fault_line(error)) for index in wanted])
-    images, problem = _images(video, wanted)
-    pictures = []
-    for index in wanted:
-        if index not in images:
-            pictures.append(Picture(index, problem=problem))
-            continue
+
+    def __init__(
+        self, video: Video, frames: Iterable[int], truth: Labels | None, predicted: Labels
+    ) -> None:
+        """Read the frames.
+
+        Args:
+            video: a video, whose images are read up to the last of the frames.
+            frames: indices of annotated frames.
+            truth: labels of the true objects; None if they are unknown.
+            predicted: labels of the predicted tracks.
+        """
+        self._video, self._truth, self._predicted = video, truth, predicted
+        self._images: dict[int, VideoFrame] = {}
+        wanted = sorted(set(frames))
+        self._problem = _read_images(video, wanted, self._images)
+        self._numbers = _number(video, wanted, truth, predicted)
+
+    @property
+    def objects(self) -> dict[int, int]:
+        """Number of each true object, by its id in `ScoreReport.switches`."""
+        return self._numbers.of_objects
+
+    @property
+    def tracks(self) -> dict[int, int]:
+        """Number of each track, by its id in `ScoreReport.switches`."""
+        return self._numbers.of_tracks
+
+    def stamp_ns(self, index: int) -> int:
+        """Return the stamp of a frame that could be drawn."""
+        return self._images[index].stamp_ns
+
+    def draw(
+        self, index: int, marked: Collection[int] = ()
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Draw one of the frames.
+
+        Args:
+            index: number of the frame.
+            marked: ids of true objects whose places are outlined in the prediction.
+
+        Returns:
+            The frame with its predicted tracks, (h, w, 3) uint8 RGB, at most 480 wide, and with
+            its true objects; None if these are unknown.
+
+        Raises:
+            ValueError: the frame has no image; says why.
+            Exception: whatever reading its labels raises.
+        """
+        if index not in self._images:
+            raise ValueError(self._problem)
+        image = self._images[index].image
+        keys, labels = self._predicted.frame(self._video, index)
+        view = _overlay(image, keys, labels, self._numbers.tracks)
+        if self._truth is None:
+            return view, None
+        keys, labels = self._truth.frame(self._video, index)
+        true_view = _overlay(image, keys, labels, self._numbers.objects)
+        for label in labels:
+            if label.object_id in marked:
+                _outline(view, _resized(keys == label.key, view))
+        return view, true_view
+
+    def picture(self, index: int, marked: Collection[int] = ()) -> Picture:
+        """Draw one of the frames as JPEGs; one that cannot be read or drawn says why."""
         try:
-            pictures.append(
-                _picture(video, index, images[index], truth, predicted, numbers, marked)
-            )
+            view, true_view = self.draw(index, marked)
+            return Picture(index, as_jpeg(view), None if true_view is None else as_jpeg(true_view))
         except Exception as error:
-            pictures.append(Picture(index, problem=fault_line(error)))
-    return Pictures(pictures, numbers.of_objects, numbers.of_tracks)
+            return Picture(index, problem=fault_line(error))
 
 
 class _Numbers(NamedTuple):
@@ -114,28 +141,6 @@ class _Numbers(NamedTuple):
     """By the id that scores have."""
 
 
-def _picture(
-    video: Video,
-    index: int,
-    image: NDArray[np.uint8],
-    truth: Labels | None,
-    predicted: Labels,
-    numbers: _Numbers,
-    marked: Mapping[int, Sequence[int]],
-) -> Picture:
-    """Draw one frame; see `make_pictures`."""
-    keys, labels = predicted.frame(video, index)
-    view = _overlay(image, keys, labels, numbers.tracks)
-    if truth is None:
-        return Picture(index, _jpeg(view))
-    keys, labels = truth.frame(video, index)
-    true_view = _overlay(image, keys, labels, numbers.objects)
-    for label in labels:
-        if label.object_id in marked.get(index, ()):
-            _outline(view, _resized(keys == label.key, view))
-    return Picture(index, _jpeg(view), _jpeg(true_view))
-
-
 def _number(
     video: Video, wanted: Sequence[int], truth: Labels | None, predicted: Labels
 ) -> _Numbers:
@@ -149,28 +154,29 @@ def _number(
     object_ids: dict[int, int] = {}
     track_ids: dict[int, int] = {}
     for index in sorted({*even.tolist(), *wanted}):
-        tracks, labels = predicted.frame(video, index)
-        track_ids |= {label.key: label.object_id for label in labels}
-        objects = np.zeros_like(tracks)
-        if truth is not None:
-            objects, labels = truth.frame(video, index)
-            object_ids |= {label.key: label.object_id for label in labels}
-        step = max(1, tracks.shape[1] // _WIDTH)  # not all pixels are needed
-        both = objects[::step, ::step] << 32 | tracks[::step, ::step]
-        pairs, counts = np.unique(both, return_counts=True)
-        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
-            shared[pair >> 32, pair & 0xFFFFFFFF] += count
+        with suppress(Exception):  # such a frame cannot be drawn, which says why
+            tracks, labels = predicted.frame(video, index)
+            objects, true_labels = np.zeros_like(tracks), list[Label]()
+            if truth is not None:
+                objects, true_labels = truth.frame(video, index)
+            track_ids |= {label.key: label.object_id for label in labels}
+            object_ids |= {label.key: label.object_id for label in true_labels}
+            step = max(1, tracks.shape[1] // _WIDTH)  # not all pixels are needed
+            both = objects[::step, ::step] << 32 | tracks[::step, ::step]
+            pairs, counts = np.unique(both, return_counts=True)
+            for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+                shared[pair >> 32, pair & 0xFFFFFFFF] += count
     true_area: Counter[int] = Counter()
     track_area: Counter[int] = Counter()
     for (true_key, track_key), count in shared.items():
         true_area[true_key] += count
         track_area[track_key] += count
-    true_keys = sorted(true_area.keys() - {0})
-    track_keys = sorted(track_area.keys() - {0})
+    # With those whose few pixels the coarse grid has missed.
+    true_keys, track_keys = sorted(object_ids), sorted(track_ids)
     iou = np.zeros((len(true_keys), len(track_keys)))
     for n, a in enumerate(true_keys):
         for m, b in enumerate(track_keys):
-            iou[n, m] = shared[a, b] / (true_area[a] + track_area[b] - shared[a, b])
+            iou[n, m] = shared[a, b] / max(true_area[a] + track_area[b] - shared[a, b], 1)
     number_of = {
         track_keys[m]: int(n) + 1
         for n, m in zip(*linear_sum_assignment(iou, maximize=True), strict=True)
@@ -182,28 +188,27 @@ def _number(
     return _Numbers(
         by_object,
         by_track,
-        {object_ids.get(key, key): number for key, number in by_object.items()},
-        {track_ids.get(key, key): number for key, number in by_track.items()},
+        {object_ids[key]: number for key, number in by_object.items()},
+        {track_ids[key]: number for key, number in by_track.items()},
     )
 
 
-def _images(video: Video, wanted: Sequence[int]) -> tuple[dict[int, NDArray[np.uint8]], str]:
-    """Read frames at their size on the page.
+def _read_images(video: Video, wanted: Sequence[int], images: dict[int, VideoFrame]) -> str:
+    """Read frames at their size on the page into a dictionary.
 
     Returns:
-        Images by frame, and the reason why the others are missing.
+        The reason why the others are missing.
     """
-    images: dict[int, NDArray[np.uint8]] = {}
     try:
         for frame in video.frames():
             if frame.index is None or frame.index not in wanted:
                 continue
-            images[frame.index] = _shrink(frame.image)
+            images[frame.index] = replace(frame, image=_shrink(frame.image))
             if len(images) == len(wanted):
                 break
     except Exception as error:
-        return images, fault_line(error)
-    return images, 'This frame has no image.'
+        return fault_line(error)
+    return 'This frame has no image.'
 
 
 def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -264,6 +269,7 @@ def _outline(view: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     cv2.rectangle(view, *corners, (255, 255, 255), 2)
 
 
-def _jpeg(view: NDArray[np.uint8]) -> bytes:
+def as_jpeg(view: NDArray[np.uint8]) -> bytes:
+    """Encode a picture (H, W, 3) RGB."""
     bgr = cv2.cvtColor(view, cv2.COLOR_RGB2BGR)
     return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()

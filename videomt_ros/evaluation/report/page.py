@@ -14,8 +14,10 @@ from typing import Any
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families import family_of
+from videomt_ros.evaluation.families.instances import SHOWN_SCORE
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
+from videomt_ros.evaluation.report.confusion_matrix import confusion_matrices
 from videomt_ros.evaluation.report.scores import (
     Column,
     class_bars,
@@ -140,14 +142,23 @@ def build_page(
         'curves': part('Precision and recall', lambda: _curves(columns), []),
         'real_time': part('Real time', lambda: _real_time(metrics.get('real_time'))),
         'speed': part('Speed', lambda: _speed(metrics.get('timing_ms', {}))),
+        'confusion': part(
+            'Confusion of classes',
+            lambda: confusion_matrices(
+                columns, {c.category_id: c.name for c in dataset.categories}, SHOWN_SCORE
+            ),
+        ),
         'videos': part(
             'Videos', lambda: videos_section(metrics, dataset, out, truth, problem, problems)
         ),
+        'left_out': dataset.left_out,
         'run': list(_run(run)),
     }
+    page['hero'] = page['videos'] and page['videos']['hero']
+    page['table'] = page['videos'] and page['videos']['table']
     page['problems'] = problems
     page['notes'] = [
-        *dataset.remarks(),
+        *dataset.notes,
         *run.get('notes', ()),
         *(note for note in _notes(columns) if note not in dataset.notes),
         *(f'Missing in this report: {problem}' for problem in problems),
@@ -157,11 +168,14 @@ def build_page(
         for name, anchor, part in (
             ('Failures', 'failures', 'failures'),
             ('Scores', 'scores', 'scores'),
+            ('All videos', 'all-videos', 'table'),
             ('Classes', 'classes', 'classes'),
+            ('Confusion', 'confusion', 'confusion'),
             ('Precision and recall', 'curves', 'curves'),
             ('Real time', 'real-time', 'real_time'),
             ('Speed', 'speed', 'speed'),
             ('Videos', 'videos', 'videos'),
+            ('Left out', 'left-out', 'left_out'),
             ('Notes', 'notes', 'notes'),
             ('How it was run', 'run', 'run'),
         )

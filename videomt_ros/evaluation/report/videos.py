@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.errors import fault_line
@@ -14,14 +13,16 @@ from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.families.family import Labels, TruthLabels
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.report.charts import timeline
-from videomt_ros.evaluation.report.overlays import Picture, Pictures, make_pictures
+from videomt_ros.evaluation.report.clip import Clip, clip_frames, make_clip
+from videomt_ros.evaluation.report.overlays import Picture, VideoViews
+from videomt_ros.evaluation.report.ranking import NUM_BEST, NUM_WORST, Ranking, rank
+from videomt_ros.evaluation.report.scores import score_columns
+from videomt_ros.evaluation.report.video_table import video_table
 
-NUM_WORST, NUM_BEST = 3, 2
-"""Numbers of videos with pictures."""
 _NUM_PICTURES = 3
 """Number of pictures of each of them."""
-_RANKING = ('HOTA', 'IDF1', 'mIoU')
-"""Figures by which videos are ranked; the first that any video has is taken."""
+_NUM_CANDIDATES = 5
+"""Number of frames out of which the picture at the top is chosen, and of videos that are tried."""
 
 
 def videos_section(
@@ -50,8 +51,9 @@ def videos_section(
     if mode is None or not dataset.videos:
         return None
     score = metrics.get(mode, {})  # a test split has no score
-    ranking = _rank(dataset.videos[: run.get('num_videos')], score)
-    failed = {failure['video'] for failure in metrics.get('failures', [])}
+    ranking = rank(dataset.videos[: run.get('num_videos')], score)
+    failures = metrics.get('failures', [])
+    failed = {failure['video'] for failure in failures}
     chosen = ranking.chosen(failed)
     sentences = []
     if ranking.is_choice:
@@ -62,6 +64,7 @@ def videos_section(
     if problem:
         sentences.append(f'The truth cannot be shown: {problem}')
     family = family_of(dataset.family)
+    hero, shown = None, []
     try:
         predicted = family.load_results(out / mode, dataset)
     except Exception as error:
@@ -70,116 +73,158 @@ def videos_section(
         chosen = []
     else:
         sentences += family.legend(truth is not None)
-    labels = truth.labels if truth else None
+        pair = _Pair(truth.labels if truth else None, predicted, mode)
+        hero = _picture_at_the_top(ranking, failed, pair)
+        has_timeline = family.has_tracks and 'switches' in score
+        switches = _switches_by_video(score)
+        for place, video in enumerate(chosen):
+            rank_name = ('worst' if place < NUM_WORST else 'best') if ranking.is_choice else ''
+            shown.append(
+                {
+                    'title': video.name,
+                    'anchor': f'video-{place + 1}',
+                    'rank': rank_name,
+                    'facts': _facts(ranking.scores(video), len(video.frame_names)),
+                    **_shown(
+                        video,
+                        pair,
+                        switches.get(str(video.video_id), []),
+                        has_timeline=has_timeline,
+                        has_clip=place == 0,
+                        problems=problems,
+                    ),
+                }
+            )
+    anchors = {entry['title']: entry['anchor'] for entry in shown}
+    return {
+        'sentences': sentences,
+        'hero': hero,
+        'shown': shown,
+        'table': video_table(ranking, mode, score_columns(metrics), failures, anchors),
+    }
+
+
+class _Pair(NamedTuple):
+    """What is shown side by side."""
+
+    truth: Labels | None
+    predicted: Labels
+    side: str
+    """Name of the side of the prediction."""
+
+    def views(self, video: Video, frames: Sequence[int]) -> VideoViews:
+        """Read some frames of a video."""
+        return VideoViews(video, frames, self.truth, self.predicted)
+
+
+def _switches_by_video(score: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     switches: dict[str, list[Mapping[str, Any]]] = {}
     for switch in score.get('switches', []):
         switches.setdefault(str(switch['video_id']), []).append(switch)
-    shown = [
-        {
-            'title': video.name,
-            'rank': ('worst' if place < NUM_WORST else 'best') if ranking.is_choice else '',
-            'facts': _facts(ranking.scores(video), len(video.frame_names)),
-            **_pictures(video, labels, predicted, switches.get(str(video.video_id), []), mode),
-        }
-        for place, video in enumerate(chosen)
-    ]
-    for video, entry in zip(chosen, shown, strict=True):
-        reasons = [pair['problem'] for pair in entry['pairs'] if pair['problem']]
-        if reasons:
-            problems.append(
-                f'{len(reasons)} of {len(entry["pairs"])} pictures of {video.name}: {reasons[0]}'
+    return switches
+
+
+def _picture_at_the_top(ranking: Ranking, failed: set[str], pair: _Pair) -> dict[str, Any] | None:
+    """Draw a frame with much in it of a video that is neither good nor bad.
+
+    A video that has no picture gives way to the next; there may be none at all.
+    """
+    videos = ranking.ranked or ranking.without(failed)
+    middle = len(videos) // 2
+    nearest = sorted(range(len(videos)), key=lambda place: abs(place - middle))
+    for place in nearest[:_NUM_CANDIDATES]:
+        video = videos[place]
+        index = _fullest_frame(video, pair.truth or pair.predicted)
+        picture = pair.views(video, [index]).picture(index)
+        if picture.problem:
+            continue
+        caption = f'{video.name}, frame {index}'
+        if len(ranking.ranked) > 2 and place == middle:
+            value = as_text(ranking.figure, ranking.scores(video)[ranking.figure])
+            caption += (
+                f': neither good nor bad, the middle of {len(ranking.ranked)} videos by '
+                f'{ranking.figure} ({value})'
             )
-    return {
-        'sentences': sentences,
-        'shown': shown,
-        'table': _table(ranking, mode) if len(ranking.ranked) > 1 else None,
-    }
+        return {**_pair(picture, video, [], pair.side), 'caption': caption}
+    return None
 
 
-@dataclass(frozen=True)
-class _Ranking:
-    """The videos of a data set in the order of their scores."""
-
-    videos: Sequence[Video]
-    """All videos, in the order of the data set."""
-    ranked: Sequence[Video]
-    """Videos with a score, the worst first."""
-    figure: str
-    """Figure by which they are ranked; empty if no video has a score."""
-    per_video: Mapping[str, Mapping[str, Any]]
-    """The content of `ScoreReport.per_video`."""
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether only the worst and the best videos have pictures."""
-        return len(self.ranked) > NUM_WORST + NUM_BEST
-
-    def chosen(self, failed: Collection[str]) -> Sequence[Video]:
-        """Choose the videos with pictures.
-
-        Args:
-            failed: names of videos that have no result.
-        """
-        if self.is_choice:
-            return [*self.ranked[:NUM_WORST], *self.ranked[: -NUM_BEST - 1 : -1]]
-        others = [video for video in self.videos if video.name not in failed]
-        return self.ranked or others[: NUM_WORST + NUM_BEST]
-
-    def scores(self, video: Video) -> Mapping[str, Any]:
-        """Return name and figures of a video; empty if it has none."""
-        return self.per_video.get(str(video.video_id), {})
+def _fullest_frame(video: Video, labels: Labels) -> int:
+    """Find the frame with most objects among a few that lie evenly in time."""
+    num_frames = len(video.frame_names)
+    candidates = _evenly(num_frames, _NUM_CANDIDATES)
+    counts: dict[int, int] = {}
+    for index in candidates:
+        try:
+            keys, listed = labels.frame(video, index)
+        except Exception:
+            continue
+        counts[index] = sum(bool((keys == label.key).any()) for label in listed)
+    # Of equal ones the one that is nearest to the middle: at the ends objects come and go.
+    return max(candidates, key=lambda t: (counts.get(t, -1), -abs(t - num_frames // 2)))
 
 
-def _rank(videos: Sequence[Video], score: Mapping[str, Any]) -> _Ranking:
-    """Rank videos by the first figure of `_RANKING` that any of them has."""
-    per_video: Mapping[str, Mapping[str, Any]] = score.get('per_video') or {}
-    figure = next(
-        (
-            name
-            for name in _RANKING
-            if any(scores.get(name) is not None for scores in per_video.values())
-        ),
-        '',
-    )
-    values = {
-        video.video_id: value
-        for video in videos
-        if (value := per_video.get(str(video.video_id), {}).get(figure)) is not None
-    }
-    ranked = sorted(
-        (video for video in videos if video.video_id in values),
-        key=lambda video: values[video.video_id],
-    )
-    return _Ranking(videos, ranked, figure, per_video)
-
-
-def _pictures(
+def _shown(
     video: Video,
-    truth: Labels | None,
-    predicted: Labels,
+    pair: _Pair,
     switches: Sequence[Mapping[str, Any]],
-    side: str,
+    *,
+    has_timeline: bool,
+    has_clip: bool,
+    problems: list[str],
 ) -> dict[str, Any]:
-    """Draw timeline and pictures of a video."""
+    """Draw timeline, pictures and clip of a video."""
     marked: dict[int, list[int]] = {}
     for switch in switches:
         marked.setdefault(switch['frame'], []).append(switch['truth_id'])
     num_frames = len(video.frame_names)
-    found = make_pictures(
-        video, choose_frames(num_frames, sorted(marked)), truth, predicted, marked
-    )
-    events = [(switch['frame'], _describe(switch, found)) for switch in switches]
-    line = ''
+    frames = choose_frames(num_frames, sorted(marked))
+    moving = clip_frames(num_frames, sorted(marked)) if has_clip and num_frames > 1 else []
+    views = pair.views(video, [*frames, *moving])
+    pictures = [views.picture(index, marked.get(index, ())) for index in frames]
+    clip = make_clip(views, moving) if moving else None
+    events = [(switch['frame'], _describe(switch, views)) for switch in switches]
+    reasons = [picture.problem for picture in pictures if picture.problem]
+    if reasons:
+        problems.append(f'{len(reasons)} of {len(frames)} pictures of {video.name}: {reasons[0]}')
+    if clip and clip.problem and reasons:
+        clip = None  # the pictures say why
+    if clip and clip.problem:
+        problems.append(f'The clip of {video.name}: {clip.problem}')
+    span = (clip.frames[0], clip.frames[-1]) if clip and clip.frames else None
+    return {
+        'timeline': _timeline(num_frames, events, frames, span) if has_timeline else '',
+        'clip': _clip(clip, video, pair.side) if clip else None,
+        'pairs': [
+            _pair(picture, video, [text for t, text in events if t == picture.index], pair.side)
+            for picture in pictures
+        ],
+    }
+
+
+def _timeline(
+    num_frames: int,
+    events: Sequence[tuple[int, str]],
+    shown: Sequence[int],
+    span: tuple[int, int] | None,
+) -> str:
+    count = f'{len(events) or "No"} identity switch{"es" * (len(events) > 1)}'
+    alt = f'{count} in {num_frames} frame{"s" * (num_frames > 1)}'
     if events:
-        count = f'{len(events)} identity switch{"es" * (len(events) > 1)}'
-        frames = ', '.join(map(str, sorted(marked)))
-        alt = f'{count} in {num_frames} frames, at frame {frames}'
-        line = timeline(num_frames, events, [picture.index for picture in found.pictures], alt)
-    pairs = [
-        _pair(picture, video, [text for frame, text in events if frame == picture.index], side)
-        for picture in found.pictures
-    ]
-    return {'timeline': line, 'pairs': pairs}
+        alt += f', at frame {", ".join(map(str, sorted({frame for frame, _ in events})))}'
+    return timeline(num_frames, events, shown, alt, span)
+
+
+def _clip(clip: Clip, video: Video, side: str) -> dict[str, Any]:
+    sides = f'truth on the left, {side} on the right' if clip.has_truth else side
+    first, last = (clip.frames[0], clip.frames[-1]) if clip.frames else (0, 0)
+    return {
+        'problem': clip.problem,
+        'webp': _data_uri(clip.webp, 'webp'),
+        'still': _data_uri(clip.still, 'jpeg'),
+        'caption': f'frames {first} to {last}, {sides}',
+        'alt': f'Clip of {video.name}, frames {first} to {last}, {sides}',
+    }
 
 
 def _pair(picture: Picture, video: Video, events: Sequence[str], side: str) -> dict[str, Any]:
@@ -187,13 +232,18 @@ def _pair(picture: Picture, video: Video, events: Sequence[str], side: str) -> d
     return {
         'index': picture.index,
         'problem': picture.problem,
-        'truth': _data_uri(picture.truth),
-        'predicted': _data_uri(picture.predicted),
+        'truth': _data_uri(picture.truth, 'jpeg'),
+        'predicted': _data_uri(picture.predicted, 'jpeg'),
         'truth_alt': f'{where} with its true objects',
         'predicted_alt': f'{where} with what was predicted',
         'side': side,
         'events': events,
     }
+
+
+def _evenly(num_frames: int, count: int) -> list[int]:
+    """Choose frames in the middles of equal parts of a video."""
+    return sorted({num_frames * (2 * i + 1) // (2 * count) for i in range(count)})
 
 
 def choose_frames(num_frames: int, switches: Sequence[int]) -> list[int]:
@@ -202,19 +252,19 @@ def choose_frames(num_frames: int, switches: Sequence[int]) -> list[int]:
     >>> choose_frames(60, []), choose_frames(60, [12, 40]), choose_frames(1, [])
     ([10, 30, 50], [11, 12, 50], [0])
     """
-    even = [num_frames * (2 * i + 1) // (2 * _NUM_PICTURES) for i in range(_NUM_PICTURES)]
+    even = _evenly(num_frames, _NUM_PICTURES)
     if not switches:
-        return sorted(set(even))
+        return even
     first = switches[0]
     farthest = max(even, key=lambda frame: abs(frame - first))
     return sorted({max(first - 1, 0), first, farthest})
 
 
-def _describe(switch: Mapping[str, Any], found: Pictures) -> str:
+def _describe(switch: Mapping[str, Any], views: VideoViews) -> str:
     """Describe a switch by the numbers in the pictures."""
-    number = found.objects.get(switch['truth_id'])
-    old = found.tracks.get(switch['from'])
-    new = found.tracks.get(switch['to'])
+    number = views.objects.get(switch['truth_id'])
+    old = views.tracks.get(switch['from'])
+    new = views.tracks.get(switch['to'])
     if number is None or old is None or new is None:
         return 'identity switch'
     return f'identity switch: object {number} goes on as track {new}, not {old}'
@@ -225,21 +275,5 @@ def _facts(scores: Mapping[str, Any], num_frames: int) -> str:
     return ' · '.join([*parts, f'{num_frames} frame{"s" * (num_frames != 1)}'])
 
 
-def _table(ranking: _Ranking, style: str) -> dict[str, Any]:
-    """List all videos with a score, with a bar for the figure that ranks them."""
-    names = [name for name in ranking.scores(ranking.ranked[0]) if name != 'name']
-    rows = []
-    for video in ranking.ranked:
-        scores = ranking.scores(video)
-        rows.append(
-            {
-                'name': video.name,
-                'cells': [as_text(name, scores.get(name)) for name in names],
-                'bars': [(style, 100 * scores[ranking.figure])],
-            }
-        )
-    return {'heads': [('', name) for name in ('video', *names)], 'rows': rows}
-
-
-def _data_uri(jpeg: bytes | None) -> str:
-    return '' if jpeg is None else f'data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}'
+def _data_uri(data: bytes | None, kind: str) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}' if data else ''
