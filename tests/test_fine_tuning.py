@@ -20,7 +20,6 @@ from PIL import Image
 
 from videomt_ros.cli import main
 from videomt_ros.datasets.formats.ytvis import load_ytvis
-from videomt_ros.datasets.rle import decode
 from videomt_ros.inference import VideoStream
 from videomt_ros.launch_files import check_arguments, read_parameters
 from videomt_ros.model import load_model
@@ -62,12 +61,8 @@ def home(tmp_path_factory) -> Path:
     (home / RUN_FILE).write_text(blocks('yaml')[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        for number, line in enumerate(commands()):
-            if number and line.startswith('videomt benchmark'):
-                exec(blocks('python')[1], {})  # puts videos aside
-            if line.startswith('mv '):
-                subprocess.run(shlex.split(line), check=True)
-            elif line.startswith('videomt ') and not line.startswith('videomt demo'):
+        for line in commands():
+            if line.startswith('videomt ') and not line.startswith('videomt demo'):
                 words = shlex.split(line)[1:]
                 for start, more in SHORTER.items():
                     words += more if line.startswith(start) else []
@@ -84,7 +79,7 @@ def test_the_labels_are_split_by_video(home):
     assert [len(part.videos) for part in parts] == [16, 4]
     names = [{video.name for video in part.videos} for part in parts]
     assert not names[0] & names[1]
-    whole = load_ytvis(home / 'data/mine/all.json')
+    whole = load_ytvis(home / 'data/labelled/valid.json')
     count = sum(len(part.tracks(video.video_id)) for part in parts for video in part.videos)
     assert count == sum(len(whole.tracks(video.video_id)) for video in whole.videos)
 
@@ -114,7 +109,7 @@ def test_the_result_runs_in_a_stream(home):
     net = load_model(home / 'out/mine/best.safetensors')
     assert net.config.name == 'mine'
     stream, seen = VideoStream(net), 0
-    for number, path in enumerate(sorted((home / 'data/mine/images/scene_003016').iterdir())):
+    for number, path in enumerate(sorted((home / 'data/mine/JPEGImages/scene_003016').iterdir())):
         seen += len(stream.push(np.asarray(Image.open(path)), number * 100_000_000).segments)
     assert seen
     start = load_model('demo').state_dict()
@@ -147,7 +142,7 @@ def test_the_launch_file_takes_the_arguments_of_the_last_command():
 
 
 def test_the_labels_of_the_document_load(tmp_path):
-    path = tmp_path / 'all.json'
+    path = tmp_path / 'labels.json'
     path.write_text(blocks('json')[0])
     truth = load_ytvis(path)
     (track,) = truth.tracks(1)
@@ -155,56 +150,11 @@ def test_the_labels_of_the_document_load(tmp_path):
     assert track.masks[0]['size'] == [384, 480]
 
 
-def test_files_of_labelme_become_such_labels(tmp_path, monkeypatch):
-    """Two videos; in the first, star 7 has two parts in frame 0 and is hidden in frame 1."""
-    box = [[10, 10], [50, 10], [50, 40], [10, 40]]
-    other = [[60, 10], [70, 10], [70, 20], [60, 20]]
-    frames = {
-        'left/00000': [('star', 7, box), ('circle', 1, box), ('star', 7, other)],
-        'left/00001': [('circle', 1, other)],
-        'right/00000': [('star', 7, other)],
-    }
-    for name, shapes in frames.items():
-        path = tmp_path / f'data/mine/images/{name}.json'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keys = ('label', 'group_id', 'points')
-        content = {
-            'imageHeight': 48,
-            'imageWidth': 80,
-            'shapes': [
-                {'shape_type': 'polygon', **dict(zip(keys, shape, strict=True))}
-                for shape in shapes
-            ],
-        }
-        path.write_text(json.dumps(content))
-        path.with_suffix('.jpg').touch()
-    (tmp_path / 'data/mine/images/left/00002.jpg').touch()  # a frame with nothing in it
-    monkeypatch.chdir(tmp_path)
-    exec(blocks('python')[0], {})
-    truth = load_ytvis(tmp_path / 'data/mine/all.json')
-    assert [category.name for category in truth.categories] == ['circle', 'star']
-    assert [video.frame_names for video in truth.videos] == [
-        ('left/00000.jpg', 'left/00001.jpg', 'left/00002.jpg'),
-        ('right/00000.jpg',),
-    ]
-    star, circle = truth.tracks(1)
-    assert (star.category_id, circle.category_id) == (2, 1)
-    assert star.areas == [1300, None, None] and circle.areas == [1200, 100, None]
-    assert star.masks[1] is None and decode(star.masks[0]).sum() == 1300
-    assert [track.areas for track in truth.tracks(2)] == [[100]]
-
-
-@pytest.mark.parametrize('shape', [{'group_id': None}, {'shape_type': 'rectangle'}])
-def test_a_shape_that_belongs_to_no_object_is_no_label(tmp_path, monkeypatch, shape):
-    folder = tmp_path / 'data/mine/images/left'
-    folder.mkdir(parents=True)
-    (folder / '00000.jpg').touch()
-    star = {'label': 'star', 'group_id': 1, 'shape_type': 'polygon', 'points': [[0, 0], [9, 9]]}
-    content = {'imageHeight': 48, 'imageWidth': 80, 'shapes': [star | shape]}
-    (folder / '00000.json').write_text(json.dumps(content))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match='00000.json: expected polygons with a group_id'):
-        exec(blocks('python')[0], {})
+def test_the_folder_is_the_one_that_the_document_describes(home):
+    listing = re.findall(r'^    data/mine/(\S+)', TEXT, re.MULTILINE)
+    assert listing == ['train.json', 'valid.json', 'JPEGImages/VIDEO/00000.jpg']
+    for name in listing:
+        assert (home / 'data/mine' / name.replace('VIDEO', 'scene_003016')).is_file()
 
 
 def test_the_run_file_for_a_camera_is_one(tmp_path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.compressed import decode_image_file
 from videomt_ros.datasets.dataset import list_names
-from videomt_ros.datasets.image_folder import regular_stamps, stamps_of_names
+from videomt_ros.datasets.image_folder import natural_key, regular_stamps, stamps_of_names
 from videomt_ros.datasets.images import FrameError
 from videomt_ros.datasets.source import SourceFrame
 from videomt_ros.datasets.video import VideoError
@@ -144,6 +144,4 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _in_order(path: Path) -> tuple[str, list[tuple[int, str]]]:
-    """Return a key that sorts frame2 before frame10."""
-    words = re.split(r'(\d+)', path.name)
-    return str(path.parent), [(int(word) if word.isdecimal() else 0, word) for word in words]
+    return str(path.parent), natural_key(path.name)

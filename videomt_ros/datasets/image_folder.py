@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,16 @@ def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[s
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in suffixes and not path.name.startswith('.')
     }
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names by the numbers in them.
+
+    >>> sorted(['frame10', 'frame2'], key=natural_key)
+    ['frame2', 'frame10']
+    """
+    words = re.split(r'(\d+)', name)
+    return [(int(word) if word.isdecimal() else 0, word) for word in words]
 
 
 def regular_stamps(count: int, fps: float) -> tuple[int, ...]:

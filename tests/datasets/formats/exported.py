@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 from PIL import Image
@@ -115,7 +115,7 @@ def cvat_xml(truth: dict[str, Any], video: dict[str, Any], start: int = 0, step:
         f'<size>{length}</size><mode>interpolation</mode><start_frame>{start}</start_frame>',
         f'<stop_frame>{start + (length - 1) * step}</stop_frame>',
         f'<frame_filter>{filters}</frame_filter><labels>',
-        *(f'<label><name>{name}</name></label>' for name in names.values()),
+        *(f'<label><name>{escape(name)}</name></label>' for name in names.values()),
         f'</labels><original_size><width>{video["width"]}</width>',
         f'<height>{video["height"]}</height></original_size><source>clip.mp4</source></task>',
         '<dumped>2026-01-01</dumped></meta>',

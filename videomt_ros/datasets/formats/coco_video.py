@@ -16,7 +16,7 @@ from typing import Any
 
 from videomt_ros.datasets.formats.frame_tracks import FrameTracks, Identity
 from videomt_ros.datasets.formats.instance_files import YtvisVideo
-from videomt_ros.datasets.formats.record_checks import Checks
+from videomt_ros.datasets.formats.record_checks import Checks, counted
 from videomt_ros.datasets.json_files import shown
 from videomt_ros.datasets.rle import MaskTrack
 
@@ -90,7 +90,9 @@ def read_coco_video(
         )
         places |= {image.image_id: (video_id, frame) for frame, image in enumerate(images)}
     kind = 'CocoVID' if is_cocovid else 'frames of videos, since track ids connect its images'
-    checks.note(f'read as {kind}: {len(videos)} videos, {len(places):,} frames')
+    checks.note(
+        f'read as {kind}: {counted(len(videos), "video")}, {counted(len(places), "frame")}'
+    )
     if content.get('annotations') is None:
         return videos, None
     return videos, _read_tracks(content, categories, videos, places, checks)

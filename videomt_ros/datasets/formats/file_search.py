@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,16 +70,6 @@ def find_image_folder(
         'to its end?'
     )
     raise DatasetError(checks.path, [summary, *(f'There is no {folder / m}.' for m in missing)])
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers in them.
-
-    >>> sorted(['img10', 'img9'], key=natural_key)
-    ['img9', 'img10']
-    """
-    parts = re.split(r'(\d+)', name)
-    return [(int(part), '') if number % 2 else (-1, part) for number, part in enumerate(parts)]
 
 
 def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:

@@ -255,6 +255,15 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
+def counted(number: int, what: str) -> str:
+    """Write a count with its noun.
+
+    >>> counted(1, 'frame'), counted(1200, 'frame')
+    ('1 frame', '1,200 frames')
+    """
+    return f'{number:,} {what}{"" if number == 1 else "s"}'
+
+
 def kind(value: Any) -> str:
     """Name the kind of a value in the words of JSON."""
     names = {dict: 'an object', list: 'a list', str: 'a text', bool: 'true or false'}

@@ -1,0 +1,202 @@
+"""The files of labelme: one JSON of shapes beside each image.
+
+labelme knows no videos. A folder of images is read as one, in the order of their names, and shapes
+with one label and one `group_id` show the same object. An image without a JSON shows none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from videomt_ros.datasets.compressed import decode_image_file
+from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.formats.frame_tracks import FrameTracks
+from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, with_names
+from videomt_ros.datasets.formats.record_checks import Checks, counted
+from videomt_ros.datasets.image_folder import find_files, natural_key
+from videomt_ros.datasets.images import FrameError
+from videomt_ros.datasets.json_files import load_json, shown
+from videomt_ros.datasets.rle import encode
+
+
+def is_labelme(content: Any) -> bool:
+    """Tell whether a JSON is one of labelme."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get('shapes'), list)
+        and ('imagePath' in content or 'imageHeight' in content)
+    )
+
+
+def labelme_folders(root: Path) -> list[Path]:
+    """List the folders at and below `root` whose JSON files are of labelme, by their first one."""
+    folders = sorted({path.parent for path in root.rglob('*.json') if path.is_file()})
+    found = []
+    for folder in folders:
+        first = next(iter(find_files(folder, ('.json',)).values()), None)
+        if first is not None:
+            try:
+                if is_labelme(load_json(first)):
+                    found.append(folder)
+            except DatasetError:
+                continue
+    return found
+
+
+def load_labelme(root: Path, folders: Sequence[Path], *, skip_bad: bool = False) -> YtvisTruth:
+    """Read folders of labelme, each as a video; `frame_names` are relative to `root`.
+
+    Args:
+        root: folder that all of them are in.
+        folders: folders with JSON files, images, or both.
+        skip_bad: leave out shapes with faults, and list them in `left_out`.
+
+    Raises:
+        DatasetError: lists every fault with its file.
+    """
+    checks = Checks(root, skip_bad)
+    videos: dict[int, YtvisVideo] = {}
+    shapes: list[tuple[int, int, str, dict[str, Any]]] = []
+    for video_id, folder in enumerate(folders, start=1):
+        names, contents = _read_folder(folder, checks)
+        sizes = {
+            (content.get('imageHeight'), content.get('imageWidth')): stem
+            for stem, content in contents.items()
+        }
+        size = _size(folder, sizes, checks)
+        stems = list(names)
+        videos[video_id] = YtvisVideo(
+            video_id,
+            folder.name,
+            size,
+            tuple((folder / name).relative_to(root).as_posix() for name in names.values()),
+        )
+        for stem, content in contents.items():
+            where = str((folder / f'{stem}.json').relative_to(root))
+            shapes += [(video_id, stems.index(stem), where, shape) for shape in content['shapes']]
+    labels = {str(shape.get('label')) for *_, shape in shapes if isinstance(shape, dict)}
+    categories = {
+        name: Category(number, name) for number, name in enumerate(sorted(labels), start=1)
+    }
+    joined = FrameTracks(videos, checks, 'Object')
+    numbers: dict[tuple[str, Any], int] = {}
+    words: dict[tuple[int, Any], set[str]] = {}
+    for video_id, frame, where, shape in checks.each(shapes):
+        if 0 in videos[video_id].size or not _check_shape(shape, where, checks):
+            continue
+        label, group = shape['label'], shape['group_id']
+        record = {'segmentation': _segmentation(shape, videos[video_id].size, where, checks)}
+        if record['segmentation'] is None:
+            continue
+        segmentation = checks.segmentation(record, where, videos[video_id].size)
+        if checks.keeps:
+            words.setdefault((video_id, group), set()).add(label)
+            identity = numbers.setdefault((label, group), len(numbers) + 1)
+            category_id = categories[label].category_id
+            joined.add(video_id, frame, identity, category_id, segmentation)
+    tracks = joined.tracks()
+    checks.finish()
+    for (video_id, group), names_of_group in words.items():
+        if len(names_of_group) > 1:
+            checks.note(
+                f'group_id {group} of {videos[video_id].name} has the labels '
+                f'{", ".join(sorted(names_of_group))}, which are objects of their own'
+            )
+    count = sum(len(video.frame_names) for video in videos.values())
+    counts = counted(len(videos), 'video'), counted(count, 'frame'), counted(len(tracks), 'object')
+    checks.note(f'read as labelme: {", ".join(counts)}')
+    return YtvisTruth(
+        root,
+        categories.values(),
+        with_names(videos.values()),
+        tracks,
+        notes=checks.notes,
+        left_out=checks.left_out,
+    )
+
+
+def _read_folder(folder: Path, checks: Checks) -> tuple[dict[str, str], dict[str, Any]]:
+    """Read the names of the images and the content of the JSON files, both by stem."""
+    contents: dict[str, Any] = {}
+    files = find_files(folder, ('.json',))
+    for stem in checks.each(sorted(files, key=natural_key)):
+        path = files[stem]
+        content = load_json(path)
+        if is_labelme(content):
+            contents[stem] = content
+        else:
+            checks.fault(f'{path.name}: expected a JSON of labelme with shapes and imagePath.')
+    names = {stem: path.name for stem, path in find_files(folder).items()}
+    if not names:  # images that lie elsewhere, by the names that labelme kept of them
+        for stem, content in contents.items():
+            # The files of a Windows machine have backslashes.
+            image = PureWindowsPath(str(content.get('imagePath') or f'{stem}.jpg'))
+            names[stem] = f'{stem}{image.suffix}'
+    for stem in checks.each([stem for stem in contents if stem not in names]):
+        checks.fault(f'{folder.name}/{stem}.json: there is no image of this name beside it.')
+        del contents[stem]
+    return {stem: names[stem] for stem in sorted(names, key=natural_key)}, contents
+
+
+def _size(folder: Path, sizes: dict[tuple[Any, Any], str], checks: Checks) -> tuple[int, int]:
+    """Check that all images of a folder have one size, and return it as (height, width)."""
+    if len(sizes) != 1:
+        what = ' and '.join(f'{stem}.json: {w} x {h}' for (h, w), stem in sizes.items())
+        checks.fault(f'{folder.name}: expected images of one size, got {what or "no labels"}.')
+        return 0, 0
+    ((height, width),) = sizes
+    return checks.size({'height': height, 'width': width}, folder.name)
+
+
+def _check_shape(shape: Any, where: str, checks: Checks) -> bool:
+    """Check that a shape belongs to an object."""
+    if not isinstance(shape, dict):
+        checks.fault(f'{where}: expected shapes as objects, got {shown(shape)}.')
+        return False
+    label = checks.text(shape, 'label', where)
+    group = shape.get('group_id')
+    if type(group) is not int:
+        checks.fault(
+            f'{where}: expected a group_id for each shape, a number that tells which shapes of '
+            f'the video show the same object; {label or "a shape"} has {shown(group)}.'
+        )
+    elif label:
+        return True
+    return False
+
+
+def _segmentation(shape: dict[str, Any], size: tuple[int, int], where: str, checks: Checks) -> Any:
+    """Read a polygon, or a mask of pixels, in a form that COCO has."""
+    kind, points = shape.get('shape_type', 'polygon'), shape.get('points')
+    try:
+        pairs = [(float(x), float(y)) for x, y in points]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        checks.fault(f'{where}: expected points as [[x, y], ...], got {shown(points)}.')
+        return None
+    if kind == 'polygon':
+        return [[value for pair in pairs for value in pair]]
+    if kind != 'mask' or not isinstance(shape.get('mask'), str) or not pairs:
+        checks.fault(
+            f'{where}: expected polygons or masks, got {shape["label"]} as {kind}, which says '
+            'nothing of the pixels.'
+        )
+        return None
+    try:
+        part = decode_image_file(base64.b64decode(shape['mask'], validate=True))[..., 0] > 0
+    except (binascii.Error, FrameError) as error:
+        checks.fault(f'{where}: expected the mask of {shape["label"]} as a PNG, but {error}.')
+        return None
+    left, top = (round(value) for value in pairs[0])
+    height, width = part.shape
+    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
+        checks.fault(f'{where}: the mask of {shape["label"]} reaches beyond the image.')
+        return None
+    mask = np.zeros(size, bool)
+    mask[top : top + height, left : left + width] = part
+    return encode(mask)
