@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import textwrap
 import pytest
 
 from videomt_ros import cli
-from videomt_ros.cli import find_verbs, main
-from videomt_ros.resources import resource
+from videomt_ros.cli import describe_versions, find_verbs, main
+from videomt_ros.resources import package_version, resource
 
 
 @pytest.fixture
@@ -171,3 +172,49 @@ def test_a_wrong_verb_names_those_there_are(arguments, capsys):
     error = capsys.readouterr().err
     assert 'verb' in error
     assert not arguments or all(name in error for name in find_verbs())
+
+
+def test_the_version_names_what_it_runs_on():
+    done = python('-m', 'videomt_ros', '--version')
+    assert done.returncode == 0
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f'videomt {package_version()}, Python {platform.python_version()}, ')
+    torch = python('-c', 'import torch; print(torch.__version__)').stdout.strip()
+    assert f'torch {torch}, ' in line
+
+
+@pytest.mark.parametrize(('distro', 'told'), [('jazzy', 'ROS jazzy'), (None, 'ROS not sourced')])
+def test_the_version_names_the_ros_distribution(monkeypatch, distro, told):
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    if distro:
+        monkeypatch.setenv('ROS_DISTRO', distro)
+    assert describe_versions().endswith(told)
+
+
+LOG = """
+logging.getLogger('videomt_ros.model.checkpoint').info('which weights')
+logging.getLogger('videomt_ros.model.checkpoint').warning('odd weights')
+logging.getLogger('videomt_ros.datasets').info('something else')
+"""
+
+
+@pytest.mark.parametrize(
+    ('setup', 'level'),
+    [('', None), ("logging.basicConfig(level=logging.INFO, format='%(message)s')\n", 'INFO')],
+)
+def test_what_loading_a_model_tells_is_shown_once(tmp_path, setup, level):
+    code = (
+        'import logging, types\n'
+        'from videomt_ros import cli\n'
+        'def run(args):\n'
+        + ''.join(f'    {line}\n' for line in (setup + LOG).splitlines() if line)
+        + '    return 0\n'
+        "cli.find_verbs = lambda: {'probe': 'help'}\n"
+        'module = types.SimpleNamespace(add_arguments=lambda parser: None, main=run)\n'
+        'cli.import_module = lambda name: module\n'
+        "assert cli.main(['probe']) == 0\n"
+        "assert not logging.getLogger('videomt_ros.model').handlers\n"
+    )
+    lines = python('-c', code).stderr.splitlines()
+    assert lines[:2] == ['which weights', 'odd weights']
+    assert lines[2:] == (['something else'] if level else [])

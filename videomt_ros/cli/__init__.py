@@ -13,11 +13,19 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import os
+import platform
+import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+
+from videomt_ros.resources import package_version
 
 EXTRAS = {
     'lightning': 'train',
@@ -60,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser('videomt', description='Live video segmentation with ids.')
+    parser.add_argument(
+        '--version', action='version', version=describe_versions(), help='show versions, and exit'
+    )
     choices = parser.add_subparsers(metavar='verb', required=True)
     run = named = None
     for verb, text in find_verbs().items():
@@ -78,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     args.command = shlex.join(['videomt', *argv])  # for verbs that write down how they were run
     assert run is not None, 'parse_args ends the process where no verb was named'
     try:
-        return run(args)
+        with _models_on_stderr():
+            return run(args)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -105,6 +117,50 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f'{os.fspath(error.filename)}: {error.strerror}.'
     return str(error)
+
+
+def describe_versions() -> str:
+    """List the versions of this package and of what it runs on, without importing any of it."""
+    return (
+        f'videomt {package_version()}, Python {platform.python_version()}, '
+        f'torch {_torch_version()}, ROS {os.environ.get("ROS_DISTRO", "not sourced")}'
+    )
+
+
+def _torch_version() -> str:
+    """Read the version of torch with its build, such as +cu132, which its package lacks."""
+    spec = find_spec('torch')
+    if spec is None or spec.origin is None:
+        return 'not installed'
+    try:
+        text = Path(spec.origin).with_name('version.py').read_text(encoding='utf-8')
+    except OSError:
+        text = ''
+    found = re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE)
+    return found[1] if found else 'of unknown version'
+
+
+@contextmanager
+def _models_on_stderr() -> Iterator[None]:
+    """Show on stderr what loading a model tells, unless the verb shows its log by itself.
+
+    In a terminal the hub's client draws a bar for a download, beside which no lines are needed.
+    """
+    models, root = logging.getLogger('videomt_ros.model'), logging.getLogger()
+    hub = models.getChild('hub')
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: not root.handlers)
+    before = models.level, hub.level
+    models.addHandler(handler)
+    models.setLevel(logging.INFO)
+    if sys.stderr.isatty():
+        hub.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        models.removeHandler(handler)
+        models.setLevel(before[0])
+        hub.setLevel(before[1])
 
 
 def _fail(verb: str, reason: str) -> int:

@@ -158,25 +158,16 @@ def _progress_lines(what: str) -> type:
 
     The client makes several for one download, of which two may count the same bytes.
     """
-    from tqdm import tqdm
+    from huggingface_hub.utils import tqdm
 
     told, lock = {'bytes': 0.0, 's': time.monotonic()}, threading.Lock()
 
     class ProgressLines(tqdm):
         """Counts bytes, and logs how many have come after each tenth or a while."""
 
-        monitor_interval = 0  # no thread that wakes bars up
-
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
-            keywords.pop('name', None)
             self._is_of_bytes = keywords.get('unit') == 'B'
-            super().__init__(*arguments, **{**keywords, 'disable': False})
-
-        def display(self, *arguments: Any, **keywords: Any) -> None:
-            """Draw no bar."""
-
-        def close(self) -> None:
-            """Leave no bar behind."""
+            super().__init__(*arguments, **{**keywords, 'disable': True})  # no bar
 
         def update(self, n: float | None = 1) -> None:
             """Count, and log a line if one is due."""
