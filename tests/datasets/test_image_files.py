@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from tests.datasets.test_video import write_video
 from videomt_ros.datasets.image_files import ImageFiles
@@ -130,3 +131,16 @@ def test_folders_without_images(tmp_path):
 def test_what_is_not_there_is_told_with_what_may_be_given(tmp_path):
     with pytest.raises(VideoError, match='folder of images.*URL.*but there is no .*gone'):
         open_source(str(tmp_path / 'gone'))
+
+
+def test_an_orientation_and_a_dark_grey_are_remarked(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (32, 24)).save(tmp_path / 'photo.jpg', exif=exif)
+    cv2.imwrite(str(tmp_path / 'thermal.png'), np.full((24, 32), 900, np.uint16))
+    for name, told in (('photo.jpg', 'EXIF orientation (6)'), ('thermal.png', 'from 900 to 900')):
+        source = open_source(str(tmp_path / name))
+        (frame,) = source.frames()
+        assert frame.image.shape == (24, 32, 3) and frame.image.dtype == np.uint8
+        (note,) = source.notes
+        assert name in note and told in note

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.compressed import decode_image_file
+from videomt_ros.datasets.compressed import decode_image_file, orientation_of
 from videomt_ros.datasets.dataset import list_names
 from videomt_ros.datasets.image_folder import natural_key, regular_stamps, stamps_of_names
-from videomt_ros.datasets.images import FrameError
+from videomt_ros.datasets.images import FrameError, suggest_grey_range
 from videomt_ros.datasets.source import SourceFrame
 from videomt_ros.datasets.video import VideoError
 
@@ -56,7 +56,8 @@ class ImageFiles:
         faults = []
         for path in self._paths:
             try:
-                _read(path)
+                data = path.read_bytes()
+                self._remarks = list(_remarks_on(path.name, data))
                 return
             except (FrameError, OSError) as error:
                 faults.append(f'{path}: {error}')
@@ -75,6 +76,7 @@ class ImageFiles:
 
     def frames(self) -> Iterator[SourceFrame]:
         """Read the images that can be read."""
+        self.notes = list(self._remarks)
         faults = []
         for path, time_ns in zip(self._paths, self._stamps, strict=True):
             try:
@@ -141,6 +143,26 @@ def files_of(pattern: str) -> list[Path]:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     return decode_image_file(path.read_bytes())
+
+
+def _remarks_on(name: str, data: bytes) -> Iterator[str]:
+    """Remark on what a user does not expect of an image.
+
+    Raises:
+        FrameError: it cannot be read.
+    """
+    image = decode_image_file(data, keep_depth=True)
+    if suggest_grey_range(image) is not None:
+        yield (
+            f'{name} has 16 bits and values from {image.min()} to {image.max()} of 65535, so '
+            'there is little to see. Write it with 8 bits, or with values up to 65535.'
+        )
+    if (orientation := orientation_of(data)) != 1:
+        yield (
+            f'{name} has an EXIF orientation ({orientation}), which is ignored as in data sets: '
+            'it is shown as it is stored. Turn the pixels themselves, such as by mogrify '
+            '-auto-orient.'
+        )
 
 
 def _in_order(path: Path) -> tuple[str, list[tuple[int, str]]]:
