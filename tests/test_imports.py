@@ -12,12 +12,13 @@ import videomt_ros
 from videomt_ros.resources import resource
 
 PACKAGE = Path(videomt_ros.__file__).parent
-VALUES = {'structures', 'labels', 'resources', 'files', 'errors'}
+VALUES = {'structures', 'labels', 'resources', 'files', 'errors', 'progress'}
 MAY_IMPORT = {
     'structures': set(),
     'resources': set(),
     'files': set(),
     'errors': set(),
+    'progress': set(),
     'launch_files': set(),
     'labels': {'resources'},
     'model': VALUES,
@@ -44,6 +45,7 @@ LIBRARIES = {
     'resources': set(),
     'files': set(),
     'errors': set(),
+    'progress': {'tqdm'},
     'launch_files': {'yaml'},
     'labels': {'numpy', 'yaml'},
     'model': {'numpy', 'torch', 'timm', 'safetensors', 'huggingface_hub', 'yaml'},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from videomt_ros import progress
 from videomt_ros.cli import main
 from videomt_ros.cli.evaluate import print_result, resume_hint, table
 from videomt_ros.datasets.benchmarks import open_dataset
@@ -88,7 +90,8 @@ def test_the_figures_are_those_of_the_result_files(unbroken, roots, name, mode):
     assert figures(unbroken[name])[mode] == expected
 
 
-def test_the_last_lines_are_a_table_and_the_report(roots, tmp_path, capsys):
+def test_the_last_lines_are_a_table_and_the_report(roots, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, 'QUIET_S', math.inf)  # no progress, however slow the machine
     assert main(arguments('ytvis2019', roots['ytvis2019'], tmp_path, '--limit', '2')) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()

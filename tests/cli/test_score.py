@@ -97,7 +97,9 @@ def test_it_needs_no_torch(perfect, tmp_path):
     )
     command = [sys.executable, '-c', code, *arguments(benchmark, truth, results, '--json', out)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, '')
+    # On a slow machine it says that it is at work.
+    told = [line for line in done.stderr.splitlines() if ' videos, ' not in line]
+    assert (done.returncode, told) == (0, [])
     check_perfect(benchmark, json.loads(out.read_text()))
 
 

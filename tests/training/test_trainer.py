@@ -113,7 +113,7 @@ def test_the_groups_are_logged(tmp_path, caplog):
 
 
 class Terminal(io.StringIO):
-    """Standard output that is a terminal."""
+    """Output that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -125,6 +125,7 @@ def test_a_terminal_shows_progress_of_the_whole_run(tmp_path, monkeypatch, caplo
         monkeypatch.delenv(name, raising=False)
     settings = tiny_settings(tmp_path / 'out')
     monkeypatch.setattr('sys.stdout', Terminal())
+    monkeypatch.setattr('sys.stderr', Terminal())
     train(settings)
     shown = sys.stdout.getvalue()
     assert (
@@ -216,3 +217,11 @@ def test_a_user_sets_the_threads_of_runs_that_do_not_say(monkeypatch):
     assert usual_threads() == 3
     monkeypatch.delenv('OMP_NUM_THREADS')
     assert usual_threads() == 4
+
+
+def test_a_log_has_the_first_step_and_then_some(tmp_path, caplog):
+    caplog.set_level('INFO')
+    train(tiny_settings(tmp_path / 'out', 'log_every=4'))
+    steps = [step for step in range(1, 7) if f'step {step} of 6, loss' in caplog.text]
+    assert {1, 4} <= set(steps)
+    assert [line['step'] for line in log_lines(tiny_settings(tmp_path / 'out'))] == [4]

@@ -135,7 +135,7 @@ def _replay(args: argparse.Namespace) -> int:
         # With --every-frame images are sent as fast as the node takes them.
         pace = ['--rate', '1e9', '--every-frame'] if args.every_frame else []
         pace += ['--clock'] if args.clock else []
-        run = RigRun(Path(scratch), source.num_frames, source.fps * args.rate, False, args.running)
+        run = RigRun(Path(scratch), source.num_frames, False, args.running)
         run.execute(
             {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
             recorder=['--bag', str(bag)],

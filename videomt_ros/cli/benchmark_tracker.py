@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from videomt_ros.cli.argument_types import add_device_options, count, image_size
 from videomt_ros.cli.benchmark_report import Report, add_json_option
 from videomt_ros.cli.evaluate import setting
+from videomt_ros.progress import Progress
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.dataset import Dataset
@@ -65,8 +66,6 @@ def add_tracker(choices: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def benchmark_tracker(args: argparse.Namespace) -> int:
     """Print one table for each kind of scenes."""
-    from tqdm import tqdm
-
     from videomt_ros.datasets.benchmarks import open_dataset
     from videomt_ros.engines.build import load_engine
     from videomt_ros.evaluation.ablation import ablate, draw_scenes, split_videos, variants
@@ -90,7 +89,7 @@ def benchmark_tracker(args: argparse.Namespace) -> int:
                 num_videos = args.sets * args.videos
                 dataset = draw_scenes(kind, Path(folder), num_videos, args.frames, (height, width))
             sets = split_videos(dataset, args.sets)
-            bar = stack.enter_context(tqdm(total=len(tried) * len(sets), desc=kind, disable=None))
+            bar = stack.enter_context(Progress(len(tried) * len(sets), 'pass', kind))
             found = []
             for changes in ablate(sets, net, tried, dict(args.set), bar.update):
                 found.append(changes)

@@ -148,7 +148,7 @@ def main(args: argparse.Namespace) -> int:
         }
         if played.num_expected() == 1:
             parameters['confirm_frames'] = 1  # no second frame confirms what the first one shows
-        run = RigRun(Path(scratch), played.num_expected(), played.fps, source.is_endless)
+        run = RigRun(Path(scratch), played.num_expected(), source.is_endless)
         run.execute(
             parameters,
             recorder=['--folder', str(recording.folder), '--fps', str(played.fps)],

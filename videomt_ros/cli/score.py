@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videomt_ros.cli.argument_types import add_skip_bad
+from videomt_ros.progress import Progress
 
 if TYPE_CHECKING:
     from videomt_ros.evaluation.figures import Figures
@@ -72,8 +73,6 @@ def finite(text: str) -> float:
 
 def main(args: argparse.Namespace) -> int:
     """Score, print a table, and write the file; the last line is the main figure."""
-    from tqdm import tqdm
-
     from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.datasets.json_files import write_json
     from videomt_ros.evaluation.families import FAMILIES
@@ -91,12 +90,7 @@ def main(args: argparse.Namespace) -> int:
             raise ValueError(
                 f'{option} is for {", ".join(takers)}; leave it out for {args.benchmark}.'
             )
-    with tqdm(unit='video', disable=None, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with Progress(None, 'video') as bar:
         report = score_files(
             args.benchmark,
             args.truth,
@@ -105,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
             args.split or '',
             track_score=args.track_score,
             skip_bad=args.skip_bad,
-            progress=advance,
+            progress=bar.show,
         )
     print(_table(report))
     for note in report.notes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from videomt_ros.progress import Progress
+
 HELP = 'write synthetic scenes as a data set with exact truth'
 
 
@@ -76,11 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the data set, and print the command that evaluates a model on it."""
-    from tqdm import tqdm
-
     from videomt_ros.datasets.synthetic.writing import FORMATS, write_dataset
 
-    with tqdm(total=args.videos, unit='video', disable=None) as bar:
+    with Progress(args.videos, 'video') as bar:
         write_dataset(
             args.format,
             args.out,

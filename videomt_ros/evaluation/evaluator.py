@@ -10,15 +10,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, Video
@@ -33,6 +30,7 @@ from videomt_ros.evaluation.run_folder import MODES, ModeName, RunFolder, datase
 from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.stream_settings import StreamSettings
+from videomt_ros.progress import Progress
 
 _IMAGES = ('coco', 'coco_panoptic')
 """Names of data sets whose videos have one frame."""
@@ -122,7 +120,7 @@ def evaluate(
             }
         clocked = None
         if real_time is not None:
-            with tqdm(total=len(plan.videos), unit='video', desc='real time', disable=None) as bar:
+            with Progress(len(plan.videos), 'video', 'real time') as bar:
                 clocked = evaluate_real_time(
                     dataset,
                     plan.videos,
@@ -237,17 +235,11 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
     videos = [plan.videos[position] for position in todo]
     num_frames = sum(len(video.frame_names) for video in videos)
     with (
-        tqdm(
-            total=num_frames,
-            unit='frame',
-            file=sys.stderr,
-            # None: quiet where stderr is no terminal. One bar is enough for several processes.
-            disable=None if shard.is_first else True,
-        ) as bar,
+        Progress(num_frames, 'frame', is_quiet=not shard.is_first) as bar,
         FrameReader(videos) as reader,
     ):
         for number, (position, video) in enumerate(zip(todo, videos, strict=True)):
-            bar.set_description(video.name)
+            bar.show(bar.done, what=video.name)
             results = {
                 mode: plan.predictor.family.new_results(
                     folder.workplace(mode, position), video, plan.dataset.categories

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from videomt_ros.progress import Progress
 from videomt_ros.rig.processes import RigProcesses
 
 _READY_TIMEOUT_S = 300.0
@@ -27,7 +28,6 @@ class RigRun:
         self,
         folder: Path,
         num_expected: int | None,
-        fps: float,
         is_endless: bool,
         running: str = '',
     ) -> None:
@@ -36,14 +36,13 @@ class RigRun:
         Args:
             folder: receives the logs of the processes.
             num_expected: number of images that the camera will send, None if that is not known.
-            fps: images per second, from which the remaining time is estimated.
             is_endless: the source has no end of its own, so a Ctrl-C ends the camera only, and the
                 results of what it sent are awaited; otherwise a Ctrl-C ends the run.
             running: full name of a segmenter that runs already, such as `/segmenter`; empty: the
                 run starts one, in a domain of its own.
         """
         self._folder, self._is_endless = folder, is_endless
-        self._num_expected, self._fps = num_expected, fps
+        self._num_expected = num_expected
         self._running = running
         self.sent: list[dict[str, Any]] = []
         """The `sent` events of the camera, one per image."""
@@ -131,7 +130,11 @@ class RigRun:
 
     def _wait_for_results(self, processes: RigProcesses) -> None:
         """Wait until every image is accounted for, or there is no progress any more."""
-        progress = _Progress(self._num_expected, self._fps)
+        with Progress(self._num_expected, 'frame', stream=sys.stdout) as progress:
+            self._follow(processes, progress)
+
+    def _follow(self, processes: RigProcesses, progress: Progress) -> None:
+        """Take events until the run is complete, or stands still."""
         counts, changed_s = (0, 0, 0, 0), time.monotonic()
         while not self._is_complete():
             try:
@@ -144,7 +147,7 @@ class RigRun:
             if counts != self.counts():
                 counts, changed_s = self.counts(), now_s
             sent, received, settled, kept = counts
-            progress.show(sent, kept)
+            progress.show(sent, note=f'results of {kept}')
             patience_s = _IDLE_S if settled == received and self._is_over else _BUSY_S
             if now_s - changed_s > patience_s:
                 self.notes.append(
@@ -153,7 +156,6 @@ class RigRun:
                     f'{self.count("processed") - kept} did not reach the recorder whole.'
                 )
                 break
-        progress.end()
 
     def _take(self, source_and_event: tuple[str, dict[str, Any]] | None) -> None:
         if source_and_event is None:
@@ -176,37 +178,3 @@ class RigRun:
         sent, received, settled, kept = self.counts()
         is_settled = sent == received == settled and kept >= self.count('processed')
         return self._is_over and is_settled
-
-
-class _Progress:
-    """Shows the progress of a run, in a terminal in one line that is overwritten."""
-
-    def __init__(self, num_expected: int | None, fps: float) -> None:
-        self._num_expected, self._fps = num_expected, fps
-        self._is_terminal = sys.stdout.isatty()
-        self._period_s = 0.2 if self._is_terminal else 5.0
-        self._shown_s = 0.0 if self._is_terminal else time.monotonic()
-
-    def show(self, sent: int, kept: int) -> None:
-        """Show the counts, unless they were shown a moment ago."""
-        now_s = time.monotonic()
-        if now_s - self._shown_s < self._period_s:
-            return
-        self._shown_s = now_s
-        text = f'{sent} frames sent, results of {kept}'
-        if self._num_expected:
-            left_s = max(0.0, (self._num_expected - sent) / self._fps)
-            text = f'{sent} of {self._num_expected} frames sent, results of {kept}, '
-            text += f'{left_s:.0f} s to go' if left_s else 'waiting for the last'
-        self._print(text)
-
-    def end(self) -> None:
-        """End the line that was overwritten."""
-        if self._is_terminal:
-            print(flush=True)
-
-    def _print(self, text: str) -> None:
-        if self._is_terminal:
-            print(f'\r\x1b[K  {text}', end='', flush=True)
-        else:
-            print(f'  {text}', flush=True)

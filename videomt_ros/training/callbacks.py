@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,12 +77,13 @@ class RunLog(pl.Callback):
         Args:
             path: the file to append to. A resumed run first drops the lines of later steps.
             every: number of steps between lines.
-            in_words: also log a line for people, where there is no progress bar.
+            in_words: also log a line for people, where there is no progress bar; after the first
+                step as well, and after a long one.
         """
         self.path = path
         self.every = every
         self.in_words = in_words
-        self._started = 0.0
+        self._started = self._told = 0.0
         self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,27 +102,44 @@ class RunLog(pl.Callback):
     ) -> None:
         """Write a line every `every` steps."""
         step = trainer.global_step
-        if step % self.every or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
-        pace = (time.monotonic() - self._started) / (step - self._first_step)
+        now = time.monotonic()
+        pace = (now - self._started) / (step - self._first_step)
         losses = outputs['record']
+        is_due = step % self.every == 0
+        if self.in_words and (is_due or step == self._first_step + 1 or now >= self._told + 60):
+            self._told = now
+            self._tell(trainer, losses, batch[0].step + 1, pace)
+        if not is_due:
+            return
         line = {**losses, 'step': step, 'seconds_per_step': round(pace, 3)}
         with open(self.path, 'a', encoding='utf-8') as file:
             file.write(json.dumps(line) + '\n')
         scalars = {f'train/{name}': value for name, value in losses.items()}
         for each in trainer.loggers:
             each.log_metrics({**scalars, 'train/seconds_per_step': pace}, step)
-        if self.in_words:
-            done = batch[0].step + 1  # in the plan of the run, of which some may be left out
-            left = pace * (trainer.max_steps - done)
-            if isinstance(data := getattr(trainer, 'datamodule', None), RunData):
-                left = min(left, data.pace.left_s)
-            logger.info(
-                'step %d of %d, loss %.2f (class %.2f, mask %.2f, dice %.2f), '
-                '%.2f s a step, %d min left',
-                done, trainer.max_steps, losses['loss'], losses['class'],
-                losses['mask'], losses['dice'], pace, left / 60,
-            )  # fmt: skip
+
+    def _tell(
+        self, trainer: pl.Trainer, losses: Mapping[str, float], done: int, pace: float
+    ) -> None:
+        """Log a line for people.
+
+        Args:
+            trainer: trainer of the run.
+            losses: losses of the last step.
+            done: number of steps in the plan of the run, of which some may have been left out.
+            pace: seconds per step.
+        """
+        left = pace * (trainer.max_steps - done)
+        if isinstance(data := getattr(trainer, 'datamodule', None), RunData):
+            left = min(left, data.pace.left_s)
+        logger.info(
+            'step %d of %d, loss %.2f (class %.2f, mask %.2f, dice %.2f), '
+            '%.2f s a step, %d min left',
+            done, trainer.max_steps, losses['loss'], losses['class'],
+            losses['mask'], losses['dice'], pace, left / 60,
+        )  # fmt: skip
 
 
 class StepBar(TQDMProgressBar):

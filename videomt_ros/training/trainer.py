@@ -27,6 +27,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from videomt_ros.evaluation.launchers import check_training
 from videomt_ros.files import remove_partials
 from videomt_ros.model import build_network, save_model
+from videomt_ros.progress import is_terminal
 from videomt_ros.training.callbacks import RunLog, RunningMean, StepBar
 from videomt_ros.training.checkpoints import (
     FOLDER,
@@ -186,7 +187,8 @@ def build_trainer(
         changes: arguments of Lightning's Trainer that replace those of a run.
     """
     out = Path(settings.out)
-    shows_bar = sys.stdout.isatty()  # Lightning draws the bar there
+    # Lightning draws the bar on stdout, and the log goes to stderr.
+    shows_bar = is_terminal(sys.stdout, sys.stderr)
     callbacks: list[pl.Callback] = []
     if settings.ema_decay is not None:
         callbacks.append(RunningMean(settings.ema_decay))  # first, since the mean is scored
