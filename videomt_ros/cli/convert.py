@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from videomt_ros.cli.argument_types import add_skip_bad, positive_number
+from videomt_ros.progress import Progress
 
 HELP = 'turn labels of CVAT, labelme, CocoVID or COCO into a data set of videos'
 
@@ -57,18 +58,11 @@ def share(text: str) -> float:
 
 def main(args: argparse.Namespace) -> int:
     """Convert; the last line printed is the command that evaluates a model on the result."""
-    from tqdm import tqdm
-
     from videomt_ros.datasets.conversion import convert
     from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.datasets.formats.record_checks import counted
 
-    with tqdm(unit='frame', disable=None, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with Progress(None, 'frame') as bar:
         done = convert(
             args.sources,
             args.out,
@@ -76,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
             args.valid_share,
             args.fps,
             skip_bad=args.skip_bad,
-            progress=advance,
+            progress=bar.show,
         )
     for note in [*done.notes, *left_out_summary(done.left_out)]:
         print(f'note: {note}', file=sys.stderr)
