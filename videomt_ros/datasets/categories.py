@@ -54,14 +54,14 @@ def map_classes(
     """
     by_name: dict[str, Category] = {}
     for category in categories:
-        key = _normalised(category.name)
+        key = normalised(category.name)
         if key in by_name:
             raise ValueError(
                 f'Expected categories with different names, got {by_name[key].name!r} '
                 f'({by_name[key].category_id}) and {category.name!r} ({category.category_id}).'
             )
         by_name[key] = category
-    keys = [_normalised(name) for name in class_names]
+    keys = [normalised(name) for name in class_names]
     twice = sorted({key for key in keys if keys.count(key) > 1 and key in by_name})
     if twice:
         raise ValueError(
@@ -110,5 +110,6 @@ def _numbers_of_benchmark(
     return classes.category_ids if is_model and is_numbering else None
 
 
-def _normalised(name: str) -> str:
+def normalised(name: str) -> str:
+    """Reduce a name to what tells classes apart: neither case, spaces, '_' nor '-' count."""
     return re.sub(r'[\s_-]+', '', name.casefold())

@@ -6,6 +6,7 @@ Prediction needs the images alone, and scoring needs annotation files and result
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_FAULTS = 20
-"""Number of faults that an error prints; its `faults` hold all of them."""
+"""Number of kinds of faults that an error prints; its `faults` hold all of them."""
+_PLACE = re.compile(r'[^:]*\d[^:]*: |[A-Z]\w* [^:]*: ')
+"""Name of the record, such as 'Video a, frame 3: ', with which a fault begins."""
+_VARYING = re.compile(r"""'[^']*'|"[^"]*"|(\S*/\S*\s?)+|\S*\d\S*""")
+"""Parts of a fault that differ between faults of one kind: quotes, paths, numbers."""
 _MAX_NAMES = 10
 """Number of names that a note lists."""
 _MAX_LEFT_OUT = 3
@@ -60,17 +65,39 @@ class DatasetError(ValueError):
         """
         self.path = path
         self.faults = tuple(faults)
-        text = ' '.join(
-            f'({number}) {fault}' for number, fault in enumerate(faults[:_MAX_FAULTS], start=1)
-        )
-        more = len(faults) - _MAX_FAULTS
-        tail = f' ... and {more} more.' if more > 0 else ''
-        text = faults[0] if len(faults) == 1 else f'{len(faults)} faults: {text}{tail}'
-        super().__init__(f'{path}: {text}')
+        super().__init__(f'{path}: {_listed(self.faults)}')
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[Path, tuple[str, ...]]]:
         # Exceptions are pickled by their text, which is not what this one is made from.
         return DatasetError, (self.path, self.faults)
+
+
+def _listed(faults: Sequence[str]) -> str:
+    """List faults, those of one kind by their count and the first two."""
+    if len(faults) == 1:
+        return faults[0]
+    kinds: dict[str, list[str]] = {}
+    for fault in faults:
+        kinds.setdefault(kind_of_fault(fault), []).append(fault)
+    texts = []
+    for number, alike in enumerate(list(kinds.values())[:_MAX_FAULTS], start=1):
+        more = f' [and {len(alike) - 2:,} more like this]' if len(alike) > 2 else ''
+        texts.append(f'({number}) {" ".join(alike[:2])}{more}')
+    left = len(kinds) - _MAX_FAULTS
+    tail = f' ... and {left} more kinds.' if left > 0 else ''
+    return f'{len(faults):,} faults: {" ".join(texts)}{tail}'
+
+
+def kind_of_fault(fault: str) -> str:
+    """Reduce a fault to its kind: without the place before it, numbers, paths, and what came.
+
+    >>> kind_of_fault("Annotation 3, frame 2: expected id to be a whole number, got 'a'.")
+    'expected id to be a whole number'
+    >>> kind_of_fault('There is no /data/v1/00001.jpg.')
+    'There is no #'
+    """
+    text = _PLACE.sub('', fault, count=1).partition(', got ')[0]
+    return _VARYING.sub('#', text)
 
 
 @dataclass(frozen=True)

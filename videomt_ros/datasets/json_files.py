@@ -121,6 +121,15 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
 
 
+def as_whole(value: Any) -> Any:
+    """Return a float without a fraction as the whole number that it is, and all else as it is.
+
+    >>> as_whole(3.0), as_whole(3.5), as_whole('3')
+    (3, 3.5, '3')
+    """
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def shown(value: Any) -> str:
     """Format a value of a JSON for an error, shortened to a readable length."""
     if isinstance(value, dict) and isinstance(value.get('counts'), array):

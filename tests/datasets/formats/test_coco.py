@@ -151,7 +151,14 @@ def test_results_of_videos_and_of_coco_itself_are_read(tmp_path):
             lambda c: c['annotations'][1].update(category_id=1),
             'Annotation 5: category_id 1 is not among the categories.',
         ),
-        (lambda c: c['annotations'][1].pop('iscrowd'), 'Annotation 5: iscrowd is missing.'),
+        (
+            lambda c: c['annotations'][1].update(iscrowd='0'),
+            "Annotation 5: expected iscrowd to be 0 or 1, got '0'.",
+        ),
+        (
+            lambda c: c['annotations'][1].update(image_id='139'),
+            "Annotation 5: expected image_id to be a whole number, got '139'.",
+        ),
         (
             lambda c: c['annotations'][1].update(area=-1),
             'Annotation 5: expected area to be a finite number of 0 or more, got -1.',
@@ -165,9 +172,9 @@ def test_results_of_videos_and_of_coco_itself_are_read(tmp_path):
             'Annotation 5: the runs of the RLE make 7 pixels, expected 4 x 6 = 24.',
         ),
         (
-            lambda c: c['annotations'][0].update(segmentation=[[0, 0, 2, 0]]),
+            lambda c: c['annotations'][0].update(segmentation=[[0, 0, 2, 0, 2]]),
             'Annotation 900100: expected polygons [x, y, x, y, ...] of three points or more, got '
-            '[0, 0, 2, 0] as polygon 1.',
+            '[0, 0, 2, 0, 2] as polygon 1.',
         ),
     ],
 )

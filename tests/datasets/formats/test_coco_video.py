@@ -154,7 +154,7 @@ def test_frames_come_in_order_and_shapes_of_one_frame_are_one_mask(tmp_path):
     assert own.masks[0] is None
     assert decode(own.masks[1]).sum() == 21 and decode(own.masks[2]).sum() == 12
     assert [track.track_id for track in truth.tracks(9)] == [2**33]
-    assert any('1 masks were joined' in note for note in truth.notes)
+    assert any('1 mask joined' in note for note in truth.notes)
 
 
 def test_polygons_and_runs_of_one_object_are_joined(tmp_path):

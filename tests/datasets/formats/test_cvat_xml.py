@@ -88,7 +88,7 @@ def test_a_gap_that_no_shape_announces_is_a_gap_with_a_note(tmp_path):
     truth = load_cvat_xml(written(tmp_path / 'annotations.xml', text))
     assert changes[0] not in text
     assert truth.tracks(1)[0].masks[1] is None
-    assert any('1 gaps of tracks' in note for note in truth.notes)
+    assert any('1 gap of tracks' in note for note in truth.notes)
 
 
 def test_an_export_of_a_project_with_one_task_is_read(tmp_path):

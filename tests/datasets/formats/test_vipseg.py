@@ -168,7 +168,9 @@ def test_one_error_lists_every_fault(tmp_path):
     content = truth_json()
     first, second = content['annotations']
     first['annotations'][0]['segments_info'][0]['category_id'] = 99
-    first['annotations'][1]['segments_info'].append({'id': 7, 'category_id': 0})
+    first['annotations'][1]['segments_info'].append(
+        {'id': 7, 'category_id': 0, 'iscrowd': 2, 'area': 'large'}
+    )
     second['annotations'] = []
     content['videos'].append({'video_id': '4_y', 'images': []})
     content['categories'] = [*CATEGORIES, CATEGORIES[0]]
@@ -180,8 +182,8 @@ def test_one_error_lists_every_fault(tmp_path):
         'Video 4_y: expected a list of images',
         'Video 12_abc, frame 0: expected a category of the truth for id 7, got category_id 99',
         'Video 12_abc, frame 1: expected each id once, got id 7 again',
-        'Video 12_abc, frame 1: expected an area of id 7, got None',
-        'Video 12_abc, frame 1: expected iscrowd 0 or 1 of id 7, got None',
+        "Video 12_abc, frame 1: expected an area of id 7, got 'large'",
+        'Video 12_abc, frame 1: expected iscrowd 0 or 1 of id 7, got 2',
         f'expected {tmp_path}/panomasksRGB/12_abc/00000015.png, but there is no such file',
         'Video 3_x: expected annotations of 1 frames, as the truth has images, got 0',
     ):

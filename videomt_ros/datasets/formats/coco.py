@@ -9,7 +9,7 @@ plain IoU. AP over all sizes equals COCO's if no detection meets a crowd.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from videomt_ros.datasets.formats.file_search import find_missing
 from videomt_ros.datasets.formats.instance_files import FileMasks, YtvisVideo
@@ -18,9 +18,11 @@ from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
     VipsegTruth,
     VipsegVideo,
-    segment_faults,
+    read_segments,
+    used_categories,
 )
-from videomt_ros.datasets.formats.record_checks import Checks, read_categories
+from videomt_ros.datasets.formats.record_checks import Checks, read_categories, without_unused
+from videomt_ros.datasets.image_folder import is_plain_name
 from videomt_ros.datasets.json_files import load_json
 from videomt_ros.datasets.rle import MaskTrack
 
@@ -47,7 +49,7 @@ def read_images(
     for where, record in checks.section(content, 'images'):
         image_id = checks.whole(record, 'id', where)
         size = checks.size(record, where)
-        name = checks.text(record, 'file_name', where)
+        name = checks.file_name(record, where)
         if checks.new(image_id, videos, where) and image_id is not None and checks.keeps:
             videos[image_id] = YtvisVideo(image_id, '', size, (name or '',))
     if content.get('annotations') is None:
@@ -57,20 +59,22 @@ def read_images(
         number = checks.whole(record, 'id', where)
         is_new = checks.new(number, tracks, where)
         category_id = checks.known(record, 'category_id', where, categories, 'the categories')
-        is_crowd = checks.flag(record, 'iscrowd', where)
-        area = checks.number(record, 'area', where, least=0)
+        is_crowd = checks.is_crowd(record, where)
+        areas = checks.area(record, where)
         image_id = checks.known(record, 'image_id', where, videos, 'the images')
         if image_id is None or 0 in videos[image_id].size:
             continue
         size = videos[image_id].size
         segmentation = checks.segmentation(record, where, size)
+        if not segmentation and record.get('bbox') and checks.keeps:
+            checks.count('annotation', 'with a box and no mask, each an object that is missed')
         if is_new and number is not None and checks.keeps:
             tracks[number] = MaskTrack(
                 image_id,
                 category_id or 0,
                 FileMasks([segmentation], size),
-                is_crowd=bool(is_crowd),
-                areas=(area,),
+                is_crowd=is_crowd,
+                areas=areas,
                 track_id=number,
             )
     return videos, list(tracks.values())
@@ -106,50 +110,70 @@ def read_coco_panoptic(
     """
     categories = read_categories(content, checks, with_things=True)
     known = {category.category_id for category in categories}
-    images: dict[int, dict[str, Any]] = {}
+    images: dict[str, _Image] = {}
     for where, record in checks.section(content, 'images'):
-        image_id = checks.whole(record, 'id', where)
-        checks.size(record, where)
-        checks.text(record, 'file_name', where)
-        if checks.new(image_id, images, where) and image_id is not None and checks.keeps:
-            images[image_id] = record
+        image_id = _image_id(record, 'id', where, checks)
+        size = checks.size(record, where)
+        name = checks.file_name(record, where)
+        if image_id is None:
+            continue
+        if str(image_id) in images:
+            checks.fault(f'{where}: the id occurs twice.')
+        elif checks.keeps:
+            images[str(image_id)] = _Image(image_id, size, name or '')
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
     if isinstance(content, dict) and content.get('annotations') is not None:
         for where, record in checks.section(content, 'annotations'):
-            image_id = checks.known(record, 'image_id', where, images, 'the images')
-            name = checks.text(record, 'file_name', where)
+            image_id = _image_id(record, 'image_id', where, checks)
+            name = checks.file_name(record, where)
             if image_id is None or name is None:
                 continue
-            where, entries = f'Image {image_id}', record.get('segments_info')
-            if str(image_id) in segments:
+            key = str(image_id)
+            if key not in images:
+                checks.fault(f'{where}: image_id {key} is not among the images.')
+                continue
+            where, entries = f'Image {key}', record.get('segments_info')
+            if key in segments:
                 checks.fault(f'{where}: is annotated twice.')
-            for fault in segment_faults(entries, known, is_truth=True):
-                checks.fault(f'{where}: {fault}.')
+            found = read_segments(entries, known, where, checks, is_truth=True)
             if checks.keeps:
-                segments[str(image_id)] = [entries if isinstance(entries, list) else []]
-                masks[str(image_id)] = [masks_folder / name]
+                segments[key] = [found]
+                masks[key] = [masks_folder / name]
         missing = set(find_missing(Path(), [str(paths[0]) for paths in masks.values()]))
-        for image_id in checks.each(list(images)):
-            name = str(image_id)
-            if name not in segments:
-                checks.fault(f'Image {image_id}: has no annotation.')
-            elif str(masks[name][0]) in missing:
-                checks.fault(f'There is no {masks[name][0]}.')
+        for key in checks.each(list(images)):
+            if key not in segments:
+                checks.fault(f'Image {key}: has no annotation.')
+            elif str(masks[key][0]) in missing:
+                checks.fault(f'There is no {masks[key][0]}.')
             if not checks.keeps:
-                del images[image_id]
-                segments.pop(name, None), masks.pop(name, None)
+                del images[key]
+                segments.pop(key, None)
+                masks.pop(key, None)
     checks.finish()
+    categories = without_unused(categories, content, used_categories(segments), checks)
+    order = sorted(
+        images, key=lambda key: (isinstance(images[key].image_id, str), images[key].image_id)
+    )
     videos = [
-        VipsegVideo(
-            str(image_id),
-            (images[image_id]['height'], images[image_id]['width']),
-            # Results are folders of PNGs, whatever the image is.
-            (f'{Path(images[image_id]["file_name"]).stem}.png',),
-        )
-        for image_id in sorted(images)
+        # Results are folders of PNGs, whatever the image is.
+        VipsegVideo(key, images[key].size, (f'{Path(images[key].file_name).stem}.png',))
+        for key in order
     ]
     truth = VipsegTruth(
         categories, videos, segments, masks, says_drawn(content), checks.notes, checks.left_out
     )
-    return truth, {str(image_id): image['file_name'] for image_id, image in images.items()}
+    return truth, {key: image.file_name for key, image in images.items()}
+
+
+class _Image(NamedTuple):
+    image_id: int | str
+    size: tuple[int, int]
+    """Size (height, width) in pixels."""
+    file_name: str
+
+
+def _image_id(record: dict[str, Any], field: str, where: str, checks: Checks) -> int | str | None:
+    """Check the id of an image: a number, or a name as Cityscapes has it."""
+    value = record.get(field)
+    return value if is_plain_name(value) else checks.whole(record, field, where)

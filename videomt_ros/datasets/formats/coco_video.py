@@ -17,7 +17,7 @@ from typing import Any
 from videomt_ros.datasets.formats.frame_tracks import FrameTracks, Identity
 from videomt_ros.datasets.formats.instance_files import YtvisVideo
 from videomt_ros.datasets.formats.record_checks import Checks, counted
-from videomt_ros.datasets.json_files import shown
+from videomt_ros.datasets.json_files import as_whole, shown
 from videomt_ros.datasets.rle import MaskTrack
 
 _CVAT_NAME = re.compile(r'frame_\d{6,}(_\d+)?')
@@ -164,10 +164,10 @@ def _read_image(
     record: dict[str, Any], frame_id: int | None, where: str, checks: Checks
 ) -> _Image | None:
     size = checks.size(record, where)
-    name = checks.text(record, 'file_name', where)
+    name = checks.file_name(record, where)
     if not name or 0 in size:
         return None
-    return _Image(record['id'], name.replace('\\', '/'), size, frame_id)
+    return _Image(as_whole(record['id']), name, size, frame_id)
 
 
 def _in_order(images: list[_Image]) -> list[_Image]:
@@ -241,7 +241,8 @@ def _read_tracks(
             continue
         video_id, frame = places[image_id]
         segmentation = checks.segmentation(record, where, videos[video_id].size)
-        area = checks.number(record, 'area', where, least=0) if 'area' in record else None
+        areas = checks.area(record, where)
+        area = None if areas is None else areas[0]
         is_crowd = _is_crowd(record, field, where, checks)
         if not isinstance(identity, (int, str)) or isinstance(identity, bool):
             checks.fault(f'{where}: expected {field} to be a whole number, got {shown(identity)}.')
@@ -268,17 +269,15 @@ def _is_crowd(record: dict[str, Any], field: str, where: str, checks: Checks) ->
     Datumaro, and so CVAT, sets `iscrowd` of each mask that is not a polygon, as COCO has no others
     of that form; a track is one object all the same.
     """
-    is_crowd = checks.flag(record, 'iscrowd', where) if 'iscrowd' in record else False
+    is_crowd = checks.is_crowd(record, where)
     if (
         is_crowd
         and field == 'attributes.track_id'
         and isinstance(record.get('segmentation'), dict)
     ):
-        checks.assume(
-            'masks have iscrowd 1, as CVAT marks masks of pixels, and are read as objects'
-        )
+        checks.count('mask', 'with iscrowd 1, as CVAT marks masks of pixels, which were read as 0')
         return False
-    return bool(is_crowd)
+    return is_crowd
 
 
 def _identity(record: dict[str, Any]) -> tuple[str, Identity | Any] | None:
@@ -292,8 +291,7 @@ def _identity(record: dict[str, Any]) -> tuple[str, Identity | Any] | None:
     for name, home in places:
         value = home.get(name.rpartition('.')[2])
         if value is not None:
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
+            value = as_whole(value)
             return name, value if isinstance(value, (int, str)) else repr(value)
     return None
 

@@ -165,7 +165,7 @@ def _read_track(
         frame = frames.get(int(frame_text)) if frame_text.isdecimal() else None
         if frame is not None:
             if 0 <= last < frame - 1:
-                checks.assume('gaps of tracks have no `outside` before them, and are taken as it')
+                checks.count('gap', 'of tracks without `outside` before it, taken as it')
             last = frame
         if shape.get('outside') == '1':
             last = -1

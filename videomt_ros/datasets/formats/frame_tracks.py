@@ -82,7 +82,7 @@ class FrameTracks:
         if other is None:
             parts.segmentations[frame], parts.areas[frame] = segmentation, area
         else:
-            self._checks.assume('masks were joined with others of their object in their frame')
+            self._checks.count('mask', 'joined with others of their object in their frame')
             parts.segmentations[frame] = _union(other, segmentation, video.size)
             parts.areas[frame] = None
         if parts.areas[frame] is None:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.formats.record_checks import is_number
-from videomt_ros.datasets.json_files import shown
+from videomt_ros.datasets.formats.record_checks import Checks, is_number
+from videomt_ros.datasets.json_files import as_whole, shown
 from videomt_ros.datasets.mask_png import MAX_ID, present_ids, read_ids
 
 SegmentsInfo = list[dict[str, Any]]
-"""Entries of one frame with `id` and `category_id`; those of a truth have `iscrowd` and `area`."""
+"""Entries of one frame with `id` and `category_id`; those of a truth have `iscrowd` and `area`,
+which is None where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -148,36 +149,70 @@ class VipsegResults(PanopticFrames):
         return faults
 
 
-def segment_faults(
-    segments: object, category_ids: Collection[int], *, is_truth: bool
-) -> list[str]:
-    """List the faults of the `segments_info` of one frame, as half sentences: 'expected ...'."""
+def used_categories(segments: Mapping[str, Sequence[SegmentsInfo]]) -> set[int]:
+    """Collect the category ids of all segments, which are given by video and frame."""
+    return {
+        segment['category_id']
+        for frames in segments.values()
+        for frame in frames
+        for segment in frame
+    }
+
+
+def read_segments(
+    segments: object, category_ids: Collection[int], where: str, checks: Checks, *, is_truth: bool
+) -> SegmentsInfo:
+    """Check the `segments_info` of one frame.
+
+    Args:
+        segments: content of the field.
+        category_ids: categories that a segment may have.
+        where: name of the frame for faults.
+        checks: collects the faults.
+        is_truth: whether segments have `iscrowd` (0 if a file lacks it) and `area` (None then, and
+            the pixels count).
+
+    Returns:
+        The segments, without those that have a fault.
+    """
+
+    def fault(text: str) -> None:
+        checks.fault(f'{where}: {text}.')
+
     if not isinstance(segments, list):
-        return [f'expected a list segments_info, got {shown(segments)}']
-    faults, seen = [], set()
+        fault(f'expected a list segments_info, got {shown(segments)}')
+        return []
+    found, seen = [], set()
     for segment in segments:
         if not isinstance(segment, dict):
-            faults.append(f'expected a segment as an object, got {shown(segment)}')
+            fault(f'expected a segment as an object, got {shown(segment)}')
             continue
-        number, category_id = segment.get('id'), segment.get('category_id')
+        number, category_id = as_whole(segment.get('id')), as_whole(segment.get('category_id'))
+        num_faults = len(checks.faults)
         if type(number) is not int or not 1 <= number <= MAX_ID:
-            faults.append(f'expected a segment id from 1 to {MAX_ID}, got {shown(number)}')
+            fault(f'expected a segment id from 1 to {MAX_ID}, got {shown(number)}')
         elif number in seen:
-            faults.append(f'expected each id once, got id {number} again')
+            fault(f'expected each id once, got id {number} again')
         else:
             seen.add(number)
         if type(category_id) is not int or category_id not in category_ids:
-            faults.append(
+            fault(
                 f'expected a category of the truth for id {shown(number)}, '
                 f'got category_id {shown(category_id)}'
             )
+        entry = {**segment, 'id': number, 'category_id': category_id}
         if is_truth:
-            area = segment.get('area')
-            if not (is_number(area) and area >= 0):
-                faults.append(f'expected an area of id {shown(number)}, got {shown(area)}')
-            if segment.get('iscrowd') not in (0, 1):
-                faults.append(
-                    f'expected iscrowd 0 or 1 of id {shown(number)}, '
-                    f'got {shown(segment.get("iscrowd"))}'
-                )
-    return faults
+            entry['area'] = area = segment.get('area')
+            entry['iscrowd'] = is_crowd = as_whole(segment.get('iscrowd'))
+            if area is None:
+                checks.count('segment', 'without area, which was computed from the pixels')
+            elif not (is_number(area) and area >= 0):
+                fault(f'expected an area of id {shown(number)}, got {shown(area)}')
+            if is_crowd is None:
+                checks.count('segment', 'without iscrowd, which was taken as 0')
+                entry['iscrowd'] = 0
+            elif is_crowd not in (0, 1):
+                fault(f'expected iscrowd 0 or 1 of id {shown(number)}, got {shown(is_crowd)}')
+        if len(checks.faults) == num_faults:
+            found.append(entry)
+    return found

@@ -6,20 +6,22 @@ Each check returns the value, or None where it noted a fault.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from videomt_ros.datasets.dataset import Category, DatasetError
+from videomt_ros.datasets.categories import normalised
+from videomt_ros.datasets.dataset import Category, DatasetError, list_names
 from videomt_ros.datasets.formats.instance_files import FileMasks
-from videomt_ros.datasets.json_files import shown
-from videomt_ros.datasets.rle import find_faults, inspect
+from videomt_ros.datasets.json_files import as_whole, shown
+from videomt_ros.datasets.rle import Inspection, inspect
 
 Record = TypeVar('Record')
 """Type of what `Checks.each` gives."""
 
-_HIGHEST = 2**63 - 1
-"""Largest id, since ids are kept in arrays of int64."""
+_MASK_FIELDS = {'segmentation', 'segmentations'}
+"""Fields for the masks of an object in an image and along a video."""
 _MAX_PIXELS = 2**32 - 1
 """Limit of an image: pycocotools counts in 32 bits, and loops endlessly where the count wraps."""
 
@@ -39,7 +41,7 @@ class Checks:
         self.left_out: list[str] = []
         """One line per record that was left out: the file, the record and its faults."""
         self._notes: list[str] = []
-        self._assumed: dict[str, int] = {}
+        self._counts = Counter[tuple[str, str]]()
         self._begin = 0
 
     def fault(self, text: str) -> None:
@@ -49,16 +51,25 @@ class Checks:
     @property
     def notes(self) -> list[str]:
         """Remarks on the file: what it was read as, what records lack, and how many of them."""
-        counts = [f'{self.path.name}: {count:,} {what}.' for what, count in self._assumed.items()]
+        counts = [
+            f'{self.path.name}: {counted(count, noun)} {text}.'
+            for (noun, text), count in self._counts.items()
+        ]
         return [*self._notes, *counts]
 
     def note(self, text: str) -> None:
         """Add a remark on the file, a sentence without its full stop."""
         self._notes.append(f'{self.path.name}: {text}.')
 
-    def assume(self, what: str) -> None:
-        """Count a record that lacks something; `what` follows '10 annotations '."""
-        self._assumed[what] = self._assumed.get(what, 0) + 1
+    def count(self, noun: str, text: str, number: int = 1) -> None:
+        """Count something of which one note tells: '10 masks with empty runs'.
+
+        Args:
+            noun: singular of what is counted.
+            text: text that follows its singular and its plural.
+            number: number to add.
+        """
+        self._counts[noun, text] += number
 
     @property
     def keeps(self) -> bool:
@@ -115,10 +126,7 @@ class Checks:
         self, record: dict[str, Any], field: str, where: str, least: int | None = None
     ) -> int | None:
         """Check that a value is a whole number."""
-        value = record.get(field)
-        if type(value) is int and abs(value) > _HIGHEST:
-            self._unusable(record, field, where, 'a whole number of 64 bits')
-            return None
+        value = as_whole(record.get(field))
         if type(value) is int and (least is None or value >= least):
             return value
         limit = '' if least is None else f' of {least} or more'
@@ -155,6 +163,11 @@ class Checks:
         self.fault(f'{where}: {field} {value} is not among {whose}.')
         return None
 
+    def file_name(self, record: dict[str, Any], where: str) -> str | None:
+        """Check the name of a file, and write it with '/' and without a leading './'."""
+        name = self.text(record, 'file_name', where)
+        return name and usual_path(name)
+
     def text(self, record: dict[str, Any], field: str, where: str) -> str | None:
         """Check that a value is a text that is not empty."""
         value = record.get(field)
@@ -165,11 +178,18 @@ class Checks:
 
     def flag(self, record: dict[str, Any], field: str, where: str) -> bool | None:
         """Check that a value is 0 or 1."""
-        value = record.get(field)
+        value = as_whole(record.get(field))
         if type(value) in (int, bool) and value in (0, 1):
             return bool(value)
         self._unusable(record, field, where, '0 or 1')
         return None
+
+    def is_crowd(self, record: dict[str, Any], where: str) -> bool:
+        """Check whether an annotation is a crowd; one that does not say so is none."""
+        if record.get('iscrowd') is None:
+            self.count('annotation', 'without iscrowd, which was taken as 0')
+            return False
+        return bool(self.flag(record, 'iscrowd', where))
 
     def per_frame(
         self, record: dict[str, Any], field: str, where: str, length: int
@@ -194,25 +214,42 @@ class Checks:
         value = self.per_frame(record, 'segmentations', where, length)
         if value is None:
             return None
-        faults, pixels = inspect(value, *size)
-        for frame, text in faults:
+        found = inspect(value, *size)
+        for frame, text in found.faults:
             self.fault(f'{where}, frame {frame}: {text}')
-        return None if faults else FileMasks(value, size, pixels)
+        self._count_flat(found)
+        return None if found.faults else FileMasks(found.segmentations, size, found.pixels)
 
     def segmentation(self, record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
         """Check the mask of an image; returns None also for an empty mask."""
         if 'segmentation' not in record:
             self.fault(f'{where}: segmentation is missing.')
             return None
-        for _, text in find_faults([record['segmentation']], *size):
+        found = inspect([record['segmentation']], *size)
+        for _, text in found.faults:
             self.fault(f'{where}: {text}')
+        self._count_flat(found)
+        return None if found.faults else found.segmentations[0]
+
+    def _count_flat(self, found: Inspection) -> None:
+        if found.num_flat:
+            text = 'with polygons of one or two points, which cover no pixel and were left out'
+            self.count('mask', text, found.num_flat)
+
+    def area(self, record: dict[str, Any], where: str) -> Sequence[float | None] | None:
+        """Check the area of an object in an image, as the one frame of a track."""
+        if record.get('area') is None:
+            self.count('annotation', 'without area, which was computed from the mask')
             return None
-        return record['segmentation']
+        return (self.number(record, 'area', where, least=0),)
 
     def areas(
         self, record: dict[str, Any], where: str, length: int
     ) -> Sequence[float | None] | None:
-        """Check the areas of a track: pixels or null."""
+        """Check the areas of a track: pixels or null; None where the file has none."""
+        if record.get('areas') is None:
+            self.count('annotation', 'without areas, which were computed from the masks')
+            return None
         value = self.per_frame(record, 'areas', where, length)
         wrong = [
             (frame, area)
@@ -249,6 +286,76 @@ def read_categories(content: Any, checks: Checks, with_things: bool = False) -> 
     return list(found.values())
 
 
+def check_masks(content: Any, checks: Checks) -> None:
+    """Check that some annotation of a file of instances has a mask, unless there are none.
+
+    Raises:
+        DatasetError: all have boxes alone, or nothing at all.
+    """
+    records = content.get('annotations') if isinstance(content, dict) else None
+    known = (
+        [each for each in records if isinstance(each, dict)] if isinstance(records, list) else []
+    )
+    if any(_has_mask(record) for record in known):
+        return
+    has_boxes = any(record.get('bbox') or any(record.get('bboxes') or ()) for record in known)
+    if known and (has_boxes or not any(_MASK_FIELDS & record.keys() for record in known)):
+        what = 'a box and no mask' if has_boxes else 'no mask'
+        checks.fault(
+            f'No annotation has a mask: all {len(known):,} have {what}, but masks are what is '
+            'learnt and scored. Export them as instance segmentation (polygons or RLE); boxes '
+            'alone do not say which pixels an object has.'
+        )
+        checks.finish()
+
+
+def _has_mask(record: dict[str, Any]) -> bool:
+    masks = [record.get('segmentation')]
+    if isinstance(record.get('segmentations'), list):
+        masks = record['segmentations']
+    return any(any(mask) if isinstance(mask, list) else mask for mask in masks)
+
+
+def without_unused(
+    categories: Sequence[Category], content: Any, used: Container[int], checks: Checks
+) -> list[Category]:
+    """Drop categories that no annotation uses and that stand beside the classes of a file.
+
+    Roboflow puts a group of all classes first, which is the `supercategory` of the others, and may
+    have the name of one of them. Of several unused categories with one name the last is kept.
+
+    Args:
+        categories: the classes of the file.
+        content: content of the JSON, of which `categories` are read.
+        used: ids of categories that annotations have.
+        checks: receives a note on what was dropped.
+    """
+    parent_of = {
+        as_whole(record.get('id')): record.get('supercategory')
+        for record in content['categories']
+        if isinstance(record, dict) and isinstance(record.get('id'), (int, float))
+    }
+    names = Counter(normalised(category.name) for category in categories)
+    used_names = {normalised(c.name) for c in categories if c.category_id in used}
+    dropped = []
+    for category in categories:
+        number, name = category.category_id, normalised(category.name)
+        if number in used:
+            continue
+        groups = [key for key, parent in parent_of.items() if parent == category.name]
+        is_group = parent_of.get(number) in ('none', None, '') and groups and used_names
+        if is_group or names[name] > 1:
+            names[name] -= 1
+            dropped.append(category)
+    if dropped:
+        listed = list_names([f'{each.name} ({each.category_id})' for each in dropped])
+        checks.note(
+            'dropped categories that no annotation uses, and that have the name of another one or '
+            f'are its supercategory: {listed}'
+        )
+    return [category for category in categories if category not in dropped]
+
+
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Tell whether a value is a number that a float can hold; a bool is none."""
     # NaN fails every comparison, and whole numbers of any length can be compared.
@@ -262,6 +369,15 @@ def counted(number: int, what: str) -> str:
     ('1 frame', '1,200 frames')
     """
     return f'{number:,} {what}{"" if number == 1 else "s"}'
+
+
+def usual_path(name: str) -> str:
+    r"""Write a relative path of any system with '/' and without a leading './'.
+
+    >>> usual_path('.\\v1\\00001.jpg')
+    'v1/00001.jpg'
+    """
+    return name.replace('\\', '/').removeprefix('./')
 
 
 def kind(value: Any) -> str:

@@ -15,11 +15,12 @@ from videomt_ros.datasets.formats.panoptic_files import (
     VipsegResults,
     VipsegTruth,
     VipsegVideo,
-    segment_faults,
+    read_segments,
+    used_categories,
 )
-from videomt_ros.datasets.formats.record_checks import Checks, is_number
+from videomt_ros.datasets.formats.record_checks import Checks, is_number, without_unused
 from videomt_ros.datasets.image_folder import is_plain_name
-from videomt_ros.datasets.json_files import load_json
+from videomt_ros.datasets.json_files import as_whole, load_json
 
 
 def read_truth(masks_folder: Path, checks: Checks) -> VipsegTruth:
@@ -68,7 +69,7 @@ def read_truth(masks_folder: Path, checks: Checks) -> VipsegTruth:
         if video is None:
             faults.append(f'Expected annotations of listed videos, got video {video_id!r}.')
             continue
-        found = _read_frames(video, entries, category_ids, faults, is_truth=True)
+        found = _read_frames(video, entries, category_ids, checks, is_truth=True)
         faults += _order_faults(video, images[video_id], entries)
         faults += _category_changes(video, found)
         paths = _find_masks(masks_folder, video, faults) if masks_folder.is_dir() else []
@@ -81,6 +82,8 @@ def read_truth(masks_folder: Path, checks: Checks) -> VipsegTruth:
             faults.append(f'Video {video_id}: expected annotations, got none.')
             if not checks.keeps:
                 del videos[video_id]
+    if not faults:
+        categories = without_unused(categories, content, used_categories(segments), checks)
     return _truth(categories, videos, segments, masks, is_drawn, checks)
 
 
@@ -111,7 +114,7 @@ def read_results(
             faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
             continue
         video = by_id[video_id]
-        found = _read_frames(video, entries, category_ids, faults, is_truth=False)
+        found = _read_frames(video, entries, category_ids, checks, is_truth=False)
         paths = _find_masks(masks_folder, video, faults)
         if checks.keeps:
             segments[video_id], masks[video_id] = found, paths
@@ -161,7 +164,7 @@ def _read_categories(entries: list[Any], checks: Checks) -> list[Category]:
     faults = checks.faults
     for entry in checks.each(entries):
         number, name, is_thing = (
-            (entry.get('id'), entry.get('name'), entry.get('isthing'))
+            (as_whole(entry.get('id')), entry.get('name'), entry.get('isthing'))
             if isinstance(entry, dict)
             else (None, None, None)
         )
@@ -197,6 +200,9 @@ def _read_video(entry: Any, faults: list[str]) -> VipsegVideo | None:
         if not isinstance(image, dict):
             wrong.append(f'{where}, image {t}: expected an object, got {str(image)[:80]}.')
             continue
+        image = images[t] = image | {
+            field: as_whole(image.get(field)) for field in ('width', 'height')
+        }
         wrong += [
             f'{where}, image {t}: expected {field}, got {image.get(field)!r:.80}.'
             for field, is_right in fields.items()
@@ -261,23 +267,23 @@ def _read_frames(
     video: VipsegVideo,
     frames: list[Any],
     category_ids: Collection[int],
-    faults: list[str],
+    checks: Checks,
     *,
     is_truth: bool,
 ) -> list[SegmentsInfo]:
     """Read the segments of each frame of a video."""
     where = f'Video {video.video_id}'
     if len(frames) != len(video.frame_names):
-        faults.append(
+        checks.fault(
             f'{where}: expected annotations of {len(video.frame_names)} frames, as the truth has '
             f'images, got {len(frames)}.'
         )
     segments: list[SegmentsInfo] = []
     for t, frame in enumerate(frames):
         entries: Any = frame.get('segments_info') if isinstance(frame, dict) else None
-        wrong = segment_faults(entries, category_ids, is_truth=is_truth)
-        faults += [f'{where}, frame {t}: {fault}.' for fault in wrong]
-        segments.append([] if wrong else entries)
+        segments.append(
+            read_segments(entries, category_ids, f'{where}, frame {t}', checks, is_truth=is_truth)
+        )
     return segments
 
 

@@ -27,7 +27,14 @@ from videomt_ros.datasets.formats.instance_files import (
     with_names,
 )
 from videomt_ros.datasets.formats.origin import says_drawn
-from videomt_ros.datasets.formats.record_checks import Checks, kind, read_categories
+from videomt_ros.datasets.formats.record_checks import (
+    Checks,
+    check_masks,
+    kind,
+    read_categories,
+    usual_path,
+    without_unused,
+)
 from videomt_ros.datasets.json_files import load_json, parse_json, shown, stream_objects
 from videomt_ros.datasets.rle import MaskTrack, pack_runs, rle_to_json
 from videomt_ros.files import whole_file
@@ -67,6 +74,7 @@ def load_ytvis(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
     """
     content = load_json(path, pack_runs)
     checks = Checks(path, skip_bad)
+    check_masks(content, checks)
     categories = read_categories(content, checks)
     known = {category.category_id for category in categories}
     tracks = None
@@ -79,6 +87,8 @@ def load_ytvis(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
         if isinstance(content, dict) and content.get('annotations') is not None:
             tracks = _read_tracks(content, videos, known, checks)
     checks.finish()
+    used = {track.category_id for track in tracks or ()}
+    categories = without_unused(categories, content, used, checks)
     named = with_names(videos.values())
     return YtvisTruth(
         path, categories, named, tracks, says_drawn(content), checks.notes, checks.left_out
@@ -188,6 +198,7 @@ def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
             got = shown(names) if 'file_names' in record else 'nothing'
             checks.fault(f'{where}: expected file_names, the images of its frames, got {got}.')
             names = []
+        names = [usual_path(name) for name in names]
         length = record.get('length', len(names))
         if names and length != len(names):
             checks.fault(
@@ -229,7 +240,7 @@ def _read_tracks(
         number = checks.whole(record, 'id', where)
         is_new = checks.new(number, tracks, where)
         category_id = checks.known(record, 'category_id', where, known, 'the categories')
-        is_crowd = checks.flag(record, 'iscrowd', where)
+        is_crowd = checks.is_crowd(record, where)
         video_id = checks.known(record, 'video_id', where, videos, 'the videos')
         if video_id is None:
             continue
@@ -244,7 +255,7 @@ def _read_tracks(
                 video_id,
                 category_id or 0,
                 masks or (),
-                is_crowd=bool(is_crowd),
+                is_crowd=is_crowd,
                 areas=areas,
                 track_id=number,
                 pixels=masks.pixels if masks else None,

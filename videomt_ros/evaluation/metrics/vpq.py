@@ -153,7 +153,7 @@ class VideoPanopticQuality:
         Args:
             true_ids: id of the true segment of each pixel, (H, W), 0 is void.
             true_segments: true segments with `id`, `category_id`, `iscrowd` and `area`; the area
-                counts, not the pixels.
+                counts, not the pixels, unless it is None.
             pred_ids: id of the predicted segment of each pixel, (H, W), 0 is void.
             pred_segments: exactly the segments in `pred_ids`, with `id` and `category_id`.
 
@@ -169,7 +169,7 @@ class VideoPanopticQuality:
                 pairs=pairs,
                 true_ids=true_numbers,
                 true_classes=true_classes,
-                true_areas=np.array([segment['area'] for segment in true_segments], np.float64),
+                true_areas=_true_areas(true_segments, pairs),
                 is_crowd=np.array([bool(segment['iscrowd']) for segment in true_segments], bool),
                 pred_ids=pred_numbers,
                 pred_classes=pred_classes,
@@ -301,10 +301,27 @@ class _Window:
         return on_crowd
 
 
+def _pixels_of(ids: NDArray[np.int64], pairs: IdPairs) -> dict[int, float]:
+    """Count the pixels of each id; `ids` are one side of the pairs."""
+    drawn, place = np.unique(ids, return_inverse=True)
+    return dict(zip(drawn.tolist(), np.bincount(place, pairs.areas).tolist(), strict=True))
+
+
+def _true_areas(segments: Sequence[Mapping[str, Any]], pairs: IdPairs) -> NDArray[np.float64]:
+    """List the areas of true segments: those of their list, or else their pixels."""
+    areas = [segment['area'] for segment in segments]
+    if None in areas:
+        pixels = _pixels_of(pairs.true_ids, pairs)
+        areas = [
+            pixels.get(segment['id'], 0) if area is None else area
+            for segment, area in zip(segments, areas, strict=True)
+        ]
+    return np.array(areas, np.float64)
+
+
 def _areas_of(pred_ids: NDArray[np.int64], pairs: IdPairs) -> NDArray[np.int64]:
     """Count the pixels of each predicted segment; raises ValueError if list and image differ."""
-    drawn, place = np.unique(pairs.pred_ids, return_inverse=True)
-    areas = dict(zip(drawn.tolist(), np.bincount(place, pairs.areas).tolist(), strict=True))
+    areas = _pixels_of(pairs.pred_ids, pairs)
     areas.pop(VOID, None)
     listed = set(pred_ids.tolist())
     if unlisted := sorted(areas.keys() - listed):
