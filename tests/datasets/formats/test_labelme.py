@@ -100,7 +100,7 @@ def test_files_without_images_keep_the_names_that_labelme_knew(tmp_path):
     [
         (frame(shape('star', None, BOX)), 'a.json: expected a group_id for each shape'),
         (frame(shape('star', 1, BOX[:2], shape_type='rectangle')), 'got star as rectangle'),
-        (frame(shape('star', 1, BOX[:2])), 'three points or more'),
+        (frame(shape('star', 1, BOX[:2])), 'has no mask in any frame'),
         (frame(shape('star', 1, [[1], [2]])), r'a.json: expected points as \[\[x, y\], ...\]'),
         (frame(shape('star', 1, BOX, shape_type='mask', mask='?')), 'the mask of star as a PNG'),
         (
