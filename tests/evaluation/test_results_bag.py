@@ -135,6 +135,9 @@ def test_a_track_in_every_frame(tmp_path, truth):
         '4 of 4 annotated frames have a result on /segmentation/tracks (by equal stamps), '
         'which holds 4.'
     ]
+    # The report has all but pictures, and says how to get them.
+    (problem,) = metrics['report_problems']
+    assert '3 of 3 pictures' in problem and '--bag' in problem
     (result,) = json.loads((tmp_path / 'out' / 'live' / 'results.json').read_text())
     assert (result['video_id'], result['category_id']) == (1, 7)
     assert result['score'] == pytest.approx(0.9)

@@ -271,8 +271,14 @@ class _RecordedVideo:
         return self._recorded.notes
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yield the images, if any were given; see `Video`."""
-        return iter(()) if self._images is None else self._images.frames()
+        """Yield the images; see `Video`.
+
+        Raises:
+            ValueError: none were given.
+        """
+        if self._images is None:
+            raise ValueError('A recording of results has no images; name their bag by --bag, too.')
+        return self._images.frames()
 
 
 def _check_name(bag: Path, names: dict[int, str], class_id: int, name: str) -> None:

@@ -544,7 +544,7 @@ def test_the_worst_video_has_a_clip(report, metrics, ytvis):
     assert alt == (
         f'Clip of {ytvis[0].videos[1].name}, frames 0 to 5, truth on the left, live on the right'
     )
-    # People who do not want motion see its first frame.
+    # People who do not want motion see one of its frames.
     (still,) = page.find('source')
     assert 'reduce' in still['media'] and decode_picture(still['srcset']).shape[1] == 646
 

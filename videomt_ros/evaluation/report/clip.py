@@ -38,7 +38,7 @@ class Clip:
     webp: bytes = b''
     """The clip, which repeats for ever."""
     still: bytes = b''
-    """JPEG of its first frame, for readers who do not want motion."""
+    """JPEG of its middle frame, for readers who do not want motion."""
     has_truth: bool = False
     """Whether the truth is on the left side."""
     problem: str = ''
@@ -89,7 +89,7 @@ def make_clip(views: VideoViews, frames: Sequence[int]) -> Clip:
             shown = [_narrowed(page, sides * width + (sides - 1) * _GAP) for page in pages[::step]]
             data = _encode(shown, _durations_ms(stamps_ns[::step]), quality)
             if len(data) <= MAX_BYTES:
-                return Clip(tuple(kept[::step]), data, as_jpeg(shown[0]), has_truth)
+                return Clip(tuple(kept[::step]), data, as_jpeg(shown[len(shown) // 2]), has_truth)
     except Exception as error:  # such as a Pillow without WebP
         return Clip((), problem=fault_line(error))
     return Clip((), problem=f'Even the smallest has {len(data)} bytes.')
