@@ -191,13 +191,54 @@ def test_broken_json_is_named(benchmark, tmp_path, fails):
 def test_results_of_another_set_are_refused(tmp_path, fails):
     truth, _ = write_ytvis(tmp_path / 'ytvis')
     others = write_json(tmp_path / 'others.json', predictions(instances((8, 9))))
-    assert '8' in fails('ytvis', truth, others)
-    truth, _ = write_vipseg(tmp_path / 'a')
-    _, results = write_vipseg(tmp_path / 'b', names=('a', 'c'))
-    assert "'c'" in fails('vipseg', truth, results)
-    truth, _ = write_vspw(tmp_path / 'c')
-    _, results = write_vspw(tmp_path / 'd', names=('a', 'c'))
-    assert 'PNGs of c' in fails('vspw', truth, results)
+    assert '4 results of 2 videos that it lacks: 8, 9' in fails('ytvis', truth, others)
+    for benchmark, write in (('vipseg', write_vipseg), ('vspw', write_vspw)):
+        truth, _ = write(tmp_path / benchmark / 'a')
+        _, results = write(tmp_path / benchmark / 'b', names=('c', 'd'))
+        assert 'that it lacks: c, d' in fails(benchmark, truth, results)
+
+
+def test_results_of_videos_that_the_truth_lacks_are_counted_and_the_rest_is_scored(
+    perfect, tmp_path, capsys, fails
+):
+    benchmark, truth, results = perfect
+    if benchmark == 'ytvis':
+        more = predictions(instances((8, 9)))
+        write_json(results, [*json.loads(results.read_text()), *more, more[0]])
+        note = 'note: Ignored 5 results of 2 videos that the truth lacks: 8, 9.'
+    elif benchmark == 'vipseg':
+        _, others = write_vipseg(tmp_path / 'others', ('c', 'd'))
+        content = json.loads((results / 'pred.json').read_text())
+        content['annotations'] += json.loads((others / 'pred.json').read_text())['annotations']
+        write_json(results / 'pred.json', content)
+        note = 'note: Ignored 2 results of 2 videos that the truth lacks: c, d.'
+    else:
+        _, others = write_vspw(tmp_path / 'others', ('c',))
+        (others / 'c').rename(results / 'c')
+        note = 'note: Ignored 9 results of 1 video that the truth lacks: c.'
+    assert main(arguments(benchmark, truth, results)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert note in printed
+    assert printed[-1] == HEADLINES[benchmark]
+    assert 'of the truth' in fails(benchmark, truth, results, '--strict')
+
+
+def test_a_missing_true_mask_is_named_and_the_other_video_is_scored(tmp_path, capsys, fails):
+    for benchmark, write in (('vipseg', write_vipseg), ('vspw', write_vspw)):
+        truth, results = write(tmp_path / benchmark)
+        [mask] = (truth if truth.is_dir() else truth.parent).rglob('*/b/**/00000004.png')
+        if benchmark == 'vspw':  # its frames are those of its images and masks
+            for each in mask.parent.iterdir():
+                image = mask.parent.parent / 'origin' / f'{each.stem}.jpg'
+                image.parent.mkdir(exist_ok=True)
+                image.write_bytes(b'')
+        mask.unlink()
+        assert main(arguments(benchmark, truth, results)) == 0
+        printed = capsys.readouterr().out
+        assert 'note: 1 video without usable truth, left out of the figures: b: ' in printed
+        assert mask.name in printed
+        assert printed.splitlines()[-1] == HEADLINES[benchmark]
+        assert mask.name in fails(benchmark, truth, results, '--strict')
 
 
 def test_nothing_is_written_where_scoring_fails(tmp_path, fails):

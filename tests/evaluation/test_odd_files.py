@@ -6,12 +6,18 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from videomt_ros.cli.evaluate import print_result
 from videomt_ros.datasets.benchmarks import open_dataset
+from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
+from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.run_folder import MODES
+from videomt_ros.evaluation.scoring import score_files
 
 NUM_VIDEOS, NUM_FRAMES = 3, 3
 BENCHMARKS = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
@@ -168,3 +174,208 @@ def test_a_report_that_cannot_be_written_costs_no_figure(tiny_net, copied, tmp_p
     assert set(MODES) <= set(metrics)
     resumed = evaluate(replace(dataset), tiny_net, out, resume=True)
     assert figures_of(resumed) == figures_of(metrics)
+
+
+MASKED = ('vipseg', 'vspw')
+
+
+def masks_of(root, name):
+    """List the true masks of the second video of a data set, by name."""
+    if name == 'vipseg':
+        [_, folder, *_] = sorted((root / 'panomasksRGB').iterdir())
+    else:
+        [_, folder, *_] = sorted(each / 'mask' for each in (root / 'data').iterdir())
+    return sorted(folder.iterdir())
+
+
+def name_of(mask, name):
+    return mask.parent.name if name == 'vipseg' else mask.parent.parent.name
+
+
+def in_other_mode(path):
+    image = Image.open(path)
+    image.convert('L' if image.mode == 'RGB' else 'RGB').save(path)
+
+
+def with_an_unknown_value(path):
+    pixels = np.array(Image.open(path))
+    pixels[:2, :2] = 99
+    Image.fromarray(pixels).save(path)
+
+
+def as_a_palette_of_other_numbers(path):
+    """Write an image of the same look, whose bytes are places in a palette of its own."""
+    image = Image.open(path).convert('RGB').quantize(20)
+    places = np.array(image).astype(np.uint8) + 90
+    other = Image.fromarray(places, 'P')
+    other.putpalette([0] * 3 * 90 + image.getpalette())
+    other.save(path)
+
+
+def smaller(path):
+    Image.open(path).resize((40, 32)).save(path)
+
+
+BREAKERS = {
+    'other mode': in_other_mode,
+    'empty': lambda path: path.write_bytes(b''),
+    'cut off': lambda path: path.write_bytes(path.read_bytes()[:-30]),
+    'unknown value': with_an_unknown_value,
+    'palette': as_a_palette_of_other_numbers,
+    'other size': smaller,
+    'missing': lambda path: path.unlink(),
+    'no folder': lambda path: shutil.rmtree(path.parent),
+}
+
+
+def without_second(root, name):
+    """Remove the second video from the lists of a data set."""
+    if name == 'vspw':
+        path = root / 'val.txt'
+        names = path.read_text().splitlines()
+        path.write_text(''.join(f'{each}\n' for each in (names[0], *names[2:])))
+        return
+    path = root / 'panoptic_gt_VIPSeg_val.json'
+    content = json.loads(path.read_text())
+    for key in ('videos', 'annotations'):
+        del content[key][1]
+    path.write_text(json.dumps(content))
+
+
+def figures_of_others(sound, net, tmp_path, name):
+    """Compute the figures of a data set without its second video."""
+    root = shutil.copytree(sound / name, tmp_path / 'others')
+    without_second(root, name)
+    return figures_of(
+        evaluate(open_dataset(name, root), net, tmp_path / 'of_others', settings=SETTINGS)
+    )
+
+
+@pytest.mark.parametrize('breaker', BREAKERS)
+@pytest.mark.parametrize('name', MASKED)
+def test_a_video_whose_truth_cannot_be_used_is_left_out_and_told_before_the_first_frame(
+    tiny_net, copied, sound, tmp_path, caplog, name, breaker
+):
+    root = copied(name)
+    mask = masks_of(root, name)[1]
+    video = name_of(mask, name)
+    BREAKERS[breaker](mask)
+    net, out = tiny_net, tmp_path / 'out'
+    told = []
+    hook = net.class_head.register_forward_hook(
+        lambda *_: told.append(f'Video {video} cannot be scored' in caplog.text)
+    )
+    dataset = open_dataset(name, root, keep_faulty=True)
+    metrics = evaluate(dataset, net, out, settings=SETTINGS)
+    hook.remove()
+    assert told and all(told)
+    assert figures_of(metrics) == figures_of_others(sound, net, tmp_path, name)
+    [failure] = metrics['failures']
+    assert (failure['video'], failure['mode']) == (video, 'truth')
+    assert mask.name in failure['error'] or breaker == 'no folder'
+    assert 'truth of 1 video cannot be used' in (out / 'report.html').read_text()
+    assert print_result(metrics, MODES, {}, out) == 0
+    # Results are there, and `score` says the same of them.
+    scored = score_files(
+        dataset.family, dataset.truth, out / 'live', split=dataset.split, is_strict=False
+    )
+    assert scored.figures == metrics['live']['figures']
+    assert [each['video'] for each in scored.failures] == [video]
+    assert any(note.startswith('1 video without usable truth') for note in scored.notes)
+    with pytest.raises(DatasetError):
+        score_files(dataset.family, dataset.truth, out / 'live', split=dataset.split)
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_mended_truth_is_scored_by_a_resumed_run(tiny_net, copied, tmp_path, name):
+    root = copied(name)
+    net = tiny_net
+    whole = evaluate(open_dataset(name, root), net, tmp_path / 'whole', settings=SETTINGS)
+    mask = masks_of(root, name)[1]
+    kept = mask.read_bytes()
+    mask.unlink()
+    out = tmp_path / 'out'
+    evaluate(open_dataset(name, root, keep_faulty=True), net, out, settings=SETTINGS)
+    mask.write_bytes(kept)
+    mended = open_dataset(name, root, keep_faulty=True)
+    metrics = evaluate(mended, net, out, settings=SETTINGS, resume=True)
+    assert metrics['run']['num_resumed'] == NUM_VIDEOS
+    assert figures_of(metrics) == figures_of(whole)
+    assert metrics['failures'] == []
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_truth_of_which_nothing_can_be_used_ends_the_run_before_the_first_frame(
+    tiny_net, copied, tmp_path, name
+):
+    root = copied(name)
+    for path in root.rglob('*.png'):
+        if 'mask' in str(path.relative_to(root)):
+            path.write_bytes(b'')
+    dataset = open_dataset(name, root, keep_faulty=True)
+    with pytest.raises(DatasetError, match='Expected an image that Pillow can read'):
+        evaluate(dataset, tiny_net, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('breaker', ['missing', 'empty', 'no folder'])
+@pytest.mark.parametrize('name', BENCHMARKS)
+def test_a_missing_or_empty_image_costs_its_video_alone(tiny_net, copied, tmp_path, name, breaker):
+    root = copied(name)
+    images = sorted(root.rglob('*.jpg'))
+    BREAKERS[breaker](images[NUM_FRAMES])
+    dataset = open_dataset(name, root, keep_faulty=True)
+    metrics = evaluate(dataset, tiny_net, tmp_path / 'out', settings=SETTINGS)
+    video = dataset.videos[1].name
+    assert [(each['video'], each['mode']) for each in metrics['failures']] == [
+        (video, mode) for mode in MODES
+    ]
+    assert all(each['error'] for each in metrics['failures'])
+    for mode in MODES:
+        assert [note for note in metrics[mode]['notes'] if 'without results' in note] == [
+            f'1 video without results, whose objects count as missed: {video}.'
+        ]
+    # Those that learn from the videos, or write them as bags, need all of them.
+    if breaker != 'empty':
+        with pytest.raises(DatasetError, match='image'):
+            open_dataset(name, root)
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_result_that_cannot_be_used_counts_as_missed(tiny_net, copied, tmp_path, name):
+    root, out = copied(name), tmp_path / 'out'
+    dataset = open_dataset(name, root)
+    evaluate(dataset, tiny_net, out, settings=SETTINGS, modes=('live',))
+    files = sorted((out / 'live').rglob('*.png'))
+    whole_of_second = files[NUM_FRAMES].parent
+
+    def score(**options):
+        return score_files(
+            dataset.family, dataset.truth, out / 'live', split=dataset.split, **options
+        )
+
+    for breaker in ('empty', 'missing'):
+        BREAKERS[breaker](files[NUM_FRAMES + 1])
+        with pytest.raises(DatasetError, match=files[NUM_FRAMES + 1].name):
+            score()
+        broken = score(is_strict=False)
+        [failure] = broken.failures
+        assert (failure['video'], failure['side']) == (dataset.videos[1].name, 'results')
+        assert files[NUM_FRAMES + 1].name in failure['error']
+        assert any('objects count as missed' in note for note in broken.notes)
+    if name == 'vspw':
+        shutil.rmtree(whole_of_second)
+        assert score().figures == broken.figures
+
+
+def test_the_check_names_what_cannot_be_decoded_of_many_frames(tmp_path):
+    root = tmp_path / 'data'
+    write_dataset('vspw', root, 2, 700, size=(32, 32))
+    mask = masks_of(root, 'vspw')[650]
+    mask.write_bytes(b'')
+    dataset = open_dataset('vspw', root)
+    steps = []
+    found = family_of('vspw').check_truth(dataset, dataset.videos, lambda: steps.append(1))
+    assert list(found) == [dataset.videos[1].video_id]
+    assert str(mask) in found[dataset.videos[1].video_id]
+    assert len(steps) == 2 * 700

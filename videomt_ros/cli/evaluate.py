@@ -236,8 +236,12 @@ def print_result(
     clocked = (metrics.get('real_time') or {}).get('failures', ())
     print_failures([*failures, *clocked])
     if failures:
-        names = {failure['video'] for failure in failures}
-        print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
+        names = {each['video'] for each in failures if each['mode'] != 'truth'}
+        unscored = {each['video'] for each in failures if each['mode'] == 'truth'}
+        if names:
+            print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
+        if unscored:
+            print(f'{len(unscored)} of {run["num_videos"]} videos not scored; see metrics.json')
     for problem in metrics.get('report_problems', ()):
         print(f'Missing in the report: {problem}', file=sys.stderr)
     for mode in modes:
@@ -249,16 +253,19 @@ def print_result(
 def print_failures(failures: Sequence[Mapping[str, str]]) -> None:
     """Print a line on stderr for each failure."""
     for failure in failures:
+        what = 'Failed, counted as missed'
+        if failure['mode'] == 'truth':
+            what = 'Not scored, left out of the figures'
         print(
-            f'Failed, counted as missed: {failure["video"]} ({failure["mode"]}): '
-            f'{failure["error"]}',
-            file=sys.stderr,
+            f'{what}: {failure["video"]} ({failure["mode"]}): {failure["error"]}', file=sys.stderr
         )
 
 
 def exit_code(failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int) -> int:
     """Return 1 if all of some videos have failed in all modes, else 0."""
-    return 1 if failures and len(failures) == len(modes) * num_videos else 0
+    from videomt_ros.evaluation.finishing import nothing_left
+
+    return int(nothing_left(failures, modes, num_videos))
 
 
 def table(

@@ -98,7 +98,9 @@ def open_source(args: argparse.Namespace) -> tuple[Dataset, str]:
     if args.bag is not None:
         return open_bag(args), args.bag.stem
     split = {} if args.split is None else {'split': args.split}
-    dataset = open_dataset(args.dataset, args.root, skip_bad=args.skip_bad, **split)
+    dataset = open_dataset(
+        args.dataset, args.root, skip_bad=args.skip_bad, keep_faulty=True, **split
+    )
     return dataset, args.dataset
 
 

@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'default: 0, all, as TrackEval does',
     )
     add_skip_bad(parser)
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='refuse masks that cannot be used and results of videos that the truth lacks; '
+        'default: such videos are named and the others are scored',
+    )
     parser.add_argument('--json', type=Path, help='file to write: all figures, and more detail')
 
 
@@ -99,6 +105,7 @@ def main(args: argparse.Namespace) -> int:
             args.split or '',
             track_score=args.track_score,
             skip_bad=args.skip_bad,
+            is_strict=args.strict,
             progress=bar.show,
         )
     print(_table(report))

@@ -11,7 +11,7 @@ from videomt_ros.datasets.formats.vipseg import vipseg_dataset
 from videomt_ros.datasets.formats.vspw import vspw_dataset
 from videomt_ros.datasets.formats.ytvis_folders import ytvis_dataset
 
-_OPENERS: dict[str, tuple[Callable[[str, Path, str, bool], Dataset], str]] = {
+_OPENERS: dict[str, tuple[Callable[[str, Path, str, bool, bool], Dataset], str]] = {
     'ytvis2019': (ytvis_dataset, 'valid'),
     'ytvis2021': (ytvis_dataset, 'valid'),
     'ytvis2022': (ytvis_dataset, 'valid'),
@@ -27,7 +27,12 @@ BENCHMARK_NAMES = tuple(_OPENERS)
 
 
 def open_dataset(
-    name: str, root: Path, split: str | None = None, *, skip_bad: bool = False
+    name: str,
+    root: Path,
+    split: str | None = None,
+    *,
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
 ) -> Dataset:
     """Open a data set as it was unpacked; its annotations are read, but no image.
 
@@ -38,6 +43,9 @@ def open_dataset(
             CVAT, which is 'default'.
         skip_bad: leave out records with faults and list them in `Dataset.left_out`, instead of
             refusing the whole data set.
+        keep_faulty: keep videos that lack images or true masks, instead of refusing the whole data
+            set, for an evaluation: the first are named in `Dataset.faulty`, and scoring finds
+            the others. `skip_bad` leaves them out.
 
     Raises:
         ValueError: there is no such benchmark or split.
@@ -46,7 +54,8 @@ def open_dataset(
     if name not in _OPENERS:
         raise ValueError(f'Expected a data set out of {", ".join(BENCHMARK_NAMES)}, got {name!r}.')
     opener, usual_split = _OPENERS[name]
-    return opener(name, Path(root), split or _only_split(Path(root)) or usual_split, skip_bad)
+    split = split or _only_split(Path(root)) or usual_split
+    return opener(name, Path(root), split, skip_bad, keep_faulty)
 
 
 def _only_split(root: Path) -> str | None:

@@ -7,8 +7,8 @@ Prediction needs the images alone, and scoring needs annotation files and result
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -185,6 +185,9 @@ class Dataset:
     lack and what was taken in its place."""
     left_out: tuple[str, ...] = ()
     """One line per bad record that was left out, with its fault; empty without `skip_bad`."""
+    faulty: Mapping[int | str, str] = field(default_factory=dict)
+    """Why a video cannot be predicted, such as for a missing image, by its id. There are such
+    videos only where `open_dataset` was asked to keep them."""
 
     def remarks(self) -> list[str]:
         """List the notes, and one line on the records that were left out, for a user."""

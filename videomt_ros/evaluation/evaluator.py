@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.categories import map_classes
-from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.finishing import finish, list_failures, note_speed
@@ -31,9 +31,6 @@ from videomt_ros.evaluation.sharding import Shard
 from videomt_ros.evaluation.whole_video import NUM_PAIRS, SPOOL_LIMIT
 from videomt_ros.inference.stream_settings import StreamSettings
 from videomt_ros.progress import Progress
-
-_IMAGES = ('coco', 'coco_panoptic')
-"""Names of data sets whose videos have one frame."""
 
 _logger = logging.getLogger(__name__)
 
@@ -182,12 +179,8 @@ def _plan(
     stream_settings = predictor.new_stream().settings  # checks them before any work
     family.check_settings(stream_settings)
     notes = list(classes.notes)
-    if 'live' in modes and dataset.name in _IMAGES and stream_settings.confirm_frames > 1:
-        notes.append(
-            'These are single images, and a live track is published from its frame '
-            f'{stream_settings.confirm_frames} on, which they do not have. '
-            '--set confirm_frames=1 publishes it from the first.'
-        )
+    if 'live' in modes:
+        notes += _confirmation_note(videos, stream_settings.confirm_frames)
     request = {
         **dataset_request(dataset),
         'model': net.config.name,
@@ -201,6 +194,26 @@ def _plan(
     return _Plan(dataset, videos, predictor, modes, stream_settings, request, notes)
 
 
+def _confirmation_note(videos: Sequence[Video], confirm_frames: int) -> list[str]:
+    """Note that the videos, or some, end before a live track is published; empty if none does."""
+    short = [video for video in videos if _num_images(video) < confirm_frames]
+    if not short:
+        return []
+    which = f'{len(short):,} of {len(videos):,} videos have fewer images'
+    if len(short) == len(videos):
+        is_single = all(_num_images(video) == 1 for video in short)
+        which = 'These are single images' if is_single else 'These videos have fewer images'
+    return [
+        f'{which}, and a live track is published from its frame {confirm_frames} on, which they '
+        'do not have. --set confirm_frames=1 publishes it from the first.'
+    ]
+
+
+def _num_images(video: Video) -> int:
+    """Count the images of a video, which may have more of them than are annotated."""
+    return max(len(getattr(video, 'stamps_ns', None) or ()), len(video.frame_names))
+
+
 def _start(
     plan: _Plan,
     folder: RunFolder,
@@ -210,10 +223,13 @@ def _start(
     run: Mapping[str, Any],
 ) -> list[int]:
     """Start or resume the run, and list the videos that are finished already."""
-    folder.start(plan.request, resume)
     positions = range(len(plan.videos))
     if shard.number is not None:
         positions = shard.number.positions(len(plan.videos))
+    folder.check(plan.request, resume)
+    _check_truth(plan.dataset, [plan.videos[position] for position in positions])
+    folder.start(plan.request, resume)
+    if shard.number is not None:
         # Written now, so that a shard that is killed can be named.
         write_record(folder.out, shard.number, source or {}, run)
     return [
@@ -221,6 +237,29 @@ def _start(
         for position in positions
         if all(folder.is_finished(mode, position) for mode in plan.modes)
     ]
+
+
+def _check_truth(dataset: Dataset, videos: Sequence[Video]) -> None:
+    """Name the videos that cannot be scored before hours are spent on them.
+
+    They are predicted all the same: once their truth is mended, the run can be resumed.
+
+    Raises:
+        DatasetError: none of the videos can be scored.
+    """
+    if not dataset.truth or not videos:
+        return
+    num_frames = sum(len(video.frame_names) for video in videos)
+    with Progress(num_frames, 'frame', 'check the truth') as bar:
+        unusable = family_of(dataset.family).check_truth(dataset, videos, bar.update)
+    if len(unusable) == len(videos):
+        raise DatasetError(dataset.truth[0], list(unusable.values()))
+    for video in videos:
+        if video.video_id in unusable:
+            _logger.warning(
+                'Video %s cannot be scored, and is left out of the figures: %s',
+                video.name, unusable[video.video_id],
+            )  # fmt: skip
 
 
 def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
@@ -231,7 +270,13 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
         position: [mode for mode in plan.modes if not folder.is_finished(mode, position)]
         for position in mine
     }
-    todo = [position for position in mine if missing[position]]
+    faulty = plan.dataset.faulty
+    for position in mine:
+        video = plan.videos[position]
+        if missing[position] and video.video_id in faulty:
+            for mode in missing.pop(position):
+                _fail(folder, mode, position, video, faulty[video.video_id])
+    todo = [position for position in mine if missing.get(position)]
     videos = [plan.videos[position] for position in todo]
     num_frames = sum(len(video.frame_names) for video in videos)
     with (
@@ -259,8 +304,12 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
     for mode, content in done.contents.items():
         folder.finish(mode, position, video, content, done.num_frames)
     for mode, error in done.errors.items():
-        _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
-        folder.fail(mode, position, video, error)
+        _fail(folder, mode, position, video, error)
+
+
+def _fail(folder: RunFolder, mode: ModeName, position: int, video: Video, error: str) -> None:
+    _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
+    folder.fail(mode, position, video, error)
 
 
 def _peak_memory_mb() -> float:

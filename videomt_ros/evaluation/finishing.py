@@ -15,6 +15,7 @@ import numpy as np
 from videomt_ros.datasets.dataset import Dataset, Video
 from videomt_ros.datasets.json_files import write_json
 from videomt_ros.errors import fault_line
+from videomt_ros.evaluation.families.score_parts import TRUTH
 from videomt_ros.evaluation.run_folder import RunFolder
 from videomt_ros.evaluation.scoring import score_results
 
@@ -61,7 +62,18 @@ def finish(
         results = folder.write_result_files(mode, videos)
         if dataset.truth:
             notes = [note for n in range(len(videos)) for note in folder.notes(mode, n)]
-            metrics[mode] = score_results(dataset, videos, results, notes).to_json()
+            score = score_results(dataset, videos, results, notes)
+            metrics[mode] = score.to_json()
+            # The truth is that of all modes, so its failures are told once.
+            for failure in score.failures:
+                is_of_truth = failure['side'] == TRUTH
+                entry = {
+                    'video': failure['video'],
+                    'mode': TRUTH if is_of_truth else mode,
+                    'error': failure['error'],
+                }
+                if entry not in metrics['failures']:
+                    metrics['failures'].append(entry)
     metrics['timing_ms'] = _summarise(folder.times())
     if real_time is not None:
         metrics['real_time'] = real_time
@@ -87,6 +99,22 @@ def _report(
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return [f'There is no {path.name}: {fault_line(error)}']
+
+
+def nothing_left(
+    failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int
+) -> bool:
+    """Tell whether no video at all has a result that counts.
+
+    Args:
+        failures: content of the field `failures` of `metrics.json`.
+        modes: names of the modes that were asked for.
+        num_videos: number of videos that were asked for.
+    """
+    return bool(failures) and all(
+        len({each['video'] for each in failures if each['mode'] in (mode, TRUTH)}) >= num_videos
+        for mode in modes
+    )
 
 
 def note_speed(

@@ -82,6 +82,17 @@ class RunFolder:
             ValueError: the folder holds results and resume was not asked for, or the results of
                 another request, or another run is still at work in it.
         """
+        request = self.check(request, resume)
+        self.parts.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        write_json(self.out / 'run.json', request)
+
+    def check(self, request: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+        """Check that a run may start here, and write nothing; see `start`.
+
+        Returns:
+            What run.json is to hold.
+        """
         found = [name for name in _OURS if (self.out / name).exists()]
         path = self.out / 'run.json'
         if found and not resume:
@@ -90,17 +101,15 @@ class RunFolder:
                 '--resume, or name another folder with --out.'
             )
         # Through JSON, since tuples become lists in the file.
-        request = json.loads(json.dumps({'format': _FORMAT, **request}))
+        wanted: dict[str, Any] = json.loads(json.dumps({'format': _FORMAT, **request}))
         if found and not path.exists():
             raise ValueError(
                 f'{self.out} holds results ({", ".join(found)}), but no run.json that says of '
                 'what. Name another folder with --out.'
             )
         if path.exists():
-            _check_same(path, request)
-        self.parts.mkdir(parents=True, exist_ok=True)
-        self._claim()
-        write_json(path, request)
+            _check_same(path, wanted)
+        return wanted
 
     def close(self) -> None:
         """Unlock the folder for other runs."""

@@ -36,6 +36,9 @@ class ScoreReport:
     `metrics.confusion.ClassConfusion`."""
     notes: list[str] = field(default_factory=list)
     """Remarks that a reader of the figures needs, such as on what was missing or ignored."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    """One entry per video with files that cannot be used: `video` (its name), `side` and `error`.
+    With the side 'truth' it is left out of the figures, with 'results' it counts as missed."""
     left_out: list[str] = field(default_factory=list)
     """One line per bad record of truth or results that was left out; see `Dataset.left_out`."""
     parts: dict[str, Figures] = field(default_factory=dict)
@@ -85,6 +88,7 @@ def mean_report(reports: Mapping[str, ScoreReport]) -> ScoreReport:
         curves=_mean_curves([report.curves for report in all_reports]),
         switches=[switch for report in all_reports for switch in report.switches],
         confusion=_sum_of_confusions([report.confusion for report in all_reports]),
+        failures=[failure for report in all_reports for failure in report.failures],
         notes=[f'{name}: {note}' for name, report in reports.items() for note in report.notes],
         parts={name: report.figures for name, report in reports.items()},
     )

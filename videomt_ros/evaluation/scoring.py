@@ -1,7 +1,10 @@
 """Scores result files against annotation files, for `videomt score` and `evaluate`.
 
-Files of any origin are read, one video at a time, and no network is needed. A video of the
-truth without results counts as missed; results of a video outside the truth are an error.
+Files of any origin are read, one video at a time, and no network is needed. One rule holds for
+all formats: a video without results, or with results that cannot be used, counts as missed; one
+whose truth cannot be used is left out of the figures; results of videos that the truth lacks are
+ignored. All are named. Only if nothing is left to score, or if the caller is strict, it is an
+error.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ def score_files(
     *,
     track_score: float = 0.0,
     skip_bad: bool = False,
+    is_strict: bool = True,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> ScoreReport:
     """Score results in the benchmark's own file format.
@@ -42,6 +46,8 @@ def score_files(
             counts all, as TrackEval does. Results of the published mode hold ten guesses for
             each video, however unlikely, and no measure of tracking is kind to that.
         skip_bad: leave out records of truth and results with faults, and list them in `left_out`.
+        is_strict: whether masks that cannot be used, and results of videos that the truth lacks,
+            are errors; else they are named in `failures` and `notes`.
         progress: called after each video with the numbers of videos scored and to be scored.
 
     Raises:
@@ -49,7 +55,15 @@ def score_files(
         ValueError: arguments that do not fit the family.
     """
     request = ScoreRequest(
-        truth, results, truth_masks, split, video_ids, track_score, skip_bad, progress
+        truth,
+        results,
+        truth_masks,
+        split,
+        video_ids,
+        track_score,
+        skip_bad,
+        is_strict,
+        progress,
     )
     return family_of(family).score(request)
 
@@ -79,6 +93,7 @@ def score_results(
         dataset.split,
         [video.video_id for video in videos],
         skip_bad=dataset.skip_bad,
+        is_strict=False,
     )
     report.notes[:0] = notes
     return report

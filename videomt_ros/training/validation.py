@@ -27,7 +27,9 @@ from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import family_of
+from videomt_ros.evaluation.families.score_parts import TRUTH
 from videomt_ros.evaluation.figures import as_text
+from videomt_ros.evaluation.finishing import nothing_left
 from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VideoNetwork, save_model
@@ -255,10 +257,11 @@ class ScoreCallback(Callback):
 
     def _summary(self, metrics: Mapping[str, Any]) -> _Outcome:
         failures = metrics['failures']
-        if len(failures) == len(MODES) * metrics['run']['num_videos']:
+        if nothing_left(failures, MODES, metrics['run']['num_videos']):
             return _Outcome({}, f'no video could be predicted. {_described(failures[0])}')
         for failure in failures:
-            logger.warning('In validation, counted as missed: %s', _described(failure))
+            what = 'left out' if failure['mode'] == TRUTH else 'counted as missed'
+            logger.warning('In validation, %s: %s', what, _described(failure))
         return _Outcome(
             {
                 f'{mode}_{name}': metrics[mode]['figures'].get(name)
@@ -335,6 +338,7 @@ def _open(settings: TrainSettings) -> Dataset:
         Path(validation.root),
         validation.split,
         skip_bad=settings.skip_bad,
+        keep_faulty=True,
     )
     if not dataset.truth:
         raise ValueError(

@@ -8,6 +8,7 @@ plain IoU. AP over all sizes equals COCO's if no detection meets a crowd.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,47 @@ def read_images(
     return videos, list(tracks.values())
 
 
+def is_coco_results(content: Any) -> bool:
+    """Tell whether a JSON has panoptic results as panopticapi takes them, one entry per image."""
+    entries = content.get('annotations') if isinstance(content, dict) else content
+    return (
+        isinstance(entries, list)
+        and bool(entries)
+        and all(isinstance(entry, dict) and 'image_id' in entry for entry in entries)
+    )
+
+
+def read_coco_results(
+    content: Any, known: Container[str], checks: Checks
+) -> Iterator[tuple[str, list[Any], list[str]]]:
+    """Read panoptic results as panopticapi takes them.
+
+    Args:
+        content: content of a JSON that `is_coco_results` has recognised.
+        known: ids of the videos of the truth.
+        checks: collects the faults.
+
+    Yields:
+        Video id, the entry of its one frame, and the name of its PNG.
+    """
+    seen: set[str] = set()
+    entries = content['annotations'] if isinstance(content, dict) else content
+    for entry in checks.each(entries):
+        where = f'Image {entry["image_id"]}'
+        image_id = _image_id(entry, 'image_id', where, checks)
+        name = checks.file_name(entry, where)
+        if image_id is None or name is None:
+            continue
+        key = str(image_id)
+        if key not in known and key.isascii() and key.isdigit():
+            key = str(int(key))  # some writers take the id from the name of the file
+        if key in seen:
+            checks.fault(f'{where}: expected one result, got another one.')
+            continue
+        seen.add(key)
+        yield key, [entry], [name]
+
+
 def load_coco_panoptic(
     path: Path, masks_folder: Path | None = None, *, skip_bad: bool = False
 ) -> VipsegTruth:
@@ -143,9 +185,9 @@ def read_coco_panoptic(
         missing = set(find_missing(Path(), [str(paths[0]) for paths in masks.values()]))
         for key in checks.each(list(images)):
             if key not in segments:
-                checks.fault(f'Image {key}: has no annotation.')
+                checks.lacks_masks(key, [f'Image {key}: has no annotation.'])
             elif str(masks[key][0]) in missing:
-                checks.fault(f'There is no {masks[key][0]}.')
+                checks.lacks_masks(key, [f'There is no {masks[key][0]}.'])
             if not checks.keeps:
                 del images[key]
                 segments.pop(key, None)
@@ -161,7 +203,14 @@ def read_coco_panoptic(
         for key in order
     ]
     truth = VipsegTruth(
-        categories, videos, segments, masks, says_drawn(content), checks.notes, checks.left_out
+        categories,
+        videos,
+        segments,
+        masks,
+        says_drawn(content),
+        checks.notes,
+        checks.left_out,
+        checks.without_masks,
     )
     return truth, {key: image.file_name for key, image in images.items()}
 

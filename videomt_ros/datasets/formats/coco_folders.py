@@ -29,7 +29,13 @@ _PANOPTIC = ('annotations/panoptic_{split}.json', 'panoptic_{split}.json')
 _IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', '.')
 
 
-def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool = False) -> Dataset:
+def coco_dataset(
+    name: str,
+    root: Path,
+    split: str = 'val2017',
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
+) -> Dataset:
     """Open the instances of COCO, or of a data set in its format; each image is a video.
 
     Where track ids connect the images, those of a video are its frames; see `formats.coco_video`.
@@ -39,13 +45,14 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool =
         root: folder with `annotations/` and the images, such as in `val2017/`.
         split: name such as 'val2017'; 'val' and 'train' are those of 2017.
         skip_bad: leave out records with faults; see `open_dataset`.
+        keep_faulty: keep images that are missing; see `open_dataset`.
 
     Raises:
         DatasetError: the annotations or images are missing, or the annotations have faults.
     """
     path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
     truth = load_ytvis(path, skip_bad=skip_bad)
-    checks = Checks(path, skip_bad)
+    checks = Checks(path, skip_bad, keep_faulty)
     files = {video.video_id: video.frame_names for video in truth.videos}
     rates = {video.video_id: video.fps for video in truth.videos if video.fps}
     return Dataset(
@@ -58,17 +65,22 @@ def coco_dataset(name: str, root: Path, split: str = 'val2017', skip_bad: bool =
         skip_bad=skip_bad,
         notes=truth.notes,
         left_out=(*truth.left_out, *checks.left_out),
+        faulty=checks.without_images,
     )
 
 
 def coco_panoptic_dataset(
-    name: str, root: Path, split: str = 'val2017', skip_bad: bool = False
+    name: str,
+    root: Path,
+    split: str = 'val2017',
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
 ) -> Dataset:
     """Open the panoptic segments of COCO; each image is a video, as in `coco_dataset`."""
     path = _annotations(root, split, _PANOPTIC, f'the annotations of {name}, split {split}')
     content = load_json(path)
     masks_folder = path.with_suffix('')
-    checks = Checks(path, skip_bad)
+    checks = Checks(path, skip_bad, keep_faulty)
     truth, files = read_coco_panoptic(content, masks_folder, checks)
     names = {video_id: (name,) for video_id, name in files.items()}
     videos = _with_images(truth.videos, names, root, split, checks)
@@ -84,6 +96,7 @@ def coco_panoptic_dataset(
         skip_bad=skip_bad,
         notes=truth.notes,
         left_out=tuple(checks.left_out),
+        faulty=checks.without_images,
     )
 
 
@@ -111,7 +124,9 @@ def _with_images(
     found = []
     for video in checks.each(videos):
         own = files[video.video_id]
-        checks.faults += [f'There is no {folder / name}.' for name in own if name in missing]
+        checks.lacks_images(
+            video.video_id, [f'There is no {folder / name}.' for name in own if name in missing]
+        )
         if checks.keeps:
             paths = tuple(folder / name for name in own)
             stamps = regular_stamps(len(own), (rates or {}).get(video.video_id, USUAL_FPS))

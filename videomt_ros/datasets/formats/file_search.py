@@ -42,7 +42,7 @@ def find_image_folder(
 
     Returns:
         The folder, and the names of the images that are missing in it, of which there are some
-        only if `checks` skips bad records.
+        only if `checks` skips bad records or keeps faulty videos.
 
     Raises:
         DatasetError: images are missing in the folder that has most of them, one fault for each;
@@ -63,7 +63,7 @@ def find_image_folder(
         )
         raise DatasetError(checks.path, [fault])
     folder, missing = best
-    if checks.skip_bad:
+    if checks.skip_bad or checks.keep_faulty:
         return folder, set(missing)
     summary = (
         f'{len(missing)} of {len(names)} images are missing in {folder}. Was the archive unpacked '

@@ -98,6 +98,7 @@ class VipsegTruth(PanopticFrames):
         is_drawn: bool = False,
         notes: Sequence[str] = (),
         left_out: Sequence[str] = (),
+        unusable: Mapping[int | str, str] | None = None,
     ) -> None:
         """Join the videos with classes, segments and PNGs; see `PanopticFrames`.
 
@@ -109,6 +110,19 @@ class VipsegTruth(PanopticFrames):
         self.has_annotations = bool(segments)
         self.is_drawn = is_drawn
         self.notes, self.left_out = tuple(notes), tuple(left_out)
+        self.unusable = dict(unusable or {})
+        """Why a video cannot be scored, such as for a missing PNG, by its id."""
+
+    def segments(self, video_id: str, t: int) -> SegmentsInfo:
+        """Return the segments of a frame.
+
+        Raises:
+            DatasetError: the video has no annotations.
+        """
+        if video_id not in self._segments:
+            reason = self.unusable.get(video_id, f'Video {video_id}: got no annotations.')
+            raise DatasetError(Path(video_id), [reason])
+        return super().segments(video_id, t)
 
 
 class VipsegResults(PanopticFrames):
@@ -120,9 +134,15 @@ class VipsegResults(PanopticFrames):
         segments: Mapping[str, Sequence[SegmentsInfo]],
         masks: Mapping[str, Sequence[Path]],
         left_out: Sequence[str] = (),
+        unusable: Mapping[int | str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Join the videos with segments and PNGs; a video without an entry is all void."""
         super().__init__(videos, segments, masks)
+        self.unusable = dict(unusable or {})
+        """Why the results of a video cannot be used, such as for a missing PNG, by its id."""
+        self.notes = tuple(notes)
+        """Remarks on what was ignored."""
         self.left_out = tuple(left_out)
         """One line per video whose result was left out; see `Dataset.left_out`."""
         self.missing = tuple(v.video_id for v in videos if v.video_id not in segments)

@@ -30,13 +30,19 @@ class Checks:
     """Checks records and collects their faults; `where` names a record in these.
 
     With `skip_bad`, the faults of single records move to `left_out`, and those of the file as a
-    whole remain.
+    whole remain. With `keep_faulty`, the faults of a video's own files move to `without_images`
+    and `without_masks`, unless `skip_bad` leaves such a video out.
     """
 
-    def __init__(self, path: Path, skip_bad: bool = False) -> None:
+    def __init__(self, path: Path, skip_bad: bool = False, keep_faulty: bool = False) -> None:
         """Start the checks of a file; see the class."""
         self.path = path
         self.skip_bad = skip_bad
+        self.keep_faulty = keep_faulty and not skip_bad
+        self.without_images: dict[int | str, str] = {}
+        """Why a video cannot be predicted, by its id; only with `keep_faulty`."""
+        self.without_masks: dict[int | str, str] = {}
+        """Why the masks of a video cannot be used, by its id; only with `keep_faulty`."""
         self.faults: list[str] = []
         self.left_out: list[str] = []
         """One line per record that was left out: the file, the record and its faults."""
@@ -47,6 +53,22 @@ class Checks:
     def fault(self, text: str) -> None:
         """Add a fault."""
         self.faults.append(text)
+
+    def lacks_images(self, video_id: int | str, faults: Sequence[str]) -> None:
+        """Add the faults of the images of a video, if there are any."""
+        self._lacks(self.without_images, video_id, faults)
+
+    def lacks_masks(self, video_id: int | str, faults: Sequence[str]) -> None:
+        """Add the faults of the masks of a video, true or predicted, if there are any."""
+        self._lacks(self.without_masks, video_id, faults)
+
+    def _lacks(
+        self, reasons: dict[int | str, str], video_id: int | str, faults: Sequence[str]
+    ) -> None:
+        if self.keep_faulty and faults:
+            reasons.setdefault(video_id, in_short(faults))
+        elif faults:
+            self.faults += faults
 
     @property
     def notes(self) -> list[str]:
@@ -354,6 +376,49 @@ def without_unused(
             f'are its supercategory: {listed}'
         )
     return [category for category in categories if category not in dropped]
+
+
+def in_short(faults: Sequence[str]) -> str:
+    """Write the first of some faults, and how many more there are.
+
+    >>> in_short(['There is no a.png.', 'There is no b.png.'])
+    'There is no a.png. And 1 more.'
+    """
+    return faults[0] + (f' And {len(faults) - 1} more.' if len(faults) > 1 else '')
+
+
+class Unknown:
+    """Counts the results of videos that the truth lacks.
+
+    They are left out and told in a note. If there are no others, the truth is a wrong one.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[Any, int] = {}
+
+    def add(self, video_id: Any, count: int = 1) -> None:
+        """Count results of a video that the truth lacks."""
+        self._counts[video_id] = self._counts.get(video_id, 0) + count
+
+    def notes(self, num_known: int, checks: Checks) -> list[str]:
+        """Write the note on them, if there are any.
+
+        Args:
+            num_known: number of results of videos of the truth.
+            checks: gets a fault if there is none of these.
+        """
+        if not self._counts:
+            return []
+        names = list_names([str(video_id) for video_id in self._counts])
+        count = '1 video' if len(self._counts) == 1 else f'{len(self._counts):,} videos'
+        total = sum(self._counts.values())
+        results = '1 result' if total == 1 else f'{total:,} results'
+        if not num_known and not checks.faults:
+            checks.fault(
+                f'Expected results of videos of the truth, got {results} of {count} that it '
+                f'lacks: {names}. Is this the truth of these results?'
+            )
+        return [f'Ignored {results} of {count} that the truth lacks: {names}.']
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

@@ -8,7 +8,7 @@ Letters: H W image size in pixels, T frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,11 @@ class VspwTruth:
         videos: Sequence[VspwVideo],
         is_drawn: bool = False,
         left_out: Sequence[str] = (),
+        unusable: Mapping[int | str, str] | None = None,
     ) -> None:
         """Describe the masks of a folder; `load_vspw` checks that they exist."""
+        self.unusable = dict(unusable or {})
+        """Why a video cannot be scored, such as for a missing mask, by its id."""
         self.left_out = tuple(left_out)
         """One line per video that was left out; see `Dataset.left_out`."""
         self.categories = tuple(categories)
@@ -104,6 +107,8 @@ class VspwResults:
         videos: Sequence[VspwVideo],
         faulty: Container[str] = (),
         left_out: Sequence[str] = (),
+        unusable: Mapping[int | str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Describe the masks of a folder; `load_vspw_results` checks that they exist.
 
@@ -112,7 +117,10 @@ class VspwResults:
             videos: the videos that may have results.
             faulty: ids of the videos whose results are not read.
             left_out: one line for each result that is left out.
+            unusable: why the results of a video cannot be used, such as for a missing PNG, by id.
+            notes: remarks on what was ignored.
         """
+        self.unusable, self.notes = dict(unusable or {}), tuple(notes)
         self._folder = folder
         self._by_id = {video.video_id: video for video in videos}
         self.missing = tuple(

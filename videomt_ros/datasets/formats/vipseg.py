@@ -52,7 +52,11 @@ class PredictedVideo(NamedTuple):
 
 
 def load_vipseg(
-    path: Path, masks_folder: Path | None = None, *, skip_bad: bool = False
+    path: Path,
+    masks_folder: Path | None = None,
+    *,
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
 ) -> VipsegTruth:
     """Open a truth and check that every PNG exists; PNGs are read on demand.
 
@@ -60,11 +64,12 @@ def load_vipseg(
         path: JSON file; without annotations it still lists the videos.
         masks_folder: folder of the true PNGs; by default `panomasksRGB` beside the JSON.
         skip_bad: leave out videos with faults, and list them in `left_out`.
+        keep_faulty: keep videos that lack PNGs, and list them in `unusable`.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    checks = Checks(path, skip_bad)
+    checks = Checks(path, skip_bad, keep_faulty)
     truth = read_truth(masks_folder or _masks_beside(path), checks)
     checks.finish()
     return truth
@@ -76,24 +81,48 @@ def load_vipseg_results(
     categories: Iterable[Category],
     *,
     skip_bad: bool = False,
+    is_strict: bool = True,
 ) -> VipsegResults:
     """Open results: read `pred.json` and check that every PNG exists.
+
+    Results of COCO panoptic as panopticapi takes them are read, too: a JSON with `image_id`,
+    `file_name` and `segments_info`, and PNGs in the folder that is named like it, or beside it.
 
     Videos may come in any order; `missing` lists those without a result, which are all void.
 
     Args:
-        folder: folder with `pred.json` and `pan_pred/`.
+        folder: folder with `pred.json` and `pan_pred/`; for images also the JSON, or its folder.
         videos: the videos that may have results, such as those of a `VipsegTruth`.
         categories: the categories that a result may have.
         skip_bad: leave out videos with faults, and list them in `left_out`.
+        is_strict: whether a missing PNG and results of other videos are errors; else the first is
+            in `unusable`, and the others are ignored and noted.
 
     Raises:
         DatasetError: the files cannot be used; lists every fault.
     """
-    checks = Checks(folder / 'pred.json', skip_bad)
-    results = read_results(folder / 'pan_pred', videos, categories, checks)
+    path, masks_folder = _find_results(folder)
+    checks = Checks(path, skip_bad, keep_faulty=not is_strict)
+    results = read_results(masks_folder, videos, categories, checks, is_strict)
     checks.finish()
     return results
+
+
+def _find_results(place: Path) -> tuple[Path, Path]:
+    """Find the JSON of results and the folder of their PNGs, from either of them."""
+    path = place / 'pred.json'
+    if place.is_file():
+        path = place
+    elif not path.exists():
+        # A folder of PNGs with its JSON beside it or in it.
+        inside = sorted(each for each in place.glob('*.json') if not each.name.startswith('.'))
+        beside = place.with_name(f'{place.name}.json')
+        if beside.is_file():
+            return beside, place
+        if len(inside) == 1:
+            path = inside[0]
+    folders = (path.parent / 'pan_pred', path.with_suffix(''))
+    return path, next((each for each in folders if each.is_dir()), folders[0])
 
 
 def write_pred_json(folder: Path, videos: Iterable[PredictedVideo]) -> None:
@@ -113,7 +142,13 @@ def write_pred_json(folder: Path, videos: Iterable[PredictedVideo]) -> None:
         file.write(b']}')
 
 
-def vipseg_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = False) -> Dataset:
+def vipseg_dataset(
+    name: str,
+    root: Path,
+    split: str = 'val',
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
+) -> Dataset:
     """Open a VIPSeg data set, or a folder laid out like one.
 
     Without the split's JSON, the videos are those of `<split>.txt` with all images of their
@@ -124,6 +159,7 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = F
         root: folder of the data set, or the one above its `VIPSeg_720P`.
         split: train, val (or valid) or test.
         skip_bad: leave out videos with faults; see `open_dataset`.
+        keep_faulty: keep videos that lack images or masks; see `open_dataset`.
 
     Raises:
         ValueError: there is no such split.
@@ -137,12 +173,12 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = F
     path = base / f'panoptic_gt_VIPSeg_{SPLITS[split]}.json'
     if not path.exists():
         return _unlabelled(name, [base, root], SPLITS[split], path, skip_bad)
-    checks = Checks(path, skip_bad)
+    checks = Checks(path, skip_bad, keep_faulty)
     masks_folder = _masks_beside(path)
     truth = read_truth(masks_folder, checks)
     videos = []
     for video in checks.each(truth.videos):
-        joined = _with_images(video, base, checks.faults)
+        joined = _with_images(video, base, checks)
         if checks.keeps:
             videos.append(joined)
     checks.finish()
@@ -158,6 +194,7 @@ def vipseg_dataset(name: str, root: Path, split: str = 'val', skip_bad: bool = F
         skip_bad=skip_bad,
         notes=tuple(checks.notes),
         left_out=tuple(checks.left_out),
+        faulty=checks.without_images,
     )
 
 
@@ -213,20 +250,21 @@ def _category_id(category: Category) -> int:
     return category.category_id
 
 
-def _with_images(video: VipsegVideo, base: Path, faults: list[str]) -> ImageFolderVideo:
+def _with_images(video: VipsegVideo, base: Path, checks: Checks) -> ImageFolderVideo:
     """Join a video with its image files; missing ones are added to the faults."""
     folders = [base / images / video.video_id for images in ('images', 'imgs')]
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     files = find_files(folder)
     where = f'Video {video.video_id}'
     if not files:
-        faults.append(f'{where}: expected {len(video.frame_names)} images in {folder}, got none.')
+        lacking = [f'{where}: expected {len(video.frame_names)} images in {folder}, got none.']
     else:
-        faults += [
+        lacking = [
             f'{where}: expected an image {Path(name).stem}.jpg in {folder}, but there is none.'
             for name in video.frame_names
             if Path(name).stem not in files
         ]
+    checks.lacks_images(video.video_id, lacking)
     return ImageFolderVideo(
         video.video_id,
         video.name,

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.formats.coco import is_coco, read_coco_panoptic
+from videomt_ros.datasets.formats.coco import (
+    is_coco,
+    is_coco_results,
+    read_coco_panoptic,
+    read_coco_results,
+)
 from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.panoptic_files import (
     SegmentsInfo,
@@ -18,7 +23,12 @@ from videomt_ros.datasets.formats.panoptic_files import (
     read_segments,
     used_categories,
 )
-from videomt_ros.datasets.formats.record_checks import Checks, is_number, without_unused
+from videomt_ros.datasets.formats.record_checks import (
+    Checks,
+    Unknown,
+    is_number,
+    without_unused,
+)
 from videomt_ros.datasets.image_folder import is_plain_name
 from videomt_ros.datasets.json_files import as_whole, load_json
 
@@ -72,14 +82,18 @@ def read_truth(masks_folder: Path, checks: Checks) -> VipsegTruth:
         found = _read_frames(video, entries, category_ids, checks, is_truth=True)
         faults += _order_faults(video, images[video_id], entries)
         faults += _category_changes(video, found)
-        paths = _find_masks(masks_folder, video, faults) if masks_folder.is_dir() else []
+        paths: list[Path] = []
+        if masks_folder.is_dir():
+            lacking: list[str] = []
+            paths = _find_masks(masks_folder, video, lacking)
+            checks.lacks_masks(video_id, lacking)
         if checks.keeps:
             segments[video_id], masks[video_id] = found, paths
         else:
             del videos[video_id]
     for video_id in checks.each(list(videos)):
         if video_id not in segments:
-            faults.append(f'Video {video_id}: expected annotations, got none.')
+            checks.lacks_masks(video_id, [f'Video {video_id}: expected annotations, got none.'])
             if not checks.keeps:
                 del videos[video_id]
     if not faults:
@@ -92,6 +106,7 @@ def read_results(
     videos: Sequence[VipsegVideo],
     categories: Iterable[Category],
     checks: Checks,
+    is_strict: bool = True,
 ) -> VipsegResults:
     """Read results as far as they can be used; the caller ends the checks.
 
@@ -99,7 +114,8 @@ def read_results(
         masks_folder: folder of the predicted PNGs.
         videos: the videos that may have results.
         categories: the categories that a result may have.
-        checks: checks of the `pred.json`; collects the faults.
+        checks: checks of the JSON; collects the faults.
+        is_strict: whether results of other videos are faults; else they are ignored and noted.
 
     Raises:
         DatasetError: the file is no JSON of this form.
@@ -108,17 +124,35 @@ def read_results(
     by_id = {video.video_id: video for video in videos}
     segments: dict[str, list[SegmentsInfo]] = {}
     masks: dict[str, list[Path]] = {}
-    faults = checks.faults
-    for video_id, entries in _annotated(_read_json(checks.path, ('annotations',)), checks):
+    faults, unknown = checks.faults, Unknown()
+    content = load_json(checks.path)
+    results: Iterable[tuple[str, list[Any], list[str] | None]]
+    if is_coco_results(content):
+        results = read_coco_results(content, by_id, checks)
+    else:
+        _check_lists(content, checks.path, ('annotations',))
+        results = ((*entry, None) for entry in _annotated(content, checks))
+    for video_id, entries, names in results:
         if video_id not in by_id:
-            faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
+            if is_strict:
+                faults.append(f'Expected results of videos of the truth, got video {video_id!r}.')
+            else:
+                unknown.add(video_id)
             continue
         video = by_id[video_id]
         found = _read_frames(video, entries, category_ids, checks, is_truth=False)
-        paths = _find_masks(masks_folder, video, faults)
+        lacking: list[str] = []
+        if names is None:
+            paths = _find_masks(masks_folder, video, lacking)
+        else:
+            home = masks_folder if masks_folder.is_dir() else checks.path.parent
+            paths = [home / name for name in names]
+            lacking = [f'There is no {path}.' for path in paths if not path.is_file()]
+        checks.lacks_masks(video_id, lacking)
         if checks.keeps:
             segments[video_id], masks[video_id] = found, paths
-    return VipsegResults(videos, segments, masks, checks.left_out)
+    notes = unknown.notes(len(segments), checks)
+    return VipsegResults(videos, segments, masks, checks.left_out, checks.without_masks, notes)
 
 
 def _truth(
@@ -137,14 +171,8 @@ def _truth(
         is_drawn,
         checks.notes,
         checks.left_out,
+        checks.without_masks,
     )
-
-
-def _read_json(path: Path, fields: Sequence[str]) -> dict[str, Any]:
-    """Read an object with lists of these names; raises DatasetError at once if it is not one."""
-    content = load_json(path)
-    _check_lists(content, path, fields)
-    return content
 
 
 def _check_lists(content: Any, path: Path, fields: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from videomt_ros.datasets.formats.instance_files import (
 from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.record_checks import (
     Checks,
+    Unknown,
     check_masks,
     kind,
     read_categories,
@@ -101,6 +102,7 @@ def load_ytvis_results(
     categories: Iterable[Category],
     *,
     skip_bad: bool = False,
+    is_strict: bool = True,
 ) -> YtvisResults:
     """Read predictions.
 
@@ -109,6 +111,8 @@ def load_ytvis_results(
         videos: the videos that may have predictions, such as those of a `YtvisTruth`.
         categories: the categories that count.
         skip_bad: leave out predictions with faults, and list them in `left_out`.
+        is_strict: whether predictions for other videos are faults; else they are left out and
+            noted.
 
     Returns:
         Predictions of each video in the order of the file; videos without one are left out. Those
@@ -121,6 +125,7 @@ def load_ytvis_results(
     known = {category.category_id for category in categories}
     checks = Checks(path, skip_bad)
     results, ignored = YtvisResults(), dict[Any, int]()
+    unknown, num_known, odd_scores = Unknown(), 0, list[float]()
     for number, record in checks.each(enumerate(_read_predictions(path))):
         where = f'Prediction [{number}]'
         if not isinstance(record, dict):
@@ -130,7 +135,14 @@ def load_ytvis_results(
             record = {**record, 'video_id': record['image_id']}
             if 'segmentation' in record:
                 record['segmentations'] = [record['segmentation']]
-        video_id = checks.known(record, 'video_id', where, sizes, 'the videos of the truth')
+        if is_strict:
+            video_id = checks.known(record, 'video_id', where, sizes, 'the videos of the truth')
+        else:
+            video_id = checks.whole(record, 'video_id', where)
+            if video_id is not None and video_id not in sizes:
+                unknown.add(video_id)
+                continue
+        num_known += video_id is not None
         category_id = checks.whole(record, 'category_id', where)
         score = checks.number(record, 'score', where)
         if video_id is None or category_id is None:
@@ -142,16 +154,28 @@ def load_ytvis_results(
         masks = checks.segmentations(record, where, size, length)
         if masks is None or score is None:
             continue
+        if not 0 <= score <= 1:
+            odd_scores.append(score)
         track = MaskTrack(
             video_id, category_id, masks, score, track_id=number + 1, pixels=masks.pixels
         )
         results.setdefault(video_id, []).append(track)
+    notes = [
+        *unknown.notes(num_known, checks),
+        *(
+            f'Ignored predictions of category {category_id}, which the truth does not have: '
+            f'{count}.'
+            for category_id, count in sorted(ignored.items())
+        ),
+    ]
+    if odd_scores:
+        notes.append(
+            f'{len(odd_scores):,} predictions have scores outside of 0 to 1, such as '
+            f'{odd_scores[0]:g}. Their order is what counts.'
+        )
     checks.finish()
     results.left_out = tuple(checks.left_out)
-    results.notes = tuple(
-        f'Ignored predictions of category {category_id}, which the truth does not have: {count}.'
-        for category_id, count in sorted(ignored.items())
-    )
+    results.notes = tuple(notes)
     return results
 
 

@@ -45,7 +45,13 @@ _SAME_SPLITS = {'val': 'valid', 'valid': 'val'}
 _LENGTHS = ('short', 'long')
 
 
-def ytvis_dataset(name: str, root: Path, split: str = 'valid', skip_bad: bool = False) -> Dataset:
+def ytvis_dataset(
+    name: str,
+    root: Path,
+    split: str = 'valid',
+    skip_bad: bool = False,
+    keep_faulty: bool = False,
+) -> Dataset:
     """Open YouTube-VIS or OVIS, or another data set of this format, as it was unpacked.
 
     The labels of YouTube-VIS 2022 are two files, for short and for long videos: 'valid' takes
@@ -56,6 +62,7 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid', skip_bad: bool = 
         root: folder of the data set.
         split: 'train', 'valid', 'test', or what the annotation file is called.
         skip_bad: leave out records with faults; see `open_dataset`.
+        keep_faulty: keep videos without all of their images; see `open_dataset`.
 
     Raises:
         DatasetError: no annotation file is where such files lie, it has faults, or images are
@@ -67,15 +74,16 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid', skip_bad: bool = 
     names = [frame for video in videos for frame in video.frame_names]
     # A part of a split, such as 'valid_long' or one's own 'train_sub', has no images of its own.
     places = [*_filled(_IMAGES, split), *_filled(_IMAGES, split.partition('_')[0])]
-    checks = Checks(paths[0], skip_bad)
+    checks = Checks(paths[0], skip_bad, keep_faulty)
     folder, missing = root, set[str]()
     if names:
         folder, missing = find_image_folder(checks, [root / place for place in places], names)
     found = []
     for video in checks.each(videos):
-        checks.faults += [
-            f'There is no {folder / each}.' for each in video.frame_names if each in missing
-        ]
+        checks.lacks_images(
+            video.video_id,
+            [f'There is no {folder / each}.' for each in video.frame_names if each in missing],
+        )
         if checks.keeps:
             found.append(_image_video(video, folder))
     categories = {c.category_id: c for truth in truths for c in truth.categories}
@@ -93,6 +101,7 @@ def ytvis_dataset(name: str, root: Path, split: str = 'valid', skip_bad: bool = 
             for left_out in (*(truth.left_out for truth in truths), checks.left_out)
             for text in left_out
         ),
+        faulty=checks.without_images,
     )
 
 

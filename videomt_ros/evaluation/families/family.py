@@ -131,6 +131,7 @@ class ScoreRequest:
     video_ids: Collection[VideoId] | None = None
     track_score: float = 0.0
     skip_bad: bool = False
+    is_strict: bool = True
     progress: Callable[[int, int], object] = field(default=lambda done, total: None)
 
 
@@ -255,6 +256,27 @@ class Family(ABC):
     @abstractmethod
     def score(self, request: ScoreRequest) -> ScoreReport:
         """Score result files; errors as in `scoring.score_files`."""
+
+    def check_truth(
+        self,
+        dataset: Dataset,
+        videos: Sequence[Video],
+        progress: Callable[[], object],
+    ) -> dict[VideoId, str]:
+        """Read the files of single videos that scoring will read, and find those at fault.
+
+        Args:
+            dataset: data set with truth; its annotation files were checked when it was opened.
+            videos: those of its videos that are to be scored.
+            progress: called after each frame.
+
+        Returns:
+            Why the truth of a video cannot be used, by its id.
+
+        Raises:
+            DatasetError: the files of the whole data set cannot be used.
+        """
+        return {}
 
     @abstractmethod
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:

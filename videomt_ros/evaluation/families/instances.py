@@ -169,7 +169,11 @@ class Instances(Family):
         all_videos = [video for truth in truths for video in truth.videos]
         all_categories = [category for truth in truths for category in truth.categories]
         results = load_ytvis_results(
-            request.results, all_videos, all_categories, skip_bad=request.skip_bad
+            request.results,
+            all_videos,
+            all_categories,
+            skip_bad=request.skip_bad,
+            is_strict=request.is_strict,
         )
         chosen = choose_videos([video.video_id for video in all_videos], request.video_ids)
         total, done = sum(chosen.values()), itertools.count(1)
@@ -227,7 +231,9 @@ class Instances(Family):
             num_tracks += len(tracks)
             num_left_out += len(tracks) - len(followed)
             progress()
-        notes = missing_note([video for video in videos if video.video_id not in results])
+        notes = missing_note(
+            videos, {video.video_id for video in videos if video.video_id not in results}
+        )
         if track_score > 0:
             notes.append(
                 f'Figures of tracking leave out {num_left_out} of {num_tracks} tracks, whose '

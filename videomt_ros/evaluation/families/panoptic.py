@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 
 from videomt_ros.datasets.categories import ClassMap
 from videomt_ros.datasets.dataset import Category, Dataset, DatasetError, Video
-from videomt_ros.datasets.formats.panoptic_files import PanopticFrames, VipsegVideo
+from videomt_ros.datasets.formats.panoptic_files import (
+    PanopticFrames,
+    VipsegResults,
+    VipsegTruth,
+    VipsegVideo,
+)
 from videomt_ros.datasets.formats.vipseg import (
     PredictedVideo,
     load_vipseg,
@@ -26,11 +32,15 @@ from videomt_ros.evaluation.families.family import (
     ScoreRequest,
     StoredVideo,
     TruthLabels,
+    VideoId,
     categories_by_id,
     png_names,
 )
 from videomt_ros.evaluation.families.score_parts import (
+    RESULTS,
+    TRUTH,
     Faults,
+    check_frames,
     choose_videos,
     class_entries,
     missing_note,
@@ -129,12 +139,24 @@ class Panoptic(Family):
         )
         return target
 
+    def check_truth(
+        self, dataset: Dataset, videos: Sequence[Video], progress: Callable[[], object]
+    ) -> dict[VideoId, str]:
+        """See `Family`."""
+        truth = load_vipseg(
+            dataset.truth[0], dataset.truth_masks, skip_bad=dataset.skip_bad, keep_faulty=True
+        )
+        return check_frames(videos, truth.unusable, truth.ids, progress)
+
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:
         """See `Family`."""
-        truth = load_vipseg(dataset.truth[0], dataset.truth_masks, skip_bad=dataset.skip_bad)
+        truth = load_vipseg(
+            dataset.truth[0], dataset.truth_masks, skip_bad=dataset.skip_bad, keep_faulty=True
+        )
         segments = {
             (video.video_id, segment['id'], segment['category_id'])
             for video in videos
+            if str(video.video_id) not in truth.unusable
             for t in range(len(video.frame_names))
             for segment in truth.segments(str(video.video_id), t)
         }
@@ -153,37 +175,39 @@ class Panoptic(Family):
     def score(self, request: ScoreRequest) -> ScoreReport:
         """See `Family`."""
         path = only_truth(self.name, request.truth)
-        truth = load_vipseg(path, request.truth_masks, skip_bad=request.skip_bad)
+        truth = load_vipseg(
+            path,
+            request.truth_masks,
+            skip_bad=request.skip_bad,
+            keep_faulty=not request.is_strict,
+        )
         if not truth.has_annotations:
             raise DatasetError(
                 path, ['Expected annotations, got none: there is nothing to score.']
             )
         results = load_vipseg_results(
-            request.results, truth.videos, truth.categories, skip_bad=request.skip_bad
+            request.results,
+            truth.videos,
+            truth.categories,
+            skip_bad=request.skip_bad,
+            is_strict=request.is_strict,
         )
         chosen = choose_videos([video.video_id for video in truth.videos], request.video_ids)
         videos = [video for video in truth.videos if video.video_id in chosen]
         is_thing = {category.category_id: category.is_thing for category in truth.categories}
         vpq, stq = VideoPanopticQuality(is_thing), SegmentationTrackingQuality(is_thing)
-        tracking, faults = TrackingTally(), Faults(request.results)
+        tracking = TrackingTally()
+        faults = Faults(path, request.results, request.is_strict, truth.unusable, results.unusable)
         for number, video in enumerate(videos, start=1):
             vpq.start_video()
             stq.start_video()
-            overlaps = ImageOverlaps(is_thing)
-            for t, frame_name in enumerate(video.frame_names):
-                with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
-                    frame = (
-                        truth.ids(video.video_id, t),
-                        truth.segments(video.video_id, t),
-                        results.ids(video.video_id, t),
-                        results.segments(video.video_id, t),
-                    )
-                    vpq.update(*frame)
-                    stq.update(*frame)
-                    overlaps.update(*frame)
-            tracking.add_video(video, overlaps.sequences(video.video_id))
+            # A video that turns out to be at fault must leave no trace in the sums.
+            scored = _score_video(video, truth, results, (vpq, stq), faults)
+            if scored is not None:
+                vpq, stq, overlaps = scored
+                tracking.add_video(video, overlaps.sequences(video.video_id))
             request.progress(number, len(videos))
-        faults.finish()
+        failures, notes = faults.finish(videos)
         vpq_scores, stq_scores = vpq.result(), stq.result()
         # Single images have no windows of several frames: they have the figures of COCO.
         is_images = all(len(video.frame_names) == 1 for video in truth.videos)
@@ -200,8 +224,11 @@ class Panoptic(Family):
             ).to_json(),
             notes=[
                 *truth.notes,
-                *missing_note([video for video in videos if video.video_id in results.missing]),
+                *results.notes,
+                *notes,
+                *missing_note(videos, results.missing, faults),
             ],
+            failures=failures,
             left_out=[*truth.left_out, *results.left_out],
         )
 
@@ -247,6 +274,51 @@ class PanopticImages(Panoptic):
 
 
 _IMAGES = PanopticImages()
+
+
+def _score_video(
+    video: VipsegVideo,
+    truth: VipsegTruth,
+    results: VipsegResults,
+    so_far: tuple[VideoPanopticQuality, SegmentationTrackingQuality],
+    faults: Faults,
+) -> tuple[VideoPanopticQuality, SegmentationTrackingQuality, ImageOverlaps] | None:
+    """Score the frames of a video; None if its truth cannot be used.
+
+    Faults are noted. If one is in the results, they count as missing.
+
+    Returns:
+        Copies of the scores so far with this video in them, and its overlaps.
+    """
+    video_id = video.video_id
+    is_missing = video_id in results.missing or (RESULTS, video_id) in faults
+    vpq, stq = copy.deepcopy(so_far)
+    overlaps = ImageOverlaps(
+        {category.category_id: category.is_thing for category in truth.categories}
+    )
+    for t, frame_name in enumerate(video.frame_names):
+        if faults.ends((TRUTH, video_id)) or (not is_missing and faults.ends((RESULTS, video_id))):
+            break
+        true, predicted = None, None
+        with faults.gathering(TRUTH, video, frame_name):
+            true = truth.ids(video_id, t), truth.segments(video_id, t)
+        with faults.gathering(RESULTS, video, frame_name):
+            predicted = (
+                (np.zeros(video.size, np.uint32), [])
+                if is_missing
+                else (results.ids(video_id, t), results.segments(video_id, t))
+            )
+        if true is None or predicted is None:
+            continue
+        # Lists and images of the results fit each other: what is wrong here is the truth.
+        with faults.gathering(TRUTH, video, frame_name):
+            for metric in (vpq, stq, overlaps):
+                metric.update(*true, *predicted)
+    if (TRUTH, video_id) in faults:
+        return None
+    if (RESULTS, video_id) in faults and not is_missing:
+        return _score_video(video, truth, results, so_far, faults)
+    return vpq, stq, overlaps
 
 
 class PanopticResults:

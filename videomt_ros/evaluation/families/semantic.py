@@ -27,11 +27,15 @@ from videomt_ros.evaluation.families.family import (
     ScoreRequest,
     StoredVideo,
     TruthLabels,
+    VideoId,
     categories_by_id,
     png_names,
 )
 from videomt_ros.evaluation.families.score_parts import (
+    RESULTS,
+    TRUTH,
     Faults,
+    check_frames,
     choose_videos,
     class_entries,
     missing_note,
@@ -110,9 +114,20 @@ class Semantic(Family):
         """See `Family`; the PNGs are in place already, and there is no other file."""
         return target
 
+    def check_truth(
+        self, dataset: Dataset, videos: Sequence[Video], progress: Callable[[], object]
+    ) -> dict[VideoId, str]:
+        """See `Family`."""
+        truth = load_vspw(
+            dataset.truth[0], dataset.split, skip_bad=dataset.skip_bad, keep_faulty=True
+        )
+        return check_frames(videos, truth.unusable, truth.mask, progress)
+
     def load_truth(self, dataset: Dataset, videos: Iterable[Video]) -> TruthLabels:
         """See `Family`."""
-        truth = load_vspw(dataset.truth[0], dataset.split, skip_bad=dataset.skip_bad)
+        truth = load_vspw(
+            dataset.truth[0], dataset.split, skip_bad=dataset.skip_bad, keep_faulty=True
+        )
         return TruthLabels(SemanticLabels(truth.mask, categories_by_id(dataset), 1), {})
 
     def load_results(self, folder: Path, dataset: Dataset) -> SemanticLabels:
@@ -131,19 +146,30 @@ class Semantic(Family):
     def score(self, request: ScoreRequest) -> ScoreReport:
         """See `Family`."""
         path = only_truth(self.name, request.truth)
-        truth = load_vspw(path, request.split or 'val', skip_bad=request.skip_bad)
-        results = load_vspw_results(request.results, truth.videos, skip_bad=request.skip_bad)
+        truth = load_vspw(
+            path,
+            request.split or 'val',
+            skip_bad=request.skip_bad,
+            keep_faulty=not request.is_strict,
+        )
+        results = load_vspw_results(
+            request.results,
+            truth.videos,
+            skip_bad=request.skip_bad,
+            is_strict=request.is_strict,
+        )
         chosen = choose_videos([video.video_id for video in truth.videos], request.video_ids)
         videos = [video for video in truth.videos if video.video_id in chosen]
         total = SemanticQuality(NUM_CLASSES).result()
         per_video: dict[str, dict[str, Any]] = {}
-        faults = Faults(request.results)
+        faults = Faults(path, request.results, request.is_strict, truth.unusable, results.unusable)
         for number, video in enumerate(videos, start=1):
             scores = _score_video(video, truth, results, faults)
-            total += scores
-            per_video[video.video_id] = {'name': video.name, 'mIoU': scores.figures()['mIoU']}
+            if scores is not None:
+                total += scores
+                per_video[video.video_id] = {'name': video.name, 'mIoU': scores.figures()['mIoU']}
             request.progress(number, len(videos))
-        faults.finish()
+        failures, notes = faults.finish(videos)
         return ScoreReport(
             self.name,
             self.select(total.figures()),
@@ -153,22 +179,40 @@ class Semantic(Family):
                 {category.category_id: category.category_id for category in truth.categories},
                 total.confusion,
             ).to_json(),
-            notes=missing_note([video for video in videos if video.video_id in results.missing]),
+            notes=[
+                *results.notes,
+                *notes,
+                *missing_note(videos, results.missing, faults),
+            ],
+            failures=failures,
             left_out=[*truth.left_out, *results.left_out],
         )
 
 
 def _score_video(
     video: VspwVideo, truth: VspwTruth, results: VspwResults, faults: Faults
-) -> SemanticScores:
-    """Score the frames of a video; those that cannot be scored are noted as faults."""
-    quality = SemanticQuality(NUM_CLASSES)
-    is_missing = video.video_id in results.missing
+) -> SemanticScores | None:
+    """Score the frames of a video; None if its truth cannot be used.
+
+    Faults are noted. If one is in the results, they count as missing.
+    """
+    quality, video_id = SemanticQuality(NUM_CLASSES), video.video_id
+    is_missing = video_id in results.missing or (RESULTS, video_id) in faults
     for t, frame_name in enumerate(video.frame_names):
-        with faults.gathering(f'Video {video.video_id}, frame {frame_name}'):
-            true_mask = truth.mask(video.video_id, t)
-            pred_mask = None if is_missing else results.mask(video.video_id, t, true_mask)
-            quality.update(true_mask, pred_mask)
+        if faults.ends((TRUTH, video_id)) or (not is_missing and faults.ends((RESULTS, video_id))):
+            break
+        true_mask = pred_mask = None
+        with faults.gathering(TRUTH, video, frame_name):
+            true_mask = truth.mask(video_id, t)
+        with faults.gathering(RESULTS, video, frame_name):
+            if true_mask is not None and not is_missing:
+                pred_mask = results.mask(video_id, t, true_mask)
+            if true_mask is not None and (is_missing or pred_mask is not None):
+                quality.update(true_mask, pred_mask)
+    if (TRUTH, video_id) in faults:
+        return None
+    if (RESULTS, video_id) in faults and not is_missing:
+        return _score_video(video, truth, results, faults)
     return quality.result()
 
 

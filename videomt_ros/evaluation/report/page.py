@@ -15,6 +15,7 @@ from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.errors import fault_line
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.families.instances import SHOWN_SCORE
+from videomt_ros.evaluation.families.score_parts import TRUTH
 from videomt_ros.evaluation.figures import as_text
 from videomt_ros.evaluation.report.charts import Line, line_chart, round_up
 from videomt_ros.evaluation.report.confusion_matrix import confusion_matrices
@@ -130,8 +131,9 @@ def build_page(
         'tiles': part(
             'Headline', lambda: headline_tiles(columns, metrics, dataset, paper_score), []
         ),
+        'unscored': [each for each in metrics.get('failures', []) if each.get('mode') == TRUTH],
         'failures': [
-            *metrics.get('failures', []),
+            *(each for each in metrics.get('failures', []) if each.get('mode') != TRUTH),
             *metrics.get('real_time', {}).get('failures', []),
         ],
         'columns': table_heads(columns, paper_score),
@@ -167,6 +169,7 @@ def build_page(
         (name, anchor)
         for name, anchor, part in (
             ('Failures', 'failures', 'failures'),
+            ('Not scored', 'unscored', 'unscored'),
             ('Scores', 'scores', 'scores'),
             ('All videos', 'all-videos', 'table'),
             ('Classes', 'classes', 'classes'),
