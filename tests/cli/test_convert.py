@@ -203,7 +203,7 @@ def test_the_frames_of_cvat_come_from_the_video_file(tmp_path, content):
     assert_masks(out, tmp_path / 'one.json')
 
 
-def test_images_of_cvat_are_found_by_number_or_in_order(tmp_path, drawn, content):
+def test_images_of_cvat_are_found_by_number_or_in_order(tmp_path, capsys, drawn, content):
     truth = one_video(content)
     root = tmp_path / 'export'
     write_pngs(images(drawn, truth['videos'][0]), root / 'images')
@@ -211,8 +211,15 @@ def test_images_of_cvat_are_found_by_number_or_in_order(tmp_path, drawn, content
     assert convert(root, '--out', tmp_path / 'a') == 0
     own = drawn / 'valid/JPEGImages/scene_000003'
     assert convert(root / 'annotations.xml', '--frames', own, '--out', tmp_path / 'b') == 0
-    frames = [[f.image for f in opened(tmp_path / k)[0].videos[0].frames()] for k in 'ab']
-    assert np.array_equal(*frames)
+    labels = root / 'instances_default.json'
+    labels.write_text(json.dumps(cvat_coco(content, truth['videos'][0])))
+    assert convert(labels, '--frames', own, '--out', tmp_path / 'c') == 0
+    frames = [[f.image for f in opened(tmp_path / k)[0].videos[0].frames()] for k in 'abc']
+    assert np.array_equal(frames[0], frames[1]) and np.array_equal(frames[0], frames[2])
+    (tmp_path / 'few').mkdir()
+    (tmp_path / 'few/1.jpg').touch()
+    text = fails(capsys, tmp_path / 'd', labels, '--frames', tmp_path / 'few')
+    assert 'Expected 8 images in' in text and 'such as frame_000000.jpg, got 1' in text
 
 
 def test_files_of_labelme_become_a_data_set(tmp_path):

@@ -38,7 +38,8 @@ class _Image:
 def is_coco_video(content: Any) -> bool:
     """Tell whether a JSON lists images, and says which of them belong to one video.
 
-    Without `videos` and `video_id` they do if two of them show the same object.
+    Without `videos` and `video_id` they do if two of them show the same track. An `instance_id`
+    is no sign of it, since single images may count their objects from 1.
     """
     if not (isinstance(content, dict) and isinstance(content.get('images'), list)):
         return False
@@ -49,7 +50,9 @@ def is_coco_video(content: Any) -> bool:
     images: dict[tuple[str, Any], Any] = {}
     for record in _records(content, 'annotations'):
         found = _identity(record)
-        if found and images.setdefault(found, record.get('image_id')) != record.get('image_id'):
+        if not found or found[0] == 'instance_id':
+            continue
+        if images.setdefault(found, record.get('image_id')) != record.get('image_id'):
             return True
     return False
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from videomt_ros.datasets.compressed import decode_image_file
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.formats.cvat_xml import load_cvat_xml
-from videomt_ros.datasets.formats.file_search import find_image_folder
+from videomt_ros.datasets.formats.file_search import find_image_folder, find_missing
 from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, plain_name
 from videomt_ros.datasets.formats.labelme import is_labelme, labelme_folders, load_labelme
 from videomt_ros.datasets.formats.record_checks import Checks
@@ -179,7 +179,7 @@ def open_export(
         path = path.parent
     if path.is_dir():
         truth = load_labelme(path, labelme_folders(path), skip_bad=skip_bad)
-        places = [path]
+        places = [frames or path]
     elif path.suffix.lower() == '.xml':
         truth = load_cvat_xml(path, skip_bad=skip_bad)
         places = []
@@ -188,13 +188,14 @@ def open_export(
         split = path.stem.rpartition('_')[2]
         bases = [frames] if frames else [path.parent, path.parent.parent]
         places = [base / place.format(split=split) for base in bases for place in _IMAGES]
+    places = [place for place in dict.fromkeys(places) if place.is_dir()]
     checks = Checks(path, skip_bad)
     if frames is not None and frames.is_file():
         found = _of_video(truth, frames)
-    elif not places:
-        found = _of_cvat(truth, frames or path.parent)
+    elif path.suffix.lower() == '.xml' or (frames and _has_other_names(truth, places)):
+        found = _of_one(truth, frames or path.parent)
     else:
-        found = _of_images(truth, [frames, *places] if frames else places, checks)
+        found = _of_images(truth, places, checks)
     return Export(truth, found, _names(truth, name), (*truth.left_out, *checks.left_out))
 
 
@@ -250,21 +251,29 @@ def _json_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _of_cvat(truth: YtvisTruth, base: Path) -> _Frames:
-    """Find the images of a file that gives their numbers alone."""
+def _has_other_names(truth: YtvisTruth, places: Sequence[Path]) -> bool:
+    """Tell whether there is one video, and none of its images is found by its name."""
+    names = [name for video in truth.videos for name in video.frame_names]
+    return len(truth.videos) == 1 and all(
+        len(find_missing(place, names)) == len(names) for place in places
+    )
+
+
+def _of_one(truth: YtvisTruth, base: Path) -> _Frames:
+    """Find the images of a single video by their stems, or else take them in their order."""
     (video,) = truth.videos
     folders = [base, base / 'images', *sorted((base / 'images').glob('*'))]
     found = next((files for folder in folders if (files := find_files(folder))), {})
-    names = list(video.frame_names)
+    names = [Path(name).stem for name in video.frame_names]
     if not set(names) <= set(found):
-        # Images that were labelled as a video have names of their own.
+        # Frames that were extracted by another tool than the one for labels.
         names = sorted(found, key=natural_key)
     if len(names) != len(video.frame_names):
         raise DatasetError(
             truth.path,
             [
                 f'Expected {len(video.frame_names):,} images in {base}, such as '
-                f'{video.frame_names[0]}.jpg, got {len(names):,}. {_HOW_TO_GIVE}'
+                f'{Path(video.frame_names[0]).stem}.jpg, got {len(names):,}. {_HOW_TO_GIVE}'
             ],
         )
     paths = [found[name] for name in names]
@@ -277,8 +286,7 @@ def _of_images(truth: YtvisTruth, places: Sequence[Path], checks: Checks) -> _Fr
     if not names:
         return {}
     try:
-        there = [place for place in dict.fromkeys(places) if place.is_dir()]
-        folder, missing = find_image_folder(checks, there, names)
+        folder, missing = find_image_folder(checks, places, names)
     except DatasetError as error:
         raise DatasetError(error.path, [*error.faults, _HOW_TO_GIVE]) from error
     found: _Frames = {}

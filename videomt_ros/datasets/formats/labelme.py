@@ -65,11 +65,7 @@ def load_labelme(root: Path, folders: Sequence[Path], *, skip_bad: bool = False)
     shapes: list[tuple[int, int, str, dict[str, Any]]] = []
     for video_id, folder in enumerate(folders, start=1):
         names, contents = _read_folder(folder, checks)
-        sizes = {
-            (content.get('imageHeight'), content.get('imageWidth')): stem
-            for stem, content in contents.items()
-        }
-        size = _size(folder, sizes, checks)
+        size = _size(folder, contents, checks)
         stems = list(names)
         videos[video_id] = YtvisVideo(
             video_id,
@@ -144,14 +140,18 @@ def _read_folder(folder: Path, checks: Checks) -> tuple[dict[str, str], dict[str
     return {stem: names[stem] for stem in sorted(names, key=natural_key)}, contents
 
 
-def _size(folder: Path, sizes: dict[tuple[Any, Any], str], checks: Checks) -> tuple[int, int]:
+def _size(folder: Path, contents: dict[str, Any], checks: Checks) -> tuple[int, int]:
     """Check that all images of a folder have one size, and return it as (height, width)."""
-    if len(sizes) != 1:
+    sizes: dict[tuple[int, int], str] = {}
+    for stem, content in contents.items():
+        record = {'height': content.get('imageHeight'), 'width': content.get('imageWidth')}
+        size = checks.size(record, f'{folder.name}/{stem}.json')
+        if 0 not in size:
+            sizes.setdefault(size, stem)
+    if len(sizes) > 1:
         what = ' and '.join(f'{stem}.json: {w} x {h}' for (h, w), stem in sizes.items())
-        checks.fault(f'{folder.name}: expected images of one size, got {what or "no labels"}.')
-        return 0, 0
-    ((height, width),) = sizes
-    return checks.size({'height': height, 'width': width}, folder.name)
+        checks.fault(f'{folder.name}: expected images of one size, got {what}.')
+    return next(iter(sizes), (0, 0))
 
 
 def _check_shape(shape: Any, where: str, checks: Checks) -> bool:
