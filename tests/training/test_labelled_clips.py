@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datasets.formats.exported import cocovid
 from tests.training.labelled_data import FORMATS, SIZE, scene_objects, write_coco, write_labelled
 from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.mask_png import write_ids
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES, Scene
+from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.training.augment import ClipTransform
 from videomt_ros.training.clips import Clip, list_frames
 from videomt_ros.training.labelled_clips import (
@@ -63,6 +65,18 @@ def test_a_clip_holds_the_objects_of_its_frames_in_every_format(tmp_path, datase
         drawn = np.stack([image for image, _ in scene.frames()]).astype(int)
         distances = np.abs(drawn - clip.frames[:, None]).mean(axis=(2, 3, 4))
         assert distances.argmin(axis=1).tolist() == times
+
+
+def test_a_clip_of_cocovid_holds_the_objects_of_its_frames(tmp_path):
+    """Records of single frames, connected by their `instance_id`."""
+    root = tmp_path / 'data'
+    write_dataset('ytvis', root, 2, 4, size=SIZE)
+    labels = root / 'valid.json'
+    labels.write_text(json.dumps(cocovid(json.loads(labels.read_text()))))
+    source = open_source('data.0', DataSource('ytvis2019', str(root), 'valid'), NETWORK)
+    for seed, video in enumerate(source.videos):
+        clip = source.read(video, [3, 1, 2], AS_IT_IS)
+        assert objects(clip) == expected(Scene(seed, *SIZE, 4), [3, 1, 2], by_class=False)
 
 
 @pytest.mark.parametrize('dataset', FORMATS)
