@@ -361,3 +361,11 @@ def test_a_long_format_is_quoted_in_short():
     with pytest.raises(FrameError) as raised:
         decode_compressed_image(message(b'no image', 'x' * 1_000_000))
     assert len(str(raised.value)) < 300
+
+
+def test_whole_images_say_nothing_on_stderr(capfd):
+    grey_corner = SCENE.copy()
+    grey_corner[-16:, -16:] = 128  # as dark as what is missing of a JPEG
+    for data in (PROGRESSIVE, saved(grey_corner, 'JPEG')):
+        decode_image_file(data)
+    assert capfd.readouterr() == ('', '')

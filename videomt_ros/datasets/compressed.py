@@ -147,12 +147,38 @@ def _decode(data: bytes, header: ImageHeader, colours: int) -> NDArray[Any]:
         # What is missing of a JPEG is mid-grey, which an image may be, too; of a progressive one,
         # it is details. Bytes before the end marker are decoded if pixels are missing, and ignored
         # otherwise.
-        longer = _imdecode(data[: header.end] + _FILLER + data[header.end :], colours)
-        if longer is None or not np.array_equal(pixels, longer):
+        longer = data[: header.end] + _FILLER + data[header.end :]
+        if not _is_same(pixels, data, longer):
             raise FrameError(
                 f'Expected a whole JPEG image, got {len(data)} bytes that lack some of the pixels.'
             )
     return pixels
+
+
+def _is_same(pixels: NDArray[Any], data: bytes, longer: bytes) -> bool:
+    """Tell whether a JPEG gives the same pixels with more bytes at its end.
+
+    Pillow decodes them, since libjpeg within OpenCV reports surplus bytes on stderr.
+
+    Args:
+        pixels: what OpenCV makes of `data`, grey or BGR.
+        data: the file.
+        longer: the file with more bytes.
+    """
+    try:
+        found = _decode_quietly(longer)
+        if np.array_equal(found if pixels.ndim == 2 else found[..., ::-1], pixels):
+            return True
+        # The two may have libraries that differ in rounding.
+        return np.array_equal(found, _decode_quietly(data))
+    except Exception:  # Pillow raises many kinds for a damaged file
+        return False
+
+
+def _decode_quietly(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG by Pillow, as the colours that it stores."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
 
 
 def _is_mid_grey(pixel: NDArray[Any]) -> bool:
