@@ -86,13 +86,27 @@ def test_results_of_instances_are_what_a_server_takes(tiny_net, tmp_path):
         assert all(mask['size'] == [70, 90] for mask in result['segmentations'])
 
 
-@pytest.mark.parametrize(('frames', 'is_noted'), [(1, False), (2, True)])
-def test_single_images_need_tracks_from_the_first_frame(tiny_net, tmp_path, frames, is_noted):
-    dataset = replace(made_dataset('ytvis', [MadeVideo(num_frames=1)]), name='coco')
+@pytest.mark.parametrize('family', FAMILY_NAMES)
+@pytest.mark.parametrize(
+    ('lengths', 'frames', 'told'),
+    [
+        ((1, 1), 1, None),
+        ((1, 1), 2, 'These are single images'),
+        ((1, 1, 4), 2, '2 of 3 videos have fewer images'),
+        ((2, 2), 3, 'These videos have fewer images'),
+        ((4, 4), 2, None),
+    ],
+)
+def test_videos_that_end_before_a_track_is_confirmed_are_told(
+    tiny_net, tmp_path, family, lengths, frames, told
+):
+    dataset = made_dataset(family, [MadeVideo(k, length) for k, length in enumerate(lengths)])
     settings = {'confirm_frames': frames}
     metrics = evaluate(dataset, tiny_net, tmp_path, modes=('live',), settings=settings)
     noted = [note for note in metrics['run']['notes'] if '--set confirm_frames=1' in note]
-    assert bool(noted) == is_noted
+    has_tracks = FAMILIES[family].has_tracks  # classes of pixels need no confirmation
+    assert bool(noted) == (told is not None and has_tracks)
+    assert all(note.startswith(told) for note in noted)
 
 
 @pytest.mark.parametrize('propagation', ['fusion', 'gru'])

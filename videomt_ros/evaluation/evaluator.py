@@ -179,7 +179,7 @@ def _plan(
     stream_settings = predictor.new_stream().settings  # checks them before any work
     family.check_settings(stream_settings)
     notes = list(classes.notes)
-    if 'live' in modes:
+    if 'live' in modes and family.has_tracks:
         notes += _confirmation_note(videos, stream_settings.confirm_frames)
     request = {
         **dataset_request(dataset),
