@@ -477,3 +477,38 @@ def test_the_size_of_the_files_is_that_of_the_truth(tmp_path):
     write_ids(results / 'pan_pred' / 'a' / '00000000.png', np.ones((SIZE[0], 5), np.uint32))
     with pytest.raises(DatasetError, match='30 x 20'):
         score_files('vipseg', [truth], results)
+
+
+@pytest.mark.parametrize('move', [lambda n: n - 10, lambda n: n + 2**40, lambda n: n - 2**70])
+def test_ids_of_any_size_give_the_same_figures(tmp_path, move):
+    truth = instances()
+    truth['annotations'][1].update(category_id=1, iscrowd=1)
+    results = predictions(truth)
+    for result, other in ((0, 1), (1, 0)):
+        segmentations = truth['annotations'][other]['segmentations']
+        results[result]['segmentations'][5:] = segmentations[5:]
+    expected = score_instances(tmp_path / 'usual', truth, results)
+    for record in [*truth['videos'], *truth['categories'], *truth['annotations'], *results]:
+        for field in ('id', 'video_id', 'category_id'):
+            if field in record:
+                record[field] = move(record[field])
+    report = score_instances(tmp_path / 'moved', truth, results)
+    assert report.figures == pytest.approx(expected.figures)
+    assert len(report.switches) == len(expected.switches) > 0
+
+    path, folder = write_vipseg(tmp_path / 'vipseg')
+    usual = score_files('vipseg', [path], folder).figures
+    for file in (path, folder / 'pred.json'):
+        content = json.loads(file.read_text())
+        records = [
+            segment
+            for video in content['annotations']
+            for frame in video['annotations']
+            for segment in frame['segments_info']
+        ]
+        for segment in records:
+            segment['category_id'] = move(segment['category_id'])
+        for category in content.get('categories', ()):
+            category['id'] = move(category['id'])
+        file.write_text(json.dumps(content))
+    assert score_files('vipseg', [path], folder).figures == pytest.approx(usual)

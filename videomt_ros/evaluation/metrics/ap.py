@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.rle import MaskTrack
-from videomt_ros.evaluation.metrics.overlap import TrackSequence
+from videomt_ros.evaluation.metrics.overlap import TrackSequence, id_array
 from videomt_ros.evaluation.metrics.volume_iou import measure_overlap, overlap_of_sequences
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -154,8 +154,8 @@ class VideoAP:
 
         kept = _best_by_category(results, self._category_ids)
         all_results, results = results, [results[index] for index in kept]
-        result_categories = np.array([track.category_id for track in results], np.int64)
-        truth_categories = np.array([track.category_id for track in truth], np.int64)
+        result_categories = id_array(track.category_id for track in results)
+        truth_categories = id_array(track.category_id for track in truth)
         categories = np.union1d(result_categories, truth_categories).tolist()
         groups = [
             (

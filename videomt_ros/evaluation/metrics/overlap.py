@@ -224,6 +224,19 @@ class ImageOverlaps:
         return frames
 
 
+def id_array(ids: Iterable[int]) -> NDArray[np.int64]:
+    """Return ids as an array (N,), whose items are Python's integers where 64 bits are too few.
+
+    >>> id_array([3, 1]).dtype, id_array([2**70]).dtype
+    (dtype('int64'), dtype('O'))
+    """
+    numbers = list(ids)
+    try:
+        return np.array(numbers, np.int64)
+    except OverflowError:
+        return np.array(numbers, object)
+
+
 _NO_IDS = np.zeros(0, np.int64)
 NOTHING = FrameOverlap(_NO_IDS, _NO_IDS, np.zeros((0, 0)), _NO_IDS, _NO_IDS)
 """A frame without objects and tracks."""
@@ -270,8 +283,8 @@ def _overlap_masks(
                 f'Expected masks of one size (height, width) in a frame, got {sizes}.'
             )
     return FrameOverlap(
-        np.array([number for number, *_ in truth], np.int64),
-        np.array([number for number, *_ in tracks], np.int64),
+        id_array(number for number, *_ in truth),
+        id_array(number for number, *_ in tracks),
         iou,
         np.array([area for _, area, _ in truth], np.int64),
         np.array([area for _, area, _ in tracks], np.int64),
