@@ -263,6 +263,22 @@ def fails(capsys, out: Path, *words: object) -> str:
     return text
 
 
+def test_a_zip_may_hold_a_folder_around_all(tmp_path, drawn):
+    shutil.copytree(drawn, tmp_path / 'a/my data')
+    (tmp_path / 'a/__MACOSX').mkdir()
+    archive = Path(shutil.make_archive(str(tmp_path / 'labels'), 'zip', tmp_path / 'a'))
+    assert convert(archive, '--out', tmp_path / 'data') == 0
+    assert len(opened(tmp_path / 'data')[0].videos) == 3
+
+
+@pytest.mark.parametrize('family', ['vipseg', 'vspw'])
+def test_panoptic_and_semantic_labels_are_not_converted(tmp_path, capsys, family):
+    write_dataset(family, tmp_path / 'in', 1, 2, size=SIZE, stuff=True)
+    text = fails(capsys, tmp_path / 'data', tmp_path / 'in')
+    words = {'vipseg': 'got panoptic ones', 'vspw': 'Expected labels in a format that is read'}
+    assert words[family] in text
+
+
 def test_what_is_wrong_is_said_and_leaves_nothing(tmp_path, capsys, drawn, content):
     out = tmp_path / 'data'
     assert 'there is no such file' in fails(capsys, out, tmp_path / 'none')

@@ -26,7 +26,7 @@ _INSTANCES = (
     '{split}/_annotations.coco.json',
 )
 _PANOPTIC = ('annotations/panoptic_{split}.json', 'panoptic_{split}.json')
-_IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', '.')
+_IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', 'images/default', '.')
 
 
 def coco_dataset(

@@ -172,9 +172,9 @@ def open_export(
     name = path.stem if path.is_file() else path.resolve().name
     if path.is_file() and zipfile.is_zipfile(path):
         _unpack(path, scratch)
-        path = _find_labels(scratch, path)
+        path = _find_labels(_inner_folder(scratch), path)
     elif path.is_dir():
-        path = _find_labels(path, path)
+        path = _find_labels(_inner_folder(path), path)
     elif path.suffix.lower() == '.json' and is_labelme(load_json(path)):
         path = path.parent
     if path.is_dir():
@@ -184,7 +184,7 @@ def open_export(
         truth = load_cvat_xml(path, skip_bad=skip_bad)
         places = []
     else:
-        truth = load_ytvis(path, skip_bad=skip_bad)
+        truth = _load_json(path, skip_bad)
         split = path.stem.rpartition('_')[2]
         bases = [frames] if frames else [path.parent, path.parent.parent]
         places = [base / place.format(split=split) for base in bases for place in _IMAGES]
@@ -205,6 +205,13 @@ def _unpack(path: Path, scratch: Path) -> None:
             archive.extractall(scratch)  # names that lead out of the folder lose what does so
     except BROKEN_ZIP as error:
         raise DatasetError(path, [f'Expected a sound zip file, but {error}.']) from error
+
+
+def _inner_folder(root: Path) -> Path:
+    """Return the folder that a zip may have around all that it holds."""
+    inner = [path for path in root.iterdir() if not path.name.startswith(('.', '__MACOSX'))]
+    is_around = len(inner) == 1 and inner[0].is_dir() and not find_files(inner[0])
+    return inner[0] if is_around else root
 
 
 def _find_labels(root: Path, source: Path) -> Path:
@@ -257,6 +264,22 @@ def _has_other_names(truth: YtvisTruth, places: Sequence[Path]) -> bool:
     return len(truth.videos) == 1 and all(
         len(find_missing(place, names)) == len(names) for place in places
     )
+
+
+def _load_json(path: Path, skip_bad: bool) -> YtvisTruth:
+    try:
+        return load_ytvis(path, skip_bad=skip_bad)
+    except DatasetError as error:
+        content = load_json(path)
+        records = content.get('annotations') if isinstance(content, dict) else None
+        first = records[0] if isinstance(records, list) and records else None
+        if isinstance(first, dict) and ('segments_info' in first or 'annotations' in first):
+            fault = (
+                'Expected labels of instances, got panoptic ones, which are not converted. VIPSeg '
+                'and panoptic COCO are read as they are: --dataset vipseg, coco_panoptic.'
+            )
+            raise DatasetError(path, [fault]) from error
+        raise
 
 
 def _of_one(truth: YtvisTruth, base: Path) -> _Frames:

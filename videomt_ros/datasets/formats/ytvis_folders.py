@@ -37,6 +37,7 @@ _IMAGES = (
     'images/{split}',
     'JPEGImages',
     'images',
+    'images/default',
     '.',
 )
 _LABELLED = ('gt_{length}.json', 'annotations/gt_{length}.json', '{split}/gt_{length}.json')
