@@ -494,7 +494,11 @@ def rows_of(tmp_path, style):
 
 def test_every_video_has_a_row_the_worst_first(report, metrics, ytvis, tmp_path):
     hota = [0.1, 0.5, 0.3, 0.2, None, 0.8, 0.7]
-    failures = [{'video': ytvis[0].videos[4].name, 'mode': 'live', 'error': 'ValueError: <b>'}]
+    failed = ytvis[0].videos[4].name
+    failures = [
+        {'video': failed, 'mode': mode, 'error': 'ValueError: <b>'}
+        for mode in ('published', 'live')
+    ]
     scores = metrics | {'live': with_hota(ytvis[2], hota), 'failures': failures}
     page = report(scores)
     head, *rows = rows_of(tmp_path, 'sortable')
@@ -505,7 +509,7 @@ def test_every_video_has_a_row_the_worst_first(report, metrics, ytvis, tmp_path)
     assert [row[0] for row in rows] == [names[place] for place in (0, 3, 2, 1, 6, 5, 4)]
     assert [row[2] for row in rows] == ['10.0', '20.0', '30.0', '50.0', '70.0', '80.0', '–']
     assert {row[1] for row in rows} == {str(NUM_FRAMES)}
-    assert [row[-1] for row in rows] == [''] * 6 + ['live: ValueError: <b>']
+    assert [row[-1] for row in rows] == [''] * 6 + ['published, live: ValueError: <b>']
     # Videos with pictures are linked, and each head has a button and tells its order.
     links = [attrs['href'] for attrs in page.find('a') if attrs['href'].startswith('#video-')]
     assert links == ['#video-1', '#video-2', '#video-3', '#video-5', '#video-4']
@@ -513,6 +517,19 @@ def test_every_video_has_a_row_the_worst_first(report, metrics, ytvis, tmp_path)
     assert [attrs.get('aria-sort') for attrs in page.find('th') if 'aria-sort' in attrs] == [
         'ascending'
     ]
+
+
+def test_a_video_that_failed_has_a_row_but_no_pictures(report, metrics, ytvis, tmp_path):
+    name = ytvis[0].videos[0].name
+    scores = metrics | {'live': with_hota(ytvis[2], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])}
+    failures = [{'video': name, 'mode': 'live', 'error': 'ValueError: no'}]
+    page = report(scores | {'failures': failures})
+    assert rows_of(tmp_path, 'sortable')[1][0] == name
+    assert f'{ytvis[0].videos[1].name} worst' in page.text and f'{name} worst' not in page.text
+    assert 'best of 6 videos' in page.text and len(page.clips) == 1
+    # One that failed in the other mode alone has a result to show.
+    failures[0]['mode'] = 'published'
+    assert f'{name} worst' in report(scores | {'failures': failures}).text
 
 
 def test_a_thousand_videos_fit_in_the_table(report, metrics, ytvis, tmp_path):

@@ -27,36 +27,41 @@ class Ranking:
     per_video: Mapping[str, Mapping[str, Any]]
     """The content of `ScoreReport.per_video`."""
 
+    failed: Collection[str] = ()
+    """Names of videos without a result, which have no pictures; one may have a score of 0."""
+
+    @property
+    def with_result(self) -> list[Video]:
+        """Videos with a result: those with a score, the worst first; if none has one, all."""
+        ranked = [video for video in self.ranked if video.name not in self.failed]
+        return ranked or [video for video in self.videos if video.name not in self.failed]
+
     @property
     def is_choice(self) -> bool:
         """Whether only the worst and the best videos have pictures."""
-        return len(self.ranked) > NUM_WORST + NUM_BEST
+        return bool(self.ranked) and len(self.with_result) > NUM_WORST + NUM_BEST
 
-    def chosen(self, failed: Collection[str]) -> Sequence[Video]:
-        """Choose the videos with pictures, the worst first.
-
-        Args:
-            failed: names of videos that have no result.
-        """
+    def chosen(self) -> list[Video]:
+        """Choose the videos with pictures, the worst first."""
+        videos = self.with_result
         if self.is_choice:
-            return [*self.ranked[:NUM_WORST], *self.ranked[: -NUM_BEST - 1 : -1]]
-        return self.ranked or self.without(failed)[: NUM_WORST + NUM_BEST]
-
-    def without(self, failed: Collection[str]) -> list[Video]:
-        """List the videos that have a result, in the order of the data set."""
-        return [video for video in self.videos if video.name not in failed]
+            return [*videos[:NUM_WORST], *videos[: -NUM_BEST - 1 : -1]]
+        return videos[: NUM_WORST + NUM_BEST]
 
     def scores(self, video: Video) -> Mapping[str, Any]:
         """Return name and figures of a video; empty if it has none."""
         return self.per_video.get(str(video.video_id), {})
 
 
-def rank(videos: Sequence[Video], score: Mapping[str, Any]) -> Ranking:
+def rank(
+    videos: Sequence[Video], score: Mapping[str, Any], failed: Collection[str] = ()
+) -> Ranking:
     """Rank videos by the first figure of `_FIGURES` that any of them has.
 
     Args:
         videos: the videos that were asked for.
         score: scores of a mode in the form of `ScoreReport.to_json`; empty without truth.
+        failed: names of the videos without a result.
     """
     per_video: Mapping[str, Mapping[str, Any]] = score.get('per_video') or {}
     figure = next(
@@ -76,4 +81,4 @@ def rank(videos: Sequence[Video], score: Mapping[str, Any]) -> Ranking:
         (video for video in videos if video.video_id in values),
         key=lambda video: values[video.video_id],
     )
-    return Ranking(videos, ranked, figure, per_video)
+    return Ranking(videos, ranked, figure, per_video, failed)

@@ -46,10 +46,7 @@ def video_table(
         for column in columns
         for figure in figures[column.style]
     ]
-    reasons: dict[str, list[str]] = {}
-    for failure in failures:
-        mode = f'{failure["mode"]}: ' if failure.get('mode') else ''
-        reasons.setdefault(failure['video'], []).append(f'{mode}{failure["error"]}')
+    reasons = _reasons(failures)
     scored = {video.video_id for video in ranking.ranked}
     others = [video for video in ranking.videos if video.video_id not in scored]
     rows = []
@@ -63,7 +60,7 @@ def video_table(
                 'name': video.name,
                 'anchor': anchors.get(video.name, ''),
                 'cells': cells,
-                'problem': '; '.join(reasons.get(video.name, ())),
+                'problem': reasons.get(video.name, ''),
             }
         )
     return {
@@ -73,6 +70,21 @@ def video_table(
         'sorted': 1 if ranking.figure else -1,
         'has_problems': any(row['problem'] for row in rows),
         'sentence': _sentence(ranking),
+    }
+
+
+def _reasons(failures: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Write why each video failed, by its name; modes with one reason share it."""
+    modes: dict[str, dict[str, list[str]]] = {}
+    for failure in failures:
+        by_error = modes.setdefault(failure['video'], {})
+        by_error.setdefault(failure['error'], []).append(failure.get('mode', ''))
+    return {
+        video: '; '.join(
+            f'{", ".join(filter(None, names))}: {error}' if any(names) else error
+            for error, names in by_error.items()
+        )
+        for video, by_error in modes.items()
     }
 
 

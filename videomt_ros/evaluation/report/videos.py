@@ -18,6 +18,7 @@ from videomt_ros.evaluation.report.overlays import Picture, VideoViews
 from videomt_ros.evaluation.report.ranking import NUM_BEST, NUM_WORST, Ranking, rank
 from videomt_ros.evaluation.report.scores import score_columns
 from videomt_ros.evaluation.report.video_table import video_table
+from videomt_ros.evaluation.run_folder import MODES
 
 _NUM_PICTURES = 3
 """Number of pictures of each of them."""
@@ -51,15 +52,16 @@ def videos_section(
     if mode is None or not dataset.videos:
         return None
     score = metrics.get(mode, {})  # a test split has no score
-    ranking = rank(dataset.videos[: run.get('num_videos')], score)
     failures = metrics.get('failures', [])
-    failed = {failure['video'] for failure in failures}
-    chosen = ranking.chosen(failed)
+    others = {name for name in MODES if name != mode}
+    failed = {failure['video'] for failure in failures if failure.get('mode') not in others}
+    ranking = rank(dataset.videos[: run.get('num_videos')], score, failed)
+    chosen = ranking.chosen()
     sentences = []
     if ranking.is_choice:
         sentences.append(
-            f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranking.ranked)} videos by '
-            f'{ranking.figure}, {mode}; the pictures are of that result.'
+            f'The {NUM_WORST} worst and the {NUM_BEST} best of {len(ranking.with_result)} videos '
+            f'by {ranking.figure}, {mode}; the pictures are of that result.'
         )
     if problem:
         sentences.append(f'The truth cannot be shown: {problem}')
@@ -73,8 +75,8 @@ def videos_section(
         chosen = []
     else:
         sentences += family.legend(truth is not None)
-        pair = _Pair(truth.labels if truth else None, predicted, mode)
-        hero = _picture_at_the_top(ranking, failed, pair)
+        sides = _Sides(truth.labels if truth else None, predicted, mode)
+        hero = _picture_at_the_top(ranking, sides)
         has_timeline = family.has_tracks and 'switches' in score
         switches = _switches_by_video(score)
         for place, video in enumerate(chosen):
@@ -87,7 +89,7 @@ def videos_section(
                     'facts': _facts(ranking.scores(video), len(video.frame_names)),
                     **_shown(
                         video,
-                        pair,
+                        sides,
                         switches.get(str(video.video_id), []),
                         has_timeline=has_timeline,
                         has_clip=place == 0,
@@ -104,7 +106,7 @@ def videos_section(
     }
 
 
-class _Pair(NamedTuple):
+class _Sides(NamedTuple):
     """What is shown side by side."""
 
     truth: Labels | None
@@ -124,28 +126,28 @@ def _switches_by_video(score: Mapping[str, Any]) -> dict[str, list[Mapping[str, 
     return switches
 
 
-def _picture_at_the_top(ranking: Ranking, failed: set[str], pair: _Pair) -> dict[str, Any] | None:
+def _picture_at_the_top(ranking: Ranking, sides: _Sides) -> dict[str, Any] | None:
     """Draw a frame with much in it of a video that is neither good nor bad.
 
     A video that has no picture gives way to the next; there may be none at all.
     """
-    videos = ranking.ranked or ranking.without(failed)
+    videos = ranking.with_result
     middle = len(videos) // 2
     nearest = sorted(range(len(videos)), key=lambda place: abs(place - middle))
     for place in nearest[:_NUM_CANDIDATES]:
         video = videos[place]
-        index = _fullest_frame(video, pair.truth or pair.predicted)
-        picture = pair.views(video, [index]).picture(index)
+        index = _fullest_frame(video, sides.truth or sides.predicted)
+        picture = sides.views(video, [index]).picture(index)
         if picture.problem:
             continue
         caption = f'{video.name}, frame {index}'
-        if len(ranking.ranked) > 2 and place == middle:
+        if ranking.ranked and len(videos) > 2 and place == middle:
             value = as_text(ranking.figure, ranking.scores(video)[ranking.figure])
             caption += (
-                f': neither good nor bad, the middle of {len(ranking.ranked)} videos by '
+                f': neither good nor bad, the middle of {len(videos)} videos by '
                 f'{ranking.figure} ({value})'
             )
-        return {**_pair(picture, video, [], pair.side), 'caption': caption}
+        return {**_pair(picture, video, [], sides.side), 'caption': caption}
     return None
 
 
@@ -166,7 +168,7 @@ def _fullest_frame(video: Video, labels: Labels) -> int:
 
 def _shown(
     video: Video,
-    pair: _Pair,
+    sides: _Sides,
     switches: Sequence[Mapping[str, Any]],
     *,
     has_timeline: bool,
@@ -180,7 +182,7 @@ def _shown(
     num_frames = len(video.frame_names)
     frames = choose_frames(num_frames, sorted(marked))
     moving = clip_frames(num_frames, sorted(marked)) if has_clip and num_frames > 1 else []
-    views = pair.views(video, [*frames, *moving])
+    views = sides.views(video, [*frames, *moving])
     pictures = [views.picture(index, marked.get(index, ())) for index in frames]
     clip = make_clip(views, moving) if moving else None
     events = [(switch['frame'], _describe(switch, views)) for switch in switches]
@@ -194,9 +196,9 @@ def _shown(
     span = (clip.frames[0], clip.frames[-1]) if clip and clip.frames else None
     return {
         'timeline': _timeline(num_frames, events, frames, span) if has_timeline else '',
-        'clip': _clip(clip, video, pair.side) if clip else None,
+        'clip': _clip(clip, video, sides.side) if clip else None,
         'pairs': [
-            _pair(picture, video, [text for t, text in events if t == picture.index], pair.side)
+            _pair(picture, video, [text for t, text in events if t == picture.index], sides.side)
             for picture in pictures
         ],
     }
