@@ -110,7 +110,10 @@ def _make(args: argparse.Namespace) -> int:
     print(f'{len(bags)} {"bag" if len(bags) == 1 else "bags"} in {args.out}, {truth}')
     if bags and dataset.truth:
         beside = TRUTH_FORMATS[dataset.family].paths(args.out, dataset.videos[0])[-1]
-        print(shlex.join(['videomt', 'evaluate', '--bag', str(bags[0]), '--truth', str(beside)]))
+        source = ['--bag', str(bags[0]), '--truth', str(beside)]
+        if len(bags) > 1:
+            source = ['--bags', str(args.out)]
+        print(shlex.join(['videomt', 'evaluate', *source]))
     return 0
 
 

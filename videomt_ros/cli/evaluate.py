@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from videomt_ros.cli.argument_types import add_device_options, add_skip_bad, count
 from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
+    keep_truth,
     note_lines,
     open_source,
     real_time_lines,
@@ -113,13 +115,28 @@ def main(args: argparse.Namespace) -> int:
 
     import jinja2  # noqa: F401 (for the report: better missed now than after hours of work)
 
+    with TemporaryDirectory(prefix='videomt-truth-') as scratch:
+        return evaluate_model(args, Path(scratch), begin_s)
+
+
+def evaluate_model(args: argparse.Namespace, scratch: Path, begin_s: float) -> int:
+    """Evaluate a model, and print the figures.
+
+    Args:
+        args: options that have been checked.
+        scratch: empty folder for files of the data set.
+        begin_s: the `time.perf_counter` at which the run began.
+
+    Returns:
+        The exit code.
+    """
     from videomt_ros.evaluation.launchers import check_evaluation
     from videomt_ros.model.sources import find_source
 
     if note := check_evaluation(args.shard is not None):
         print(f'Note: {note}', file=sys.stderr)
     # Both are found before torch is imported, so that a wrong data set or model is named at once.
-    dataset, source = open_source(args)
+    dataset, source = open_source(args, scratch)
     find_source(args.model)
     from videomt_ros.engines.build import load_engine
     from videomt_ros.evaluation.evaluator import evaluate
@@ -167,8 +184,9 @@ def main(args: argparse.Namespace) -> int:
         print_failures(metrics['failures'])
         for line in shard_lines(metrics, args.shard, out):
             print(line)
-        num_mine = len(args.shard.positions(metrics['run']['num_videos']))
+        num_mine = len(args.shard.positions(metrics['run']['num_videos'])) + len(dataset.unopened)
         return exit_code(metrics['failures'], modes, num_mine)
+    keep_truth(dataset, scratch, out)
     return print_result(metrics, modes, paper_score, out)
 
 
@@ -218,6 +236,7 @@ def print_result(
 ) -> int:
     """Print figures and failures, and the path of the report last."""
     run, failures = metrics['run'], metrics['failures']
+    num_all = run['num_videos'] + run.get('num_unopened', 0)
     if run['num_resumed']:
         print(f'{run["num_resumed"]} of {run["num_videos"]} videos were finished before')
     for note in note_lines(metrics, tuple(modes)):
@@ -239,15 +258,15 @@ def print_result(
         names = {each['video'] for each in failures if each['mode'] != 'truth'}
         unscored = {each['video'] for each in failures if each['mode'] == 'truth'}
         if names:
-            print(f'{len(names)} of {run["num_videos"]} videos failed; see metrics.json')
+            print(f'{len(names)} of {num_all} videos failed; see metrics.json')
         if unscored:
-            print(f'{len(unscored)} of {run["num_videos"]} videos not scored; see metrics.json')
+            print(f'{len(unscored)} of {num_all} videos not scored; see metrics.json')
     for problem in metrics.get('report_problems', ()):
         print(f'Missing in the report: {problem}', file=sys.stderr)
     for mode in modes:
         print(f'Results, {mode}: {out / mode}')
     print(out / ('report.html' if (out / 'report.html').exists() else 'metrics.json'))
-    return exit_code(failures, modes, run['num_videos'])
+    return exit_code(failures, modes, num_all)
 
 
 def print_failures(failures: Sequence[Mapping[str, str]]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videomt_ros.cli.argument_types import number_from_zero, positive_number
 
 if TYPE_CHECKING:
+    from videomt_ros.datasets.bags.fleet_files import FleetBag
     from videomt_ros.datasets.dataset import Dataset
     from videomt_ros.evaluation.real_time import RealTime
 
@@ -17,7 +19,19 @@ if TYPE_CHECKING:
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options for bags and for real time."""
     bags = parser.add_argument_group('bags, in place of --dataset and --root')
-    bags.add_argument('--bag', type=Path, help='rosbag2 folder, .mcap, .db3 or .bag with images')
+    bags.add_argument(
+        '--bag',
+        type=Path,
+        action='append',
+        help='rosbag2 folder, .mcap, .db3 or .bag with images; several are one data set',
+    )
+    bags.add_argument(
+        '--bags',
+        type=Path,
+        metavar='DIR',
+        help='all bags in a folder and below it as one data set, each with its truth beside it, '
+        'as `videomt bag make` writes it',
+    )
     bags.add_argument(
         '--results-bag',
         type=Path,
@@ -28,7 +42,9 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         '--truth',
         type=Path,
-        help='labels with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder',
+        action='append',
+        help='labels with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder; one for each '
+        '--bag or one for all; default: NAME.json or NAME_vspw beside the bag NAME',
     )
     clock = parser.add_argument_group('score in real time, beside the others')
     clock.add_argument(
@@ -53,13 +69,27 @@ def check_sources(args: argparse.Namespace) -> None:
     Raises:
         ValueError: options are missing or contradict each other.
     """
-    is_bag = args.bag is not None or args.results_bag is not None
+    is_bag = any(one is not None for one in (args.bag, args.bags, args.results_bag))
     if is_bag and (args.dataset is not None or args.root is not None):
         raise ValueError('Expected --dataset and --root, or a bag, got both.')
-    if is_bag and args.truth is None:
-        raise ValueError('Expected --truth with the labels of the bag; it makes no score without.')
+    if args.bags is not None and (args.bag or args.truth or args.results_bag):
+        raise ValueError(
+            'Expected --bags alone, which has the truth beside each bag: leave --bag, --truth and '
+            '--results-bag out.'
+        )
+    if args.results_bag is not None:
+        if not args.truth:
+            raise ValueError('Expected --truth with the labels; there is no score without.')
+        if len(args.truth) > 1 or len(args.bag or ()) > 1:
+            raise ValueError('Expected one --truth and at most one --bag with --results-bag.')
+    elif args.bag is not None and len(args.bag) == 1:
+        num_truths = len(args.truth or _truth_beside(args.bag[0]))
+        if num_truths > 1:
+            raise ValueError(f'Expected one --truth for one bag, got {num_truths}.')
     if not is_bag and (args.dataset is None or args.root is None):
-        raise ValueError('Expected --dataset and --root, or --bag or --results-bag with --truth.')
+        raise ValueError(
+            'Expected --dataset and --root, or --bag or --results-bag with --truth, or --bags.'
+        )
     if not is_bag and (args.truth is not None or args.topic):
         raise ValueError('--truth and --topic belong to a bag; a data set holds its own truth.')
     if args.set and args.mode == 'published':
@@ -75,28 +105,61 @@ def check_sources(args: argparse.Namespace) -> None:
                 raise ValueError(f'--{name} has no meaning for --results-bag: leave it out.')
 
 
+def _truth_beside(bag: Path) -> list[Path]:
+    """Find the truth of a bag that was named without one.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    from videomt_ros.datasets.bags.fleet_files import truth_beside
+
+    found = truth_beside(bag)
+    if found.truth is None:
+        raise ValueError(
+            f'Expected --truth with the labels of the bag; it makes no score without. '
+            f'{found.problem}'
+        )
+    return [found.truth]
+
+
 SOURCE_OPTIONS: dict[str, type] = {
     'dataset': str,
     'root': Path,
     'split': str,
     'skip_bad': bool,
     'bag': Path,
+    'bags': Path,
     'truth': Path,
     'topic': str,
 }
 """The options that say which data are evaluated, and the types of their values."""
 
 
-def open_source(args: argparse.Namespace) -> tuple[Dataset, str]:
+def open_source(args: argparse.Namespace, scratch: Path) -> tuple[Dataset, str]:
     """Open the data set that the options name.
+
+    Args:
+        args: the options.
+        scratch: existing, empty folder for files of the data set, which must outlast it.
 
     Returns:
         The data set, and a short name for the folder of its results.
     """
     from videomt_ros.datasets.benchmarks import open_dataset
 
+    if args.bags is not None:
+        from videomt_ros.datasets.bags.fleet_files import find_fleet
+
+        name = args.bags.resolve().name
+        return _open_fleet(args, f'bags {name}', find_fleet(args.bags), scratch), name
+    if args.bag is not None and len(args.bag) > 1:
+        from videomt_ros.datasets.bags.fleet_files import name_fleet
+
+        name = f'{args.bag[0].stem}-and-{len(args.bag) - 1}-more'
+        fleet = name_fleet(args.bag, args.truth or [])
+        return _open_fleet(args, f'{len(args.bag)} bags', fleet, scratch), name
     if args.bag is not None:
-        return open_bag(args), args.bag.stem
+        return open_bag(args), args.bag[0].stem
     split = {} if args.split is None else {'split': args.split}
     dataset = open_dataset(
         args.dataset, args.root, skip_bad=args.skip_bad, keep_faulty=True, **split
@@ -104,13 +167,38 @@ def open_source(args: argparse.Namespace) -> tuple[Dataset, str]:
     return dataset, args.dataset
 
 
+def _open_fleet(
+    args: argparse.Namespace, name: str, fleet: Sequence[FleetBag], scratch: Path
+) -> Dataset:
+    from videomt_ros.datasets.bags.fleet import fleet_dataset
+
+    # With the topic: other cameras of the bags are another data set.
+    name = ' '.join([name, args.topic]).strip()
+    return fleet_dataset(name, fleet, args.topic, scratch, skip_bad=args.skip_bad)
+
+
+def keep_truth(dataset: Dataset, scratch: Path, out: Path) -> None:
+    """Keep the truth of all bags, where `open_source` has written one, with the results.
+
+    `videomt score` then gives the figures once more.
+    """
+    from videomt_ros.datasets.bags.fleet_files import TRUTH_FOLDER
+
+    if any(path.is_relative_to(scratch) for path in dataset.truth):
+        target = out / TRUTH_FOLDER
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(scratch, target, symlinks=True)
+
+
 def open_bag(args: argparse.Namespace) -> Dataset:
-    """Open the bag of --bag as a data set."""
+    """Open the only bag of --bag as a data set."""
     from videomt_ros.datasets.bags.dataset import bag_dataset
 
+    [bag] = args.bag
+    [truth] = args.truth or _truth_beside(bag)
     # With two bags, --topic names the topic of the results.
     topic = '' if args.results_bag is not None else args.topic
-    return bag_dataset(args.bag, topic, args.truth, skip_bad=args.skip_bad)
+    return bag_dataset(bag, topic, truth, skip_bad=args.skip_bad)
 
 
 def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -126,7 +214,7 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     assert images is None or isinstance(images, BagVideo)
     out = args.out or Path('out/evaluate') / f'results-{args.results_bag.stem}'
     scored = evaluate_results_bag(
-        args.results_bag, args.topic, args.truth, out, images, args.resume
+        args.results_bag, args.topic, args.truth[0], out, images, args.resume
     )
     return scored, out
 

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.evaluate_bags import SOURCE_OPTIONS, open_source
+from videomt_ros.cli.evaluate_bags import SOURCE_OPTIONS, keep_truth, open_source
 
 if TYPE_CHECKING:
     from videomt_ros.evaluation.run_folder import ShardNumber
 
 _MERGE_OPTIONS = {'verb', 'command', 'merge', 'out', 'resume', *SOURCE_OPTIONS}
 """Options that may be given with --merge."""
-_BAG_OPTIONS = ('bag', 'truth')
+_BAG_OPTIONS = ('bag', 'bags', 'truth')
 """Options that together say where bags and their truth lie."""
 
 
@@ -105,15 +106,18 @@ def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
     shards = find_shards(args.merge)
     _restore_source(args, shards[0].source)
-    dataset, _ = open_source(args)
-    for remark in dataset.remarks():
-        print(f'Note: {remark}', file=sys.stderr)
     out = args.out or args.merge
     about = {
         'command': args.command,
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
     }
-    return merge_shards(shards, dataset, out, about), out
+    with TemporaryDirectory(prefix='videomt-truth-') as scratch:
+        dataset, _ = open_source(args, Path(scratch))
+        for remark in dataset.remarks():
+            print(f'Note: {remark}', file=sys.stderr)
+        metrics = merge_shards(shards, dataset, out, about)
+        keep_truth(dataset, Path(scratch), out)
+    return metrics, out
 
 
 def _restore_source(args: argparse.Namespace, source: Mapping[str, Any]) -> None:

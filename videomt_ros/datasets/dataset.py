@@ -188,6 +188,9 @@ class Dataset:
     faulty: Mapping[int | str, str] = field(default_factory=dict)
     """Why a video cannot be predicted, such as for a missing image, by its id. There are such
     videos only where `open_dataset` was asked to keep them."""
+    unopened: tuple[tuple[str, str], ...] = ()
+    """Name of each recording that could not become a video, such as a bag without truth, and the
+    reason."""
 
     def remarks(self) -> list[str]:
         """List the notes, and one line on the records that were left out, for a user."""

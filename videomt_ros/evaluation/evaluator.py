@@ -21,7 +21,7 @@ from videomt_ros.datasets.categories import map_classes
 from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
 from videomt_ros.engines.engine import Engine
 from videomt_ros.evaluation.families import family_of
-from videomt_ros.evaluation.finishing import finish, list_failures, note_speed
+from videomt_ros.evaluation.finishing import finish, list_failures, note_speed, unopened
 from videomt_ros.evaluation.merging import write_record
 from videomt_ros.evaluation.overlap import FrameReader
 from videomt_ros.evaluation.predict import Prediction, Predictor
@@ -113,7 +113,10 @@ def evaluate(
             mine = shard.number.positions(len(plan.videos))
             return {
                 'run': run,
-                'failures': list_failures(plan.videos, modes, folder, mine),
+                'failures': [
+                    *list_failures(plan.videos, modes, folder, mine),
+                    *unopened(dataset),
+                ],
             }
         clocked = None
         if real_time is not None:
@@ -227,7 +230,9 @@ def _start(
     if shard.number is not None:
         positions = shard.number.positions(len(plan.videos))
     folder.check(plan.request, resume)
-    _check_truth(plan.dataset, [plan.videos[position] for position in positions])
+    # Another shard may have videos that can be scored.
+    must_score = shard.number is None
+    _check_truth(plan.dataset, [plan.videos[n] for n in positions], must_score)
     folder.start(plan.request, resume)
     if shard.number is not None:
         # Written now, so that a shard that is killed can be named.
@@ -239,20 +244,20 @@ def _start(
     ]
 
 
-def _check_truth(dataset: Dataset, videos: Sequence[Video]) -> None:
+def _check_truth(dataset: Dataset, videos: Sequence[Video], must_score: bool) -> None:
     """Name the videos that cannot be scored before hours are spent on them.
 
     They are predicted all the same: once their truth is mended, the run can be resumed.
 
     Raises:
-        DatasetError: none of the videos can be scored.
+        DatasetError: none of the videos can be scored, though one must be.
     """
     if not dataset.truth or not videos:
         return
     num_frames = sum(len(video.frame_names) for video in videos)
     with Progress(num_frames, 'frame', 'check the truth') as bar:
         unusable = family_of(dataset.family).check_truth(dataset, videos, bar.update)
-    if len(unusable) == len(videos):
+    if must_score and len(unusable) == len(videos):
         raise DatasetError(dataset.truth[0], list(unusable.values()))
     for video in videos:
         if video.video_id in unusable:

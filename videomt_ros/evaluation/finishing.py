@@ -51,10 +51,12 @@ def finish(
     Raises:
         ValueError: a video is neither finished nor failed.
     """
+    if dataset.unopened:
+        run = {**run, 'num_unopened': len(dataset.unopened)}
     # Failures are checked first: figures of half of the videos would be worse than none.
     metrics: dict[str, Any] = {
         'run': run,
-        'failures': list_failures(videos, modes, folder),
+        'failures': [*list_failures(videos, modes, folder), *unopened(dataset)],
         'notes': list(dataset.notes),
         'left_out': list(dataset.left_out),
     }
@@ -201,6 +203,11 @@ def list_failures(
             'that all processes share, and go on by --resume.'
         )
     return failures
+
+
+def unopened(dataset: Dataset) -> list[dict[str, str]]:
+    """List the recordings that could not become videos, as failures of their truth."""
+    return [{'video': name, 'mode': 'truth', 'error': why} for name, why in dataset.unopened]
 
 
 def _summarise(times: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:

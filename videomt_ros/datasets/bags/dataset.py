@@ -40,6 +40,11 @@ class BagVideo:
         """Remarks that a reader of the figures needs; complete after a pass over the frames."""
         return [*self._matching, *self._losses, *self._unreadable]
 
+    @property
+    def losses(self) -> list[str]:
+        """The same remarks, without the first where all annotated frames have an image."""
+        return self.notes if len(self._matching) > 1 else self.notes[1:]
+
     def frames(self) -> Iterator[VideoFrame]:
         """Read every image that can be read; the others are noted.
 

@@ -65,6 +65,10 @@ class PanopticFrames:
         """Return the segments of a frame in the order of the JSON; they must not be changed."""
         return self._segments[video_id][t]
 
+    def path(self, video_id: str, t: int) -> Path:
+        """Return the path of the PNG of a frame."""
+        return self._masks[video_id][t]
+
     def ids(self, video_id: str, t: int) -> NDArray[np.uint32]:
         """Read the ids of a frame from its PNG, (H, W) uint32; 0 is void.
 

@@ -75,6 +75,10 @@ class VspwTruth:
         known = [category.category_id + 1 for category in categories]
         self._is_unknown = (values >= 1) & (values <= NUM_CLASSES) & ~np.isin(values, known)
 
+    def path(self, video_id: str, t: int) -> Path:
+        """Return the path of the mask of a frame."""
+        return mask_folder(self._folder, video_id) / self._by_id[video_id].frame_names[t]
+
     def mask(self, video_id: str, t: int) -> NDArray[np.uint8]:
         """Read the mask of a frame with the values of the file, (H, W) uint8.
 
@@ -83,8 +87,7 @@ class VspwTruth:
         Raises:
             DatasetError: the PNG cannot be read, has another size or mode, or an unknown class.
         """
-        video = self._by_id[video_id]
-        path = mask_folder(self._folder, video_id) / video.frame_names[t]
+        video, path = self._by_id[video_id], self.path(video_id, t)
         mask = read_mask(path, video.size)
         values = _values(mask)
         if (unknown := values[self._is_unknown[values]]).size:

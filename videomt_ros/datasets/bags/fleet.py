@@ -1,0 +1,173 @@
+"""The bags of a fleet with their truths as one data set, with a video for each bag.
+
+Bags are opened when their frames are read, so that a process that evaluates a few of them does not
+read all. One that cannot be read is a video that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from videomt_ros.datasets.bags.dataset import BagVideo, bag_dataset
+from videomt_ros.datasets.bags.fleet_files import FleetBag
+from videomt_ros.datasets.bags.fleet_truth import (
+    UNIONS,
+    LabelledVideo,
+    class_notes,
+    merge_categories,
+)
+from videomt_ros.datasets.bags.truth import BagTruth, load_bag_truth
+from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset, DatasetError, Video, VideoFrame
+
+
+class FleetVideo:
+    """The images of a bag, which is opened when they are read; see `datasets.dataset.Video`."""
+
+    def __init__(
+        self, video: AnnotatedVideo, source: FleetBag, topic: str, truth: Path, skip_bad: bool
+    ) -> None:
+        """Join a video of the truth of all bags with its bag; see `fleet_dataset`."""
+        self.video_id, self.name = video.video_id, video.name
+        self.size, self.frame_names = video.size, video.frame_names
+        self.notes: list[str] = []
+        """Remarks on what was lost; complete after a pass over the frames."""
+        self._source, self._topic = source, topic
+        self._truth, self._skip_bad = truth, skip_bad
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Read every image that can be read.
+
+        Raises:
+            BagError: the bag or the topic cannot be used.
+            DatasetError: there is no bag, it does not fit its truth, or an annotated image has
+                another size.
+        """
+        if self._source.bag is None:
+            raise DatasetError(self._truth, [self._source.problem])
+        dataset = bag_dataset(self._source.bag, self._topic, self._truth, skip_bad=self._skip_bad)
+        [video] = dataset.videos
+        assert isinstance(video, BagVideo)
+        yield from video.frames()
+        self.notes = [f'{self.name}: {note}' for note in video.losses]
+
+
+def fleet_dataset(
+    name: str,
+    bags: Sequence[FleetBag],
+    topic: str,
+    scratch: Path,
+    *,
+    skip_bad: bool = False,
+) -> Dataset:
+    """Open bags and their truths as one data set.
+
+    Args:
+        name: name of the data set.
+        bags: what `find_fleet` or `name_fleet` has returned.
+        topic: image topic of the bags; may be empty where each has only one.
+        scratch: existing, empty folder, in which the truth of all bags is written; it must outlast
+            the data set.
+        skip_bad: leave out bad records of the truths and list them, instead of refusing a truth.
+
+    Returns:
+        A data set with a video for each truth that can be used. A bag that is missing or cannot be
+        read fails when its frames are read. Bags whose truth is missing or cannot be used are in
+        `unopened`.
+
+    Raises:
+        DatasetError: no bag can be used, or truths contradict each other.
+    """
+    unopened: list[tuple[str, str]] = []
+    labelled: list[LabelledVideo] = []
+    sources: list[FleetBag] = []
+    truths: dict[Path, BagTruth] = {}
+    faults: dict[Path, str] = {}
+    for each in bags:
+        if each.truth is None:
+            unopened.append((each.name, each.problem))
+            continue
+        if each.truth not in truths and each.truth not in faults:
+            try:
+                truths[each.truth] = load_bag_truth(each.truth, skip_bad)
+            except (DatasetError, OSError) as error:
+                faults[each.truth] = str(error)
+        if each.truth in faults:
+            unopened.append((each.name, faults[each.truth]))
+            continue
+        try:
+            labelled.append(_label(each, truths[each.truth], topic, labelled, skip_bad))
+            sources.append(each)
+        except (ValueError, OSError) as error:
+            unopened.append((each.name, str(error)))
+    if not labelled:
+        raise DatasetError(
+            Path(name), [f'{bag}: {problem}' for bag, problem in unopened] or ['There is no bag.']
+        )
+    used = list({each.truth.path: each.truth for each in labelled}.values())
+    _check_families(used)
+    categories, tables = merge_categories(used)
+    family = used[0].family
+    written = UNIONS[family].write(scratch, labelled, categories, tables, skip_bad)
+    videos: tuple[Video, ...] = tuple(
+        FleetVideo(video, source, topic, each.truth.path, skip_bad)
+        for video, source, each in zip(written.videos, sources, labelled, strict=True)
+    )
+    notes = [note for truth in used for note in truth.notes]
+    return Dataset(
+        name,
+        family,
+        categories,
+        videos,
+        truth=(written.path,),
+        truth_masks=written.masks,
+        split=written.split,
+        is_drawn=all(truth.is_drawn for truth in used),
+        skip_bad=skip_bad,
+        notes=(*dict.fromkeys(notes), *class_notes(used, categories, tables)),
+        left_out=tuple(line for truth in used for line in truth.left_out),
+        unopened=tuple(unopened),
+    )
+
+
+def _label(
+    source: FleetBag,
+    truth: BagTruth,
+    topic: str,
+    earlier: Sequence[LabelledVideo],
+    skip_bad: bool,
+) -> LabelledVideo:
+    """Find the video of a bag in its truth.
+
+    Raises:
+        DatasetError: its stamps tell none, or one of another bag.
+        BagError: the bag, which must tell which video it is, cannot be read.
+    """
+    video = truth.videos[0]
+    if len(truth.videos) > 1:
+        if source.bag is None:
+            fault = f'{source.problem} It has {len(truth.videos)} videos.'
+            raise DatasetError(truth.path, [fault])
+        [found] = bag_dataset(source.bag, topic, truth.path, skip_bad=skip_bad).videos
+        video = next(one for one in truth.videos if one.video_id == found.video_id)
+    for other in earlier:
+        if other.truth is truth and other.video == video:
+            fault = f'Expected a video for each bag, but {video.name} is that of {other.name}.'
+            raise DatasetError(truth.path, [fault])
+    return LabelledVideo(source.name, truth, video)
+
+
+def _check_families(truths: Sequence[BagTruth]) -> None:
+    """Raise DatasetError if truths are not of one family."""
+    by_family: dict[str, list[BagTruth]] = {}
+    for truth in truths:
+        by_family.setdefault(truth.family, []).append(truth)
+    if len(by_family) > 1:
+        parts = ', '.join(
+            f'{len(some)} of {family} (such as {some[0].path.name})'
+            for family, some in by_family.items()
+        )
+        raise DatasetError(
+            truths[0].path.parent,
+            [f'Expected truths of one family, got {parts}. Evaluate each family by itself.'],
+        )
