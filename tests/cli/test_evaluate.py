@@ -293,3 +293,34 @@ def test_processes_that_nobody_started_are_not_waited_for(tmp_path, monkeypatch,
     assert main(command) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert 'WORLD_SIZE=4 asks for 4 processes that nobody started: MASTER_ADDR' in line
+
+
+def test_bad_records_are_left_out_counted_and_listed_on_request(roots, tmp_path, capsys):
+    root, out = tmp_path / 'data', tmp_path / 'out'
+    shutil.copytree(roots['ytvis2019'], root)
+    (path,) = root.rglob('*.json')
+    content = json.loads(path.read_text())
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+    content['annotations'][0]['category_id'] = None
+    content['videos'][3].pop('height')
+    path.write_text(json.dumps(content))
+    assert main(arguments('ytvis2019', root, out)) == 1
+    assert 'height is missing' in capsys.readouterr().err
+    assert main(arguments('ytvis2019', root, out, '--skip-bad')) == 0
+    captured = capsys.readouterr()
+    metrics = json.loads((out / 'metrics.json').read_text())
+    lost = [a for a in content['annotations'][1:] if a['video_id'] == content['videos'][3]['id']]
+    assert len(metrics['left_out']) == 2 + len(lost)
+    note = f'{path.name}: {len(content["annotations"])} annotations without iscrowd'
+    assert [text.startswith(note) for text in metrics['notes']] == [True]
+    assert len(metrics['live']['per_video']) == 3
+    # Each is told once: on stderr, and among the notes of the report.
+    summary = f'{len(metrics["left_out"])} bad records were left out (--skip-bad): '
+    assert captured.err.count(summary) == captured.err.count(note) == 1
+    assert captured.out.count(summary) == captured.out.count(note) == 0
+    page = (out / 'report.html').read_text()
+    assert f'{len(metrics["left_out"])} bad records of the data set' in page
+    assert page.count('height is missing') == page.count(note) == 1
+    # A resumed run has the same videos.
+    assert main(arguments('ytvis2019', root, out, '--skip-bad', '--resume')) == 0

@@ -277,3 +277,30 @@ def test_a_split_that_is_not_there_is_named(tmp_path, fails):
 def test_options_of_other_benchmarks_are_refused(benchmark, option, tmp_path, fails):
     truth, results = WRITERS[benchmark](tmp_path)
     assert f'{option} is for' in fails(benchmark, truth, results, option, '1')
+
+
+def test_bad_records_are_left_out_counted_and_listed_on_request(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    content, made = json.loads(truth.read_text()), json.loads(results.read_text())
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+    content['annotations'][0]['segmentations'][0]['counts'] = '1'
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps([*made, {**made[0], 'score': 'sure'}]))
+    assert main(arguments('ytvis', truth, results)) == 1
+    assert 'Annotation 11' in capsys.readouterr().err
+    out = tmp_path / 'out.json'
+    assert main(arguments('ytvis', truth, results, '--skip-bad', '--json', out)) == 0
+    report = json.loads(out.read_text())
+    assert [text.partition(': ')[2].partition(':')[0] for text in report['left_out']] == [
+        'Annotation 11, frame 0',
+        'Prediction [4]',
+    ]
+    captured = capsys.readouterr()
+    assert (
+        '2 bad records were left out (--skip-bad): instances.json: Annotation 11' in captured.err
+    )
+    note = 'note: instances.json: 4 annotations without iscrowd, which was taken as 0.'
+    assert captured.out.count(note) == 1
+    # A prediction of the object that was left out is a false one.
+    assert report['figures']['AP'] < 1

@@ -343,3 +343,18 @@ def test_results_are_not_mixed(tmp_path, truth, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(out / 'report.html')
     assert main([*command, '--out', str(out)]) == 1
     assert 'holds results already' in capsys.readouterr().err
+
+
+def test_bad_records_of_the_truth_are_left_out_on_request(tmp_path, truth):
+    content = json.loads(truth.read_text())
+    bad = {**content['annotations'][0], 'id': 99, 'iscrowd': 'no'}
+    truth.write_text(json.dumps({**content, 'annotations': [*content['annotations'], bad]}))
+    bag = record(tmp_path / 'bag', [message(stamp(t), track(4, square())) for t in range(4)])
+    with pytest.raises(DatasetError):
+        evaluate_results_bag(bag, '', truth, tmp_path / 'out')
+    metrics = evaluate_results_bag(bag, '', truth, tmp_path / 'out', skip_bad=True)
+    assert metrics['left_out'] == metrics['live']['left_out']
+    assert [text.partition(',')[0] for text in metrics['left_out']] == [
+        'truth.json: Annotation 99: expected iscrowd to be 0 or 1'
+    ]
+    assert metrics['live']['figures']['HOTA'] == 1

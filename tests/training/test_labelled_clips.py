@@ -315,3 +315,32 @@ def test_frames_near_one_of_them_are_drawn_in_order(num_frames, frame_range):
             )
     assert {t for times in drawn for t in times} == set(range(num_frames))
     assert near_times(rng, num_frames, 1, frame_range)[0] in range(num_frames)
+
+
+def test_bad_records_are_left_out_and_counted_on_request(tmp_path, caplog):
+    write_one_video(tmp_path)
+    path = tmp_path / 'val.json'
+    content = json.loads(path.read_text())
+    bad = {**content['annotations'][0], 'id': 77, 'category_id': 99}
+    path.write_text(json.dumps({**content, 'annotations': [*content['annotations'], bad]}))
+    source = DataSource('ovis', str(tmp_path), 'val')
+    with pytest.raises(DatasetError, match='category_id 99'):
+        open_source('data.0', source, ('dog',))
+    with caplog.at_level('INFO'):
+        opened = open_source('data.0', source, ('dog',), skip_bad=True)
+    assert len(opened.videos) == 1
+    (line,) = [text for text in caplog.messages if 'left out (--skip-bad)' in text]
+    assert '1 bad record was left out (--skip-bad): val.json: Annotation 77' in line
+
+
+def test_a_video_with_a_damaged_mask_is_left_out_on_request(tmp_path, caplog):
+    write_labelled('vspw', tmp_path, num_frames=2)
+    mask = min((tmp_path / 'data').glob('*/mask/*.png'))
+    mask.write_bytes(mask.read_bytes()[:-30])
+    source = DataSource('vspw', str(tmp_path), 'val')
+    with pytest.raises(DatasetError):
+        open_source('data.0', source, NETWORK)
+    with caplog.at_level('INFO'):
+        opened = open_source('data.0', source, NETWORK, skip_bad=True)
+    assert len(opened.videos) == 1
+    assert '1 bad record was left out' in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,14 +209,17 @@ def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         Content of metrics.json, and its folder.
     """
     from videomt_ros.datasets.bags.dataset import BagVideo
+    from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.evaluation.results_bag import evaluate_results_bag
 
     images = None if args.bag is None else open_bag(args).videos[0]
     assert images is None or isinstance(images, BagVideo)
     out = args.out or Path('out/evaluate') / f'results-{args.results_bag.stem}'
     scored = evaluate_results_bag(
-        args.results_bag, args.topic, args.truth[0], out, images, args.resume
+        args.results_bag, args.topic, args.truth[0], out, images, args.resume, args.skip_bad
     )
+    for line in [*scored['notes'], *left_out_summary(scored['left_out'])]:
+        print(f'Note: {line}', file=sys.stderr)
     return scored, out
 
 

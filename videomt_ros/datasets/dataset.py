@@ -49,7 +49,7 @@ def left_out_summary(left_out: Sequence[str]) -> list[str]:
         return []
     count = '1 bad record was' if len(left_out) == 1 else f'{len(left_out):,} bad records were'
     more = len(left_out) - _MAX_LEFT_OUT
-    tail = f' And {more:,} more; metrics.json lists them all.' if more > 0 else ''
+    tail = f' And {more:,} more.' if more > 0 else ''
     return [f'{count} left out (--skip-bad): {" ".join(left_out[:_MAX_LEFT_OUT])}{tail}']
 
 

@@ -31,7 +31,14 @@ from videomt_ros.structures import Segment, Segments, TrackState
 class RecordedTracks:
     """Reads the lists of tracks of a bag that belong to annotated frames."""
 
-    def __init__(self, bag: Path, topic: str, truth: Path, images: BagVideo | None = None) -> None:
+    def __init__(
+        self,
+        bag: Path,
+        topic: str,
+        truth: Path,
+        images: BagVideo | None = None,
+        skip_bad: bool = False,
+    ) -> None:
         """Open the bag and the truth, and match their stamps.
 
         Args:
@@ -40,12 +47,13 @@ class RecordedTracks:
             truth: annotation file or folder; see `datasets.bags.truth`.
             images: the images that the node saw, matched with that truth. Then a result belongs to
                 an annotated frame if it has the stamp of its image.
+            skip_bad: leave out records of the truth with faults.
 
         Raises:
             BagError: the bag or the topic cannot be used, or holds no list.
             DatasetError: the truth cannot be used, or does not fit the bag.
         """
-        self.labels = load_bag_truth(truth)
+        self.labels = load_bag_truth(truth, skip_bad)
         self._bag = BagTopic(bag, (TRACK_ARRAY,), topic, f'a topic of {TRACK_ARRAY}')
         self.topic = self._bag.topic
         stamps_ns = []
@@ -192,6 +200,7 @@ def evaluate_results_bag(
     out: Path,
     images: BagVideo | None = None,
     resume: bool = False,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Score a recording.
 
@@ -203,6 +212,7 @@ def evaluate_results_bag(
         images: the images that the node saw; they match the truth's stamps, and are the pictures
             of the report.
         resume: overwrite the results in the folder, which must be of the same recording.
+        skip_bad: leave out records of the truth with faults, and list them in `left_out`.
 
     Returns:
         The content of `metrics.json`.
@@ -211,9 +221,9 @@ def evaluate_results_bag(
         BagError, DatasetError: bag or truth cannot be used.
         ValueError: no class is a category of the truth, or the folder holds results.
     """
-    recorded = RecordedTracks(bag, topic, truth, images)
+    recorded = RecordedTracks(bag, topic, truth, images, skip_bad)
     video = _RecordedVideo(recorded, images)
-    dataset = _as_dataset(f'bag {bag.name}', recorded.labels, video)
+    dataset = _as_dataset(f'bag {bag.name}', recorded.labels, video, skip_bad)
     classes = _map(recorded.class_names, dataset.categories)
     run: dict[str, Any] = {
         'dataset': dataset.name,
@@ -242,7 +252,7 @@ def evaluate_results_bag(
         return finish(dataset, dataset.videos, ['live'], folder, run, {})
 
 
-def _as_dataset(name: str, labels: BagTruth, video: Video) -> Dataset:
+def _as_dataset(name: str, labels: BagTruth, video: Video, skip_bad: bool) -> Dataset:
     """Describe the one video of a recording as a data set."""
     return Dataset(
         name,
@@ -253,6 +263,9 @@ def _as_dataset(name: str, labels: BagTruth, video: Video) -> Dataset:
         truth_masks=labels.masks,
         split=labels.split,
         is_drawn=labels.is_drawn,
+        skip_bad=skip_bad,
+        notes=labels.notes,
+        left_out=labels.left_out,
     )
 
 

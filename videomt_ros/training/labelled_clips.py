@@ -17,7 +17,7 @@ import numpy as np
 
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.categories import map_classes
-from videomt_ros.datasets.dataset import Category, list_names
+from videomt_ros.datasets.dataset import Category, DatasetError, left_out_summary, list_names
 from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.training.augment import ClipTransform, draw_transform
 from videomt_ros.training.clip_truth import ClipTruth, open_clip_truth
@@ -38,6 +38,7 @@ class LabelledVideos:
         weight: float = 1.0,
         classes: Mapping[str, str] = MappingProxyType({}),
         num_bytes: int = 0,
+        skip_bad: bool = False,
     ) -> None:
         """Select the videos with such an object.
 
@@ -48,6 +49,7 @@ class LabelledVideos:
             weight: share of the clips of a run, relative to the sum of all weights.
             classes: class of the network by category of the data set.
             num_bytes: size of the annotation files.
+            skip_bad: leave out a video with a damaged mask before its first object.
 
         Raises:
             ValueError: no video is left.
@@ -57,9 +59,18 @@ class LabelledVideos:
         self.weight = weight
         self.truth = truth
         self.classes, self.num_bytes = dict(classes), num_bytes
-        self.videos = [
-            video for video in videos if truth.has_objects(video.video_id, len(video.image_paths))
-        ]
+        self.videos = []
+        left_out = []
+        for video in videos:
+            try:
+                if truth.has_objects(video.video_id, len(video.image_paths)):
+                    self.videos.append(video)
+            except DatasetError as error:
+                if not skip_bad:
+                    raise
+                left_out.append(f'{video.name}: {error}')
+        for line in left_out_summary(left_out):
+            logger.info('%s: %s', name, line)
         if not self.videos:
             raise ValueError(
                 f'Expected a valid clip in {name}, but none of its {len(videos)} videos has an '
@@ -123,6 +134,7 @@ def open_source(
         source.weight,
         {names[number]: class_names[k] for number, k in class_of.items()},
         sum(path.stat().st_size for path in dataset.truth if path.is_file()),
+        skip_bad,
     )
     logger.info('%s: %d of %d videos.', name, len(opened.videos), len(videos))
     return opened
