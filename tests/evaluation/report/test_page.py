@@ -499,17 +499,23 @@ def test_every_video_has_a_row_the_worst_first(report, metrics, ytvis, tmp_path)
         {'video': failed, 'mode': mode, 'error': 'ValueError: <b>'}
         for mode in ('published', 'live')
     ]
+    failures.append({'video': 'bag 9', 'mode': 'truth', 'error': 'There is no bag_9.json.'})
     scores = metrics | {'live': with_hota(ytvis[2], hota), 'failures': failures}
     page = report(scores)
     head, *rows = rows_of(tmp_path, 'sortable')
     figures = ['HOTA', 'IDF1', 'IDSW']
     modes = [f'{figure}, {mode}' for mode in ('live', 'published') for figure in figures]
-    assert head == ['video', 'frames', *modes, 'failed']
+    assert head == ['video', 'frames', *modes, 'problem']
     names = [video.name for video in ytvis[0].videos]
-    assert [row[0] for row in rows] == [names[place] for place in (0, 3, 2, 1, 6, 5, 4)]
-    assert [row[2] for row in rows] == ['10.0', '20.0', '30.0', '50.0', '70.0', '80.0', '–']
-    assert {row[1] for row in rows} == {str(NUM_FRAMES)}
-    assert [row[-1] for row in rows] == [''] * 6 + ['published, live: ValueError: <b>']
+    assert [row[0] for row in rows] == [names[place] for place in (0, 3, 2, 1, 6, 5, 4)] + [
+        'bag 9'
+    ]
+    hota = ['10.0', '20.0', '30.0', '50.0', '70.0', '80.0', '–', '–']
+    assert [row[2] for row in rows] == hota
+    assert [row[1] for row in rows] == [str(NUM_FRAMES)] * 7 + ['–']
+    problems = ['published, live: ValueError: <b>', 'truth: There is no bag_9.json.']
+    assert [row[-1] for row in rows] == [''] * 6 + problems
+    assert 'All 8 videos' in page.text
     # Videos with pictures are linked, and each head has a button and tells its order.
     links = [attrs['href'] for attrs in page.find('a') if attrs['href'].startswith('#video-')]
     assert links == ['#video-1', '#video-2', '#video-3', '#video-5', '#video-4']

@@ -31,7 +31,10 @@ def video_table(
     """
     columns = [column for column in columns if column.score.get('per_video')]
     columns.sort(key=lambda column: column.style != mode)
-    if len(ranking.videos) < 2 or not (columns or failures):
+    reasons = _reasons(failures)
+    # Such as bags that could not be opened, and so are no videos of the data set.
+    unknown = [name for name in reasons if name not in {video.name for video in ranking.videos}]
+    if len(ranking.videos) + len(unknown) < 2 or not (columns or failures):
         return None
     figures = {
         column.style: _figures(column.score['per_video'].values(), ranking.figure)
@@ -46,7 +49,6 @@ def video_table(
         for column in columns
         for figure in figures[column.style]
     ]
-    reasons = _reasons(failures)
     scored = {video.video_id for video in ranking.ranked}
     others = [video for video in ranking.videos if video.video_id not in scored]
     rows = []
@@ -63,13 +65,22 @@ def video_table(
                 'problem': reasons.get(video.name, ''),
             }
         )
+    rows += [
+        {
+            'name': name,
+            'anchor': '',
+            'cells': [as_text('', None)] * len(heads),
+            'problem': reasons[name],
+        }
+        for name in unknown
+    ]
     return {
         'heads': heads,
         'rows': rows,
         # Of the heads: the rows are in the order of the figure that ranks them.
         'sorted': 1 if ranking.figure else -1,
         'has_problems': any(row['problem'] for row in rows),
-        'sentence': _sentence(ranking),
+        'sentence': _sentence(ranking, len(rows)),
     }
 
 
@@ -88,9 +99,9 @@ def _reasons(failures: Sequence[Mapping[str, str]]) -> dict[str, str]:
     }
 
 
-def _sentence(ranking: Ranking) -> str:
+def _sentence(ranking: Ranking, num_rows: int) -> str:
     first = f'the worst by {ranking.figure} first' if ranking.figure else 'in their order'
-    return f'All {len(ranking.videos)} videos, {first}; in percent, but for counts.'
+    return f'All {num_rows} videos, {first}; in percent, but for counts.'
 
 
 def _figures(per_video: Any, first: str) -> list[str]:

@@ -194,6 +194,7 @@ def _shown(
     if clip and clip.problem:
         problems.append(f'The clip of {video.name}: {clip.problem}')
     span = (clip.frames[0], clip.frames[-1]) if clip and clip.frames else None
+    has_timeline &= num_frames > 1
     return {
         'timeline': _timeline(num_frames, events, frames, span) if has_timeline else '',
         'clip': _clip(clip, video, sides.side) if clip else None,
@@ -211,7 +212,7 @@ def _timeline(
     span: tuple[int, int] | None,
 ) -> str:
     count = f'{len(events) or "No"} identity switch{"es" * (len(events) > 1)}'
-    alt = f'{count} in {num_frames} frame{"s" * (num_frames > 1)}'
+    alt = f'{count} in {num_frames} frames'
     if events:
         alt += f', at frame {", ".join(map(str, sorted({frame for frame, _ in events})))}'
     return timeline(num_frames, events, shown, alt, span)
