@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +21,11 @@ from tests.model.layout_files import (
     one_line,
     outputs,
     pmt_names,
+    write_original,
 )
 from videomt_ros.model import CheckpointError, load_model, save_model
 from videomt_ros.model.checkpoint import load_config
+from videomt_ros.model.presets import load_preset
 
 
 @pytest.mark.parametrize(('wrapped', 'zipped'), [(True, True), (False, False)])
@@ -166,6 +169,31 @@ def test_the_number_of_tapped_blocks_is_read_from_the_tensors(tmp_path, tiny_con
     config = replace(tiny_config, architecture='pmt', tap_blocks=(1, 2))
     torch.save({'model': pmt_names(build(config))}, tmp_path / 'mine.pth')
     assert load_model(tmp_path / 'mine.pth', num_heads=2, **given).config.taps == taps
+
+
+@pytest.mark.parametrize('level', range(4))
+def test_a_file_that_lacks_one_tapped_block_names_its_tensors(tmp_path, caplog, level):
+    """A file downloaded by hand, whose name tells the published model."""
+    preset = load_preset('lvmt-dinov3-small-ovis')
+    path = tmp_path / Path(preset.file).name
+    write_original(path, replace(preset.config(), depth=4, num_query_blocks=1))
+    tensors = torch.load(path, weights_only=True)['model']
+    gone = [key for key in tensors if re.search(rf'(bn|projections|scalers)\.{level}(\.|$)', key)]
+    assert len(gone) == 9
+    for key in gone:
+        del tensors[key]
+    torch.save({'model': tensors}, path)
+    with pytest.raises(CheckpointError, match=r'missing \(9\)') as caught:
+        load_model(path)
+    assert all(key in str(caught.value) for key in gone)
+    # Under another name, nothing but the number of levels tells; one between others is missed.
+    other = path.rename(tmp_path / 'mine.pth')
+    if level < 3:
+        with pytest.raises(CheckpointError, match=r'missing \(9\)'):
+            load_model(other, num_heads=6, norm_queries=False)
+    else:
+        load_model(other, num_heads=6, norm_queries=False)
+        assert 'tensors for 3 tapped blocks, where the published models have 4' in caplog.text
 
 
 def test_weights_of_another_architecture_than_the_preset_are_refused(tmp_path, tiny_config):

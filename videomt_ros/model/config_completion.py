@@ -115,6 +115,9 @@ def _add_preset(origin: str, settings: dict[str, Any], preset: Preset) -> None:
                 '%s: %s of %s is %s, the weights say %s, which is used.',
                 origin, key, preset.name, claims[key], settings[key],
             )  # fmt: skip
+    if 'tap_blocks' not in claims:
+        # As many as the published models have, so that what a file lacks of them is named.
+        settings.pop('tap_blocks', None)
     stated = set(settings) - {'class_names'}
     settings.update((key, value) for key, value in claims.items() if key not in stated)
 
@@ -133,6 +136,12 @@ def _add_defaults(
                 settings.setdefault('num_query_blocks', 4 if size['depth'] == 24 else 3)
     if 'class_names' not in overrides:
         _name_classes(checkpoint, settings)
+    if (taps := settings.get('tap_blocks')) and 'tap_blocks' not in overrides:
+        logger.warning(
+            '%s: it has tensors for %d tapped blocks, where the published models have 4. Unless '
+            'some are missing, they are taken to be %s; tap_blocks= says otherwise.',
+            checkpoint.origin, len(taps), ', '.join(map(str, taps)),
+        )  # fmt: skip
     needed = ['num_heads', 'num_query_blocks', 'propagation']
     if settings['family'] == 'dinov3':
         # Its published VIPSeg and VSPW models propagate after the norm, the others before it.

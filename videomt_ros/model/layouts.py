@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
 from math import isqrt
 from statistics import mode
 from typing import TYPE_CHECKING, Any
@@ -175,13 +174,13 @@ class Layout:
         found: Settings = {'norm_queries': False}
         if blocks := self._count(weights, 'blocks.', '0.norm1.weight'):
             found['num_query_blocks'] = blocks
-        # Any of the tensors of a level may be missing.
+        # Any of the tensors of a level may be missing, or all of one between others.
         levels = (
             self._numbers(weights, 'bn.', '0.weight')[1]
             | self._numbers(weights, 'lateral_projections.', '0.0.weight')[1]
             | self._numbers(weights, 'scalers.', '0')[1]
         )
-        number = next(n for n in count() if n not in levels)
+        number = max(levels, default=-1) + 1
         depth = sizes.get('depth', 0)
         # The tensors do not tell which blocks are tapped; the published ones lie at equal
         # distances.
