@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def command_text(error: Exception) -> str:
+    """Return what an error says to those who write commands and parameters, and not Python.
+
+    Errors whose advice differs have it in `command_text`.
+    """
+    return str(getattr(error, 'command_text', error))
+
+
 def one_line(error: Exception, limit: int = 300) -> str:
     """Write what an error says in one line, or its type if it says nothing.
 

@@ -25,6 +25,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from videomt_ros.errors import command_text
 from videomt_ros.resources import package_version
 
 EXTRAS = {
@@ -116,7 +117,7 @@ def _in_words(error: Exception) -> str:
     """Return the text of an error; one of the operating system becomes `FILE: what is wrong`."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f'{os.fspath(error.filename)}: {error.strerror}.'
-    return str(error)
+    return command_text(error)
 
 
 def describe_versions() -> str:

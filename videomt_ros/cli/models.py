@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from videomt_ros.model.config import NetworkConfig
@@ -43,7 +43,8 @@ LEGEND = """\
 params: number of parameters. input: short side in pixels to which images are resized. paper score:
 in percent, on the benchmark of the group. FPS: images per second, from the papers (H100,
 torch.compile, one image at a time). licence: of the weights; ? and DINOv3: not known to us, DINOv3
-with an encoder under Meta's DINOv3 License. here: size of the file, if it is on this machine."""
+with an encoder under Meta's DINOv3 License; `videomt models NAME` says more. here: size of the
+file, if it is on this machine."""
 
 _MAIN_SCORES = ('AP', 'VPQ', 'mIoU')
 """Scores that models of one benchmark are sorted by."""
@@ -51,14 +52,58 @@ _MAIN_SCORES = ('AP', 'VPQ', 'mIoU')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this verb."""
-    parser.add_argument('name', nargs='?', help='show this model in full')
+    parser.add_argument(
+        'name', nargs='?', help='show this model in full; also a file, or the folder of a run'
+    )
+    parser.add_argument(
+        '--set',
+        type=network_setting,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help='a setting of the network that its file does not tell, such as num_heads=6 or '
+        '"class_names=[cat, dog]"; may be repeated',
+    )
+    parser.add_argument(
+        '--save',
+        type=Path,
+        metavar='FILE',
+        help='write the weights with all settings to a file, which ends in .safetensors',
+    )
+
+
+def network_setting(text: str) -> tuple[str, Any]:
+    """Parse a setting of a network such as `num_heads=6` as its name and value."""
+    import yaml
+
+    from videomt_ros.model.config import NetworkConfig
+
+    name, found, value = text.partition('=')
+    if not found:
+        raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
+    try:
+        NetworkConfig.check_names([name])
+        return name, yaml.safe_load(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(
+            f'expected NAME=VALUE with a value of YAML, got {text!r}'
+        ) from None
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the table, or the record of one model."""
+    """Print the table, or the record of one model, or write its weights.
+
+    Raises:
+        ValueError: there is no such model, its file tells too little, or its settings are wrong.
+    """
+    settings = dict(args.set)
     if args.name:
-        print_model(args.name)
+        show_model(args.name, settings, args.save)
         return 0
+    if settings or args.save:
+        raise ValueError('--set and --save are for one model: name it, or give its file.')
     print('Which to take:')
     width = max(len(job) for job, _ in ADVICE)
     for job, name in ADVICE:
@@ -108,12 +153,36 @@ def group_models() -> list[tuple[str, list[tuple[str, ...]]]]:
     return [(heading, rows) for heading, rows in [*groups, ('Damaged presets', damaged)] if rows]
 
 
-def print_model(name: str) -> None:
+def show_model(name: str, settings: dict[str, Any], save: Path | None) -> None:
+    """Print what is known of a model, and write its weights if a path is given."""
+    from videomt_ros.model.presets import Preset
+    from videomt_ros.model.sources import find_source
+
+    found = find_source(name)
+    if isinstance(found, Preset) and not settings and save is None:
+        print_preset(found)
+        return
+    from videomt_ros.model.checkpoint import load_config, load_model, save_model
+
+    if save is None:
+        config = load_config(name, **settings)
+    else:
+        if save.suffix != '.safetensors':
+            raise ValueError(f'Expected --save with a file that ends in .safetensors, got {save}.')
+        net = load_model(name, **settings)
+        save_model(net, save)
+        config = net.config
+    print(f'name: {config.name}')
+    print(f'source: {found.name if isinstance(found, Preset) else found}')
+    _print_config(config)
+    if save is not None:
+        print(f'Written: {save}')
+
+
+def print_preset(preset: Preset) -> None:
     """Print where a model comes from and every setting of its network."""
-    from videomt_ros.model.presets import load_preset
     from videomt_ros.model.sources import find_preset_file
 
-    preset = load_preset(name)
     print(f'name: {preset.name}')
     for key in ('source', 'file', 'converted', 'licence'):
         if getattr(preset, key):
@@ -122,13 +191,20 @@ def print_model(name: str) -> None:
         print(f'published: {_scores(preset)} ({preset.paper_score["benchmark"]})')
     if preset.fps:
         print(f'fps: {preset.fps} (from the papers: H100, torch.compile, one image at a time)')
+    path = find_preset_file(preset)
     if preset.parameters:
         print(f'parameters: {preset.parameters}')
-    path = find_preset_file(preset)
+    if path or preset.parameters:
+        size = _file_size(path) if path else f'about {_bytes(4 * preset.parameters)} to download'
+        print(f'size: {size}')
     print(f'here: {path or "no"}')
     config = _config(preset)
-    if config is None:
-        return
+    if config is not None:
+        _print_config(config)
+
+
+def _print_config(config: NetworkConfig) -> None:
+    """Print every setting of a network, each class with its kind."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name == 'class_names':
@@ -169,7 +245,11 @@ def _config(preset: Preset) -> NetworkConfig | None:
 def _file_size(path: Path) -> str:
     """Format the size of a file or folder, such as `97 MB` or `1.4 GB`."""
     files = [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]
-    size = sum(each.stat().st_size for each in files)
+    return _bytes(sum(each.stat().st_size for each in files))
+
+
+def _bytes(size: int) -> str:
+    """Format a number of bytes."""
     return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'
 
 
@@ -192,7 +272,7 @@ def _short_licence(licence: str) -> str:
     """Shorten a licence to what a user asks first: may I use it?"""
     if 'DINOv3' in licence:
         return 'DINOv3'
-    return '?' if licence.startswith('unknown') else licence.removesuffix('-2.0')
+    return '?' if 'not seen' in licence else licence.removesuffix('-2.0')
 
 
 def _scores(preset: Preset) -> str:

@@ -71,18 +71,21 @@ def load_model(
     return net.eval()
 
 
-def load_config(source: str | Path) -> NetworkConfig:
+def load_config(source: str | Path, **overrides: Any) -> NetworkConfig:
     """Find the configuration that `load_model` gives the network of a source.
 
-    A source may also be an ONNX file of `videomt export`, which `load_model` does not take.
+    A source may also be an ONNX file of `videomt export`, which `load_model` does not take; its
+    configuration is fixed.
 
     Raises:
         CheckpointError: the weights can't be found or read, or don't tell enough.
+        ValueError: an override is unknown or out of range.
     """
+    NetworkConfig.check_names(overrides)
     found = find_source(source)
     if isinstance(found, Path) and is_onnx(found):
         return read_onnx_config(found)
-    return build_config(read_checkpoint(source), {})
+    return build_config(read_checkpoint(source), overrides)
 
 
 def load_vit(vit: Any, config: NetworkConfig, name: str, file: Path | None = None) -> None:

@@ -7,8 +7,10 @@ published models have in common.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +22,24 @@ from videomt_ros.model.presets import Preset, readable_presets
 from videomt_ros.model.weight_files import CheckpointError
 
 logger = logging.getLogger(__name__)
+
+
+class UntoldError(CheckpointError):
+    """The tensors do not tell all settings of a network, and nobody else does."""
+
+    def __init__(self, origin: str, settings: Sequence[str]) -> None:
+        """Name the settings, and how to give them in Python and on the command line."""
+        untold = f'{origin}: the tensors do not tell {", ".join(settings)}'
+        arguments = ', '.join(f'{name}=...' for name in settings)
+        super().__init__(
+            f'{untold}; give them: load_model(..., {arguments}). save_model keeps them in a file.'
+        )
+        options = ' '.join(f'--set {name}=...' for name in settings)
+        file, saved = shlex.quote(origin), shlex.quote(f'{Path(origin).stem}.safetensors')
+        self.command_text = (
+            f'{untold}; give them once: `videomt models {file} {options} --save {saved}` writes a '
+            'file that states them.'
+        )
 
 
 @dataclass
@@ -151,11 +171,7 @@ def _add_defaults(
         needed += ['task', 'test_size']
     missing = [key for key in needed if key not in settings and key not in overrides]
     if missing:
-        arguments = ', '.join(f'{key}=...' for key in missing)
-        raise CheckpointError(
-            f'{checkpoint.origin}: the tensors do not tell {", ".join(missing)}; '
-            f'give them: load_model(..., {arguments}). save_model keeps them in a file.'
-        )
+        raise UntoldError(checkpoint.origin, missing)
 
 
 def _may_hold_stuff(settings: Mapping[str, Any]) -> bool:
@@ -195,9 +211,10 @@ def _name_classes(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
         like = [each.name for each in presets if each.settings.get('num_classes') == count]
         logger.warning(
             '%s: the names of its %s classes are not known, they are called class_0 and so on. '
-            'Give class_names=[...]%s.',
+            '`videomt models %s --set "class_names=[...]" --save FILE` names them in a file%s.',
             checkpoint.origin,
             count,
+            checkpoint.origin,
             f', or load it by name if it is one of {", ".join(like)}' if like else '',
         )
 

@@ -33,6 +33,15 @@ _HUB = re.compile(r'^(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf:/
 SHIPPED = 'shipped'
 """Value of `source` for a file that lies in `models/` itself."""
 
+CODE_LICENCE = 'MIT'
+"""Licence of the code that all published models come from."""
+
+ENCODER_LICENCES = {
+    'dinov2': 'DINOv2, Apache-2.0',
+    'dinov3': "DINOv3, Meta's DINOv3 License",
+}
+"""Licence of the pretrained encoder that a published model started from, by family."""
+
 _TEXTS = ('source', 'file', 'converted', 'licence', 'size', 'classes')
 _SETTINGS = (
     'architecture', 'family', 'task', 'table_size', 'num_queries', 'num_query_blocks',
@@ -57,7 +66,7 @@ class Preset:
     file: str
     """Path of the weights in that repository, or in `models/`."""
     licence: str
-    """Licence of the weights."""
+    """What is known of the licence of the weights."""
     converted: str = ''
     """Hub repository with the same weights in the layout of transformers; '' if there is none."""
     size: str = ''
@@ -181,6 +190,8 @@ def read_preset(path: Path) -> Preset:
         PresetError: a field is missing or unknown, or has a value that no network can have.
     """
     values = _read_fields(path)
+    if 'licence' not in values:
+        values['licence'] = _published_licence(values)
     preset = Preset(
         name=path.stem,
         paper_score=values.get('published', {}),
@@ -207,6 +218,15 @@ def read_preset(path: Path) -> Preset:
     return preset
 
 
+def _published_licence(values: dict[str, Any]) -> str:
+    """Say what is known of the licence of published weights, and where to look."""
+    encoder = ENCODER_LICENCES.get(values['family'], f'{values["family"]}, not known')
+    return (
+        f'code {CODE_LICENCE}; encoder {encoder}; weights: what their authors state was not seen '
+        f'here, see the model card, https://huggingface.co/{values["source"]}'
+    )
+
+
 def _read_fields(path: Path) -> dict[str, Any]:
     """Read the fields of a preset, and check their names and those that no network has."""
     try:
@@ -218,8 +238,10 @@ def _read_fields(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise PresetError(f'{path}: expected fields and values, got {type(values).__name__}.')
     unknown = sorted(str(key) for key in values if key not in _FIELDS)
-    needed = {'source', 'file', 'licence'}
-    if values.get('source') != SHIPPED:
+    needed, source = {'source', 'file'}, str(values.get('source'))
+    if not source.startswith(f'{OWNER}/'):
+        needed.add('licence')
+    if source != SHIPPED:
         needed |= {'family', 'size', 'classes', 'task'}
     missing = sorted(needed - set(values))
     if unknown or missing:

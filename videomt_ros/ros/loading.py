@@ -16,6 +16,7 @@ import torch
 from videomt_ros.engines.build import build_engine, choose_dtype, load_onnx
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.engines.programs import Size
+from videomt_ros.errors import command_text
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 from videomt_ros.inference.preprocess import Geometry
 from videomt_ros.model import NetworkGroup, VideoNetwork, load_model
@@ -105,7 +106,7 @@ def _build(
         except ValueError as error:
             if not common.models:
                 raise
-            raise ValueError(f'Model {name!r}: {error}') from error
+            raise ValueError(f'Model {name!r}: {command_text(error)}') from error
     networks = [net for net in loaded if isinstance(net, VideoNetwork)]
     if len(networks) > 1:
         _share(NetworkGroup(networks), cameras, common.engine)

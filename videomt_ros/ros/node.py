@@ -26,6 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.service import Service
 from std_srvs.srv import SetBool, Trigger
 
+from videomt_ros.errors import command_text
 from videomt_ros.inference.continuity import STEP_BACK_NS
 from videomt_ros.ros.declaration import (
     changed_parameters,
@@ -139,7 +140,7 @@ class SegmenterNode(LifecycleNode):
         except Cancelled:
             pass  # which the log explains
         except Exception as error:  # rclpy would not report it
-            self.get_logger().error(f'Not configured: {error}')
+            self.get_logger().error(f'Not configured: {command_text(error)}')
         else:
             for name, model in zip(common.all_models(), models, strict=True):
                 engine, topics = model.engine, f' on {model.prefix}segmentation/...'
