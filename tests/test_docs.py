@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
+import subprocess
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -100,6 +102,36 @@ def test_commands_have_options_that_exist(page):
 def test_commands_are_found_on_the_pages():
     for page in ('evaluate', 'train', 'fine_tuning', 'performance'):
         assert len(commands(f'docs/{page}.md')) > 2, page
+
+
+@pytest.mark.parametrize(
+    ('language', 'variable', 'first'),
+    [('bash', 'SLURM_ARRAY_TASK_ID', 1), ('yaml', 'JOB_COMPLETION_INDEX', 0)],
+)
+def test_jobs_of_clusters_evaluate_every_shard(tmp_path, language, variable, first):
+    [script] = blocks('docs/evaluate.md', language)
+    if language == 'yaml':
+        spec = yaml.safe_load(script)['spec']
+        assert (spec['completionMode'], spec['completions']) == ('Indexed', 8)
+        [container] = spec['template']['spec']['containers']
+        *shell, script = container['command']
+        assert shell == ['bash', '-c']
+    else:
+        assert '#SBATCH --array=1-8\n' in script
+    # A command of the same name prints what it was given.
+    (tmp_path / 'videomt').write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / 'videomt').chmod(0o755)
+    found = []
+    for index in range(first, first + 8):
+        env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', variable: str(index)}
+        done = subprocess.run(
+            ['bash', '-c', script], env=env, capture_output=True, text=True, check=True
+        )
+        verb, *words = done.stdout.splitlines()
+        parser = argparse.ArgumentParser()
+        import_module(f'videomt_ros.cli.{verb}').add_arguments(parser)
+        found.append(str(parser.parse_args(words).shard))
+    assert found == [f'{number}/8' for number in range(1, 9)]
 
 
 def test_node_page_lists_every_parameter_with_its_default():
