@@ -103,6 +103,15 @@ def test_an_export_of_a_project_with_one_task_is_read(tmp_path):
         load_cvat_xml(path)
 
 
+def test_an_export_of_a_job_is_read(tmp_path):
+    """Its size stands beside it, and its frames go on from those of the job before."""
+    text = export(tmp_path, start=40).read_text().replace('task>', 'job>')
+    size = text[text.index('<original_size>') : text.index('</original_size>') + 16]
+    text = text.replace(size, '').replace('</job>', f'</job>{size}')
+    video = load_cvat_xml(written(tmp_path / 'annotations.xml', text)).videos[0]
+    assert video.size == (8, 10) and video.frame_names[0] == 'frame_000040'
+
+
 @pytest.mark.parametrize(
     ('change', 'words'),
     [

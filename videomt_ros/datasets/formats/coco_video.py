@@ -244,6 +244,8 @@ def _read_tracks(
             continue
         video_id, frame = places[image_id]
         segmentation = checks.segmentation(record, where, videos[video_id].size)
+        if not segmentation and record.get('bbox') and checks.keeps:
+            checks.count('annotation', 'with a box and no mask, whose object is taken as hidden')
         areas = checks.area(record, where)
         area = None if areas is None else areas[0]
         is_crowd = _is_crowd(record, field, where, checks)

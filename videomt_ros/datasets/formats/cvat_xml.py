@@ -40,7 +40,7 @@ def load_cvat_xml(path: Path, *, skip_bad: bool = False) -> YtvisTruth:
     root = _parse(path)
     task = _find_task(root, path)
     numbers = _frame_numbers(root, task, path)
-    video = _video(task, numbers, path)
+    video = _video(root, task, numbers, path)
     frames = {number: index for index, number in enumerate(numbers)}
     labels = [label.findtext('name') or '' for label in task.iterfind('labels/label')]
     if not labels:  # of a project, whose tasks share them
@@ -92,15 +92,12 @@ def _find_task(root: ElementTree.Element, path: Path) -> ElementTree.Element:
     """Find what the file says of its task, or of its job."""
     tasks = [*root.iterfind('meta/project/tasks/task'), *root.iterfind('meta/task')]
     tasks += list(root.iterfind('meta/job'))
-    used = {track.get('task_id') for track in root.iterfind('track')} - {None}
-    if len(tasks) > 1 and len(used) == 1:
-        tasks = [task for task in tasks if task.findtext('id') in used]
     if len(tasks) != 1:
         raise DatasetError(
             path,
             [
                 f'Expected one task, got {len(tasks)}. Export each task of a project by itself: '
-                'frames of several tasks have the same numbers.'
+                'together, the frames of their videos are numbered as if they were one.'
             ],
         )
     return tasks[0]
@@ -129,8 +126,13 @@ def _frame_numbers(root: ElementTree.Element, task: ElementTree.Element, path: P
     return numbers
 
 
-def _video(task: ElementTree.Element, numbers: list[int], path: Path) -> YtvisVideo:
-    size = [task.findtext(f'original_size/{side}') or '' for side in ('height', 'width')]
+def _video(
+    root: ElementTree.Element, task: ElementTree.Element, numbers: list[int], path: Path
+) -> YtvisVideo:
+    # The export of a job has the size beside it rather than in it.
+    sizes = task.find('original_size'), root.find('meta/original_size')
+    home = next((each for each in sizes if each is not None), task)
+    size = [home.findtext(side) or '' for side in ('height', 'width')]
     if not all(side.isdecimal() and 0 < int(side) < 2**16 for side in size):
         raise DatasetError(
             path,
