@@ -282,6 +282,8 @@ def test_panoptic_and_semantic_labels_are_not_converted(tmp_path, capsys, family
 def test_what_is_wrong_is_said_and_leaves_nothing(tmp_path, capsys, drawn, content):
     out = tmp_path / 'data'
     assert 'there is no such file' in fails(capsys, out, tmp_path / 'none')
+    fails(capsys, tmp_path / 'not/yet/there', tmp_path / 'none')
+    assert not (tmp_path / 'not').exists()
     (tmp_path / 'empty').mkdir()
     assert 'Expected labels in a format that is read: Y' in fails(capsys, out, tmp_path / 'empty')
     (tmp_path / 'a.zip').write_bytes(b'PK\x03\x04 cut off')
@@ -320,6 +322,10 @@ def test_what_is_wrong_is_said_and_leaves_nothing(tmp_path, capsys, drawn, conte
         archive.writestr('a.json', '{"videos": []}')
         archive.writestr('b.json', '{"videos": []}')
     assert 'Unpack it and name one' in fails(capsys, out, root / 'labels.zip')
+    with zipfile.ZipFile(root / 'labels.zip', 'w') as archive:
+        archive.writestr('annotations/a.json', json.dumps(one_video(content)))
+    text = fails(capsys, out, root / 'labels.zip')
+    assert str(root / 'labels.zip/annotations/a.json') in text and '.data.' not in text
 
 
 def test_nothing_is_overwritten(tmp_path, capsys, drawn):
@@ -337,6 +343,8 @@ def test_videos_with_missing_frames_are_left_out_on_request(tmp_path, capsys, dr
     assert 'images are missing' in fails(capsys, out, root)
     assert convert(root, '--out', out, '--skip-bad') == 0
     assert '1 bad record was left out' in capsys.readouterr().err
+    (line,) = (out / 'left_out.txt').read_text().splitlines()
+    assert content['videos'][1]['file_names'][5] in line
     assert len(opened(out)[0].videos) == 2
 
 

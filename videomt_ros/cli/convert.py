@@ -58,7 +58,7 @@ def share(text: str) -> float:
 
 def main(args: argparse.Namespace) -> int:
     """Convert; the last line printed is the command that evaluates a model on the result."""
-    from videomt_ros.datasets.conversion import convert
+    from videomt_ros.datasets.conversion import LEFT_OUT_FILE, convert
     from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.datasets.formats.record_checks import counted
 
@@ -72,7 +72,8 @@ def main(args: argparse.Namespace) -> int:
             skip_bad=args.skip_bad,
             progress=bar.show,
         )
-    for note in [*done.notes, *left_out_summary(done.left_out)]:
+    where = [f'{args.out / LEFT_OUT_FILE} lists what was left out.'] if done.left_out else []
+    for note in [*done.notes, *left_out_summary(done.left_out), *where]:
         print(f'note: {note}', file=sys.stderr)
     parts = ', '.join(f'{count} in {name}.json' for name, count in done.videos.items())
     print(

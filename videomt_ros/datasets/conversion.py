@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import cv2
 from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.dataset import Category
+from videomt_ros.datasets.dataset import Category, DatasetError
 from videomt_ros.datasets.formats.exports import Export, open_export
 from videomt_ros.datasets.formats.instance_files import YtvisVideo
 from videomt_ros.datasets.formats.origin import DRAWN_INFO
@@ -22,6 +23,8 @@ from videomt_ros.files import whole_file
 
 JPEG_QUALITY = 95
 """Quality of frames of video files; images are copied as they are."""
+LEFT_OUT_FILE = 'left_out.txt'
+"""File in the new folder with one line per bad record that was left out, if there are any."""
 _NO_RATE = (
     f'The labels do not say how many frames a second has, which will be taken as {USUAL_FPS:g}; '
     '--fps writes another number.'
@@ -91,9 +94,12 @@ def convert(
         raise ValueError(
             f'Expected one source with --frames, whose frames they are, got {len(sources)}.'
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that what fails or is interrupted leaves no data set that looks whole.
-    with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as scratch:
+    with (
+        _new_parents(out),
+        tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as scratch,
+        _names_of_zips({Path(scratch, f'export{k}'): path for k, path in enumerate(sources)}),
+    ):
         partial = Path(scratch, 'data')
         exports = []
         for number, source in enumerate(sources):
@@ -105,20 +111,50 @@ def convert(
             raise ValueError(f'Expected videos in {", ".join(map(str, sources))}, got none.')
         splits = _split(items, valid_share)
         written = _write(splits, categories, partial, fps, progress)
+        notes = _with_sources(sources, [export.truth.notes for export in exports])
+        left_out = _with_sources(sources, [export.left_out for export in exports])
+        if left_out:
+            lines = ''.join(f'{line}\n' for line in left_out)
+            (partial / LEFT_OUT_FILE).write_text(lines, encoding='utf-8')
         if out.exists():
             out.rmdir()
         partial.rename(out)
-    prefixes = [f'{source.name}: ' if len(sources) > 1 else '' for source in sources]
-    notes, left_out = (
-        tuple(
-            prefix + text for prefix, texts in zip(prefixes, lists, strict=True) for text in texts
-        )
-        for lists in (
-            [export.truth.notes for export in exports],
-            [export.left_out for export in exports],
-        )
-    )
     return replace(written, notes=(*notes, *written.notes), left_out=left_out)
+
+
+@contextmanager
+def _new_parents(path: Path) -> Iterator[None]:
+    """Make the folders that a path is in, and remove them if the block fails."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def _names_of_zips(sources: Mapping[Path, Path]) -> Iterator[None]:
+    """Name in errors a zip by its own path rather than by the folder that it was unpacked to."""
+    try:
+        yield
+    except DatasetError as error:
+        texts = [str(error.path), *error.faults]
+        for unpacked, source in sources.items():
+            texts = [text.replace(str(unpacked), str(source)) for text in texts]
+        raise DatasetError(Path(texts[0]), texts[1:]) from error
+
+
+def _with_sources(sources: Sequence[Path], texts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Join remarks on each source, and name it where there are several."""
+    return tuple(
+        f'{source.name}: {text}' if len(sources) > 1 else text
+        for source, own in zip(sources, texts, strict=True)
+        for text in own
+    )
 
 
 def _join(exports: Sequence[Export]) -> tuple[list[Category], list[_Item]]:
