@@ -62,8 +62,9 @@ def with_ids(root, new_ids, crowd=None):
         lambda number: 2**31 + number,
         lambda number: 2**62 + 2**32 * number,
         lambda number: -number,
+        lambda number: (0, 2**63, -(2**65), 2**70)[number] if number < 4 else 2**128 + number,
     ],
-    ids=['from 0', 'from 2^31', '64 bits', 'negative'],
+    ids=['from 0', 'from 2^31', '64 bits', 'negative', 'larger'],
 )
 def test_ids_of_any_whole_number_give_the_same_figures_and_pictures(
     tiny_net, copied, tmp_path, new_ids, crowd

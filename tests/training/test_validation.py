@@ -291,6 +291,39 @@ def test_without_a_single_result_there_is_no_best(root, tmp_path, caplog):
     assert not any((tmp_path / 'out/validation').iterdir())
 
 
+def test_odd_ids_cost_no_score(root, tmp_path, caplog):
+    write_labelled('ytvis2019', tmp_path / 'ytvis2019')
+    path = tmp_path / 'ytvis2019/valid.json'
+    content = json.loads(path.read_text())
+    for number, annotation in enumerate(content['annotations']):
+        annotation['id'] = (0, 2**31, 2**70, -1)[number] if number < 4 else 2**32 + number
+    path.write_text(json.dumps(content))
+    settings = settings_of(tmp_path, tmp_path / 'out', pictures=1)
+    scores = ScoreCallback(settings)
+    run(settings, [scores])
+    assert scores.best_value is not None
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING
+                and each.name.startswith('videomt')]  # fmt: skip
+    [report] = (tmp_path / 'out/validation/step-3').glob('report.html')
+    assert 'data:image' in report.read_text()
+    assert list((tmp_path / 'out/pictures').iterdir())
+
+
+def test_a_true_mask_that_cannot_be_used_costs_its_video_alone(root, tmp_path, caplog):
+    write_labelled('vspw', tmp_path / 'vspw', num_frames=6)
+    folders = sorted(path / 'mask' for path in (tmp_path / 'vspw/data').iterdir())
+    (folders[0] / sorted(folders[0].iterdir())[2].name).write_bytes(b'')
+    settings = settings_of(tmp_path, tmp_path / 'out', dataset='vspw')
+    scores = ScoreCallback(settings)
+    run(settings, [scores])
+    assert scores.best_value is not None
+    assert f'In validation, left out: {folders[0].parent.name} (truth)' in caplog.text
+    for folder in folders[1:]:
+        next(folder.iterdir()).write_bytes(b'')
+    with pytest.raises(ValueError, match='Expected true masks that can be used in validation'):
+        ScoreCallback(settings)
+
+
 def test_what_cannot_be_written_is_named_and_the_run_goes_on(root, tmp_path, caplog, monkeypatch):
     def fail(*_, **more) -> None:
         raise RuntimeError('a service that is away')

@@ -353,7 +353,14 @@ def _open(settings: TrainSettings) -> Dataset:
         raise ValueError(f'{name}: {error}') from error
     for note in [*dataset.remarks(), *classes.notes]:
         logger.info('%s: %s', name, note)
-    return replace(dataset, videos=dataset.videos[: validation.limit])
+    dataset = replace(dataset, videos=dataset.videos[: validation.limit])
+    unusable = family_of(dataset.family).check_truth(dataset, dataset.videos, lambda: None)
+    if len(unusable) == len(dataset.videos):
+        raise ValueError(
+            f'Expected true masks that can be used in {name}, got none: '
+            f'{next(iter(unusable.values()))}'
+        )
+    return dataset
 
 
 def _attempt(what: str, step: int, act: Callable[[], None]) -> None:
