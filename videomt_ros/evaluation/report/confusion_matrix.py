@@ -56,16 +56,17 @@ def confusion_matrices(
     matrices = []
     for column, confusion in found:
         shown, labels = _largest(confusion, names)
+        is_cut = len(labels) < len(confusion.category_ids)
+        # Among the classes that are joined, right and wrong cannot be told apart.
+        num_alone = len(labels) - is_cut
         matrices.append(
             {
                 'title': column.title,
                 'style': column.style,
                 'unit': confusion.unit,
                 'heads': [*labels, 'missed'],
-                'rows': _rows(shown, labels, confusion.unit),
-                'pairs': _pairs(confusion, names)
-                if len(labels) < len(confusion.category_ids)
-                else [],
+                'rows': _rows(shown, labels, num_alone, confusion.unit),
+                'pairs': _pairs(confusion, names) if is_cut else [],
             }
         )
     unit = found[0][1].unit
@@ -94,7 +95,9 @@ def _largest(
     return shown, [*(labels[k] for k in largest), f'{num_classes - len(largest)} others']
 
 
-def _rows(counts: NDArray[np.int64], labels: Sequence[str], unit: str) -> list[dict[str, Any]]:
+def _rows(
+    counts: NDArray[np.int64], labels: Sequence[str], num_alone: int, unit: str
+) -> list[dict[str, Any]]:
     rows = []
     for row, name in enumerate([*labels, 'spurious']):
         total = int(counts[row].sum())
@@ -108,7 +111,7 @@ def _rows(counts: NDArray[np.int64], labels: Sequence[str], unit: str) -> list[d
                 {
                     'text': _percent(count, share),
                     'heat': round(100 * share),
-                    'style': _style(share, row == column),
+                    'style': _style(share, row == column, row >= num_alone),
                     'title': f'{name}, {head}: {count:,} of {total:,} {unit}' if count else '',
                 }
             )
@@ -133,10 +136,10 @@ def _pairs(confusion: ClassConfusion, names: Mapping[int, str]) -> list[dict[str
     ]
 
 
-def _style(share: float, is_right: bool) -> str:
+def _style(share: float, is_diagonal: bool, is_joined: bool) -> str:
     """Choose the class name in page.css of a cell."""
-    if is_right:
-        return 'right'
+    if is_diagonal:
+        return 'faint' if is_joined else 'right'
     return 'wrong' if share >= 0.005 else 'faint'
 
 
