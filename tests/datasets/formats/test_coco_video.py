@@ -124,6 +124,8 @@ def test_an_export_of_cvat_opens_and_scores_as_the_video_that_was_labelled(tmp_p
         root / 'images/default',
     )
     dataset = open_dataset(name, root)
+    shutil.copy(root / 'annotations/instances_default.json', root / 'mine.json')
+    assert len(open_dataset(name, root, 'mine').videos) == 1
     (opened,) = dataset.videos
     frames = [frame.image for frame in opened.frames()]
     assert len(frames) == 9 and frames[0].shape == (64, 96, 3)
@@ -262,6 +264,12 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, spoil: Callable, word
     with pytest.raises(DatasetError) as caught:
         load(tmp_path / 'a.json', content)
     assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_file_of_youtube_vis_may_list_its_images_as_well(tmp_path, drawn):
+    content = json.loads((drawn / 'valid.json').read_text())
+    content['images'] = cocovid(content)['images']
+    assert_same(load_ytvis(drawn / 'valid.json'), load(tmp_path / 'a.json', content))
 
 
 def test_annotations_without_any_identity_are_told_at_once(tmp_path):

@@ -2,8 +2,8 @@
 
 CocoVID (open-mmlab/mmtracking) adds `videos` to COCO's lists, `video_id` and `frame_id` to images
 and `instance_id` to annotations. CVAT writes plain COCO, by Datumaro, and `attributes.track_id` at
-the annotations of a track; its images carry the number of their frame in their names. Of a file
-without `videos`, those images of one folder are a video.
+the annotations of a track; its images carry the number of their frame in their names. In a file
+without `videos`, the images of one folder are a video.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def is_coco_video(content: Any) -> bool:
     """
     if not (isinstance(content, dict) and isinstance(content.get('images'), list)):
         return False
+    if 'segmentations' in next(_records(content, 'annotations'), {}):
+        return False  # YouTube-VIS, whose images some tools list as well
     if _names_videos(content):
         return True
     if 'videos' in content:
