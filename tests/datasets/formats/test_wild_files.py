@@ -293,3 +293,50 @@ def test_empty_runs_of_pycocotools_are_joined_in_truth_and_results(tmp_path):
     path = test_ytvis.write(tmp_path / 'results.json', predictions)
     (track,) = load_ytvis_results(path, truth.videos, truth.categories)[2]
     assert list(track.masks) == [first, first, None]
+
+
+def fiftyone(root, name):
+    """Write one image as FiftyOne does: no iscrowd in old versions, ids from 1."""
+    (root / name / 'data').mkdir(parents=True)
+    return root / name / 'labels.json', root / name / 'data'
+
+
+def roboflow(root, name):
+    (root / name).mkdir(parents=True)
+    return root / name / '_annotations.coco.json', root / name
+
+
+def label_studio(root, name):
+    (root / 'images').mkdir(parents=True)
+    return root / f'{name}.json', root
+
+
+def cvat(root, name):
+    (root / 'images' / name).mkdir(parents=True)
+    return root / 'annotations' / f'instances_{name}.json', root / 'images' / name
+
+
+@pytest.mark.parametrize(
+    ('tool', 'name', 'prefix'),
+    [
+        (fiftyone, 'val', ''),
+        (fiftyone, 'train', ''),
+        (roboflow, 'valid', ''),
+        (roboflow, 'test', ''),
+        (label_studio, 'val', 'images\\'),
+        (cvat, 'default', ''),
+    ],
+)
+def test_exports_open_where_the_tools_put_them(tmp_path, tool, name, prefix):
+    path, folder = tool(tmp_path, name)
+    content = test_coco.instances()
+    test_coco.write_images(folder / prefix.rstrip('\\'), content)
+    for image in content['images']:
+        image.update(file_name=prefix + image['file_name'], license=1, date_captured='', extra={})
+    content |= {'info': {'year': '2024'}, 'licenses': []}
+    test_coco.write(path, content)
+    dataset = open_dataset('coco', tmp_path, name)
+    shapes = [frame.image.shape for video in dataset.videos for frame in video.frames()]
+    assert shapes == [(2, 3, 3), (4, 6, 3)]
+    if name in ('val', 'valid'):  # the split that is opened by default
+        assert len(open_dataset('coco', tmp_path).videos) == 2

@@ -15,8 +15,14 @@ from videomt_ros.datasets.formats.ytvis_folders import USUAL_FPS
 from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
 from videomt_ros.datasets.json_files import load_json
 
-_SPLITS = {'val': 'val2017', 'valid': 'val2017', 'train': 'train2017', 'test': 'test2017'}
-"""Split in the names of the files for each split that users name: that of 2017 by default."""
+_SPLITS = {
+    'val': ('val', 'val2017', 'valid'),
+    'valid': ('valid', 'val2017', 'val'),
+    'val2017': ('val2017', 'val', 'valid'),
+    'train': ('train', 'train2017'),
+    'test': ('test', 'test2017'),
+}
+"""Splits in the names of the files for each split that users name, the likeliest first."""
 _INSTANCES = (
     'annotations/instances_{split}.json',
     'instances_{split}.json',
@@ -24,9 +30,23 @@ _INSTANCES = (
     '{split}.json',
     '{split}/instances.json',
     '{split}/_annotations.coco.json',
+    '{split}/labels.json',
+    '{split}/annotations.json',
+    'annotations/{split}.json',
 )
+"""Places of annotation files: the first three are those of COCO, Roboflow's is the sixth,
+FiftyOne's the seventh."""
 _PANOPTIC = ('annotations/panoptic_{split}.json', 'panoptic_{split}.json')
-_IMAGES = ('{split}', 'images/{split}', '{split}/images', 'images', 'images/default', '.')
+_IMAGES = (
+    '{split}',
+    'images/{split}',
+    '{split}/images',
+    '{split}/data',
+    'images',
+    'images/default',
+    'data',
+    '.',
+)
 
 
 def coco_dataset(
@@ -101,7 +121,7 @@ def coco_panoptic_dataset(
 
 
 def _annotations(root: Path, split: str, places: tuple[str, ...], what: str) -> Path:
-    splits = dict.fromkeys([split, _SPLITS.get(split, split)])
+    splits = _SPLITS.get(split, (split,))
     return find_file(root, [place.format(split=one) for one in splits for place in places], what)
 
 
@@ -117,7 +137,7 @@ def _with_images(
     if not videos:
         return ()
     # The images of test-dev2017 are among those of test2017.
-    splits = dict.fromkeys([split, _SPLITS.get(split, split), split.replace('-dev', '')])
+    splits = dict.fromkeys([*_SPLITS.get(split, (split,)), split.replace('-dev', '')])
     places = [root / place.format(split=one) for one in splits for place in _IMAGES]
     names = [name for video in videos for name in files[video.video_id]]
     folder, missing = find_image_folder(checks, places, names)
