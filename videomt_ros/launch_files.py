@@ -101,6 +101,16 @@ def find_cameras(text: str, params_file: str) -> list[str]:
     return _find_words('cameras', text, params_file)
 
 
+def find_models(text: str, params_file: str) -> list[str]:
+    """Find the models of `models`: in the argument of this name, else in the parameter file.
+
+    Args:
+        text: value of the argument; may be empty.
+        params_file: text of the parameter file.
+    """
+    return _find_words('models', text, params_file)
+
+
 def _find_words(parameter: str, text: str, params_file: str) -> list[str]:
     """Find the words of an array of strings: in an argument, else in a parameter file."""
     if text:
@@ -314,7 +324,7 @@ def check_rviz(models: str, params_file: str) -> None:
     Raises:
         ValueError: there are several models, whose topics are named after their tasks.
     """
-    found = _find_words('models', models, params_file)
+    found = find_models(models, params_file)
     if len(found) > 1:
         raise ValueError(
             f'Expected one model with rviz:=true, got models:={",".join(found)}. Start rviz2 '

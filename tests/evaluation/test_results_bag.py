@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from tests.datasets.bags.made import header_of, image_message, write_bag
+from tests.datasets.bags.made import STORE, header_of, image_message, write_bag
 from videomt_ros.cli import main
 from videomt_ros.datasets.bags.dataset import bag_dataset
 from videomt_ros.datasets.bags.files import BagError
@@ -81,6 +81,17 @@ def record(path: Path, messages: list[Any], topic: str = '/segmentation/tracks')
     return path
 
 
+def small_image(stamp_ns: int, number: int) -> Any:
+    """An image of the size of the masks."""
+    time = STORE.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
+    header = STORE.types['std_msgs/msg/Header'](time, 'camera')
+    height, width = SIZE
+    data = np.full(height * width, number, np.uint8)
+    return image_message(
+        0, header=header, height=height, width=width, encoding='mono8', step=width, data=data
+    )
+
+
 @pytest.fixture
 def truth(tmp_path) -> Path:
     return write_truth(tmp_path / 'truth.json', [stamp(t) for t in range(4)])
@@ -112,6 +123,36 @@ def write_truth(path: Path, stamps: list[int]) -> Path:
 def scored(tmp_path: Path, messages: list[Any], truth: Path) -> dict[str, Any]:
     bag = record(tmp_path / 'bag', messages)
     return evaluate_results_bag(bag, '', truth, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('with_images', [True, False])
+@pytest.mark.parametrize('order', ['each', 'all'])
+def test_results_that_were_recorded_twice_count_once(tmp_path, truth, order, with_images):
+    """As a recording of two replays has them, the second with other ids."""
+    images = None
+    if with_images:
+        messages = [small_image(stamp(t), t) for t in range(4)]
+        bag = write_bag(tmp_path / 'images', {'/image': messages})
+        (images,) = bag_dataset(bag, '', truth).videos
+    once = [message(stamp(t), track(4, square(3 + (t == 3) * 12))) for t in range(4)]
+    again = [message(stamp(t), track(9, square())) for t in range(4)]
+    pairs = zip(once, again, strict=True)
+    twice = [*once, *again] if order == 'all' else [each for pair in pairs for each in pair]
+    found = {}
+    for name, messages in {'once': once, 'twice': twice}.items():
+        bag = record(tmp_path / name, messages)
+        found[name] = evaluate_results_bag(bag, '', truth, tmp_path / f'{name}_out', images)
+    assert found['twice']['live']['figures'] == found['once']['live']['figures']
+    (note,) = set(found['twice']['live']['notes'][1:]) - set(found['once']['live']['notes'])
+    assert note.startswith('4 of 8 results have the stamp of another one')
+
+
+def test_ids_that_come_twice_in_a_list_count_once(tmp_path, truth):
+    once = [message(stamp(t), track(4, square())) for t in range(4)]
+    twice = [message(stamp(t), track(4, square()), track(4, square(15))) for t in range(4)]
+    figures = [scored(tmp_path / str(len(m[0].tracks)), m, truth)['live'] for m in (once, twice)]
+    assert figures[0]['figures'] == figures[1]['figures']
+    assert any(note.startswith('4 tracks have the id of another') for note in figures[1]['notes'])
 
 
 def test_a_second_run_asks_to_resume_and_gives_the_same(tmp_path, truth):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from videomt_ros.cli import main
 from videomt_ros.datasets.bags.dataset import bag_dataset
@@ -32,6 +33,8 @@ from videomt_ros.model.device import choose_precision
 from videomt_ros.structures import Segments, TrackState
 
 NUM_FRAMES = 15
+ODD_SCALE = 16
+ODD_RANGE = (0, 255 * ODD_SCALE)
 NAMES = {'ytvis': 'ytvis2019', 'vipseg': 'vipseg', 'vspw': 'vspw'}
 STATES = ('tentative', 'confirmed', 'lost')
 BENCHMARKS = pytest.mark.parametrize('benchmark', list(NAMES))
@@ -82,6 +85,23 @@ class GoesDark:
             yield VideoFrame(index, index * 100_000_000, image)
 
 
+def write_odd_bag(path: Path) -> Path:
+    """Images of 12 bits in 16, each recorded twice, and all at the time 0."""
+    store = message_types()
+    kind = 'sensor_msgs/msg/Image'
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/image', kind, typestore=store)
+        for number, (image, _) in enumerate(Scene(29, num_frames=6).frames()):
+            stamp = store.types['builtin_interfaces/msg/Time'](1_700_000_000, number * 10**8)
+            header = store.types['std_msgs/msg/Header'](stamp, 'camera')
+            height, width = image.shape[:2]
+            data = (image.astype(np.uint16) * ODD_SCALE).view(np.uint8).reshape(-1)
+            message = store.types[kind](header, height, width, 'rgb16', 0, 6 * width, data)
+            for _ in range(2):
+                writer.write(connection, 0, store.serialize_cdr(message, kind))
+    return path
+
+
 def replay_command(bag: Path, out: Path, *options: str) -> list[str]:
     return ['bag', 'replay', str(bag), '--model', 'demo', '--out', str(out), *options]
 
@@ -106,6 +126,7 @@ def replays(tmp_path_factory, bags) -> Mapping[str, Replay]:
     )
     asked = {
         'dark': (dark, params, ('--params', str(params))),
+        'odd': (write_odd_bag(home / 'odd_bag'), params, ('--grey-high', str(ODD_RANGE[1]))),
         **{name: (*bags[name], ('--task', FAMILIES[name].task)) for name in NAMES},
     }
     processes = {}
@@ -237,6 +258,36 @@ def test_tentative_and_lost_tracks_are_published_as_the_stream_has_them(replays)
         assert_same(message.content, segments)
         seen |= {segment.state for segment in segments.segments}
     assert seen == set(TrackState)
+
+
+def test_sixteen_bits_are_reduced_by_the_node_and_each_image_is_played_once(replays):
+    live = replays['odd']
+    assert live.counts()['sent'] == live.counts()['processed'] == 6
+    assert 'the images are played by their stamps' in live.printed
+    assert '6 of 12 images on /image are in the bag a second time' in live.printed
+    assert 'little to see' not in live.printed
+    stream = VideoStream(network())
+    frames = list(BagImages(live.bag, grey_range=ODD_RANGE).frames())
+    for message, frame, (drawn, _) in zip(
+        live.messages(), frames, Scene(29, num_frames=6).frames(), strict=True
+    ):
+        np.testing.assert_array_equal(frame.image, drawn)
+        assert frame.stamp_ns is not None
+        segments = stream.push(frame.image, frame.stamp_ns)
+        assert_same(message.content, segments)
+    assert segments.segments
+
+
+@pytest.mark.parametrize('models', ['[demo]', '[demo, demo_panoptic]'])
+def test_a_replay_of_several_models_is_refused(tmp_path, bags, capsys, models):
+    params = tmp_path / 'node.yaml'
+    params.write_text(f'segmenter:\n  ros__parameters:\n    models: {models}\n')
+    command = replay_command(bags['ytvis'][0], tmp_path / 'out', '--params', str(params))
+    assert main(command) == 1
+    assert 'records the tracks of one model' in capsys.readouterr().err
+    params.write_text('a: [')
+    assert main(command) == 1
+    assert 'Expected YAML in the parameter file' in capsys.readouterr().err
 
 
 def test_frames_that_were_dropped_count_as_misses(tmp_path, bags, capsys):

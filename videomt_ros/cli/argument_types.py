@@ -88,6 +88,40 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_grey_options(parser: argparse._ActionsContainer) -> None:
+    """Declare the options for 16-bit images, which are the parameters of the node."""
+    parser.add_argument(
+        '--grey-low',
+        type=whole_number,
+        metavar='N',
+        help='value of a 16-bit image that becomes black, as grey_low of the node; default: 0',
+    )
+    parser.add_argument(
+        '--grey-high',
+        type=whole_number,
+        metavar='N',
+        help='value of a 16-bit image that becomes white, as grey_high of the node, such as 4095 '
+        'for a camera of 12 bits; default: 65535',
+    )
+
+
+def grey_range_of(args: argparse.Namespace) -> tuple[int, int] | None:
+    """Return the values of --grey-low and --grey-high; None if neither was given.
+
+    Raises:
+        ValueError: they are no range of 16 bits.
+    """
+    if args.grey_low is None and args.grey_high is None:
+        return None
+    low = 0 if args.grey_low is None else args.grey_low
+    high = 65535 if args.grey_high is None else args.grey_high
+    if not low < high <= 65535:
+        raise ValueError(
+            f'Expected --grey-low below --grey-high, up to 65535, got {low} and {high}.'
+        )
+    return low, high
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -10,7 +10,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from videomt_ros.cli.argument_types import count, positive_number
+from videomt_ros.cli.argument_types import (
+    add_grey_options,
+    count,
+    grey_range_of,
+    positive_number,
+)
 
 HELP = 'make bags of a data set with their truth, or play a bag through the running node'
 
@@ -83,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='publish the stamp of each image on /clock before it, for a node with use_sim_time',
     )
     replay.add_argument('--params', type=Path, help='parameter file of the node')
+    add_grey_options(replay)
     replay.set_defaults(run=_replay)
 
 
@@ -119,17 +125,34 @@ def _make(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     from videomt_ros.datasets.bags.images import BagImages
+    from videomt_ros.launch_files import find_models
     from videomt_ros.rig.run import RigRun
 
     if args.out.exists():
         raise ValueError(f'{args.out} exists already. Name another folder, or remove it.')
     if args.params is not None and not args.params.is_file():
         raise ValueError(f'Expected a parameter file, but there is no {args.params}.')
-    if args.running and (args.params is not None or args.task != 'auto'):
-        raise ValueError('--params and --task are for a segmenter that --model starts.')
+    grey_range = grey_range_of(args)
+    if args.running and (args.params is not None or args.task != 'auto' or grey_range):
+        raise ValueError(
+            '--grey-low, --grey-high, --params and --task are for a segmenter that --model starts.'
+        )
+    params = '' if args.params is None else _read_params(args.params)
+    if models := find_models('', params):
+        raise ValueError(
+            'A replay records the tracks of one model, that of --model, but '
+            f'{args.params} names models: {", ".join(models)}. Take models out of it, and replay '
+            'the bag for each of them.'
+        )
     # Without --task, a task in the parameter file stays in force.
     task = {} if args.task == 'auto' else {'task': args.task}
-    source = BagImages(args.bag, args.topic)
+    grey = (
+        {} if grey_range is None else dict(zip(('grey_low', 'grey_high'), grey_range, strict=True))
+    )
+    # The node reduces images of 16 bits; a file of its parameters may say how.
+    keep_depth = bool(args.running) or 'grey_' in params
+    source = BagImages(args.bag, args.topic, grey_range, keep_depth)
+    opened = list(source.notes)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.replay-', dir=args.out.parent) as scratch:
         # The file in a bag's folder is named after the folder.
@@ -140,7 +163,7 @@ def _replay(args: argparse.Namespace) -> int:
         pace += ['--clock'] if args.clock else []
         run = RigRun(Path(scratch), source.num_frames, False, args.running)
         run.execute(
-            {'model': args.model, 'autostart': True, 'publish_tracks': True, **task},
+            {'model': args.model, 'autostart': True, 'publish_tracks': True, **task, **grey},
             recorder=['--bag', str(bag)],
             camera=[
                 *('--source', str(args.bag), '--topic', source.topic),
@@ -150,7 +173,7 @@ def _replay(args: argparse.Namespace) -> int:
             params_file=args.params,
         )
         os.replace(bag, args.out)
-    for note in run.notes:
+    for note in dict.fromkeys([*opened, *run.notes]):
         print(f'Note: {note}')
     sent, received, _, kept = run.counts()
     print(
@@ -160,3 +183,16 @@ def _replay(args: argparse.Namespace) -> int:
         f'{kept} lists of tracks in {args.out}'
     )
     return 0
+
+
+def _read_params(path: Path) -> str:
+    """Read a parameter file; raises a ValueError unless it is YAML."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding='utf-8')
+        yaml.safe_load(text)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(f'Expected YAML in the parameter file {path}: {reason}.') from error
+    return text

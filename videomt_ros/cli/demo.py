@@ -11,7 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videomt_ros.cli.argument_types import add_engine_option, positive_number, whole_number
+from videomt_ros.cli.argument_types import (
+    add_engine_option,
+    add_grey_options,
+    grey_range_of,
+    positive_number,
+    whole_number,
+)
 from videomt_ros.files import keep_earlier
 
 if TYPE_CHECKING:
@@ -64,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'has sky, ground and walls if the model knows any of these, as demo_panoptic does',
     )
     add_engine_option(parser)
+    add_grey_options(parser)
     parser.add_argument(
         '--out',
         type=Path,
@@ -115,7 +122,10 @@ def main(args: argparse.Namespace) -> int:
     # SIGTERM ends the child processes as well, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Opened now, so that a wrong name is reported before a download.
-    source = None if is_drawn else open_source(args.source, args.topic)
+    grey_range = grey_range_of(args)
+    source = None
+    if not is_drawn:
+        source = open_source(args.source, args.topic, grey_range=grey_range)
     if not _is_fetched(found, is_default=not args.model):
         return 1
     config = _find_config(found)
@@ -146,6 +156,9 @@ def main(args: argparse.Namespace) -> int:
             'engine': args.engine,
             'drawn_images': is_drawn,
         }
+        if grey_range is not None:
+            parameters['grey_low'], parameters['grey_high'] = grey_range
+        opened = list(source.notes)
         if played.num_expected() == 1:
             parameters['confirm_frames'] = 1  # no second frame confirms what the first one shows
         run = RigRun(Path(scratch), played.num_expected(), source.is_endless)
@@ -155,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
             camera=played.camera_args(),
             playing=played.in_words(),
         )
-        for note in run.notes:
+        for note in dict.fromkeys([*opened, *run.notes]):
             print(f'Note: {note}')
         print('Writing the results', flush=True)
         sent = {frame['stamp_ns']: frame['number'] for frame in run.sent}

@@ -6,10 +6,16 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import number_from_zero, positive_number
+from videomt_ros.cli.argument_types import (
+    add_grey_options,
+    grey_range_of,
+    number_from_zero,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from videomt_ros.datasets.bags.fleet_files import FleetBag
@@ -47,6 +53,7 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         help='labels with stamps: JSON of YouTube-VIS or VIPSeg, or VSPW folder; one for each '
         '--bag or one for all; default: NAME.json or NAME_vspw beside the bag NAME',
     )
+    add_grey_options(parser.add_argument_group('images of 16 bits'))
     clock = parser.add_argument_group('score in real time, beside the others')
     clock.add_argument(
         '--real-time',
@@ -95,6 +102,9 @@ def check_sources(args: argparse.Namespace) -> None:
         raise ValueError('--truth and --topic belong to a bag; a data set holds its own truth.')
     if args.set and args.mode == 'published':
         raise ValueError('--set is for the live score, which --mode published does without.')
+    grey_range_of(args)
+    if args.results_bag is not None and args.bag is None and grey_range_of(args) is not None:
+        raise ValueError('--grey-low and --grey-high are for images, and there is no --bag.')
     if args.results_bag is None and args.model is None:
         raise ValueError('Expected --model; only --results-bag goes without.')
     if args.results_bag is not None:
@@ -132,6 +142,8 @@ SOURCE_OPTIONS: dict[str, type] = {
     'bags': Path,
     'truth': Path,
     'topic': str,
+    'grey_low': int,
+    'grey_high': int,
 }
 """The options that say which data are evaluated, and the types of their values."""
 
@@ -147,6 +159,7 @@ def open_source(args: argparse.Namespace, scratch: Path) -> tuple[Dataset, str]:
         The data set, and a short name for the folder of its results.
     """
     from videomt_ros.datasets.benchmarks import open_dataset
+    from videomt_ros.datasets.image_folder import remarks_on_images
 
     if args.bags is not None:
         from videomt_ros.datasets.bags.fleet_files import find_fleet
@@ -165,7 +178,9 @@ def open_source(args: argparse.Namespace, scratch: Path) -> tuple[Dataset, str]:
     dataset = open_dataset(
         args.dataset, args.root, skip_bad=args.skip_bad, keep_faulty=True, **split
     )
-    return dataset, args.dataset
+    dataset = dataset.with_grey_range(grey_range_of(args))
+    notes = (*dataset.notes, *remarks_on_images(dataset.videos))
+    return replace(dataset, notes=notes), args.dataset
 
 
 def _open_fleet(
@@ -175,7 +190,8 @@ def _open_fleet(
 
     # With the topic: other cameras of the bags are another data set.
     name = ' '.join([name, args.topic]).strip()
-    return fleet_dataset(name, fleet, args.topic, scratch, skip_bad=args.skip_bad)
+    dataset = fleet_dataset(name, fleet, args.topic, scratch, skip_bad=args.skip_bad)
+    return dataset.with_grey_range(grey_range_of(args))
 
 
 def keep_truth(dataset: Dataset, scratch: Path, out: Path) -> None:
@@ -199,7 +215,8 @@ def open_bag(args: argparse.Namespace) -> Dataset:
     [truth] = args.truth or _truth_beside(bag)
     # With two bags, --topic names the topic of the results.
     topic = '' if args.results_bag is not None else args.topic
-    return bag_dataset(bag, topic, truth, skip_bad=args.skip_bad)
+    dataset = bag_dataset(bag, topic, truth, skip_bad=args.skip_bad)
+    return dataset.with_grey_range(grey_range_of(args))
 
 
 def score_results_bag(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:

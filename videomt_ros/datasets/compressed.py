@@ -115,6 +115,16 @@ def orientation_of(data: Any) -> int:
     return found if found in range(1, 9) else 1
 
 
+def turn_hint(orientation: int) -> str:
+    """Return a sentence for an image of another size than labelled, if it noted a quarter turn."""
+    if orientation < 5:
+        return ''
+    return (
+        f' Its EXIF orientation ({orientation}) is ignored; the labels were made on the turned '
+        'image: turn them, or the pixels.'
+    )
+
+
 def _formats(stated_format: str) -> tuple[str, str]:
     """Split a stated format into that of the raw image and that of the compressed one."""
     source, _, rest = stated_format.partition(';')

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from videomt_ros.datasets.images import GreyRange
 
 _MAX_FAULTS = 20
 """Number of kinds of faults that an error prints; its `faults` hold all of them."""
@@ -159,6 +162,15 @@ class Video(AnnotatedVideo, Protocol):
         ...
 
 
+@runtime_checkable
+class GreyVideo(Video, Protocol):
+    """A video whose images may have 16 bits."""
+
+    def with_grey_range(self, grey_range: GreyRange | None) -> GreyVideo:
+        """Return the same video, read with another range of grey values."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Videos, the classes that they are labelled with, and the paths of the labels."""
@@ -191,6 +203,16 @@ class Dataset:
     unopened: tuple[tuple[str, str], ...] = ()
     """Name of each recording that could not become a video, such as a bag without truth, and the
     reason."""
+    grey_range: GreyRange | None = None
+    """Values of 16-bit images that become black and white; None: their full range."""
+
+    def with_grey_range(self, grey_range: GreyRange | None) -> Dataset:
+        """Return the same data set, whose 16-bit images are read with another range."""
+        videos = tuple(
+            video.with_grey_range(grey_range) if isinstance(video, GreyVideo) else video
+            for video in self.videos
+        )
+        return replace(self, videos=videos, grey_range=grey_range)
 
     def remarks(self) -> list[str]:
         """List the notes, and one line on the records that were left out, for a user."""

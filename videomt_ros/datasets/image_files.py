@@ -7,13 +7,10 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from videomt_ros.datasets.compressed import decode_image_file, orientation_of
 from videomt_ros.datasets.dataset import list_names
 from videomt_ros.datasets.image_folder import natural_key, regular_stamps, stamps_of_names
-from videomt_ros.datasets.images import FrameError, suggest_grey_range
+from videomt_ros.datasets.images import FrameError, GreyRange, grey_remark
 from videomt_ros.datasets.source import SourceFrame
 from videomt_ros.datasets.video import VideoError
 
@@ -34,12 +31,21 @@ class ImageFiles:
     is_endless = False
     topic = ''
 
-    def __init__(self, paths: Sequence[Path], name: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        name: str,
+        grey_range: GreyRange | None = None,
+        keep_depth: bool = False,
+    ) -> None:
         """Read the first image.
 
         Args:
             paths: the files, one or more, in any order.
             name: name of the source for people.
+            grey_range: values of 16-bit images that become black and white; see
+                `images.to_eight_bits`.
+            keep_depth: give 16-bit images as they are, for a node that reduces them by itself.
 
         Raises:
             VideoError: none of the files is an image that can be read.
@@ -53,11 +59,14 @@ class ImageFiles:
         self.fps = (len(self._paths) - 1) / span_s if span_s else FPS
         self.num_frames = len(self._paths)
         self.notes: list[str] = []
+        self._grey_range, self._keep_depth = grey_range, keep_depth
         faults = []
         for path in self._paths:
             try:
                 data = path.read_bytes()
-                self._remarks = list(_remarks_on(path.name, data))
+                is_reduced = grey_range is None and not keep_depth
+                self._remarks = list(_remarks_on(path.name, data, is_reduced))
+                self.notes = list(self._remarks)
                 return
             except (FrameError, OSError) as error:
                 faults.append(f'{path}: {error}')
@@ -80,7 +89,9 @@ class ImageFiles:
         faults = []
         for path, time_ns in zip(self._paths, self._stamps, strict=True):
             try:
-                image = _read(path)
+                image = decode_image_file(
+                    path.read_bytes(), '', self._grey_range, self._keep_depth
+                )
             except (FrameError, OSError) as error:
                 faults.append(f'{path.name}: {error}')
                 continue
@@ -141,22 +152,20 @@ def files_of(pattern: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if wanted.fullmatch(path.name))
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    return decode_image_file(path.read_bytes())
-
-
-def _remarks_on(name: str, data: bytes) -> Iterator[str]:
+def _remarks_on(name: str, data: bytes, is_reduced: bool) -> Iterator[str]:
     """Remark on what a user does not expect of an image.
+
+    Args:
+        name: name of the file.
+        data: the file.
+        is_reduced: whether 16 bits are reduced to 8 by their full range.
 
     Raises:
         FrameError: it cannot be read.
     """
     image = decode_image_file(data, keep_depth=True)
-    if suggest_grey_range(image) is not None:
-        yield (
-            f'{name} has 16 bits and values from {image.min()} to {image.max()} of 65535, so '
-            'there is little to see. Write it with 8 bits, or with values up to 65535.'
-        )
+    if is_reduced:
+        yield from grey_remark(name, image)
     if (orientation := orientation_of(data)) != 1:
         yield (
             f'{name} has an EXIF orientation ({orientation}), which is ignored as in data sets: '

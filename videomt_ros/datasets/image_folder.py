@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.compressed import decode_image_file
+from videomt_ros.datasets.compressed import decode_image_file, orientation_of, turn_hint
 from videomt_ros.datasets.dataset import DatasetError, VideoFrame
-from videomt_ros.datasets.images import FrameError
+from videomt_ros.datasets.images import FrameError, GreyRange, grey_remark
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+_NUM_LOOKED_AT = 20
+"""Number of videos whose first image is looked at before a run."""
 _FIRST_STAMP_NS = 10**15
 """Smallest number that is taken for a stamp (11 days after 1970) and not for a frame number."""
 
@@ -33,6 +35,12 @@ class ImageFolderVideo:
     """T image files in the order of time."""
     stamps_ns: tuple[int, ...]
     """T stamps in nanoseconds."""
+    grey_range: GreyRange | None = None
+    """Values of 16-bit images that become black and white; see `images.to_eight_bits`."""
+
+    def with_grey_range(self, grey_range: GreyRange | None) -> ImageFolderVideo:
+        """Return the same video, read with another range of grey values."""
+        return replace(self, grey_range=grey_range)
 
     def frames(self) -> Iterator[VideoFrame]:
         """Read the T images; one is in memory at a time.
@@ -51,8 +59,9 @@ class ImageFolderVideo:
         """
         path = self.image_paths[index]
         try:
+            data = path.read_bytes()
             # EXIF orientation is ignored, since the masks count pixels as they are stored.
-            image = decode_image_file(path.read_bytes())
+            image = decode_image_file(data, grey_range=self.grey_range)
         except FileNotFoundError as error:
             raise DatasetError(path, ['There is no such file.']) from error
         except OSError as error:
@@ -65,10 +74,38 @@ class ImageFolderVideo:
                 path,
                 [
                     f'Expected {self.size[1]} x {self.size[0]} pixels (width x height), '
-                    f'got {width} x {height}.'
+                    f'got {width} x {height}.{turn_hint(orientation_of(data))}'
                 ],
             )
         return image
+
+
+def remarks_on_images(videos: Sequence[object]) -> list[str]:
+    """Remark on what a user does not expect of images, by the first one of the first videos.
+
+    Args:
+        videos: videos of a data set; those that are no folders of images are passed over.
+    """
+    remarks = []
+    for video in videos[:_NUM_LOOKED_AT]:
+        if not isinstance(video, ImageFolderVideo) or not video.image_paths:
+            continue
+        path = video.image_paths[0]
+        try:
+            data = path.read_bytes()
+            pixels = decode_image_file(data, keep_depth=True)
+        except (OSError, FrameError):
+            continue  # reading the video says what is wrong
+        if (orientation := orientation_of(data)) != 1:
+            remarks.append(
+                f'{path} has an EXIF orientation ({orientation}), which is ignored, as in all '
+                'images: labels have to count the pixels as they are stored.'
+            )
+        if video.grey_range is None:
+            remarks += grey_remark(path, pixels)
+        if remarks:
+            break
+    return remarks
 
 
 def find_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:

@@ -200,6 +200,22 @@ def suggest_grey_range(image: NDArray[Any]) -> GreyRange | None:
     return (smallest, largest) if 0 < largest - smallest < 1 << 12 else None
 
 
+def grey_remark(what: object, image: NDArray[Any]) -> list[str]:
+    """Remark on 16-bit images that use few values, in one sentence; empty for all others.
+
+    Args:
+        what: the images or their owner, as the beginning of a sentence.
+        image: one of them, not reduced to 8 bits.
+    """
+    if (found := suggest_grey_range(image)) is None:
+        return []
+    return [
+        f'{what}: 16 bits with values from {image.min()} to {image.max()} of 65535, so there is '
+        f'little to see; --grey-low {found[0]} --grey-high {found[1]} make them black and white, '
+        'as the parameters of the node.'
+    ]
+
+
 def demosaic(mosaic: NDArray[Any], encoding: str) -> NDArray[Any] | None:
     """Interpolate the colours of a Bayer mosaic.
 

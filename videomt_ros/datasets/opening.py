@@ -10,6 +10,7 @@ from videomt_ros.datasets.bags.files import is_bag
 from videomt_ros.datasets.bags.images import BagImages
 from videomt_ros.datasets.dataset import list_names
 from videomt_ros.datasets.image_files import ImageFiles, files_of, images_in, is_image, is_pattern
+from videomt_ros.datasets.images import GreyRange
 from videomt_ros.datasets.live_video import Stream, Webcam, is_pipeline, is_url
 from videomt_ros.datasets.source import Source, SourceFrame
 from videomt_ros.datasets.synthetic.scene import Scene
@@ -52,7 +53,13 @@ class SyntheticSource:
 
 
 def open_source(
-    name: str, topic: str = '', seed: int = 0, num_frames: int = 300, stuff: bool = False
+    name: str,
+    topic: str = '',
+    seed: int = 0,
+    num_frames: int = 300,
+    stuff: bool = False,
+    grey_range: GreyRange | None = None,
+    keep_depth: bool = False,
 ) -> Source:
     """Open the source that a user named.
 
@@ -62,6 +69,9 @@ def open_source(
         seed: seed of the synthetic scene.
         num_frames: length of the synthetic scene.
         stuff: whether the synthetic scene has sky, ground and walls.
+        grey_range: values of 16-bit images that become black and white; see
+            `images.to_eight_bits`.
+        keep_depth: give 16-bit images as they are, for a node that reduces them by itself.
 
     Raises:
         ValueError: the source cannot be read; says what was expected and what came.
@@ -75,19 +85,21 @@ def open_source(
         return Stream(name)
     path = Path(unquote(name[len('file://') :]) if is_url(name) else name).expanduser()
     if not path.exists():
-        return _open_absent(name, path, topic)
+        return _open_absent(name, path, topic, grey_range, keep_depth)
     if path.is_char_device():
         return Webcam(path)
     if is_bag(path):
-        return BagImages(path, topic)
+        return BagImages(path, topic, grey_range, keep_depth)
     if path.is_dir():
-        return ImageFiles(images_in(path), f'folder {path}')
+        return ImageFiles(images_in(path), f'folder {path}', grey_range, keep_depth)
     if is_image(path):
-        return ImageFiles([path], str(path))
+        return ImageFiles([path], str(path), grey_range, keep_depth)
     return VideoFile(path)
 
 
-def _open_absent(name: str, path: Path, topic: str) -> Source:
+def _open_absent(
+    name: str, path: Path, topic: str, grey_range: GreyRange | None, keep_depth: bool
+) -> Source:
     """Open what is no path of a file, such as a pattern.
 
     Raises:
@@ -101,9 +113,9 @@ def _open_absent(name: str, path: Path, topic: str) -> Source:
         raise VideoError(f'Expected {SOURCES}, but there is no {path}.')
     files = files_of(str(path))
     if images := [file for file in files if is_image(file)]:
-        return ImageFiles(images, str(path))
+        return ImageFiles(images, str(path), grey_range, keep_depth)
     if len(files) == 1:
-        return open_source(str(files[0]), topic)
+        return open_source(str(files[0]), topic, grey_range=grey_range, keep_depth=keep_depth)
     found = f'the {len(files)} files {list_names([str(file) for file in files])}'
     raise VideoError(
         f'Expected {path} to stand for images or for one other source, but it stands for '

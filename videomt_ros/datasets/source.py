@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -14,8 +13,8 @@ class SourceFrame(NamedTuple):
 
     time_ns: int
     """Time at which to show the image, on the source's own clock; only differences count."""
-    image: NDArray[np.uint8]
-    """Pixels, (H, W, 3) RGB."""
+    image: NDArray[Any]
+    """Pixels, (H, W, 3) RGB of 8 bits, or of 16 where a source was asked to keep them."""
     stamp_ns: int | None = None
     """Stamp that the image was recorded with, if it has one."""
     frame_id: str = 'camera'

@@ -57,12 +57,15 @@ class RecordedTracks:
         self._bag = BagTopic(bag, (TRACK_ARRAY,), topic, f'a topic of {TRACK_ARRAY}')
         self.topic = self._bag.topic
         stamps_ns = []
+        self._num_same_ids = 0
         names: dict[int, str] = {}
         models: set[str] = set()
         for message in self._bag.messages():
             stamps_ns.append(message.stamp_ns)
             models.add(message.content.model)
-            for track in message.content.tracks:
+            tracks = message.content.tracks
+            self._num_same_ids += len(tracks) - len({track.id for track in tracks})
+            for track in tracks:
                 _check_name(bag, names, track.class_id, track.class_name)
         if not stamps_ns:
             reason = self._bag.first_fault or 'the topic is empty'
@@ -70,6 +73,7 @@ class RecordedTracks:
                 f'Expected lists of tracks on {self.topic} of {bag}, got none: {reason}.'
             )
         self.num_messages = len(stamps_ns)
+        self._num_same_stamps = len(stamps_ns) - len(set(stamps_ns))
         self.model = ', '.join(sorted(models - {''})) or 'unknown'
         self.class_names = names
         """Name of each class that occurs, by class id."""
@@ -134,11 +138,22 @@ class RecordedTracks:
                 f'{len(self._faults)} results cannot be used, and their frames count as misses: '
                 f'{list_names(self._faults)}'
             )
+        if self._num_same_stamps:
+            notes.append(
+                f'{self._num_same_stamps} of {self.num_messages} results have the stamp of '
+                'another one, as in a recording of two replays: the first of each stamp counts.'
+            )
+        if self._num_same_ids:
+            notes.append(
+                f'{self._num_same_ids} tracks have the id of another one in the same list: the '
+                'first of each id counts.'
+            )
+        notes += self._bag.notes
         if self._bag.num_faulty:
             notes.append(
                 f'{self._bag.num_faulty} messages are unreadable: {self._bag.first_fault}'
             )
-        if self._bag.is_cut_off or self.num_messages < self._bag.num_announced:
+        if self._bag.is_cut_off or self.num_messages < self._bag.num_stored:
             notes.append(
                 f'The bag {self._bag.path} is damaged or was cut off: {self.num_messages} results '
                 'could be read.'
@@ -148,6 +163,8 @@ class RecordedTracks:
 
 def segments_of(message: Any, stamp_ns: int, num_classes: int) -> Segments:
     """Turn a list of tracks back into segments; a LOST track has no pixels.
+
+    Of several tracks of one id, which a node never publishes, the first counts.
 
     Args:
         message: a `videomt_ros/msg/TrackArray` of rclpy or of rosbags.
@@ -160,7 +177,11 @@ def segments_of(message: Any, stamp_ns: int, num_classes: int) -> Segments:
     height, width = message.height, message.width
     ids = np.zeros((height, width), np.uint16)
     segments = []
+    known: set[int] = set()
     for track in message.tracks:
+        if track.id in known:
+            continue
+        known.add(track.id)
         state = TrackState(track.state)
         area = 0
         if track.mask.counts and state is not TrackState.LOST:
@@ -331,7 +352,9 @@ def _sure(match: Match, stamps_ns: list[int]) -> Match:
 
 def _by_images(labels: BagTruth, images: BagVideo, stamps_ns: list[int]) -> Match:
     """Match results by the stamps of the images, which are matched with the truth already."""
-    number_of = {stamp_ns: number for number, stamp_ns in enumerate(stamps_ns)}
+    number_of: dict[int, int] = {}
+    for number, stamp_ns in enumerate(stamps_ns):
+        number_of.setdefault(stamp_ns, number)
     (video,) = (video for video in labels.videos if video.video_id == images.video_id)
     return Match(
         video,

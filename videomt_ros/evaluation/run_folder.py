@@ -234,13 +234,17 @@ class RunFolder:
 
 
 def dataset_request(dataset: Dataset) -> dict[str, Any]:
-    """Return what a request says of a data set: its videos and classes, not where they lie."""
+    """Return what a request says of a data set: its videos and classes, not where they lie.
+
+    The range of grey values, too, if one was given.
+    """
     content = [
         [[v.video_id, v.name, list(v.size), list(v.frame_names)] for v in dataset.videos],
         [[c.category_id, c.name, c.is_thing] for c in dataset.categories],
     ]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    return {'dataset': dataset.name, 'split': dataset.split, 'videos': digest}
+    grey = {} if dataset.grey_range is None else {'grey_range': list(dataset.grey_range)}
+    return {'dataset': dataset.name, 'split': dataset.split, 'videos': digest, **grey}
 
 
 def _check_same(path: Path, request: Mapping[str, Any]) -> None:

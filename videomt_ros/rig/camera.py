@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
@@ -88,7 +89,8 @@ def play(source: Source, node: Node, playback: Playback) -> None:
             header = Header(stamp=stamp_to_msg(stamp_ns), frame_id=frame.frame_id)
             if clock is not None:
                 clock.publish(Clock(clock=header.stamp))
-            publisher.publish(image_to_msg(frame.image, 'rgb8', header))
+            encoding = 'rgb8' if frame.image.dtype == np.uint8 else 'rgb16'
+            publisher.publish(image_to_msg(frame.image, encoding, header))
             emit('sent', number=number, stamp_ns=stamp_ns, source_ns=source_ns)
     except KeyboardInterrupt:
         pass  # the usual end of a webcam
@@ -188,7 +190,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node('camera')
     try:
-        source = open_source(args.source, args.topic, args.seed, args.scene_frames, args.stuff)
+        # The node reduces images of 16 bits, by its own parameters.
+        source = open_source(
+            args.source,
+            args.topic,
+            args.seed,
+            args.scene_frames,
+            args.stuff,
+            keep_depth=True,
+        )
         playback = Playback(
             args.seconds,
             args.frames,

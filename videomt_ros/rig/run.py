@@ -121,7 +121,10 @@ class RigRun:
         while not self._is_ready:
             self._take(processes.next_event(0.2))
             if time.monotonic() > deadline_s:
-                reason = f'is there a node {self._running}, and does it publish tracks?'
+                reason = (
+                    f'is there a node {self._running}, does it publish tracks, and has it one '
+                    'model? The topics of several have other names.'
+                )
                 if not self._running:
                     reason = processes.last_errors('segmenter')
                 raise ValueError(

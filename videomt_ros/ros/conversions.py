@@ -78,13 +78,14 @@ def image_to_msg(image: NDArray[Any], encoding: str, header: Header) -> Image:
     """Write an image message.
 
     Args:
-        image: (H, W, 3) uint8 for `rgb8`; (H, W) uint8 for `mono8`, uint16 for `mono16`, int32 for
-            `32SC1`.
-        encoding: `rgb8`, `mono8`, `mono16` or `32SC1`.
+        image: (H, W, 3) uint8 for `rgb8`, uint16 for `rgb16`; (H, W) uint8 for `mono8`, uint16 for
+            `mono16`, int32 for `32SC1`.
+        encoding: `rgb8`, `rgb16`, `mono8`, `mono16` or `32SC1`.
         header: header of the message.
     """
     expected = {
         'rgb8': (3, np.uint8),
+        'rgb16': (3, np.uint16),
         'mono8': (2, np.uint8),
         'mono16': (2, np.uint16),
         '32SC1': (2, np.int32),

@@ -126,7 +126,7 @@ def test_twelve_bits_follow_the_range_that_is_given(tmp_path):
     assert dark.image.max() == 15
     np.testing.assert_array_equal(frame.image[..., 1], np.rint(grey * (255 / 4095)))
     (note,) = plain.notes
-    assert 'have values from 0 to 4095 of 65535' in note
+    assert 'with values from 0 to 4095 of 65535' in note
     assert '--grey-low 0 --grey-high 4095' in note
     assert ranged.notes == []
     (kept,) = BagImages(path, keep_depth=True).frames()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
 from videomt_ros.datasets.bags.images import BagImages
 from videomt_ros.datasets.bags.truth import Match, load_bag_truth, match_video
+from videomt_ros.datasets.compressed import turn_hint
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame, list_names
-from videomt_ros.datasets.images import FrameError
+from videomt_ros.datasets.images import FrameError, GreyRange
 from videomt_ros.datasets.stream_clock import StreamClock
 
 
@@ -45,6 +47,13 @@ class BagVideo:
         """The same remarks, without the first where all annotated frames have an image."""
         return self.notes if len(self._matching) > 1 else self.notes[1:]
 
+    def with_grey_range(self, grey_range: GreyRange | None) -> BagVideo:
+        """Return the same video, read with another range of grey values."""
+        other = copy.copy(self)
+        other._images = self._images.with_grey_range(grey_range)
+        other._losses = list(other._images.notes)
+        return other
+
     def frames(self) -> Iterator[VideoFrame]:
         """Read every image that can be read; the others are noted.
 
@@ -69,7 +78,7 @@ class BagVideo:
                     [
                         f'Expected an image of {self.size[1]} x {self.size[0]} pixels for '
                         f'{self.frame_names[index]}, as annotated, got {pixels.shape[1]} x '
-                        f'{pixels.shape[0]}.'
+                        f'{pixels.shape[0]}.{turn_hint(self._images.orientation)}'
                     ],
                 )
             yield VideoFrame(index, time_ns, pixels)

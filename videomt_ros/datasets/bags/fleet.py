@@ -6,6 +6,7 @@ read all. One that cannot be read is a video that fails.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from videomt_ros.datasets.bags.fleet_truth import (
 )
 from videomt_ros.datasets.bags.truth import BagTruth, load_bag_truth
 from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset, DatasetError, Video, VideoFrame
+from videomt_ros.datasets.images import GreyRange
 
 
 class FleetVideo:
@@ -34,6 +36,13 @@ class FleetVideo:
         """Remarks on what was lost; complete after a pass over the frames."""
         self._source, self._topic = source, topic
         self._truth, self._skip_bad = truth, skip_bad
+        self._grey_range: GreyRange | None = None
+
+    def with_grey_range(self, grey_range: GreyRange | None) -> FleetVideo:
+        """Return the same video, read with another range of grey values."""
+        other = copy.copy(self)
+        other._grey_range = grey_range
+        return other
 
     def frames(self) -> Iterator[VideoFrame]:
         """Read every image that can be read.
@@ -46,7 +55,7 @@ class FleetVideo:
         if self._source.bag is None:
             raise DatasetError(self._truth, [self._source.problem])
         dataset = bag_dataset(self._source.bag, self._topic, self._truth, skip_bad=self._skip_bad)
-        [video] = dataset.videos
+        [video] = dataset.with_grey_range(self._grey_range).videos
         assert isinstance(video, BagVideo)
         yield from video.frames()
         self.notes = [f'{self.name}: {note}' for note in video.losses]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from videomt_ros.datasets.bags.files import BagError
 from videomt_ros.datasets.bags.messages import BagMessage, BagTopic
 from videomt_ros.datasets.bags.times import PlayClock, Times, choose_times
 from videomt_ros.datasets.compressed import decode_compressed_image, orientation_of
-from videomt_ros.datasets.images import FrameError, GreyRange, decode_image, suggest_grey_range
+from videomt_ros.datasets.images import FrameError, GreyRange, decode_image, grey_remark
 from videomt_ros.datasets.source import SourceFrame
 
 
@@ -95,8 +96,12 @@ class BagImages:
             [message.stamp_ns for message in messages],
         )
         self.fps = 1e9 / self._times.period_ns
-        self._remarks = [*self._bag.notes, *self._remarks_on(first, messages)]
-        self.notes: list[str] = list(self._remarks)
+        self._grey = grey_remark(f'Images on {self.topic}', first)
+        turns = {orientation_of(m.content.data) for m in messages if m.kind == _COMPRESSED}
+        self.orientation = max(turns, default=1)
+        """EXIF orientation of one of the first images that is not upright; 1 if all are."""
+        self._found = [*self._bag.notes, *self._remarks_on()]
+        self.notes: list[str] = self._remarks()
 
     @property
     def description(self) -> str:
@@ -105,6 +110,14 @@ class BagImages:
             f'topic {self.topic} of the bag {self.path}, '
             f'{self.num_frames} images, {self.fps:.3g} a second'
         )
+
+    def with_grey_range(self, grey_range: GreyRange | None) -> BagImages:
+        """Return the same images, read with another range of grey values."""
+        other = copy.copy(self)
+        other._grey_range = grey_range
+        gone = set(self._remarks()) - set(other._remarks())
+        other.notes = [note for note in self.notes if note not in gone]
+        return other
 
     def images(self) -> Iterator[BagImage]:
         """Read the images from the first on, without decoding them.
@@ -165,29 +178,25 @@ class BagImages:
         fault = fault or self._bag.first_fault
         raise BagError(f'Cannot read the images on {self.topic} of {self.path}: {fault}')
 
-    def _remarks_on(self, first: NDArray[Any], messages: Sequence[BagMessage]) -> Iterator[str]:
+    def _remarks_on(self) -> Iterator[str]:
         """Remark on what a user does not expect of the images."""
         if self._times.note:
             yield f'The images on {self.topic} have {self._times.note}.'
+        if self.orientation != 1:
+            yield (
+                f'The images on {self.topic} have an EXIF orientation ({self.orientation}), which '
+                'is ignored: labels have to count the pixels as they are stored.'
+            )
+
+    def _remarks(self) -> list[str]:
+        """List what was found at the opening."""
         is_reduced = self._grey_range is None and not self._keep_depth
-        if is_reduced and (found := suggest_grey_range(first)):
-            yield (
-                f'The 16-bit images on {self.topic} have values from {first.min()} to '
-                f'{first.max()} of 65535, so there is little to see: --grey-low {found[0]} '
-                f'--grey-high {found[1]} make them black and white, as the parameters of the node.'
-            )
-        turns = {orientation_of(m.content.data) for m in messages if m.kind == _COMPRESSED}
-        if turns - {1}:
-            yield (
-                f'The images on {self.topic} have an EXIF orientation '
-                f'({", ".join(map(str, sorted(turns - {1})))}), which is ignored: labels have to '
-                'count the pixels as they are stored.'
-            )
+        return [*self._found, *(self._grey if is_reduced else [])]
 
     def _note_losses(self, counts: _Pass, faults: list[str]) -> None:
         """Note what a whole pass has lost; `faults` are those of images that cannot be decoded."""
         bag = self._bag
-        self.notes = list(self._remarks)
+        self.notes = self._remarks()
         num_messages = counts.num_read + bag.num_faulty
         if counts.num_twice:
             self.notes.append(
