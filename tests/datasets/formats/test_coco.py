@@ -185,6 +185,18 @@ def test_a_fault_of_instances_names_its_record(tmp_path, change, fault):
     assert faults(lambda: load_ytvis(path)) == (fault,)
 
 
+def test_boxes_as_results_are_refused_in_one_line(tmp_path):
+    truth = load_ytvis(write(tmp_path / 'instances_val2017.json', instances()))
+    box = {'image_id': 139, 'category_id': 18, 'score': 0.5, 'bbox': [0, 0, 2, 4]}
+    path = write(tmp_path / 'coco.json', [box] * 5000)
+    with pytest.raises(DatasetError) as caught:
+        load_ytvis_results(path, truth.videos, truth.categories)
+    assert str(caught.value).startswith(
+        f'{path}: 5,000 faults: (1) Prediction [0]: segmentation is missing, and a box'
+    )
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
 @pytest.mark.parametrize('split', ['val2017', 'val', None])
 def test_instances_open_as_they_were_unpacked(tmp_path, split):
     path = write(tmp_path / 'annotations' / 'instances_val2017.json', instances())

@@ -402,6 +402,15 @@ def test_unknown_categories_of_results_are_ignored_and_noted(tmp_path):
     )
 
 
+def test_many_unknown_categories_of_results_make_one_note(tmp_path):
+    known = load_ytvis(write(tmp_path / 'valid.json', truth()))
+    records = [{**predictions()[0], 'category_id': 100 + number} for number in range(40)]
+    path = write(tmp_path / 'results.json', records)
+    (note,) = load_ytvis_results(path, known.videos, known.categories).notes
+    assert note.startswith('Ignored 40 predictions of 40 categories')
+    assert len(note) < 150
+
+
 @pytest.mark.parametrize('member', ['results.json', 'sub/results.json', 'mine.json'])
 def test_results_may_lie_in_a_zip_or_a_folder(tmp_path, member):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))

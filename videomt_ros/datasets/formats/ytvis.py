@@ -12,13 +12,13 @@ import lzma
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError
+from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError, list_names
 from videomt_ros.datasets.formats.coco import is_coco, read_images
 from videomt_ros.datasets.formats.coco_video import is_coco_video, read_coco_video
 from videomt_ros.datasets.formats.instance_files import (
@@ -49,6 +49,10 @@ BROKEN_ZIP = (
     RuntimeError,
 )
 """Errors of `zipfile` for archives that are damaged, encrypted or of an unknown kind."""
+
+
+_MOST_IGNORED = 3
+"""Largest number of unknown categories of which each has a note of its own."""
 
 
 class YtvisResults(dict[int | str, list[MaskTrack]]):
@@ -132,9 +136,13 @@ def load_ytvis_results(
             checks.fault(f'{where}: expected an object, got {kind(record)}.')
             continue
         if 'image_id' in record and 'video_id' not in record:  # results of COCO itself
-            record = {**record, 'video_id': record['image_id']}
-            if 'segmentation' in record:
-                record['segmentations'] = [record['segmentation']]
+            if 'segmentation' not in record:
+                checks.fault(
+                    f'{where}: segmentation is missing, and a box says nothing of pixels.'
+                )
+                continue
+            segmentations = [record['segmentation']]
+            record = {**record, 'video_id': record['image_id'], 'segmentations': segmentations}
         if is_strict:
             video_id = checks.known(record, 'video_id', where, sizes, 'the videos of the truth')
         else:
@@ -162,11 +170,8 @@ def load_ytvis_results(
         results.setdefault(video_id, []).append(track)
     notes = [
         *unknown.notes(num_known, checks),
-        *(
-            f'Ignored predictions of category {category_id}, which the truth does not have: '
-            f'{count}.'
-            for category_id, count in sorted(ignored.items())
-        ),
+        *_ignored_notes(ignored),
+        *checks.notes,
     ]
     if odd_scores:
         notes.append(
@@ -177,6 +182,20 @@ def load_ytvis_results(
     results.left_out = tuple(checks.left_out)
     results.notes = tuple(notes)
     return results
+
+
+def _ignored_notes(ignored: Mapping[int, int]) -> list[str]:
+    """Tell of predictions that were ignored, whose number is given by category id."""
+    if len(ignored) > _MOST_IGNORED:
+        ids = list_names([str(category_id) for category_id in sorted(ignored)])
+        return [
+            f'Ignored {sum(ignored.values()):,} predictions of {len(ignored):,} categories, which '
+            f'the truth does not have: {ids}.'
+        ]
+    return [
+        f'Ignored predictions of category {category_id}, which the truth does not have: {count}.'
+        for category_id, count in sorted(ignored.items())
+    ]
 
 
 def write_ytvis_results(path: Path, tracks: Iterable[MaskTrack]) -> None:
