@@ -25,6 +25,7 @@ PACKAGE = Path(videomt_ros.__file__).parent
 HOMES = ('evaluation/families/', 'datasets/formats/', 'model/config_completion.py')
 """The modules of the families, the readers of their files, and what looks at lists of classes."""
 TABLES = {
+    'datasets/bags/fleet_truth.py',
     'datasets/bags/truth_formats.py',
     'datasets/synthetic/writing.py',
     'training/clip_truth.py',
