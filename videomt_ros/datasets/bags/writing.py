@@ -66,9 +66,15 @@ def make_bags(
         Paths of the bags.
 
     Raises:
-        ValueError: a bag exists already, or two videos would have bags of one name.
+        ValueError: a bag exists already, two videos would have bags of one name, or the data set
+            has single images.
         DatasetError: the data set cannot be read, or an annotated frame has no image.
     """
+    if dataset.family not in TRUTH_FORMATS:
+        raise ValueError(
+            f'Expected videos to make bags of, got the single images of {dataset.name}. '
+            'Name a data set of videos.'
+        )
     truth = TRUTH_FORMATS[dataset.family]
     names = [bag_name(video) for video in dataset.videos]
     targets = [
