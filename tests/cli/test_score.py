@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +145,52 @@ def test_results_may_be_zipped(tmp_path, capsys):
         file.write(results, 'results.json')
     assert main(arguments('ytvis', truth, archive)) == 0
     assert capsys.readouterr().out.endswith('AP 100.0\n')
+
+
+@pytest.mark.parametrize('inside', ['', 'mine'])
+@pytest.mark.parametrize('benchmark', ['vipseg', 'vspw'])
+def test_folders_of_results_may_be_zipped(benchmark, inside, tmp_path, capsys, fails):
+    truth, results = WRITERS[benchmark](tmp_path)
+    archive = tmp_path / 'upload.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+        for path in results.rglob('*.*'):
+            file.write(path, Path(inside) / path.relative_to(results))
+    assert main(arguments(benchmark, truth, archive)) == 0
+    assert capsys.readouterr().out.endswith(f'{HEADLINES[benchmark]}\n')
+    archive.write_bytes(archive.read_bytes()[:-40])
+    assert 'upload.zip: Expected a sound zip file' in fails(benchmark, truth, archive)
+
+
+def test_results_of_another_benchmark_are_told(tmp_path, fails):
+    truth, results = write_ytvis(tmp_path / 'a')
+    panoptic, folder = write_vipseg(tmp_path / 'b')
+    assert 'results of another benchmark?' in fails('ytvis', truth, folder / 'pred.json')
+    assert 'results of instances?' in fails('vipseg', panoptic, results)
+
+
+def test_a_truth_without_objects_and_odd_scores_are_noted(tmp_path, capsys):
+    truth, results = write_ytvis(tmp_path)
+    entries = json.loads(results.read_text())
+    entries[0] |= {'score': 87.5, 'video_id': 1.0, 'category_id': 1.0}
+    write_json(results, entries)
+    assert main(arguments('ytvis', truth, results)) == 0
+    printed = capsys.readouterr().out
+    assert 'note: Scores outside of 0 to 1: 1, such as 87.5.' in printed
+    assert printed.endswith('AP 100.0\n')
+    write_json(truth, json.loads(truth.read_text()) | {'annotations': []})
+    assert main(arguments('ytvis', truth, results)) == 0
+    assert 'note: The truth has no objects' in capsys.readouterr().out
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_place(tmp_path, fails, capsys):
+    truth, results = write_ytvis(tmp_path)
+    text = results.read_text().replace('"score": 0.9', '"score": NaN', 1)
+    results.write_text(text)
+    assert 'Prediction [0]: expected score to be a finite number, got nan' in fails(
+        'ytvis', truth, results
+    )
+    assert main(arguments('ytvis', truth, results, '--skip-bad')) == 0
+    assert '1 bad record was left out' in capsys.readouterr().err
 
 
 def test_unlikely_tracks_can_be_left_out(tmp_path, capsys):

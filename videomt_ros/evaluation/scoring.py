@@ -9,10 +9,15 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from videomt_ros.datasets.dataset import Dataset, Video
+from videomt_ros.datasets.dataset import Dataset, DatasetError, Video
+from videomt_ros.datasets.formats.ytvis import BROKEN_ZIP
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.families.family import ScoreRequest
 from videomt_ros.evaluation.score_report import ScoreReport
@@ -37,8 +42,9 @@ def score_files(
         family: name of the family of the files: ytvis (YouTube-VIS, OVIS), vipseg or vspw.
         truth: annotation file; for VSPW the folder. Several, for ytvis alone: the mean over them,
             and each in `parts`.
-        results: ytvis: results.json, or a zip or a folder that holds it; vipseg: the folder with
-            pred.json and pan_pred; vspw: the folder with <video>/<frame>.png.
+        results: ytvis: results.json, or a folder that holds it; vipseg: the folder with pred.json
+            and pan_pred; coco_panoptic: the same, or the JSON or the folder of PNGs of
+            panopticapi; vspw: the folder with <video>/<frame>.png. For all: a zip of these.
         truth_masks: vipseg: folder of the true PNGs; else panomasksRGB beside the JSON.
         split: vspw: which list of videos; else val.
         video_ids: score these videos alone; others are ignored in truth and results.
@@ -65,7 +71,28 @@ def score_files(
         is_strict,
         progress,
     )
-    return family_of(family).score(request)
+    wanted = family_of(family)
+    with _unpacked(results, wanted.reads_zip) as folder:
+        return wanted.score(replace(request, results=folder))
+
+
+@contextmanager
+def _unpacked(results: Path, is_read: bool) -> Iterator[Path]:
+    """Unpack a zip of results for the families that read folders; yields what to read."""
+    if is_read or results.suffix.lower() != '.zip' or not results.is_file():
+        yield results
+        return
+    with TemporaryDirectory(prefix='videomt-results-') as scratch:
+        folder = Path(scratch) / results.stem
+        try:
+            with zipfile.ZipFile(results) as archive:
+                archive.extractall(folder)
+        except BROKEN_ZIP as error:
+            raise DatasetError(results, [f'Expected a sound zip file, but {error}.']) from error
+        # Archives often hold one folder with everything in it.
+        inside = [path for path in folder.iterdir() if not path.name.startswith(('.', '__MACOSX'))]
+        is_wrapped = len(inside) == 1 and inside[0].is_dir() and inside[0].name != 'pan_pred'
+        yield inside[0] if is_wrapped and any(map(Path.is_dir, inside[0].iterdir())) else folder
 
 
 def score_results(

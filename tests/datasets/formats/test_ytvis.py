@@ -531,7 +531,8 @@ def test_results_that_are_no_list_are_refused(tmp_path):
     known = load_ytvis(write(tmp_path / 'valid.json', truth()))
     path = write(tmp_path / 'results.json', {'annotations': []})
     assert faults(lambda: load_ytvis_results(path, known.videos, known.categories)) == (
-        'Expected a list of predictions, got an object.',
+        'Expected a list of predictions, got an object. Are these results of instances, and no '
+        'annotations or results of another benchmark?',
     )
 
 

@@ -130,6 +130,12 @@ def read_results(
     if is_coco_results(content):
         results = read_coco_results(content, by_id, checks)
     else:
+        if isinstance(content, list):
+            fault = (
+                'Expected results of panoptic segments, got a list without `segments_info`. Are '
+                'these results of instances?'
+            )
+            raise DatasetError(checks.path, [fault])
         _check_lists(content, checks.path, ('annotations',))
         results = ((*entry, None) for entry in _annotated(content, checks))
     for video_id, entries, names in results:

@@ -175,7 +175,7 @@ def load_ytvis_results(
     ]
     if odd_scores:
         notes.append(
-            f'{len(odd_scores):,} predictions have scores outside of 0 to 1, such as '
+            f'Scores outside of 0 to 1: {len(odd_scores):,}, such as '
             f'{odd_scores[0]:g}. Their order is what counts.'
         )
     checks.finish()
@@ -317,7 +317,13 @@ def _read_predictions(path: Path) -> Iterator[Any]:
     # What is not as usual is read whole, which tells what is wrong with it.
     content = _load_results(path)
     if not isinstance(content, list):
-        raise DatasetError(path, [f'Expected a list of predictions, got {kind(content)}.'])
+        raise DatasetError(
+            path,
+            [
+                f'Expected a list of predictions, got {kind(content)}. Are these results of '
+                'instances, and no annotations or results of another benchmark?'
+            ],
+        )
     yield from content[number:]
 
 

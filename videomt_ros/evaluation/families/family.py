@@ -153,6 +153,8 @@ class Family(ABC):
     """The figure that the report lists for each class."""
     logged_figures: ClassVar[tuple[str, ...]]
     """The few figures that a training run logs."""
+    reads_zip: ClassVar[bool] = False
+    """Whether a zip of results is read as it is; else it is unpacked first."""
     has_tracks: ClassVar[bool] = True
     """Whether objects have identities along a video, so that there are figures of tracking."""
     paper_names: ClassVar[Mapping[str, str]] = {}

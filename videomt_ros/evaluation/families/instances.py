@@ -79,6 +79,7 @@ class Instances(Family):
     class_figure = 'AP'
     logged_figures = ('AP', 'AP50', 'AR10', 'HOTA', 'IDF1')
     score_options = frozenset({'track_score'})
+    reads_zip = True
     published_note = (
         'That protocol lists ten or more tracks a video, sure or not, which its tracking figures '
         'count as false.'
@@ -239,6 +240,8 @@ class Instances(Family):
                 f'Figures of tracking leave out {num_left_out} of {num_tracks} tracks, whose '
                 f'score is below {track_score:g}.'
             )
+        if not any(truth.tracks(video.video_id) for video in videos):
+            notes.append('The truth has no objects, so that there is nothing to find.')
         if num_crowds:
             notes.append(
                 f'Crowds ({num_crowds}) are ignored by AP and AR, but are single objects in '
