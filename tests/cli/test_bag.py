@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from videomt_ros.cli import main
+from videomt_ros.datasets.bags.messages import BagTopic, message_types
 from videomt_ros.datasets.synthetic.writing import write_dataset
 
 NUM_FRAMES = 10
@@ -49,6 +52,32 @@ def test_a_bag_scores_as_its_data_set_does(tmp_path, home, benchmark):
     for mode in ('published', 'live'):
         assert of_bag[mode]['figures'] == of_dataset[mode]['figures']
     assert of_bag['live']['notes'][0].startswith(f'{NUM_FRAMES} of {NUM_FRAMES} annotated frames')
+
+
+def test_sixteen_bits_score_as_eight_with_their_range(tmp_path, home, capsys):
+    """The same images with 12 bits; without the range they are nearly black, which is said."""
+    bag, truth = first_bag(home, 'ytvis')
+    store = message_types()
+    kind = 'sensor_msgs/msg/Image'
+    deep = tmp_path / 'deep'
+    with Writer(deep, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection('/image', kind, typestore=store)
+        for image in BagTopic(bag, (kind,), '', 'images').messages():
+            message = image.content
+            message.data = (message.data.astype(np.uint16) * 16).view(np.uint8)
+            message.encoding, message.step = 'rgb16', 2 * message.step
+            writer.write(connection, image.time_ns, store.serialize_cdr(message, kind))
+    options = ('--truth', truth, '--mode', 'live')
+    plain = run(tmp_path / 'plain', '--bag', bag, *options)
+    ranged = run(tmp_path / 'ranged', '--bag', deep, *options, '--grey-high', '4080')
+    assert ranged['live']['figures'] == plain['live']['figures']
+    assert 'little to see' not in ' '.join(ranged['live']['notes'])
+    capsys.readouterr()
+    command = ['evaluate', '--model', 'demo', '--bag', deep, *options, '--resume']
+    assert main([*map(str, command), '--out', str(tmp_path / 'ranged')]) == 1
+    assert 'grey_range' in capsys.readouterr().err
+    dark = run(tmp_path / 'dark', '--bag', deep, *options, '--limit', '1')
+    assert 'little to see; --grey-low 0 --grey-high 4095' in ' '.join(dark['live']['notes'])
 
 
 def test_two_runs_of_a_bag_are_equal(tmp_path, home):
@@ -104,6 +133,22 @@ def test_notes_and_the_score_on_the_clock_are_printed(tmp_path, home, capsys):
         ),
         (['--results-bag', 'b', '--truth', 't', '--model', 'm'], '--model has no meaning'),
         (['--results-bag', 'b', '--truth', 't', '--set', 'gap_s=1'], '--set has no meaning'),
+        (['--results-bag', 'b', '--truth', 't', '--grey-high', '9'], 'there is no --bag'),
+        (
+            [
+                '--bag',
+                'b',
+                '--truth',
+                't',
+                '--model',
+                'demo',
+                '--grey-low',
+                '9',
+                '--grey-high',
+                '9',
+            ],
+            '--grey-low below --grey-high, up to 65535, got 9 and 9',
+        ),
         (['--results-bag', 'b', '--truth', 't', '--mode', 'published'], 'Expected the live mode'),
         (['--bag', 'no-bag', '--truth', 'no-truth', '--model', 'demo'], 'no-truth'),
     ],

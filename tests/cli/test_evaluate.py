@@ -123,7 +123,7 @@ def test_settings_reach_the_live_score_alone(roots, unbroken, tmp_path):
     assert settings['association'] == 'slots'
 
 
-@pytest.mark.parametrize('text', ['gap_s', '=2', 'gap_s=long'])
+@pytest.mark.parametrize('text', ['gap_s', '=2', 'gap_s=long', 'grey_high=4095'])
 def test_a_setting_that_is_none_is_refused(tmp_path, capsys, text):
     with pytest.raises(SystemExit):
         main(arguments('ytvis2019', tmp_path, tmp_path / 'out', '--set', text))

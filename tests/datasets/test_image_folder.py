@@ -11,6 +11,7 @@ from videomt_ros.datasets.image_folder import (
     find_files,
     is_plain_name,
     regular_stamps,
+    remarks_on_images,
     stamps_of_names,
 )
 
@@ -48,6 +49,31 @@ def test_a_turn_noted_in_the_file_is_left_aside(tmp_path):
     exif[0x0112] = 6  # a quarter turn
     Image.new('RGB', (4, 3)).save(tmp_path / 'a.jpg', exif=exif)
     assert next(video(tmp_path / 'a.jpg').frames()).image.shape == (3, 4, 3)
+
+
+def test_a_turn_noted_in_the_file_is_remarked_on(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (3, 4)).save(tmp_path / 'a.jpg', exif=exif)
+    Image.new('RGB', (4, 3)).save(tmp_path / 'b.jpg')
+    with pytest.raises(DatasetError, match=r'got 3 x 4. Its EXIF orientation \(6\) is ignored'):
+        next(video(tmp_path / 'a.jpg').frames())
+    videos = [video(tmp_path / name) for name in ('none.jpg', 'b.jpg', 'a.jpg')]
+    (remark,) = remarks_on_images([object(), *videos])
+    assert 'a.jpg has an EXIF orientation (6), which is ignored' in remark
+    assert remarks_on_images(videos[:2]) == []
+
+
+def test_a_range_of_grey_values(tmp_path):
+    grey = np.arange(12, dtype=np.uint16).reshape(3, 4) * 93
+    cv2.imwrite(str(tmp_path / 'a.png'), grey)
+    dark = video(tmp_path / 'a.png')
+    bright = dark.with_grey_range((0, 1023))
+    assert next(dark.frames()).image.max() == 3
+    assert next(bright.frames()).image.max() == 255
+    (remark,) = remarks_on_images([dark])
+    assert 'values from 0 to 1023 of 65535' in remark and '--grey-high 1023' in remark
+    assert remarks_on_images([bright]) == []
 
 
 def test_an_image_that_is_missing_cut_off_or_none_is_named(tmp_path):

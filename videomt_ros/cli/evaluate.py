@@ -87,6 +87,11 @@ def setting(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition('=')
     if not name or not separator:
         raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
+    if name in ('grey_low', 'grey_high'):
+        option = f'--{name.replace("_", "-")} {value}'
+        raise argparse.ArgumentTypeError(
+            f'expected a setting of the live score, got {name}, which both scores share: {option}'
+        )
     default = {item.name: item.default for item in fields(StreamSettings)}.get(name)
     if isinstance(default, tuple):
         return name, tuple(item.strip() for item in value.split(',') if item.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from tests.datasets.bags.made import (
@@ -384,6 +386,69 @@ def test_images_without_stamps_take_the_time_of_their_recording(tmp_path):
     video = opened(bag, ytvis_json(tmp_path / 'truth.json', recorded))
     assert [(f.index, f.stamp_ns) for f in video.frames()] == list(enumerate(recorded))
     assert '3 of 3 images have no stamp; the time of their recording was taken.' in video.notes
+
+
+def stamped(number: int, stamp_ns: int, **fields: Any) -> Any:
+    time = STORE.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
+    header = STORE.types['std_msgs/msg/Header'](time, 'front')
+    return image_message(number, header=header, **fields)
+
+
+def test_equal_stamps_are_none(tmp_path):
+    bag = write_bag(tmp_path / 'bag', {'/image': [stamped(t, START_NS) for t in range(3)]})
+    recorded = [START_NS + t * PERIOD_NS for t in range(3)]
+    video = opened(bag, ytvis_json(tmp_path / 'truth.json', recorded))
+    assert [(f.index, f.stamp_ns) for f in video.frames()] == list(enumerate(recorded))
+    assert '3 of 3 images have no stamp; the time of their recording was taken.' in video.notes
+
+
+def test_neither_times_nor_stamps(tmp_path):
+    """Then the images follow each other at an assumed rate, which the notes say."""
+    bag = write_bag(tmp_path / 'bag', {'/image': [without_stamp(t) for t in range(3)]})
+    (file,) = bag.glob('*.db3')
+    with sqlite3.connect(file) as connection:
+        connection.execute('UPDATE messages SET timestamp = 0')
+    truth = ytvis_json(tmp_path / 'truth.json', [t * PERIOD_NS for t in range(3)])
+    video = opened(bag, truth)
+    assert indices(video) == [0, 1, 2]
+    assert any('10 images a second are assumed' in note for note in video.notes)
+    assert '3 of 3 images have no stamp; an assumed time was taken.' in video.notes
+
+
+@pytest.mark.parametrize('copies', [2, 3])
+def test_images_that_were_recorded_twice_count_once(tmp_path, copies):
+    messages = [message for message in images(4) for _ in range(copies)]
+    bag = write_bag(tmp_path / 'bag', {'/image': messages})
+    video = opened(bag, ytvis_json(tmp_path / 'truth.json', [stamp(t) for t in range(4)]))
+    assert indices(video) == [0, 1, 2, 3]
+    assert '0 of 4 images are not annotated' in video.notes[0]
+    assert f'{4 * copies - 4} of {4 * copies} images on /image are in the bag' in video.notes[1]
+
+
+def test_a_range_of_grey_values_for_all_videos(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 4096, (48, 64), np.uint16)
+    data = {'data': grey.view(np.uint8).reshape(-1), 'step': 128, 'encoding': 'mono16'}
+    bag = write_bag(tmp_path / 'bag', {'/image': [stamped(0, stamp(0), **data)]})
+    dark = bag_dataset(bag, '', ytvis_json(tmp_path / 'truth.json', [stamp(0)]))
+    bright = dark.with_grey_range((0, 4095))
+    found = [next(each.videos[0].frames()).image.max() for each in (dark, bright)]
+    assert found == [15, 255]
+    assert bright.grey_range == (0, 4095)
+    notes = [' '.join(each.videos[0].notes) for each in (dark, bright)]
+    assert ['little to see' in note for note in notes] == [True, False]
+
+
+def test_an_image_of_another_size_with_a_note_of_a_turn(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    file = io.BytesIO()
+    Image.fromarray(image_of(0)).save(file, 'JPEG', exif=exif)
+    kind = STORE.types['sensor_msgs/msg/CompressedImage']
+    message = kind(stamped(0, stamp(0)).header, 'jpeg', np.frombuffer(file.getvalue(), np.uint8))
+    bag = write_bag(tmp_path / 'bag', {'/image': [message]})
+    truth = ytvis_json(tmp_path / 'truth.json', [stamp(0)], width=48, height=64)
+    with pytest.raises(DatasetError, match=r'got 64 x 48. Its EXIF orientation \(6\) is ignored'):
+        indices(opened(bag, truth))
 
 
 def test_images_without_a_stamp_among_others_stay_on_their_clock(tmp_path):

@@ -125,8 +125,8 @@ def bag_dataset(bag: Path, topic: str, truth: Path, *, skip_bad: bool = False) -
         times_ns.append(time_ns)
     if num_unstamped:
         images.notes.append(
-            f'{num_unstamped} of {len(times_ns)} images have no stamp; the time of their '
-            'recording was taken.'
+            f'{num_unstamped} of {len(times_ns)} images have no stamp; {images.time_name} was '
+            'taken.'
         )
     match = match_video(labels, stamps_ns, f'images on {images.topic} of {bag}')
     return Dataset(

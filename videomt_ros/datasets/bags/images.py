@@ -111,6 +111,13 @@ class BagImages:
             f'{self.num_frames} images, {self.fps:.3g} a second'
         )
 
+    @property
+    def time_name(self) -> str:
+        """Name of the time at which an image is played, for people."""
+        if self._times.source == 'record':
+            return 'the time of their recording'
+        return 'the time between their neighbours' if self._times.has_stamps else 'an assumed time'
+
     def with_grey_range(self, grey_range: GreyRange | None) -> BagImages:
         """Return the same images, read with another range of grey values."""
         other = copy.copy(self)
