@@ -121,7 +121,9 @@ def test_processes_that_lightning_starts_may_train():
     check_training(4, {**children, 'NODE_RANK': '0'})
     with pytest.raises(ValueError, match=r'LOCAL_RANK=1 .*2 processes .*nobody started'):
         check_training(2, {'LOCAL_RANK': '1'})
-    check_training(1, {'LOCAL_RANK': '1'})
+    check_training(1, {'LOCAL_RANK': '0', 'RANK': '0'})
+    with pytest.raises(ValueError, match=r'^RANK=1 .*nobody started.*unset RANK'):
+        check_training(1, {'RANK': '1'})
 
 
 @pytest.mark.parametrize('name', ['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MV2_COMM_WORLD_SIZE'])

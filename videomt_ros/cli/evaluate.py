@@ -191,7 +191,7 @@ def evaluate_model(args: argparse.Namespace, scratch: Path, begin_s: float) -> i
             print(line)
         num_mine = len(args.shard.positions(metrics['run']['num_videos'])) + len(dataset.unopened)
         return exit_code(metrics['failures'], modes, num_mine)
-    keep_truth(dataset, scratch, out)
+    keep_truth(dataset, out)
     return print_result(metrics, modes, paper_score, out)
 
 

@@ -194,17 +194,17 @@ def _open_fleet(
     return dataset.with_grey_range(grey_range_of(args))
 
 
-def keep_truth(dataset: Dataset, scratch: Path, out: Path) -> None:
+def keep_truth(dataset: Dataset, out: Path) -> None:
     """Keep the truth of all bags, where `open_source` has written one, with the results.
 
     `videomt score` then gives the figures once more.
     """
     from videomt_ros.datasets.bags.fleet_files import TRUTH_FOLDER
 
-    if any(path.is_relative_to(scratch) for path in dataset.truth):
+    if dataset.scratch is not None:
         target = out / TRUTH_FOLDER
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(scratch, target, symlinks=True)
+        shutil.copytree(dataset.scratch, target, symlinks=True)
 
 
 def open_bag(args: argparse.Namespace) -> Dataset:

@@ -86,14 +86,15 @@ def check_shards(args: argparse.Namespace, defaults: argparse.Namespace) -> None
 
 
 def source_record(args: argparse.Namespace) -> dict[str, Any]:
-    """Write down how the data set of these options is opened, with absolute paths."""
+    """Write down how the data set of these options is opened, and from which folder."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
             return [plain(item) for item in value]
-        return str(value.absolute()) if isinstance(value, Path) else value
+        return str(value) if isinstance(value, Path) else value
 
-    return {name: plain(getattr(args, name)) for name in SOURCE_OPTIONS}
+    options = {name: plain(getattr(args, name)) for name in SOURCE_OPTIONS}
+    return {'cwd': str(Path.cwd()), **options}
 
 
 def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -116,24 +117,27 @@ def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         for remark in dataset.remarks():
             print(f'Note: {remark}', file=sys.stderr)
         metrics = merge_shards(shards, dataset, out, about)
-        keep_truth(dataset, Path(scratch), out)
+        keep_truth(dataset, out)
     return metrics, out
 
 
 def _restore_source(args: argparse.Namespace, source: Mapping[str, Any]) -> None:
     """Set the options of the data set to those of a shard, where the user has not given them."""
     is_given = {name: bool(getattr(args, name)) for name in SOURCE_OPTIONS}
-    for name, value in source.items():
+    # Paths stay as they were written, where they mean the same, since messages repeat them.
+    cwd = Path(source['cwd'])
+    home = Path() if cwd == Path.cwd() else cwd
+
+    def restored(value: Any, kind: type) -> Any:
+        if isinstance(value, list):
+            return [restored(item, kind) for item in value]
+        return home / value if kind is Path and value is not None else value
+
+    for name, kind in SOURCE_OPTIONS.items():
         # Bags elsewhere have their truth elsewhere.
-        moved = any(is_given[one] for one in _BAG_OPTIONS) if name in _BAG_OPTIONS else False
-        if name in SOURCE_OPTIONS and not is_given[name] and not moved:
-            setattr(args, name, _restored(value, SOURCE_OPTIONS[name]))
-
-
-def _restored(value: Any, kind: type) -> Any:
-    if isinstance(value, list):
-        return [_restored(item, kind) for item in value]
-    return kind(value) if kind is Path and value is not None else value
+        has_moved = name in _BAG_OPTIONS and any(is_given[one] for one in _BAG_OPTIONS)
+        if not is_given[name] and not has_moved:
+            setattr(args, name, restored(source.get(name), kind))
 
 
 def shard_lines(metrics: Mapping[str, Any], number: ShardNumber, out: Path) -> list[str]:

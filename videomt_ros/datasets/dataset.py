@@ -6,6 +6,7 @@ Prediction needs the images alone, and scoring needs annotation files and result
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,23 @@ class Dataset:
     reason."""
     grey_range: GreyRange | None = None
     """Values of 16-bit images that become black and white; None: their full range."""
+    scratch: Path | None = None
+    """Folder with files that were written for this object alone, if there are any."""
+
+    def readable(self, text: str) -> str:
+        """Replace the paths of links in `scratch`, of which users know nothing, by their targets.
+
+        Other paths in there become relative to it.
+        """
+        if self.scratch is None:
+            return text
+        start = len(str(self.scratch)) + 1
+
+        def original(found: re.Match[str]) -> str:
+            path = Path(found[0])
+            return os.readlink(path) if path.is_symlink() else found[0][start:]
+
+        return re.sub(rf'{re.escape(str(self.scratch))}/[^\s:\'"]*[^\s:\'".,;]', original, text)
 
     def with_grey_range(self, grey_range: GreyRange | None) -> Dataset:
         """Return the same data set, whose 16-bit images are read with another range."""

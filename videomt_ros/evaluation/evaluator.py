@@ -258,12 +258,13 @@ def _check_truth(dataset: Dataset, videos: Sequence[Video], must_score: bool) ->
     with Progress(num_frames, 'frame', 'check the truth') as bar:
         unusable = family_of(dataset.family).check_truth(dataset, videos, bar.update)
     if must_score and len(unusable) == len(videos):
-        raise DatasetError(dataset.truth[0], list(unusable.values()))
+        faults = [dataset.readable(reason) for reason in unusable.values()]
+        raise DatasetError(dataset.truth[0], faults)
     for video in videos:
         if video.video_id in unusable:
             _logger.warning(
                 'Video %s cannot be scored, and is left out of the figures: %s',
-                video.name, unusable[video.video_id],
+                video.name, dataset.readable(unusable[video.video_id]),
             )  # fmt: skip
 
 

@@ -65,6 +65,9 @@ def finish(
         if dataset.truth:
             notes = [note for n in range(len(videos)) for note in folder.notes(mode, n)]
             score = score_results(dataset, videos, results, notes)
+            score.notes[:] = map(dataset.readable, score.notes)
+            for failure in score.failures:
+                failure['error'] = dataset.readable(failure['error'])
             metrics[mode] = score.to_json()
             # The truth is that of all modes, so its failures are told once.
             for failure in score.failures:

@@ -121,6 +121,13 @@ def check_training(world_size: int, env: Mapping[str, str] = os.environ) -> None
             f'torchrun --nproc-per-node {asked_for} -m videomt_ros train ..., or train without '
             'it after `unset WORLD_SIZE RANK LOCAL_RANK`.'
         )
+    place = next((name for name in ('RANK', 'LOCAL_RANK') if _number(env, name, 0) > 0), None)
+    if world_size == 1 and place is not None:
+        raise ValueError(
+            f'{place}={env[place]} says that this is not the first of several processes, but '
+            'nothing says of how many: nobody started them. `unset RANK LOCAL_RANK`, or start the '
+            'command with torchrun.'
+        )
     if world_size > 1 and 'LOCAL_RANK' in env and not env.get('MASTER_PORT'):
         raise ValueError(
             f'LOCAL_RANK={env["LOCAL_RANK"]} says that a launcher has started the {world_size} '

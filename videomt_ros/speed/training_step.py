@@ -21,6 +21,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
 from videomt_ros.datasets.synthetic.scene import CLASS_NAMES
+from videomt_ros.evaluation.launchers import check_training
 from videomt_ros.model.network import Encoded
 from videomt_ros.training.callbacks import RunningMean
 from videomt_ros.training.data import Mixture, RunData, check_folders, check_shares
@@ -160,6 +161,7 @@ def measure(settings: TrainSettings, steps: int, synthetic: bool = False) -> Ste
     logger.info('%d steps to warm up, then %d that count.', warm_up, steps)
     if synthetic:
         settings = drawn(settings)
+    check_training(settings.devices * settings.nodes)
     machine = find_machine(settings)
     set_threads(settings.threads)
     device = torch.device(machine.accelerator)

@@ -301,3 +301,16 @@ def test_no_usable_bag_lists_why(tmp_path):
     (tmp_path / 'home/b.json').write_text('{')
     with pytest.raises(DatasetError, match=r'(?s)a: Expected the truth of .*b: .*Expected JSON'):
         opened(tmp_path / 'home', tmp_path)
+
+
+def test_messages_name_the_files_of_the_user(tmp_path):
+    home = tmp_path / 'home'
+    record(home / 'a', 1)
+    vspw_folder(home / 'a_vspw', {'lawn': 1}, 9)
+    dataset = opened(home, tmp_path)
+    truth = load_vspw(dataset.truth[0], dataset.split)
+    with pytest.raises(DatasetError) as caught:
+        truth.mask('a', 0)
+    message = dataset.readable(f'{caught.value} See {dataset.truth[0]}/val.txt.')
+    assert message.startswith(f'{home}/a_vspw/data/a_vspw/mask/{stamp(0)}.png: Expected values')
+    assert message.endswith('See val.txt.')

@@ -136,6 +136,7 @@ def fleet_dataset(
         notes=(*dict.fromkeys(notes), *class_notes(used, categories, tables)),
         left_out=tuple(line for truth in used for line in truth.left_out),
         unopened=tuple(unopened),
+        scratch=scratch,
     )
 
 
