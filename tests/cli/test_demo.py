@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from videomt_ros.cli.demo import DEFAULT_MODEL, rate_hint
 from videomt_ros.datasets.synthetic.scene import ALL_NAMES, CLASS_NAMES, Scene
 from videomt_ros.evaluation.report.demo import DemoReport
 from videomt_ros.model.presets import load_preset
+from videomt_ros.resources import resource
 
 pytestmark = pytest.mark.ros
 RESULTS = {'contact_sheet.png', 'overlay.mp4', 'tracks.jsonl'}
@@ -308,7 +310,8 @@ def test_a_stream_that_ends_and_what_it_had_before(tmp_path, model):
         code, stdout, stderr = Demo(out, model, *args).finish()
     assert code == 0, stderr
     assert f'Playing stream {url}/camera, 25 frames a second, here 10, for 20 s' in stdout
-    assert f'Note: {url}/camera ended after 12 images.' in stdout
+    notes = [line for line in stdout.splitlines() if line.startswith('Note: ')]
+    assert notes == [f'Note: {url}/camera ended after 12 images.']
     assert 1 <= figure(stdout, 'frames sent') < 12  # the others are left out for the rate
     assert {path.name for path in out.iterdir()} == RESULTS
 
@@ -320,6 +323,19 @@ def test_a_single_image_is_segmented_at_first_sight(tmp_path, model):
     code, stdout, stderr = Demo(out, model, '--source', str(image)).finish()
     assert code == 0, stderr
     assert figure(stdout, 'frames sent') == 1 and figure(stdout, 'tracks seen') >= 1
+
+
+def test_make_passes_its_variables_on():
+    values = {'SOURCE': 'rtsp://10.0.0.5/a?b=1&c=2', 'RATE': '5', 'OUT': 'out/my run'}
+    words = [f'{name}={value}' for name, value in values.items()]
+    root = resource('package.xml').parent
+    done = subprocess.run(
+        ['make', '-n', 'demo', *words], cwd=root, check=True, capture_output=True, text=True
+    )
+    command = done.stdout[done.stdout.index('-m videomt_ros demo') :].replace('\\\n', ' ')
+    assert shlex.split(command)[3:] == [
+        '--source', values['SOURCE'], '--rate', '5', '--out', values['OUT'],
+    ]  # fmt: skip
 
 
 def report_of(dropped: int, processed_hz: float = 8.04) -> DemoReport:

@@ -12,16 +12,9 @@ from videomt_ros.datasets.dataset import list_names
 from videomt_ros.datasets.image_files import ImageFiles, files_of, images_in, is_image, is_pattern
 from videomt_ros.datasets.images import GreyRange
 from videomt_ros.datasets.live_video import Stream, Webcam, is_pipeline, is_url
-from videomt_ros.datasets.source import Source, SourceFrame
+from videomt_ros.datasets.source import SOURCES, Source, SourceFrame
 from videomt_ros.datasets.synthetic.scene import Scene
 from videomt_ros.datasets.video import VideoError, VideoFile
-
-SOURCES = (
-    'a video file, an image, a folder of images, a pattern such as frames/*.jpg or '
-    'frame_%05d.png, a bag (rosbag2 folder, .mcap, .db3), a webcam (0 or /dev/video0), a URL that '
-    'OpenCV opens (rtsp://, http://, ...), or synthetic'
-)
-"""What `open_source` takes, for people."""
 
 
 class SyntheticSource:

@@ -1,4 +1,4 @@
-"""The interface of all sources of images: synthetic scene, video file, webcam and bag."""
+"""The interface of all sources of images, such as synthetic scenes, videos, cameras and bags."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
+
+SOURCES = (
+    'a video file, an image, a folder of images, a pattern such as frames/*.jpg or '
+    'frame_%05d.png, a bag (rosbag2 folder, .mcap, .db3), a webcam (0 or /dev/video0), a URL that '
+    'OpenCV opens (rtsp://, http://, ...), or synthetic'
+)
+"""What `datasets.opening.open_source` takes, for people."""
 
 
 class SourceFrame(NamedTuple):

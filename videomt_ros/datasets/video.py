@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.source import SourceFrame
+from videomt_ros.datasets.source import SOURCES, SourceFrame
 
 # OpenCV reads it when it opens its first video. -8 is quiet: our errors say what went wrong.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -46,7 +46,7 @@ class VideoFile:
         with opened(str(path)) as capture:
             if not capture.isOpened():
                 raise VideoError(
-                    f'Expected a video or an image, but OpenCV finds no video in {path} '
+                    f'Expected {SOURCES}, but OpenCV finds no video in {path} '
                     f'({path.stat().st_size} bytes).'
                 )
             self.fps = usable_fps(capture)

@@ -133,12 +133,14 @@ class RigRun:
 
     def _wait_for_results(self, processes: RigProcesses) -> None:
         """Wait until every image is accounted for, or there is no progress any more."""
-        with Progress(self._num_expected, 'frame', stream=sys.stdout) as progress:
+        # What a camera will send is a guess.
+        total = None if self._is_endless else self._num_expected
+        with Progress(total, 'frame', stream=sys.stdout) as progress:
             self._follow(processes, progress)
 
     def _follow(self, processes: RigProcesses, progress: Progress) -> None:
         """Take events until the run is complete, or stands still."""
-        counts, changed_s = (0, 0, 0, 0), time.monotonic()
+        state, changed_s = ((0, 0, 0, 0), False), time.monotonic()
         while not self._is_complete():
             try:
                 self._take(processes.next_event(0.2))
@@ -147,9 +149,10 @@ class RigRun:
                     raise
                 processes.interrupt('camera')
             now_s = time.monotonic()
-            if counts != self.counts():
-                counts, changed_s = self.counts(), now_s
-            sent, received, settled, kept = counts
+            # The end of the camera counts as progress: one whose stream stalls ends late.
+            if state != (self.counts(), self._is_over):
+                state, changed_s = (self.counts(), self._is_over), now_s
+            sent, received, settled, kept = state[0]
             progress.show(sent, note=f'results of {kept}')
             patience_s = _IDLE_S if settled == received and self._is_over else _BUSY_S
             if now_s - changed_s > patience_s:
