@@ -128,6 +128,18 @@ def test_folders_without_images(tmp_path):
         open_source(str(tmp_path))
 
 
+def test_a_folder_may_be_named_by_a_number(tmp_path, monkeypatch):
+    write_images(tmp_path / '97', ['0.png'])
+    monkeypatch.chdir(tmp_path)
+    assert open_source('97').description == 'image folder 97'
+
+
+@pytest.mark.parametrize('name', ['', ' '])
+def test_an_empty_name_is_told_with_what_may_be_given(name):
+    with pytest.raises(VideoError, match='folder of images.*URL.*got an empty name'):
+        open_source(name)
+
+
 def test_what_is_not_there_is_told_with_what_may_be_given(tmp_path):
     with pytest.raises(VideoError, match='folder of images.*URL.*but there is no .*gone'):
         open_source(str(tmp_path / 'gone'))

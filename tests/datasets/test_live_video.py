@@ -109,7 +109,12 @@ def test_a_pipeline_without_gstreamer_is_told():
 
 
 @pytest.mark.parametrize(
-    ('name', 'device'), [('97', '/dev/video97'), ('/dev/video98', '/dev/video98')]
+    ('name', 'device'),
+    [
+        ('97', '/dev/video97'),
+        ('/dev/video98', '/dev/video98'),
+        ('99999999999', '/dev/video99999999999'),
+    ],
 )
 def test_missing_webcam(name, device, capfd):
     with pytest.raises(VideoError, match=rf'webcam .*{name}, but .* There is no {device}; this'):

@@ -68,14 +68,17 @@ class Webcam:
         else:
             self._input = (str(index_or_device), cv2.CAP_V4L2)
             wanted, device = f'at {index_or_device}', index_or_device
-        with opened(*self._input) as capture:
-            image = capture.read()[1] if capture.isOpened() else None
-            if image is None:
-                raise VideoError(
-                    f'Expected a webcam {wanted}, but OpenCV gets no image from it. '
-                    f'{_why_no_camera(device)}'
-                )
-            self.fps = usable_fps(capture)
+        try:
+            with opened(*self._input) as capture:
+                image = capture.read()[1] if capture.isOpened() else None
+                self.fps = usable_fps(capture)
+        except cv2.error:  # an index that is no number of 32 bits
+            image = None
+        if image is None:
+            raise VideoError(
+                f'Expected a webcam {wanted}, but OpenCV gets no image from it. '
+                f'{_why_no_camera(device)}'
+            )
         self.notes: list[str] = []
 
     @property

@@ -72,7 +72,10 @@ def open_source(
     """
     if name == 'synthetic':
         return SyntheticSource(seed, num_frames, stuff=stuff)
-    if name.isdecimal():
+    if not name.strip():
+        raise VideoError(f'Expected {SOURCES}, got an empty name.')
+    # A folder may be named by a number; it is meant where there is no such camera.
+    if name.isdecimal() and (Path('/dev', f'video{name}').exists() or not Path(name).exists()):
         return Webcam(int(name))
     if is_url(name) and not name.lower().startswith('file://'):
         return Stream(name)
