@@ -45,7 +45,7 @@ _STATISTICS = struct.Struct('<QHIIIIQQ')
 _FOOTER_OPCODE, _SCHEMA, _CHANNEL, _MESSAGE_OPCODE, _CHUNK_OPCODE = 0x02, 0x03, 0x04, 0x05, 0x06
 _STATISTICS_OPCODE, _DATA_END = 0x0B, 0x0F
 _FOOTER_SIZE = _HEAD.size + 20 + len(_MAGIC)
-_DECOMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+_DECOMPRESSORS: dict[str, Callable[[memoryview], bytes | memoryview]] = {
     '': lambda data: data,
     'zstd': zstd.decompress,
     'lz4': lz4.frame.decompress,
@@ -73,7 +73,7 @@ class _Contents:
         self.num_channels: int | None = None
         """Number of channels that the statistics tell; None without statistics."""
 
-    def add(self, opcode: int, data: bytes) -> None:
+    def add(self, opcode: int, data: memoryview) -> None:
         """Take the content of a record into account.
 
         Raises:
@@ -163,7 +163,7 @@ class McapFile:
         if not len(_MAGIC) <= start < end:
             return None
         file.seek(start)
-        data = file.read(end - start)
+        data = memoryview(file.read(end - start))
         contents = _Contents()
         try:
             for record in _records_of(data):
@@ -196,7 +196,7 @@ class McapFile:
                         self._add(contents, inner.opcode, content)
         return contents
 
-    def _add(self, contents: _Contents, opcode: int, data: bytes) -> None:
+    def _add(self, contents: _Contents, opcode: int, data: memoryview) -> None:
         try:
             contents.add(opcode, data)
         except struct.error:
@@ -244,8 +244,9 @@ class McapFile:
             if int.from_bytes(file.read(2), 'little') in wanted:
                 yield _message(_content(file, part.record))
 
-    def _chunk(self, file: BinaryIO, record: _Record) -> bytes:
+    def _chunk(self, file: BinaryIO, record: _Record) -> memoryview:
         """Read a chunk without its compression; empty if it is damaged."""
+        nothing = memoryview(b'')
         data = _content(file, record)
         try:
             _, _, size, checksum = _CHUNK.unpack_from(data)
@@ -255,14 +256,14 @@ class McapFile:
             if compression not in _DECOMPRESSORS:
                 name = reprlib.repr(compression)
                 self._damage(f'chunks compressed by {name}; zstd and lz4 are read')
-                return b''
-            plain = _DECOMPRESSORS[compression](data[place : place + packed])
+                return nothing
+            plain = memoryview(_DECOMPRESSORS[compression](data[place : place + packed]))
         except Exception:  # of lz4, zstd or struct
             self._damage('a damaged chunk')
-            return b''
+            return nothing
         if len(plain) != size or (checksum and zlib.crc32(plain) != checksum):
             self._damage('a damaged chunk')
-            return b''
+            return nothing
         return plain
 
     def _records(self, file: BinaryIO) -> Iterator[_Record]:
@@ -309,21 +310,21 @@ def _check_magic(path: Path, file: BinaryIO) -> None:
     raise ValueError(f'Expected an mcap file, but {path} does not begin like one.')
 
 
-def _text(data: bytes, place: int) -> tuple[str, int]:
+def _text(data: memoryview, place: int) -> tuple[str, int]:
     """Read a text with its length before it, and the position after it."""
     (size,) = struct.unpack_from('<I', data, place)
     start = place + 4
     if start + size > len(data):
         raise struct.error('a text goes beyond its record')
-    return data[start : start + size].decode(errors='replace'), start + size
+    return bytes(data[start : start + size]).decode(errors='replace'), start + size
 
 
-def _content(file: BinaryIO, record: _Record) -> bytes:
+def _content(file: BinaryIO, record: _Record) -> memoryview:
     file.seek(record.start)
-    return file.read(record.size)
+    return memoryview(file.read(record.size))
 
 
-def _records_of(data: bytes) -> Iterator[_Record]:
+def _records_of(data: memoryview) -> Iterator[_Record]:
     """Walk through the records of a chunk or of a summary."""
     place = 0
     while place + _HEAD.size <= len(data):
@@ -335,7 +336,7 @@ def _records_of(data: bytes) -> Iterator[_Record]:
         place = start + size
 
 
-def _messages_of(data: bytes, wanted: Collection[int]) -> Iterator[StoredMessage]:
+def _messages_of(data: memoryview, wanted: Collection[int]) -> Iterator[StoredMessage]:
     """Read the messages of a chunk on some channels."""
     for record in _records_of(data):
         if record.opcode == _MESSAGE_OPCODE and record.size >= _MESSAGE.size:
@@ -345,6 +346,6 @@ def _messages_of(data: bytes, wanted: Collection[int]) -> Iterator[StoredMessage
                 yield StoredMessage(time_ns, key, data[start : record.start + record.size])
 
 
-def _message(content: bytes) -> StoredMessage:
+def _message(content: memoryview) -> StoredMessage:
     key, _, time_ns, _ = _MESSAGE.unpack_from(content)
     return StoredMessage(time_ns, key, content[_MESSAGE.size :])

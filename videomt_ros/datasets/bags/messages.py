@@ -154,7 +154,9 @@ class _Reader:
         is_ros1 = channel.serialization == 'ros1'
         store = _own_types(channel) or (_ros1_types() if is_ros1 else message_types())
         read = store.deserialize_ros1 if is_ros1 else store.deserialize_cdr
-        self.deserialize: Callable[[bytes], Any] = partial(read, typename=channel.kind)
+        self.deserialize: Callable[[bytes | memoryview], Any] = partial(
+            read, typename=channel.kind
+        )
 
 
 def _own_types(channel: Channel) -> Typestore | None:

@@ -71,7 +71,7 @@ class StoredMessage(NamedTuple):
     """Time at which the recorder received it."""
     key: int
     """Key of its channel."""
-    data: bytes
+    data: bytes | memoryview
 
 
 class Storage(Protocol):
