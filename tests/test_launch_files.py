@@ -365,17 +365,21 @@ def test_replay_launch_file_hears_every_image_unless_told_otherwise(launch_modul
     assert (given['input_depth'], given['input_reliability']) == ('3', 'reliable')
 
 
-def test_a_replay_is_of_one_camera_and_model_and_has_its_truth():
+def test_a_replay_is_of_one_camera_and_model_and_has_its_truth(tmp_path):
+    params_file = tmp_path / 'node.yaml'
+    params_file.write_text('/**:\n  ros__parameters:\n    models: [c, d]\n')
     given = {name: default for name, default, _ in REPLAY_ARGUMENTS}
     given |= {'topic': '/a', 'every_frame': 'true', 'use_sim_time': 'true'}
     check_replay(given)
     words = replay_words(given, '/segmenter')
     assert words[-4:] == ['--clock', '--topic', '/a', '--every-frame'] and '--rate' not in words
     check_replay({**given, 'models': 'a'})
+    check_replay({**given, 'models': 'a', 'params_file': str(params_file)})
     for wrong, words in (
         ({'image': '/b'}, 'one camera'),
         ({'cameras': 'front'}, 'one camera'),
         ({'models': 'a,b'}, 'expected one model, got models:=a,b'),
+        ({'params_file': str(params_file)}, 'expected one model, got models:=c,d'),
         ({'truth': '/missing.json'}, '/missing.json'),
     ):
         with pytest.raises(ValueError, match=words):

@@ -286,7 +286,9 @@ def check_replay(given: Mapping[str, str]) -> None:
         raise ValueError(
             'A bag is played to one camera without a name: leave image and cameras out.'
         )
-    models = parse_words('models', given.get('models', ''))
+    params_file = Path(given.get('params_file', ''))
+    params = params_file.read_text(encoding='utf-8') if params_file.is_file() else ''
+    models = find_models(given.get('models', ''), params)
     if len(models) > 1:
         raise ValueError(
             'The tracks of one model are recorded and scored: expected one model, got '
