@@ -145,7 +145,7 @@ def inspect(segmentations: Sequence[Any], height: int, width: int) -> Inspection
     """Check the masks of one track in the form that a file has, and count their pixels on the way.
 
     Forms that tools write beside the usual ones are rewritten: empty runs, which split a run in
-    two; a polygon that is not in a list of polygons; polygons without points.
+    two; a polygon that is in no list, and an RLE that is in one; polygons without points.
     """
     faults: list[tuple[int, str]] = []
     strings: list[tuple[int, bytes]] = []
@@ -155,6 +155,13 @@ def inspect(segmentations: Sequence[Any], height: int, width: int) -> Inspection
         if segmentation is None or segmentation == []:
             num_empty += 1
             continue
+        if (
+            isinstance(segmentation, list)
+            and len(segmentation) == 1
+            and isinstance(segmentation[0], dict)
+        ):
+            [segmentation] = segmentation
+            rewritten[position] = segmentation
         if isinstance(segmentation, dict):
             fault, string = _check_record(segmentation, height, width)
             if string is not None:

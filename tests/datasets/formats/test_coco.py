@@ -263,7 +263,10 @@ def test_panoptic_results_have_the_form_of_vipseg(tmp_path):
     [
         (lambda c: c['categories'][0].pop('isthing'), 'Category 1: isthing is missing.'),
         (lambda c: c['annotations'].clear(), 'Image 139: has no annotation.'),
-        (lambda c: c['images'][0].pop('height'), 'Image 139: height is missing.'),
+        (
+            lambda c: c['images'][0].update(height=0, file_name='none.jpg'),
+            'Image 139: expected height to be a whole number of 1 or more, got 0.',
+        ),
         (
             lambda c: c['images'][0].update(width='3'),
             "Image 139: expected width to be a whole number of 1 or more, got '3'.",

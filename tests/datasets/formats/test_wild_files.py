@@ -166,6 +166,43 @@ def test_a_polygon_that_is_in_no_list_is_read(tmp_path):
     assert list(first.masks) == list(second.masks)
 
 
+def test_an_rle_in_a_list_is_read(tmp_path):
+    runs = {'size': [4, 6], 'counts': [5, 2, 17]}
+    (track,) = read(tmp_path, images(1, segmentation=[runs], area=2)).tracks(139)
+    assert track.read()[1].tolist() == [2]
+    (track,) = read(tmp_path, images(1, segmentation=[{**runs, 'counts': '52a0'}])).tracks(139)
+    assert track.read()[1].tolist() == [2]
+    assert (
+        'as polygon 1'
+        in test_ytvis.faults(lambda: read(tmp_path, images(1, segmentation=[runs, runs])))[0]
+    )
+
+
+@pytest.mark.parametrize('places', [('a.json', ''), ('annotations/a_val.json', 'images/val')])
+@pytest.mark.parametrize('missing', [None, -1])
+def test_sizes_that_a_file_lacks_are_those_of_its_images(tmp_path, places, missing):
+    path, folder = places
+    content = test_coco.instances()
+    test_coco.write_images(tmp_path / folder, content)
+    for image in content['images']:
+        image.update(width=missing, height=missing)
+    truth = load_ytvis(test_coco.write(tmp_path / path, content))
+    assert [video.size for video in truth.videos] == [(2, 3), (4, 6)]
+    assert truth.notes[0].endswith('2 images without size, which was read from the file.')
+    content['images'][0]['file_name'] = 'elsewhere.jpg'
+    faults = test_coco.faults(lambda: load_ytvis(test_coco.write(tmp_path / path, content)))
+    assert faults[0].startswith('Image 139: expected height')
+
+
+def test_sizes_that_a_video_lacks_are_those_of_its_images(tmp_path):
+    content = test_ytvis.truth()
+    test_ytvis.write_images(tmp_path / 'valid' / 'JPEGImages', content)
+    for video in content['videos']:
+        del video['height'], video['width']
+    truth = read(tmp_path, content)
+    assert [video.size for video in truth.videos] == [(4, 6), (4, 6)]
+
+
 @pytest.mark.parametrize('number', BIG)
 def test_ids_may_be_any_whole_number_and_floats_without_a_fraction(tmp_path, number):
     content = test_ytvis.truth()

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from videomt_ros.datasets.formats.file_search import find_missing
+from videomt_ros.datasets.formats.file_search import find_missing, image_size
 from videomt_ros.datasets.formats.instance_files import FileMasks, YtvisVideo
 from videomt_ros.datasets.formats.origin import says_drawn
 from videomt_ros.datasets.formats.panoptic_files import (
@@ -49,8 +49,8 @@ def read_images(
     videos: dict[int, YtvisVideo] = {}
     for where, record in checks.section(content, 'images'):
         image_id = checks.whole(record, 'id', where)
-        size = checks.size(record, where)
         name = checks.file_name(record, where)
+        size = image_size(record, name, where, checks)
         if checks.new(image_id, videos, where) and image_id is not None and checks.keeps:
             videos[image_id] = YtvisVideo(image_id, '', size, (name or '',))
     if content.get('annotations') is None:
@@ -155,8 +155,8 @@ def read_coco_panoptic(
     images: dict[str, _Image] = {}
     for where, record in checks.section(content, 'images'):
         image_id = _image_id(record, 'id', where, checks)
-        size = checks.size(record, where)
         name = checks.file_name(record, where)
+        size = image_size(record, name, where, checks)
         if image_id is None:
             continue
         if str(image_id) in images:

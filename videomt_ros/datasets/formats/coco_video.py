@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from videomt_ros.datasets.formats.file_search import image_size
 from videomt_ros.datasets.formats.frame_tracks import FrameTracks, Identity
 from videomt_ros.datasets.formats.instance_files import YtvisVideo
 from videomt_ros.datasets.formats.record_checks import Checks, counted
@@ -168,8 +169,8 @@ def _new_images(content: Any, checks: Checks) -> Iterator[tuple[str, dict[str, A
 def _read_image(
     record: dict[str, Any], frame_id: int | None, where: str, checks: Checks
 ) -> _Image | None:
-    size = checks.size(record, where)
     name = checks.file_name(record, where)
+    size = image_size(record, name, where, checks)
     if not name or 0 in size:
         return None
     return _Image(as_whole(record['id']), name, size, frame_id)

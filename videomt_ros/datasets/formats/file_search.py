@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.image_folder import is_plain_name
+from videomt_ros.datasets.mask_png import read_size
 
 
 def find_missing(folder: Path, names: Sequence[str]) -> list[str]:
@@ -70,6 +73,44 @@ def find_image_folder(
         'to its end?'
     )
     raise DatasetError(checks.path, [summary, *(f'There is no {folder / m}.' for m in missing)])
+
+
+def image_size(
+    record: dict[str, Any], name: str | None, where: str, checks: Checks
+) -> tuple[int, int]:
+    """Check the size of an image, or read it from its file where the record lacks it.
+
+    Such a file is looked for beside the annotations, so that scoring finds it, too.
+
+    Args:
+        record: record with `height` and `width`; VGG Image Annotator may write -1.
+        name: name of the image file.
+        where: name of the record for faults.
+        checks: collects the faults.
+
+    Returns:
+        (height, width), with 0 in place of a faulty value.
+    """
+    if name and any(record.get(field) in (None, 0, -1) for field in ('height', 'width')):
+        for place in _places_of_images(checks.path):
+            with suppress(DatasetError, ValueError):  # ValueError: a name that holds a zero byte
+                if (place / name).is_file():
+                    size = read_size(place / name)
+                    checks.count('image', 'without size, which was read from the file')
+                    return size
+    return checks.size(record, where)
+
+
+def _places_of_images(annotations: Path) -> Iterator[Path]:
+    """List the folders beside an annotation file that may hold its images."""
+    home = annotations.parent
+    splits = dict.fromkeys(['', annotations.stem, annotations.stem.rpartition('_')[2], home.name])
+    for base in (home, home.parent):
+        for split in splits:
+            for folder in ('', 'images', 'data', 'JPEGImages'):
+                yield base / split / folder
+                if folder and split:
+                    yield base / folder / split
 
 
 def find_file(root: Path, candidates: Sequence[str], what: str) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomt_ros.datasets.dataset import Category, DatasetError
-from videomt_ros.datasets.json_files import load_json
+from videomt_ros.datasets.json_files import as_whole, load_json
 from videomt_ros.datasets.mask_png import read_mask
 from videomt_ros.labels import load_classes
 
@@ -202,7 +202,8 @@ def read_vspw_classes(base: Path, faults: list[str]) -> list[Category]:
     names: dict[int, str] = {}
     for name, value in content.items():
         # The official file has its numbers as texts.
-        number = int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+        is_text = isinstance(value, str) and _NUMBER.fullmatch(value)
+        number = int(value) if is_text else as_whole(value)
         if type(number) is not int or not 0 <= number <= NUM_CLASSES:
             faults.append(
                 f'Expected a value from 0 to {NUM_CLASSES} for {name!r} in {path}, '

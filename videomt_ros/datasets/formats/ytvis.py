@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 from videomt_ros.datasets.dataset import AnnotatedVideo, Category, DatasetError, list_names
 from videomt_ros.datasets.formats.coco import is_coco, read_images
 from videomt_ros.datasets.formats.coco_video import is_coco_video, read_coco_video
+from videomt_ros.datasets.formats.file_search import image_size
 from videomt_ros.datasets.formats.instance_files import (
     YtvisTruth,
     YtvisVideo,
@@ -235,13 +236,13 @@ def _read_videos(content: Any, checks: Checks) -> dict[int, YtvisVideo]:
     videos: dict[int, YtvisVideo] = {}
     for where, record in checks.section(content, 'videos'):
         video_id = checks.whole(record, 'id', where)
-        size = checks.size(record, where)
         names = record.get('file_names')
         if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
             got = shown(names) if 'file_names' in record else 'nothing'
             checks.fault(f'{where}: expected file_names, the images of its frames, got {got}.')
             names = []
         names = [usual_path(name) for name in names]
+        size = image_size(record, names[0] if names else None, where, checks)
         length = record.get('length', len(names))
         if names and length != len(names):
             checks.fault(
