@@ -203,6 +203,32 @@ def test_other_topics_of_sqlite_are_skipped(tmp_path, change):
         assert source.notes == []
 
 
+@pytest.mark.parametrize('damage', [False, True])
+def test_messages_that_wait_in_a_journal(tmp_path, damage):
+    """As a recorder with the profile `resilient` leaves them that was killed."""
+    folder = write_bag(tmp_path / 'bag', {'/image': images(0, 1, 2)})
+    (file,) = files_of(folder)
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        rows = connection.execute('SELECT * FROM messages WHERE id > 1').fetchall()
+        connection.execute('DELETE FROM messages WHERE id > 1')
+        connection.commit()
+        connection.execute('PRAGMA journal_mode = WAL')
+        with connection:
+            connection.executemany('INSERT INTO messages VALUES (?, ?, ?, ?)', rows)
+        for path in (file, file.with_name(f'{file.name}-wal')):
+            (killed / path.name).write_bytes(path.read_bytes())
+    journal = killed / f'{file.name}-wal'
+    if damage:
+        journal.write_bytes(b'x' * 100)
+    before = {path.name: path.read_bytes() for path in killed.iterdir()}
+    source = BagImages(killed)
+    assert numbers(source) == ([0] if damage else [0, 1, 2])
+    assert 'damaged or was cut off' in source.notes[0]
+    assert {path.name: path.read_bytes() for path in killed.iterdir()} == before
+
+
 @pytest.mark.parametrize('version', [1, 2])
 def test_old_tables(tmp_path, version):
     """Before Galactic there was no table of versions, and in Foxy's first none of QoS."""

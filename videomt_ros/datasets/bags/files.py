@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from videomt_ros.datasets.bags.mcap_file import McapFile
-from videomt_ros.datasets.bags.repair import decompress_file, repair
+from videomt_ros.datasets.bags.repair import decompress_file, has_journal, join_journal, repair
 from videomt_ros.datasets.bags.ros1_file import Ros1File
 from videomt_ros.datasets.bags.sqlite_file import SqliteFile
 from videomt_ros.datasets.bags.storage import NewerFormatError, Storage, newer
@@ -167,6 +167,8 @@ def _open_or_repair(file: Path, owner: object) -> tuple[Storage, bool]:
         raise ValueError('it is no .mcap or .db3 file')
     if file.suffix == '.mcap':
         return reader(file), not is_whole
+    if has_journal(file):
+        file, is_whole = join_journal(file, _temporary_folder(owner)), False
     try:
         return reader(file), not is_whole
     except NewerFormatError:

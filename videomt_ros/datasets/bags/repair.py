@@ -7,9 +7,10 @@ first pages are sound.
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,40 @@ def repair(path: Path, folder: Path) -> Path:
             raise
         raise OSError(errno.ENOSPC, str(error)) from error
     return copy
+
+
+def has_journal(path: Path) -> bool:
+    """Whether a recorder was killed before it moved its newest messages into a sqlite3 file.
+
+    That of rosbag2 keeps them in a file beside it where `storage_preset_profile` is resilient.
+    """
+    journal = _journal_of(path)
+    return journal.is_file() and journal.stat().st_size > 0
+
+
+def join_journal(path: Path, folder: Path) -> Path:
+    """Write a copy of a sqlite3 file that also holds what is in its journal.
+
+    Args:
+        path: a .db3 file for which `has_journal` is true.
+        folder: an existing folder for the copy.
+
+    Returns:
+        The copy; without the journal if that is damaged.
+
+    Raises:
+        OSError: the copy cannot be written.
+    """
+    copy = folder / path.name
+    shutil.copyfile(path, copy)
+    shutil.copyfile(_journal_of(path), _journal_of(copy))
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(copy)) as connection:
+        connection.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    return copy
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_name(f'{path.name}-wal')
 
 
 def decompress_file(source: Path, folder: Path) -> tuple[Path, bool]:
