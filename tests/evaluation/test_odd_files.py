@@ -16,8 +16,11 @@ from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import family_of
-from videomt_ros.evaluation.run_folder import MODES
+from videomt_ros.evaluation.merging import find_shards, merge_shards
+from videomt_ros.evaluation.real_time import RealTime
+from videomt_ros.evaluation.run_folder import MODES, ShardNumber
 from videomt_ros.evaluation.scoring import score_files
+from videomt_ros.evaluation.sharding import Shard
 
 NUM_VIDEOS, NUM_FRAMES = 3, 3
 BENCHMARKS = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
@@ -54,15 +57,14 @@ def with_ids(root, new_ids, crowd=None):
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize('crowd', [None, 0])
 @pytest.mark.parametrize(
-    'new_ids',
+    ('new_ids', 'crowd'),
     [
-        lambda number: number,
-        lambda number: 2**31 + number,
-        lambda number: 2**62 + 2**32 * number,
-        lambda number: -number,
-        lambda number: (0, 2**63, -(2**65), 2**70)[number] if number < 4 else 2**128 + number,
+        (lambda number: number, None),
+        (lambda number: 2**31 + number, 0),
+        (lambda number: 2**62 + 2**32 * number, None),
+        (lambda number: -number, 0),
+        (lambda number: (0, 2**63, -(2**65), 2**70)[number] if number < 4 else 2**99 + number, 0),
     ],
     ids=['from 0', 'from 2^31', '64 bits', 'negative', 'larger'],
 )
@@ -380,3 +382,40 @@ def test_the_check_names_what_cannot_be_decoded_of_many_frames(tmp_path):
     assert list(found) == [dataset.videos[1].video_id]
     assert str(mask) in found[dataset.videos[1].video_id]
     assert len(steps) == 2 * 700
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_shard_of_which_nothing_can_be_scored_is_no_hindrance_to_the_others(
+    tiny_net, copied, tmp_path, name
+):
+    root = copied(name)
+    masks_of(root, name)[1].write_bytes(b'')
+    dataset = open_dataset(name, root, keep_faulty=True)
+    whole = evaluate(dataset, tiny_net, tmp_path / 'whole', settings=SETTINGS)
+    for index in (1, 2, 3):
+        number = ShardNumber(index, 3)
+        out = tmp_path / 'shards' / number.folder_name
+        evaluate(dataset, tiny_net, out, settings=SETTINGS, shard=Shard(number=number))
+    shards = find_shards(tmp_path / 'shards')
+    merged = merge_shards(shards, dataset, tmp_path / 'merged', {})
+    assert [merged[mode] for mode in MODES] == [whole[mode] for mode in MODES]
+    assert merged['failures'] == whole['failures']
+    assert [each['mode'] for each in merged['failures']] == ['truth']
+
+
+@pytest.mark.parametrize('name', MASKED)
+def test_a_video_of_which_nothing_is_there_costs_itself_alone(tiny_net, copied, tmp_path, name):
+    root = copied(name)
+    mask = masks_of(root, name)[0]
+    video = name_of(mask, name)
+    for folder in [each for each in root.rglob(video) if each.is_dir()]:
+        shutil.rmtree(folder)
+    dataset = open_dataset(name, root, keep_faulty=True)
+    clock = RealTime(latency_ms=0.0, sweep_ms=(0.0,))
+    metrics = evaluate(dataset, tiny_net, tmp_path / 'out', settings=SETTINGS, real_time=clock)
+    assert {(each['video'], each['mode']) for each in metrics['failures']} == {
+        (video, mode) for mode in ('truth', *MODES)
+    }
+    assert metrics['report_problems'] == []
+    figures = metrics['live']['figures']
+    assert figures == metrics['real_time']['scores']['figures']
