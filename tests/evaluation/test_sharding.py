@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from videomt_ros.evaluation import sharding
+from videomt_ros.evaluation.run_folder import ShardNumber
 from videomt_ros.evaluation.sharding import Shard, joined_group, own_device
 
 
@@ -53,3 +54,14 @@ def test_processes_that_do_not_come_end_the_wait(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r'WORLD_SIZE=2 .* did not meet'), joined_group():
         pass
+
+
+def test_processes_share_a_numbered_shard():
+    """The second of three shards has the videos 1, 4, 7, ..., which two processes take in turn."""
+    number = ShardNumber(2, 3)
+    found = [list(Shard(rank, 2, number=number).positions(12)) for rank in range(2)]
+    assert found == [[1, 7], [4, 10]]
+    whole = [list(Shard(rank, 2).positions(5)) for rank in range(2)]
+    assert whole == [[0, 2, 4], [1, 3]]
+    every = [n for k in (1, 2, 3) for n in Shard(number=ShardNumber(k, 3)).positions(8)]
+    assert sorted(every) == list(range(8))

@@ -15,7 +15,7 @@ from videomt_ros.cli.evaluate_bags import SOURCE_OPTIONS, keep_truth, open_sourc
 if TYPE_CHECKING:
     from videomt_ros.evaluation.run_folder import ShardNumber
 
-_MERGE_OPTIONS = {'verb', 'command', 'merge', 'out', 'resume', *SOURCE_OPTIONS}
+_MERGE_OPTIONS = {'merge', 'out', 'resume', *SOURCE_OPTIONS}
 """Options that may be given with --merge."""
 _BAG_OPTIONS = ('bag', 'bags', 'truth')
 """Options that together say where bags and their truth lie."""

@@ -131,6 +131,7 @@ def test_equal_names_become_paths(tmp_path):
 def test_what_lies_beside_bags_is_not_taken_for_truth(tmp_path):
     record(tmp_path / 'a', 2)
     ytvis_json(tmp_path / 'a.json', [stamp(0)])
+    (tmp_path / 'around').symlink_to(tmp_path)
     (tmp_path / 'calibration.json').write_text('{"k": [1]}')
     (tmp_path / 'broken.json').write_text('{')
     (tmp_path / 'out/shard-1-of-2').mkdir(parents=True)

@@ -143,6 +143,8 @@ def _walk(folder: Path, is_top: bool = True) -> Iterator[tuple[Path, bool]]:
         if path in files or (path / 'metadata.yaml').exists():
             yield path, True
         elif path.is_dir() and not path.name.endswith(_VSPW) and path.name != _MASKS:
+            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+                continue  # a link to a folder around this one
             yield from _walk(path, is_top=False)
 
 
