@@ -137,7 +137,7 @@ def build_page(
             *metrics.get('real_time', {}).get('failures', []),
         ],
         'columns': table_heads(columns, paper_score),
-        'scores': table_groups(columns, dataset, paper_score),
+        'scores': part('Scores', lambda: table_groups(columns, dataset, paper_score), []),
         'comparison': part('Comparison', lambda: comparison(run, dataset, paper_score), []),
         'score_parts': part('Annotation files', lambda: parts_table(columns)),
         'classes': part('Classes', lambda: class_bars(columns, dataset, truth)),

@@ -76,25 +76,33 @@ def videos_section(
     else:
         sentences += family.legend(truth is not None)
         sides = _Sides(truth.labels if truth else None, predicted, mode)
-        hero = _picture_at_the_top(ranking, sides)
+        try:
+            hero = _picture_at_the_top(ranking, sides)
+        except Exception as error:
+            problems.append(f'The picture at the top: {fault_line(error)}')
         has_timeline = family.has_tracks and 'switches' in score
         switches = _switches_by_video(score)
         for place, video in enumerate(chosen):
             rank_name = ('worst' if place < NUM_WORST else 'best') if ranking.is_choice else ''
+            try:
+                pictures = _shown(
+                    video,
+                    sides,
+                    switches.get(str(video.video_id), []),
+                    has_timeline=has_timeline,
+                    has_clip=place == 0,
+                    problems=problems,
+                )
+            except Exception as error:
+                problems.append(f'Pictures of {video.name}: {fault_line(error)}')
+                continue
             shown.append(
                 {
                     'title': video.name,
                     'anchor': f'video-{place + 1}',
                     'rank': rank_name,
                     'facts': _facts(ranking.scores(video), len(video.frame_names)),
-                    **_shown(
-                        video,
-                        sides,
-                        switches.get(str(video.video_id), []),
-                        has_timeline=has_timeline,
-                        has_clip=place == 0,
-                        problems=problems,
-                    ),
+                    **pictures,
                 }
             )
     anchors = {entry['title']: entry['anchor'] for entry in shown}
