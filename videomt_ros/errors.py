@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+OUTPUT_FAULT = 'The outputs of the network'
+"""Start of the warning that a network computes nothing of use, which runs of the node look for."""
+
 
 def command_text(error: Exception) -> str:
     """Return what an error says to those who write commands and parameters, and not Python.

@@ -405,3 +405,18 @@ def test_the_engine_reaches_the_segmenter(tmp_path):
     assert code == 1
     assert 'Not configured' in stderr
     assert 'Expected the engine onnxruntime' not in stderr
+
+
+def test_a_model_whose_queries_are_all_alike_is_told_of(tmp_path, model):
+    import torch
+
+    from videomt_ros.model import load_model, save_model
+
+    net = load_model(model)
+    with torch.no_grad():
+        net.q.weight.copy_(net.q.weight[:1].expand_as(net.q.weight))
+    save_model(net, tmp_path / 'alike.safetensors')
+    demo = Demo(tmp_path / 'demo', tmp_path / 'alike.safetensors', '--frames', '5')
+    code, stdout, stderr = demo.finish()
+    assert code == 0, stderr
+    assert 'Note: The outputs of the network random are the same for all queries' in stdout

@@ -9,6 +9,7 @@ starts it anew, as after a long pause, the network runs a second time from there
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
@@ -24,9 +25,12 @@ from videomt_ros.evaluation.overlap import FrameReader, WrittenBehind
 from videomt_ros.evaluation.run_folder import ModeName
 from videomt_ros.evaluation.whole_video import EndedVideo, MaskFrame, WholeVideo
 from videomt_ros.inference import VideoStream
+from videomt_ros.inference.first_outputs import find_fault, measure_outputs
 from videomt_ros.inference.preprocess import Geometry, Preprocessor
 from videomt_ros.inference.timing import DeviceClock
 from videomt_ros.model.network import Outputs
+
+_logger = logging.getLogger(__name__)
 
 Stages = Mapping[str, MutableSequence[float]]
 """Milliseconds that each stage took, frame by frame, by the names in `STAGES`."""
@@ -208,6 +212,9 @@ class _NetworkRun:
         outputs, self.state = self._net.step(image, state)
         if clock:
             clock.mark()
+        measured = measure_outputs(self._net, outputs, image, geometry)
+        if measured is not None and (fault := find_fault(self._net, measured.tolist())):
+            _logger.warning('%s', fault)
         return outputs, geometry
 
 

@@ -26,6 +26,7 @@ from videomt_ros.inference.batch import (
     push_together,
 )
 from videomt_ros.inference.continuity import RESET_REASONS, Continuity, Moment, ResetReason
+from videomt_ros.inference.first_outputs import find_fault, measure_outputs
 from videomt_ros.inference.input_size import check_input_size
 from videomt_ros.inference.pending import FrameClocks, Labels, PendingFrame
 from videomt_ros.inference.preprocess import Preprocessor
@@ -276,9 +277,11 @@ class VideoStream:
             self.times = times
             return Segments(stamp_ns, *labels, self.net.config.num_classes, self.resets)
 
+        measured = measure_outputs(self.net, outputs, prepared.input, prepared.geometry)
+        figures = norm[None] if measured is None else torch.cat([norm[None], measured])
         self._pending = PendingFrame(
             self._memory.label(outputs, prepared.geometry, frame.now_ns),
-            Download(norm, is_finite),
+            Download(figures, is_finite),
             FrameClocks(prepared.clock, network, DeviceClock(self.net.device)),
             self._pending,
             partial(self._note_state, frame.starts_anew),
@@ -291,9 +294,13 @@ class VideoStream:
 
         Args:
             started_anew: whether the stream gave it the initial state.
-            state: the mean norm of the queries in the state, and whether the state is finite.
+            state: the mean norm of the queries in the state, with what `measure_outputs` has
+                measured behind it, and whether the state is finite.
         """
-        norm, is_finite = float(state[0]), bool(state[1])
+        (norm, *measured), is_finite = state[0].tolist(), bool(state[1])
+        fault = find_fault(self.net, measured) if measured else ''
+        if fault and is_finite:  # else the state is what a warning is about
+            _logger.warning('%s%s', self._log_prefix, fault)
         self.state_norm = norm
         self.started_anew = started_anew or not self._state_was_finite
         if not is_finite and self._state_was_finite:  # a network that always overflows warns once

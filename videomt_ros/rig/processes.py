@@ -204,6 +204,11 @@ class RigProcesses:
             how = f'exit code {code}' if code > 0 else f'signal {signal.Signals(-code).name}'
             raise ProcessError(f'The {name} ended with {how}: {self.last_errors(name)}')
 
+    def logged(self, name: str, start: str) -> list[str]:
+        """Find the messages in the log of a process that start with a text."""
+        lines = self._log(name).read_text(encoding='utf-8', errors='replace').splitlines()
+        return [line[line.index(start) :] for line in lines if start in line]
+
     def last_errors(self, name: str) -> str:
         """Get the last errors that a process logged, or the last lines if it logged no error."""
         lines = self._log(name).read_text(encoding='utf-8', errors='replace').splitlines()

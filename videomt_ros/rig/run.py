@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from videomt_ros.errors import OUTPUT_FAULT
 from videomt_ros.progress import Progress
 from videomt_ros.rig.processes import RigProcesses
 
@@ -101,6 +102,8 @@ class RigRun:
             processes.start('camera', 'videomt_ros.rig.camera', camera)
             self._wait_for_results(processes)
             processes.finish('recorder')
+            if not name:
+                self.notes += processes.logged('segmenter', OUTPUT_FAULT)
         if not self.kept or not self.sent:
             reason = self.health.get('last_error') or 'it reports no error.'
             raise ValueError(f'No result of the segmenter arrived; its last error: {reason}')
