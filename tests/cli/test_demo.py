@@ -284,7 +284,7 @@ def test_without_cache_and_network_two_lines_say_how_to_go_on(tmp_path, real_cli
     code, stdout, stderr = Demo(out, name, '--source', str(real_clip), **environment).finish()
     assert code == 1 and 'Loading' not in stdout
     assert not out.exists()
-    *_, tried, how = stderr.splitlines()  # after what the hub's client was asked for
+    tried, how = stderr.splitlines()
     preset = load_preset(name or DEFAULT_MODEL) if 'owner' not in name else None
     assert preset is None or f'{preset.file} of {preset.source}' in tried
     assert (DEFAULT_MODEL in tried) == (name == '')

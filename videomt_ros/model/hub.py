@@ -121,9 +121,10 @@ def _fetch(what: str, download: Callable[[Any], Path]) -> Path:
     The cache comes first because a robot without a network would otherwise wait half a minute for
     the hub at every start, and published weights do not change.
     """
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    logger.info('Downloading %s from the Hugging Face hub.', what)
+    if not constants.HF_HUB_OFFLINE:
+        logger.info('Downloading %s from the Hugging Face hub.', what)
     kind = CheckpointError
     shows_lines = logger.isEnabledFor(logging.INFO)
     try:
