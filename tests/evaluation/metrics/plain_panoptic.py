@@ -308,3 +308,15 @@ def assert_agrees(kind, plain, seed, method='figures'):
     assert result.keys() == expected.keys()
     for name, value in expected.items():
         assert result[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+def assert_order_does_not_matter(kind, seed):
+    """Check that a panoptic metric has the same figures, to the last digit, in another order."""
+    videos, is_thing = random_panoptic_videos(seed)
+    forward, backward = kind(is_thing), kind(dict(reversed(is_thing.items())))
+    for quality, order in ((forward, videos), (backward, videos[::-1])):
+        for video in order:
+            quality.start_video()
+            for one in video:
+                quality.update(*one)
+    assert forward.result().figures() == backward.result().figures()

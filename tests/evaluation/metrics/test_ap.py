@@ -423,6 +423,18 @@ def test_it_agrees_with_the_plain_loop(seed):
                 assert value == pytest.approx(expected[name], abs=1e-9), name
 
 
+@pytest.mark.parametrize('seed', range(20))
+def test_the_order_of_videos_and_categories_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    videos = [random_video(rng, number) for number in range(6)]
+    forward, backward = VideoAP([1, 2, 3]), VideoAP([3, 1, 2])
+    for video in videos:
+        forward.add_video(*video)
+    for video in reversed(videos):
+        backward.add_video(*video)
+    assert forward.result().figures() == backward.result().figures()
+
+
 def test_known_overlaps_give_the_same_scores_without_reading_a_mask():
     for num_results in (30, 150):  # more than the hundred that count
         [(video_id, truth, results)] = make_case(1, num_results, 4, seed=2, num_frames=3)

@@ -8,7 +8,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_stq
+from tests.evaluation.metrics.plain_panoptic import (
+    assert_agrees,
+    assert_order_does_not_matter,
+    plain_stq,
+)
 from videomt_ros.evaluation.metrics.stq import SegmentationTrackingQuality, StqScores
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
@@ -183,3 +187,8 @@ def test_what_does_not_fit_is_named():
 @pytest.mark.parametrize('seed', range(150))
 def test_agrees_with_the_plain_implementation(seed):
     assert_agrees(SegmentationTrackingQuality, plain_stq, seed)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_the_order_of_videos_and_classes_does_not_matter(seed):
+    assert_order_does_not_matter(SegmentationTrackingQuality, seed)

@@ -8,7 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.evaluation.metrics.plain_panoptic import assert_agrees, plain_pq, plain_vpq
+from tests.evaluation.metrics.plain_panoptic import (
+    assert_agrees,
+    assert_order_does_not_matter,
+    plain_pq,
+    plain_vpq,
+)
 from videomt_ros.evaluation.metrics.vpq import VideoPanopticQuality
 
 IS_THING = {3: True, 4: True, 8: False, 9: False}
@@ -340,6 +345,11 @@ def test_agrees_with_the_plain_implementation(seed):
 @pytest.mark.parametrize('seed', range(60))
 def test_single_frames_agree_with_the_plain_panoptic_quality(seed):
     assert_agrees(VideoPanopticQuality, plain_pq, seed, 'frame_figures')
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_the_order_of_videos_and_classes_does_not_matter(seed):
+    assert_order_does_not_matter(VideoPanopticQuality, seed)
 
 
 def test_quality_of_frames_has_two_factors():

@@ -14,6 +14,7 @@ and G true objects of one category in one video (their pooled number in the sums
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -320,4 +321,5 @@ def _precision_curves(
 
 def _mean(values: NDArray[np.float64]) -> float | None:
     defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
+    # A rounded sum would depend on the order in which a file lists its categories.
+    return math.fsum(defined.tolist()) / defined.size if defined.size else None

@@ -86,12 +86,13 @@ class SegmentationTrackingQuality:
         # Rows are true classes, columns are predicted ones; void comes last.
         self._confusion = np.zeros((self._void + 1, self._void + 1), np.int64)
         self._video = _VideoTracks()
-        self._sum_quality, self._num_tracks = 0.0, 0
+        self._qualities: list[float] = []
+        self._num_tracks = 0
 
     def start_video(self) -> None:
         """Prepare for the first frame of another video."""
         sum_quality, num_tracks = self._video.score()
-        self._sum_quality += sum_quality
+        self._qualities.append(sum_quality)
         self._num_tracks += num_tracks
         self._video = _VideoTracks()
 
@@ -141,10 +142,12 @@ class SegmentationTrackingQuality:
         right = np.diag(confusion)
         union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
         iou = np.divide(right, union, out=np.full(len(union), np.nan), where=union > 0)
-        sq = float(np.nanmean(iou)) if union.any() else None
+        # Rounded sums would depend on the order of classes, videos and ids in a file.
+        occurring = iou[union > 0].tolist()
+        sq = math.fsum(occurring) / len(occurring) if occurring else None
         sum_quality, num_tracks = self._video.score()
         num_tracks += self._num_tracks
-        aq = (self._sum_quality + sum_quality) / num_tracks if num_tracks else None
+        aq = math.fsum([*self._qualities, sum_quality]) / num_tracks if num_tracks else None
         return StqScores(
             stq=None if sq is None or aq is None else math.sqrt(sq * aq),
             aq=aq,
@@ -170,12 +173,12 @@ class _VideoTracks:
 
     def score(self) -> tuple[float, int]:
         """Sum up association quality over the true tracks; returns the sum and their number."""
-        total = 0.0
+        qualities = []
         for (true_track, pred_track), shared in self.shared.items():
             true_area = self.true_areas[true_track]
             union = true_area + self.pred_areas[pred_track] - shared
-            total += shared * shared / union / true_area
-        return total, len(self.true_areas)
+            qualities.append(shared * shared / union / true_area)
+        return math.fsum(qualities), len(self.true_areas)
 
 
 def _number(

@@ -20,6 +20,7 @@ Letters: H W image size in pixels, K classes, N true segments, M predicted ones.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ WINDOWS = (1, 2, 4, 6, 8)
 """Numbers k of frames in a window."""
 PAPER_WINDOWS = (1, 2, 4, 6)
 """Windows over which VPQ is the mean; VPQ_five is the mean over all of `WINDOWS`."""
+_UNIT = 2.0**-53
+"""Unit of sums of IoU. A double from 1/2 to 1 is a multiple of it, so that no sum is rounded, and
+the order of videos and ids does not matter."""
 _FRAME_NAMES = ('PQ', 'SQ', 'RQ')
 VOID = 0
 """Id of pixels without a segment."""
@@ -134,8 +138,8 @@ class VideoPanopticQuality:
         self._is_thing = dict(is_thing)
         self._class_ids = {category: number for number, category in enumerate(is_thing)}
         self._frames: deque[_FrameTable] = deque(maxlen=max(WINDOWS))
-        # Each is (4, K): sum of IoU, TP, FP, FN.
-        self._sums = {k: np.zeros((4, len(is_thing))) for k in WINDOWS}
+        # Each is (4, K) whole numbers: sum of IoU in units of `_UNIT`, TP, FP, FN.
+        self._sums = {k: np.zeros((4, len(is_thing)), object) for k in WINDOWS}
 
     def start_video(self) -> None:
         """Prepare for the first frame of another video."""
@@ -185,11 +189,10 @@ class VideoPanopticQuality:
     def result(self) -> VpqScores:
         """Compute the scores over all frames so far."""
         quality = np.full((len(WINDOWS), len(self._is_thing)), np.nan)
-        for row, (iou, tp, fp, fn) in zip(quality, self._sums.values(), strict=True):
-            count = tp + fp / 2 + fn / 2
+        for row, sums in zip(quality, self._sums.values(), strict=True):
+            iou, tp, count = _totals(sums)
             np.divide(iou, count, out=row, where=count > 0)
-        iou, tp, fp, fn = self._sums[1]
-        count = tp + fp / 2 + fn / 2
+        iou, tp, count = _totals(self._sums[1])
         counts, zeros = count > 0, np.zeros_like(iou)
         frame_quality = np.full((3, len(self._is_thing)), np.nan)
         np.divide(iou, count, out=frame_quality[0], where=counts)
@@ -255,8 +258,8 @@ class _Window:
         columns = np.searchsorted(self._pred_ids, pred_ids[counts])
         self._shared[rows, columns] += areas[counts]
 
-    def score(self, num_classes: int) -> NDArray[np.float64]:
-        """Sum up IoU, TP, FP and FN of the window per class, (4, K)."""
+    def score(self, num_classes: int) -> NDArray[np.int64]:
+        """Sum up IoU in units of `_UNIT`, TP, FP and FN of the window per class, (4, K) int64."""
         same_class = self._true_classes[:, None] == self._pred_classes
         rows, columns = np.nonzero(same_class & ~self._is_crowd[:, None] & (self._shared > 0))
         shared, on_void = self._shared[rows, columns], self._shared[0]
@@ -279,9 +282,11 @@ class _Window:
         wrong_ones &= 2 * ignored <= self._pred_areas
 
         classes = self._true_classes[rows]
+        sums = np.zeros(num_classes, np.int64)
+        np.add.at(sums, classes, (iou / _UNIT).astype(np.int64))
         return np.stack(
             [
-                np.bincount(classes, iou, minlength=num_classes),
+                sums,
                 np.bincount(classes, minlength=num_classes),
                 np.bincount(self._pred_classes[wrong_ones], minlength=num_classes),
                 np.bincount(self._true_classes[missed], minlength=num_classes),
@@ -334,8 +339,20 @@ def _areas_of(pred_ids: NDArray[np.int64], pairs: IdPairs) -> NDArray[np.int64]:
     return np.array([areas[number] for number in pred_ids.tolist()], np.int64)
 
 
+def _totals(
+    sums: NDArray[np.object_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of IoU, TP and TP + FP / 2 + FN / 2 of each class, (K,) each."""
+    iou, tp, fp, fn = sums
+    return (
+        (iou / (1 / _UNIT)).astype(float),
+        tp.astype(float),
+        (tp + fp / 2 + fn / 2).astype(float),
+    )
+
+
 def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(values.mean()) if len(values) else None
+    return math.fsum(values.tolist()) / len(values) if len(values) else None
 
 
 def _means(per_window: Sequence[float | None]) -> dict[str, float | None]:
