@@ -169,8 +169,8 @@ def test_more_shards_than_videos_are_joined_without_the_idle_ones(roots, tmp_pat
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [
-        ('0/3', 'expected shards from 1/3 to 3/3'),
-        ('4/3', 'add 1 to an index that counts from 0'),
+        ('0/3', "3/3, got '0/3'; add 1 to an index that counts from 0, as in --shard $((INDEX"),
+        ('4/3', "expected shards from 1/3 to 3/3, got '4/3'"),
         ('2', 'expected I/N'),
         ('1/0', 'expected I/N'),
         ('a/b', 'expected I/N'),

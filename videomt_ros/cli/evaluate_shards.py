@@ -50,10 +50,12 @@ def shard_number(text: str) -> ShardNumber:
     if not (index.isdecimal() and count.isdecimal() and int(count) > 0):
         raise argparse.ArgumentTypeError(f'expected I/N, such as 2/8, got {text!r}')
     if not 1 <= int(index) <= int(count):
-        raise argparse.ArgumentTypeError(
-            f'expected shards from 1/{count} to {count}/{count}, got {text!r}; add 1 to an index '
-            f'that counts from 0, as in --shard $((INDEX + 1))/{count}'
-        )
+        fault = f'expected shards from 1/{count} to {count}/{count}, got {text!r}'
+        if int(index) == 0:
+            fault += (
+                f'; add 1 to an index that counts from 0, as in --shard $((INDEX + 1))/{count}'
+            )
+        raise argparse.ArgumentTypeError(fault)
     return ShardNumber(int(index), int(count))
 
 

@@ -105,10 +105,11 @@ def test_a_part_of_no_bytes_costs_itself_alone(tmp_path, storage):
 
 
 @STORAGES
+@pytest.mark.parametrize('version', [99, '99'])
 @pytest.mark.parametrize('topics', [True, False])
-def test_a_newer_metadata_is_said_to_be_newer(tmp_path, storage, topics):
+def test_a_newer_metadata_is_said_to_be_newer(tmp_path, storage, topics, version):
     folder = write_bag(tmp_path / 'bag', {'/image': images(0, 1)}, storage)
-    change_metadata(folder, version=99)
+    change_metadata(folder, version=version)
     if not topics:  # what a newer version may have renamed
         change_metadata(folder, topics_with_message_count=None)
     source = BagImages(folder)
@@ -124,6 +125,9 @@ def test_a_newer_storage_is_refused_as_newer(tmp_path):
     file.rename(folder / 'bag.parquet')
     change_metadata(folder, version=99, relative_file_paths=['bag.parquet'])
     with pytest.raises(BagError, match=r'bag.parquet .*no .mcap or .db3 file.*version 99, newer'):
+        BagImages(folder)
+    change_metadata(folder, relative_file_paths=None)
+    with pytest.raises(BagError, match=r'bag holds no .mcap or .db3 file.*version 99, newer'):
         BagImages(folder)
 
 

@@ -202,6 +202,16 @@ def test_a_damaged_chunk_costs_its_own_images(tmp_path):
     assert 'damaged or was cut off: 2 of 3 images' in source.notes[-1]
 
 
+@pytest.mark.parametrize('compression', ['zstd', 'xz'])
+def test_damage_that_hides_all_channels_is_named(tmp_path, compression):
+    path = tmp_path / 'a.mcap'
+    records = chunk([image(0)], compression, before=channel_records([Channel('/image')]))
+    path.write_bytes(mcap(records if compression == 'xz' else records[: len(records) // 2]))
+    fault = 'chunks compressed by' if compression == 'xz' else 'was cut off'
+    with pytest.raises(BagError, match=rf'got these topics: none. .*a.mcap is damaged.*{fault}'):
+        BagImages(path)
+
+
 def test_an_unknown_compression_is_named(tmp_path):
     listed = channel_records([Channel('/image')])
     path = tmp_path / 'bag.mcap'

@@ -53,9 +53,11 @@ def steps(source: BagImages) -> list[int]:
         [0] * 8,
         [START_NS] * 8,
         [START_NS, START_NS + 1] * 4,
+        [START_NS + n // 4 * 10**9 for n in range(8)],
+        [START_NS + n // 2 * 10**9 // 5 for n in range(8)],
         [START_NS + n * 1000 for n in range(8)],
     ],
-    ids=['zero', 'equal', 'two values', 'those of a conversion'],
+    ids=['zero', 'equal', 'two values', 'fours', 'pairs', 'those of a conversion'],
 )
 def test_images_are_played_by_their_stamps(tmp_path, record, storage):
     source = BagImages(write(tmp_path / 'bag', sorted(record), STAMPS, storage=storage))

@@ -111,7 +111,8 @@ def _open_folder(folder: Path, owner: object) -> BagFiles:
             f'{"them" if len(missing) > 1 else "it"}; the other files were read.'
         )
     if not files:
-        raise BagError(f'Expected a bag, but {folder} holds no .mcap or .db3 file.')
+        fault = f'Expected a bag, but {folder} holds no .mcap or .db3 file.'
+        raise BagError(' '.join([fault, *notes]))
     storages: list[Storage] = []
     is_damaged = metadata is None
     failures: list[BagError] = []
@@ -201,7 +202,7 @@ def _read_metadata(path: Path) -> _Metadata | None:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
         info: dict[str, Any] = content['rosbag2_bagfile_information']
-        if info['version'] > _VERSION:
+        if int(info['version']) > _VERSION:
             what = newer(f'metadata.yaml of {path.parent}', info['version'], _VERSION)
             metadata.notes.append(f'{what}; the files were read as far as it understands them.')
         metadata.names = [PurePath(name).name for name in info['relative_file_paths']]

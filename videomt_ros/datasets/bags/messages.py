@@ -89,7 +89,12 @@ class BagTopic:
         self.notes = self._files.notes
         """Remarks on the bag for the user, such as a file that is missing, each a sentence."""
         channels = [channel for file in self._files.storages for channel in file.channels]
-        self.topic = _chosen_topic(path, channels, frozenset(kinds), topic, wanted)
+        try:
+            self.topic = _chosen_topic(path, channels, frozenset(kinds), topic, wanted)
+        except BagError as error:
+            if lost := self._lost():
+                raise BagError(f'{error} {lost}') from None
+            raise
         self._readers: list[tuple[Storage, dict[int, _Reader]]] = []
         for file in self._files.storages:
             readers = {
@@ -112,6 +117,15 @@ class BagTopic:
     def is_cut_off(self) -> bool:
         """Whether the bag is damaged, or a pass has found it cut off."""
         return self._files.is_damaged or any(file.is_cut_off for file in self._files.storages)
+
+    def _lost(self) -> str:
+        """Say which files may have held more topics than could be read; empty if none."""
+        notes = [
+            f'{file.path} is damaged or was cut off{f" ({file.fault})" if file.fault else ""}.'
+            for file in self._files.storages
+            if file.is_cut_off
+        ]
+        return ' '.join([*self.notes, *notes])
 
     def messages(self) -> Iterator[BagMessage]:
         """Read the messages in the order of recording, up to where the bag breaks off.

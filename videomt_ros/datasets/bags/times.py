@@ -17,6 +17,8 @@ USUAL_FPS = 10.0
 _USUAL_NS = round(1e9 / USUAL_FPS)
 _MIN_SHARE = 0.25
 """Smallest share of times that differ. More of them are equal if a clock is coarse or stands."""
+_MIN_SHARE_BESIDE_STAMPS = 0.75
+"""Smallest share of record times that differ where more of the stamps do."""
 _MAX_SPEED = 4.0
 """Largest speed of the record times over the stamps. More of it is that of a conversion."""
 
@@ -54,7 +56,9 @@ def choose_times(record_ns: Sequence[int], stamps_ns: Sequence[int]) -> Times:
         pairs = [pair for pair in pairs if not pair[1] or first[pair[1]] is pair]
     record = [pair[0] for pair in pairs]
     stamps = [pair[1] for pair in pairs if pair[1]]
-    is_recorded = _tells_apart(record)
+    is_recorded = _tells_apart(record) and not (
+        has_stamps and _share(record) < min(_MIN_SHARE_BESIDE_STAMPS, _share(stamps))
+    )
     is_converted = (
         is_recorded
         and has_stamps
@@ -116,10 +120,12 @@ class PlayClock:
 
 def _tells_apart(times_ns: Sequence[int]) -> bool:
     """Whether times are more than a clock that stands or is coarse."""
-    num_different = len(set(times_ns))
-    return num_different >= min(2, len(times_ns)) and (
-        num_different >= _MIN_SHARE * len(times_ns) > 0
-    )
+    return len(set(times_ns)) >= min(2, len(times_ns)) and _share(times_ns) >= _MIN_SHARE
+
+
+def _share(times_ns: Sequence[int]) -> float:
+    """Return the share of times that differ; 0 of none."""
+    return len(set(times_ns)) / max(1, len(times_ns))
 
 
 def _period(times_ns: Sequence[int]) -> int:
