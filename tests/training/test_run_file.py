@@ -276,3 +276,13 @@ def test_the_demo_run_file_builds():
 def test_a_run_file_that_is_not_there(tmp_path, name, told):
     with pytest.raises(ValueError, match=f'Expected a YAML run file, but .*{told}'):
         load_settings(tmp_path / name)
+
+
+def test_bad_records_are_left_out_by_an_option_or_a_setting(run_file, monkeypatch):
+    from videomt_ros.training import trainer
+
+    taken = []
+    monkeypatch.setattr(trainer, 'train', lambda settings, resume: taken.append(settings.skip_bad))
+    for more in (['--skip-bad'], ['skip_bad=true'], []):
+        assert main(['train', '--config', str(run_file), *more]) == 0
+    assert taken == [True, True, False]
