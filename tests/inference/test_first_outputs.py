@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from tests.model.layout_files import build
+from videomt_ros.datasets.dataset import VideoFrame
 from videomt_ros.errors import OUTPUT_FAULT
+from videomt_ros.evaluation.modes import _NetworkRun
 from videomt_ros.inference import StreamFrame, VideoStream, push_together
 
 IMAGE = np.random.default_rng(2).integers(0, 256, (60, 80, 3), np.uint8)
@@ -76,4 +78,14 @@ def test_flat_masks_of_a_blank_image_are_judged_on_the_next_one(tiny_config, cap
     stream.push(np.zeros_like(IMAGE), 0)
     assert not told(caplog)
     stream.push(IMAGE, 10**8)
+    assert len(told(caplog)) == 1
+
+
+def test_the_published_mode_of_an_evaluation_tells_of_it_too(tiny_config, caplog):
+    net = build(tiny_config)
+    with torch.no_grad():
+        zero(net)
+    run = _NetworkRun(net)
+    for index in range(2):
+        run.step(VideoFrame(index, index * 10**8, IMAGE))
     assert len(told(caplog)) == 1
