@@ -128,11 +128,10 @@ def test_shards_of_bags_give_what_one_process_gives(fleet, tmp_path, capsys):
     assert main(command(alone, '--bags', fleet)) == 0
     for index in (2, 1, 3):
         assert main(command(out, '--bags', fleet, '--shard', f'{index}/3')) == 0
-    (tmp_path / 'moved').mkdir()
-    shutil.move(fleet, tmp_path / 'moved')
+    shutil.move(fleet, tmp_path / 'elsewhere')
     assert main(['evaluate', '--merge', str(out)]) == 1
     assert 'Expected a folder of bags' in capsys.readouterr().err
-    merge = ['evaluate', '--merge', str(out), '--bags', str(tmp_path / 'moved' / fleet.name)]
+    merge = ['evaluate', '--merge', str(out), '--bags', str(tmp_path / 'elsewhere')]
     assert main(merge) == 0
     expected, found = metrics_of(alone), metrics_of(out)
     for part in ('live', 'failures', 'notes', 'left_out'):

@@ -106,12 +106,14 @@ def test_three_shards_give_what_one_process_gives(roots, alone, tmp_path, capsys
     assert (run['shards'], run['processes'], run['num_videos']) == (3, 3, 5)
 
 
-def test_shards_from_several_machines_are_joined_elsewhere(roots, alone, shards, tmp_path):
+def test_shards_from_several_machines_are_joined_elsewhere(roots, alone, shards, tmp_path, capsys):
     """Each machine has a folder of its own, and one shard was run twice."""
     for folder, index in (('a', 1), ('b', 2), ('c', 3), ('d', 2)):
         shutil.copytree(shards / f'shard-{index}-of-3', tmp_path / folder / 'result')
     shutil.move(roots['ytvis2019'], tmp_path / 'moved')
     try:
+        assert main(['evaluate', '--merge', str(tmp_path)]) == 1
+        assert 'have moved, name them again, by --root or --bags' in capsys.readouterr().err
         merge = ['evaluate', '--merge', str(tmp_path), '--root', str(tmp_path / 'moved')]
         for _ in range(2):  # again, over the first
             assert main([*merge, '--out', str(tmp_path / 'out')]) == 0

@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import decimal
+import functools
 import os
 import pathlib
 import pickle
@@ -49,6 +50,10 @@ BESIDE = {
     'an optimiser': optimiser,
     'a scheduler': scheduler,
     'states of both': lambda: [optimiser().state_dict(), scheduler().state_dict()],
+    'a function, as in schedulers of torch 1': lambda: {
+        'anneal_func': torch.optim.lr_scheduler.OneCycleLR._annealing_cos
+    },
+    'a recipe': lambda: functools.partial(torch.optim.AdamW, lr=1e-4),
     'a scaler': lambda: torch.amp.GradScaler('cpu'),
     'a version': lambda: torch.__version__,
     'arguments': lambda: argparse.Namespace(lr=1e-4, out=pathlib.Path('a')),
@@ -125,6 +130,8 @@ MALICIOUS = {
     'a process': lambda mark: Call(subprocess.check_call, ['touch', mark]),
     'an expression': lambda mark: Call(eval, f'open({mark!r}, "w")'),
     'an attribute': lambda mark: Call(getattr, [], 'append'),
+    'what an attribute is': lambda mark: Call(pathlib.Path.touch, pathlib.Path(mark)),
+    'a part': lambda mark: functools.partial(os.mkdir, mark),
     'a file of numpy': lambda mark: Call(np.savetxt, mark, [1]),
     'a pickle in a pickle': lambda mark: Call(pickle.loads, pickle.dumps(Call(os.mkdir, mark))),
     'a state': State,
@@ -144,8 +151,8 @@ def test_nothing_is_executed_whatever_it_pretends_to_be(tmp_path, net, kind, zip
         load_model(path, num_heads=2)
     except CheckpointError as error:
         assert 'could run code' in str(error)
-    else:  # a function of numpy led to a stand-in
-        assert kind == 'a file of numpy'
+    else:  # a function led to a stand-in
+        assert kind in ('a file of numpy', 'an attribute')
     assert {each.name for each in tmp_path.iterdir()} == before
 
 

@@ -38,6 +38,10 @@ FILES = {
         'hyper_parameters': {'lr': 1e-4},
         'pytorch-lightning_version': '2.6.0',
     },
+    'Lightning, a name of its own': lambda t: {
+        'state_dict': started('my_segmenter.', t) | {'loss.weight': torch.ones(2)}
+    },
+    'a name of its own between others': lambda t: started('module.segmenter._orig_mod.model.', t),
     'EoMT': lambda t: {
         'state_dict': started('network.', eomt_names(t))
         | {'network.encoder.pixel_std': torch.ones(1, 3, 1, 1), 'metric.total': torch.ones(1)}

@@ -165,13 +165,13 @@ def open_source(args: argparse.Namespace, scratch: Path) -> tuple[Dataset, str]:
         from videomt_ros.datasets.bags.fleet_files import find_fleet
 
         name = args.bags.resolve().name
-        return _open_fleet(args, f'bags {name}', find_fleet(args.bags), scratch), name
+        return _open_fleet(args, find_fleet(args.bags), scratch), name
     if args.bag is not None and len(args.bag) > 1:
         from videomt_ros.datasets.bags.fleet_files import name_fleet
 
         name = f'{args.bag[0].stem}-and-{len(args.bag) - 1}-more'
         fleet = name_fleet(args.bag, args.truth or [])
-        return _open_fleet(args, f'{len(args.bag)} bags', fleet, scratch), name
+        return _open_fleet(args, fleet, scratch), name
     if args.bag is not None:
         return open_bag(args), args.bag[0].stem
     split = {} if args.split is None else {'split': args.split}
@@ -183,13 +183,13 @@ def open_source(args: argparse.Namespace, scratch: Path) -> tuple[Dataset, str]:
     return replace(dataset, notes=notes), args.dataset
 
 
-def _open_fleet(
-    args: argparse.Namespace, name: str, fleet: Sequence[FleetBag], scratch: Path
-) -> Dataset:
+def _open_fleet(args: argparse.Namespace, fleet: Sequence[FleetBag], scratch: Path) -> Dataset:
     from videomt_ros.datasets.bags.fleet import fleet_dataset
 
-    # With the topic: other cameras of the bags are another data set.
-    name = ' '.join([name, args.topic]).strip()
+    # With the topic: other cameras of the bags are another data set. Without the name of the
+    # folder, since the same bags may lie in several, each on a machine of its own.
+    number = 'one bag' if len(fleet) == 1 else f'{len(fleet)} bags'
+    name = f'{number} {args.topic}'.strip()
     dataset = fleet_dataset(name, fleet, args.topic, scratch, skip_bad=args.skip_bad)
     return dataset.with_grey_range(grey_range_of(args))
 

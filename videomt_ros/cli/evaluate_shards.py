@@ -108,6 +108,7 @@ def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from videomt_ros.evaluation.merging import find_shards, merge_shards
 
     shards = find_shards(args.merge)
+    is_named = any(getattr(args, name) for name, kind in SOURCE_OPTIONS.items() if kind is Path)
     _restore_source(args, shards[0].source)
     out = args.out or args.merge
     about = {
@@ -115,7 +116,15 @@ def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
     }
     with TemporaryDirectory(prefix='videomt-truth-') as scratch:
-        dataset, _ = open_source(args, Path(scratch))
+        try:
+            dataset, _ = open_source(args, Path(scratch))
+        except (ValueError, OSError) as error:
+            if is_named:
+                raise
+            raise ValueError(
+                f'{error} If the data of the shards have moved, name them again, by --root or '
+                '--bags as they were named there.'
+            ) from error
         for remark in dataset.remarks():
             print(f'Note: {remark}', file=sys.stderr)
         metrics = merge_shards(shards, dataset, out, about)

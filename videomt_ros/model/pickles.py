@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch.serialization import safe_globals
 
+_GETATTR = 'builtins.getattr'
+
 HARMLESS = (
     # Numbers, arrays and plain values
     'numpy', 'collections', 'datetime', 'decimal', 'enum', 'fractions', 'pathlib', 'typing',
@@ -29,7 +31,8 @@ HARMLESS = (
         'bool', 'bytes', 'complex', 'dict', 'float', 'frozenset', 'int', 'list', 'object', 'range',
         'slice', 'str', 'tuple',
     )),
-    # Optimisers, schedulers and scalers
+    # Optimisers, schedulers and scalers; older OneCycleLR keep a function, which getattr finds
+    _GETATTR, 'functools.partial',
     'apex', 'timm', 'torch.amp', 'torch.cuda.amp', 'torch.optim', 'torch.torch_version',
     # Settings, and records of training frameworks
     'accelerate', 'addict', 'argparse.Namespace', 'detectron2', 'easydict', 'fvcore', 'hydra',
@@ -93,8 +96,11 @@ def load_pickle(path: Path, mmap: bool) -> Any:
                 warnings.filterwarnings('ignore', message='Detected pickle protocol')
                 return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
         except Exception as error:
-            if not _learn(str(error), known):
-                raise
+            if _learn(str(error), known):
+                continue
+            if 'unrecognized function' in str(error) and _GETATTR in known:
+                raise ForeignObjectError(_GETATTR) from None  # what it finds would be called
+            raise
 
 
 def _learn(fault: str, known: dict[str, type]) -> bool:

@@ -97,17 +97,28 @@ def unwrap_names(
 
 
 def _unwrap(
-    tensors: dict[str, Tensor], is_known: Callable[[dict[str, Tensor]], bool], start: str
+    tensors: dict[str, Tensor],
+    is_known: Callable[[dict[str, Tensor]], bool],
+    start: str,
+    is_own: bool = False,
 ) -> tuple[str, dict[str, Tensor]] | None:
-    """Find a start of names below which there is a network, and its tensors without it."""
+    """Find a start of names below which there is a network, and its tensors without it.
+
+    One part of the start may be a name of the user's own, as of an attribute of a LightningModule;
+    `is_own` says that there is one already.
+    """
     if is_known(tensors):
         return start, tensors
     if any(key.startswith(_EOMT) for key in tensors):
         longer = {f'backbone.{k}': v for k, v in tensors.items() if not k.startswith('criterion.')}
         return (start, longer) if is_known(longer) else None
-    for outer in _OUTER:
+    own = dict.fromkeys(f'{key.partition(".")[0]}.' for key in tensors if '.' in key)
+    outers = [*_OUTER, *(name for name in own if not is_own and name not in _OUTER)]
+    for outer in outers:
         inner = {k.removeprefix(outer): v for k, v in tensors.items() if k.startswith(outer)}
-        if inner and (found := _unwrap(inner, is_known, start + outer)):
+        if inner and (
+            found := _unwrap(inner, is_known, start + outer, is_own or outer not in _OUTER)
+        ):
             return found
     return None
 
