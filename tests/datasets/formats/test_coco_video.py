@@ -264,6 +264,7 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, spoil: Callable, word
     with pytest.raises(DatasetError) as caught:
         load(tmp_path / 'a.json', content)
     assert words in str(caught.value) and '\n' not in str(caught.value)
+    assert len(caught.value.faults) == 1  # and not one more for each record that refers to it
 
 
 def test_a_file_of_youtube_vis_may_list_its_images_as_well(tmp_path, drawn):

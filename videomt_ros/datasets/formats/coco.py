@@ -182,6 +182,8 @@ def read_coco_panoptic(
             if checks.keeps:
                 segments[key] = [found]
                 masks[key] = [masks_folder / name]
+            elif key not in segments:
+                del images[key]  # listed once, as an annotation that was left out
         missing = set(find_missing(Path(), [str(paths[0]) for paths in masks.values()]))
         for key in checks.each(list(images)):
             if key not in segments:

@@ -83,7 +83,9 @@ def read_coco_video(
     for video_id, images in checks.each(groups.items()):
         images = _in_order(images)
         _check_images(video_id, images, checks)
-        if not checks.keeps:
+        if not checks.is_sound:
+            for image in images:
+                checks.lose('images', image.image_id)
             continue
         file_names = tuple(image.name for image in images)
         videos[video_id] = YtvisVideo(
@@ -254,7 +256,7 @@ def _read_tracks(
         is_crowd = _is_crowd(record, field, where, checks)
         if not isinstance(identity, (int, str)) or isinstance(identity, bool):
             checks.fault(f'{where}: expected {field} to be a whole number, got {shown(identity)}.')
-        elif category_id is not None and checks.keeps:
+        elif category_id is not None and checks.is_sound:
             joined.add(video_id, frame, identity, category_id, segmentation, area, is_crowd)
     if strangers and not checks.skip_bad:
         if fields:

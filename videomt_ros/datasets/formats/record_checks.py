@@ -49,6 +49,7 @@ class Checks:
         self._notes: list[str] = []
         self._counts = Counter[tuple[str, str]]()
         self._begin = 0
+        self._lost: set[tuple[str, Any]] = set()
 
     def fault(self, text: str) -> None:
         """Add a fault."""
@@ -99,7 +100,12 @@ class Checks:
 
         A record with a fault is kept where faults end the reading, so that others may refer to it.
         """
-        return not self.skip_bad or len(self.faults) == self._begin
+        return not self.skip_bad or self.is_sound
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the record that `section` or `each` gave last has no fault so far."""
+        return len(self.faults) == self._begin
 
     def finish(self) -> None:
         """End the checks.
@@ -141,8 +147,20 @@ class Checks:
             if isinstance(record, dict):
                 own = record.get('id')
                 yield (f'{name}[{number}]' if own is None else f'{singular} {own}'), record
+                if not self.is_sound:
+                    self.lose(name, own)
             else:
                 self.fault(f'{name}[{number}]: expected an object, got {kind(record)}.')
+
+    def lose(self, name: str, number: Any) -> None:
+        """Note that a record cannot be used, of which a fault tells; see `known`.
+
+        Args:
+            name: list of the record, such as 'images'.
+            number: its id as the file has it.
+        """
+        if isinstance(number, (int, float)):
+            self._lost.add((name, as_whole(number)))
 
     def whole(
         self, record: dict[str, Any], field: str, where: str, least: int | None = None
@@ -178,10 +196,17 @@ class Checks:
     def known(
         self, record: dict[str, Any], field: str, where: str, ids: Container[int | str], whose: str
     ) -> int | None:
-        """Check the id of another record."""
+        """Check the id of another record.
+
+        Where that record is in the file, but cannot be used, its own fault is what is to be mended.
+        """
         value = self.whole(record, field, where)
         if value is None or value in ids:
             return value
+        if (whose.removeprefix('the '), value) in self._lost:
+            if self.skip_bad:
+                self.fault(f'{where}: {field} {value} is that of a record that was left out.')
+            return None
         self.fault(f'{where}: {field} {value} is not among {whose}.')
         return None
 
