@@ -328,7 +328,7 @@ def test_the_largest_image_is_read():
     [
         (b'', 'jpeg', "got 0 bytes of format 'jpeg'"),
         (b'no image', 'jpeg', "got 8 bytes of format 'jpeg'"),
-        (b'no image', '', "got 8 bytes of format ''"),
+        (b'no image', '', 'got 8 bytes that are none'),
         (bytes(12) + PNG, '16UC1; compressedDepth png', 'one of depth .*topic of the colour'),
         (PNG, '32FC1; compressedDepth', 'one of depth'),
         (b'\x01\x02', '16UC1; compressedDepth rvl', 'one of depth'),

@@ -121,7 +121,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for read in (read_ids, read_mask):
         with pytest.raises(DatasetError, match=r'none\.png: .*no such file'):
             read(tmp_path / 'none.png', (1, 1))
-        with pytest.raises(DatasetError, match='cannot|can read'):
+        with pytest.raises(DatasetError, match='got a folder'):
             read(tmp_path, (1, 1))
     with pytest.raises(DatasetError, match=r'none\.png'):
         read_size(tmp_path / 'none.png')

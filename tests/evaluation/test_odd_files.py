@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videomt_ros.cli.evaluate import print_result
+from videomt_ros.cli.evaluate import print_failures, print_result
 from videomt_ros.datasets.benchmarks import open_dataset
 from videomt_ros.datasets.dataset import Dataset, DatasetError
 from videomt_ros.datasets.formats.vspw import load_vspw
@@ -325,7 +325,9 @@ def test_a_truth_of_which_nothing_can_be_used_ends_the_run_before_the_first_fram
 
 @pytest.mark.parametrize('breaker', ['missing', 'empty', 'no folder'])
 @pytest.mark.parametrize('name', BENCHMARKS)
-def test_a_missing_or_empty_image_costs_its_video_alone(tiny_net, copied, tmp_path, name, breaker):
+def test_a_missing_or_empty_image_costs_its_video_alone(
+    tiny_net, copied, tmp_path, name, breaker, caplog, capsys
+):
     root = copied(name)
     images = sorted(root.rglob('*.jpg'))
     BREAKERS[breaker](images[NUM_FRAMES])
@@ -336,6 +338,13 @@ def test_a_missing_or_empty_image_costs_its_video_alone(tiny_net, copied, tmp_pa
         (video, mode) for mode in MODES
     ]
     assert all(each['error'] for each in metrics['failures'])
+    # Both modes fail for one reason, which is told once when it happens and once at the end.
+    assert len([line for line in caplog.messages if 'failed (' in line]) == 1
+    capsys.readouterr()
+    print_failures(metrics['failures'])
+    (line,) = capsys.readouterr().err.splitlines()
+    error = metrics['failures'][0]['error']
+    assert line == f'Failed, counted as missed: {video} ({", ".join(MODES)}): {error}'
     for mode in MODES:
         assert [note for note in metrics[mode]['notes'] if 'without results' in note] == [
             f'1 video without results, whose objects count as missed: {video}.'

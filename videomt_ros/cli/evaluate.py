@@ -275,14 +275,15 @@ def print_result(
 
 
 def print_failures(failures: Sequence[Mapping[str, str]]) -> None:
-    """Print a line on stderr for each failure."""
+    """Print a line on stderr for each failure; one of several modes has one line."""
+    modes: dict[tuple[str, str], list[str]] = {}
     for failure in failures:
+        modes.setdefault((failure['video'], failure['error']), []).append(failure['mode'])
+    for (video, error), failed in modes.items():
         what = 'Failed, counted as missed'
-        if failure['mode'] == 'truth':
+        if 'truth' in failed:
             what = 'Not scored, left out of the figures'
-        print(
-            f'{what}: {failure["video"]} ({failure["mode"]}): {failure["error"]}', file=sys.stderr
-        )
+        print(f'{what}: {video} ({", ".join(failed)}): {error}', file=sys.stderr)
 
 
 def exit_code(failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int) -> int:

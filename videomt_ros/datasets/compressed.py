@@ -208,8 +208,9 @@ def _imdecode(data: bytes, colours: int) -> NDArray[Any] | None:
 
 
 def _explain_unknown(data: bytes, stated_format: str) -> str:
-    quoted = reprlib.repr(stated_format)
-    text = f'Expected a JPEG or PNG image, got {len(data)} bytes of format {quoted}'
+    text = f'Expected a JPEG or PNG image, got {len(data)} bytes'
+    if stated_format:
+        text += f' of format {reprlib.repr(stated_format)}'
     name = stated_format.lower()
     if data.startswith(_VIDEO_STARTS) or any(codec in name for codec in _VIDEO_CODECS):
         return (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.files import whole_file
@@ -180,6 +180,12 @@ def _unreadable(path: Path, error: Exception) -> DatasetError:
         return error
     if isinstance(error, FileNotFoundError):
         return DatasetError(path, ['There is no such file.'])
+    if isinstance(error, IsADirectoryError):
+        return DatasetError(path, ['Expected an image, got a folder.'])
+    if isinstance(error, UnidentifiedImageError):
+        size = path.stat().st_size
+        count = '1 byte' if size == 1 else f'{size:,} bytes'
+        return DatasetError(path, [f'Expected an image that Pillow can read, got {count}.'])
     return DatasetError(path, [f'Expected an image that Pillow can read: {error}.'])
 
 

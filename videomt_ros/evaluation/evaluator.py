@@ -280,8 +280,8 @@ def _predict_all(plan: _Plan, folder: RunFolder, shard: Shard) -> float:
     for position in mine:
         video = plan.videos[position]
         if missing[position] and video.video_id in faulty:
-            for mode in missing.pop(position):
-                _fail(folder, mode, position, video, faulty[video.video_id])
+            reason = faulty[video.video_id]
+            _fail(folder, position, video, dict.fromkeys(missing.pop(position), reason))
     todo = [position for position in mine if missing.get(position)]
     videos = [plan.videos[position] for position in todo]
     num_frames = sum(len(video.frame_names) for video in videos)
@@ -309,13 +309,16 @@ def _keep(folder: RunFolder, position: int, video: Video, done: Prediction) -> N
     folder.note_times(position, done.stages)
     for mode, content in done.contents.items():
         folder.finish(mode, position, video, content, done.num_frames)
-    for mode, error in done.errors.items():
-        _fail(folder, mode, position, video, error)
+    _fail(folder, position, video, done.errors)
 
 
-def _fail(folder: RunFolder, mode: ModeName, position: int, video: Video, error: str) -> None:
-    _logger.warning('Video %s failed (%s): %s', video.name, mode, error)
-    folder.fail(mode, position, video, error)
+def _fail(folder: RunFolder, position: int, video: Video, errors: Mapping[ModeName, str]) -> None:
+    """Tell why a video failed, once if it is the same reason in all modes, and store it."""
+    for error in dict.fromkeys(errors.values()):
+        modes = [mode for mode, other in errors.items() if other == error]
+        _logger.warning('Video %s failed (%s): %s', video.name, ', '.join(modes), error)
+    for mode, error in errors.items():
+        folder.fail(mode, position, video, error)
 
 
 def _peak_memory_mb() -> float:

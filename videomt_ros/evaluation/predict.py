@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from videomt_ros.datasets.categories import ClassMap
-from videomt_ros.datasets.dataset import Video
+from videomt_ros.datasets.dataset import DatasetError, Video
 from videomt_ros.engines.engine import Engine, EngineError
 from videomt_ros.evaluation.families.family import Family, VideoResults
 from videomt_ros.evaluation.modes import STAGES, LiveMode, Mode, PublishedMode
@@ -61,7 +61,12 @@ class Prediction:
         except Exception as error:
             _logger.debug('%s failed', ' and '.join(modes), exc_info=True)
             for mode in modes:
-                self.errors.setdefault(mode, f'{type(error).__name__}: {error}')
+                self.errors.setdefault(mode, _in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    """Write an error; that of a file says all by itself."""
+    return str(error) if isinstance(error, DatasetError) else f'{type(error).__name__}: {error}'
 
 
 @dataclass(frozen=True)

@@ -688,7 +688,7 @@ def test_every_missing_frame_is_named_before_any_work(tmp_path):
 def test_missing_images_say_where_they_were_looked_for(tmp_path):
     write(tmp_path / 'valid.json', truth())
     (fault,) = faults(lambda: ytvis_dataset('ytvis2019', tmp_path))
-    assert str(tmp_path / 'valid' / 'JPEGImages') in fault
+    assert f'Looked in {tmp_path}, and there in valid/JPEGImages, valid,' in fault
     assert 'None of its 5 images' in fault
 
 

@@ -42,9 +42,13 @@ _IMAGES = (
     'images/{split}',
     '{split}/images',
     '{split}/data',
+    'data/{split}',
+    '{split}/JPEGImages',
+    'JPEGImages/{split}',
     'images',
     'images/default',
     'data',
+    'JPEGImages',
     '.',
 )
 

@@ -59,10 +59,12 @@ def find_image_folder(
         if best is None or len(missing) < len(best[1]):
             best = folder, missing
     if best is None or len(best[1]) == len(names):
-        looked = ', '.join(str(folder) for folder in dict.fromkeys(candidates))
+        home = Path(os.path.commonpath(candidates))
+        places = dict.fromkeys(str(folder.relative_to(home)) for folder in candidates)
+        looked = ', '.join(place for place in places if place != '.')
         fault = (
-            f'None of its {len(names)} images was found, such as {names[0]}. Looked in {looked}. '
-            'Unpack the images of this split into one of these folders.'
+            f'None of its {len(names)} images was found, such as {names[0]}. Looked in {home}, '
+            f'and there in {looked}. Unpack the images of this split into one of these folders.'
         )
         raise DatasetError(checks.path, [fault])
     folder, missing = best

@@ -198,7 +198,7 @@ class Checks:
     ) -> int | None:
         """Check the id of another record.
 
-        Where that record is in the file, but cannot be used, its own fault is what is to be mended.
+        Where that record is in the file but cannot be used, its own fault is the one to mend.
         """
         value = self.whole(record, field, where)
         if value is None or value in ids:

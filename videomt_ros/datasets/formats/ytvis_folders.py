@@ -38,6 +38,10 @@ _IMAGES = (
     'JPEGImages',
     'images',
     'images/default',
+    '{split}/images',
+    '{split}/data',
+    'data/{split}',
+    'data',
     '.',
 )
 _LABELLED = ('gt_{length}.json', 'annotations/gt_{length}.json', '{split}/gt_{length}.json')
