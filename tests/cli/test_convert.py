@@ -271,6 +271,12 @@ def test_a_zip_may_hold_a_folder_around_all(tmp_path, drawn):
     assert len(opened(tmp_path / 'data')[0].videos) == 3
 
 
+def test_a_zip_that_is_none_is_named(tmp_path, capsys):
+    (tmp_path / 'labels.zip').write_bytes(b'PK')
+    text = fails(capsys, tmp_path / 'data', tmp_path / 'labels.zip')
+    assert 'labels.zip: Expected a sound zip file' in text
+
+
 @pytest.mark.parametrize('family', ['vipseg', 'vspw'])
 def test_panoptic_and_semantic_labels_are_not_converted(tmp_path, capsys, family):
     write_dataset(family, tmp_path / 'in', 1, 2, size=SIZE, stuff=True)

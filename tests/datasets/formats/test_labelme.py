@@ -118,6 +118,33 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, content, words):
     assert '\n' not in str(caught.value)
 
 
+def test_a_file_that_is_no_json_is_named_or_left_out_and_costs_no_other(tmp_path):
+    files = {name: frame(shape('a', 1, BOX)) for name in ('v/0', 'v/1', 'w/0')}
+    root = write(tmp_path, files)
+    (root / 'v' / '0.json').write_text('{')
+    with pytest.raises(DatasetError, match=r'v/0\.json: Expected JSON, but it breaks'):
+        load(root)
+    truth = load(root, skip_bad=True)
+    assert [truth.tracks(video.video_id)[0].areas for video in truth.videos] == [
+        [None, 1200],
+        [1200],
+    ]
+    assert len(truth.left_out) == 1
+
+
+def test_shapes_without_a_group_are_told_once_whatever_their_labels(tmp_path):
+    files = {str(k): frame(shape(f'class {k}', None, BOX)) for k in range(5)}
+    with pytest.raises(DatasetError, match='and 3 more like this') as caught:
+        load(write(tmp_path, files))
+    assert '(2)' not in str(caught.value)
+
+
+def test_a_group_may_be_a_float_without_a_fraction(tmp_path):
+    files = {'0': frame(shape('a', 3.0, BOX)), '1': frame(shape('a', 3, BOX))}
+    (track,) = load(write(tmp_path, files)).tracks(1)
+    assert track.areas == [1200, 1200]
+
+
 def test_images_of_several_sizes_are_no_video(tmp_path):
     files = {'0': frame(shape('a', 1, BOX)), '1': frame(shape('a', 1, BOX), imageWidth=90)}
     with pytest.raises(DatasetError, match='expected images of one size, got 0.json: 80 x 48 and'):

@@ -170,7 +170,7 @@ def open_export(
     if frames is not None and not frames.exists():
         raise DatasetError(frames, ['Expected a folder of images or a video; there is none.'])
     name = path.stem if path.is_file() else path.resolve().name
-    if path.is_file() and zipfile.is_zipfile(path):
+    if path.is_file() and (path.suffix.lower() == '.zip' or zipfile.is_zipfile(path)):
         _unpack(path, scratch)
         path = _find_labels(_inner_folder(scratch), path)
     elif path.is_dir():

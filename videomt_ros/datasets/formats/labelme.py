@@ -21,7 +21,7 @@ from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, 
 from videomt_ros.datasets.formats.record_checks import Checks, counted
 from videomt_ros.datasets.image_folder import find_files, natural_key
 from videomt_ros.datasets.images import FrameError
-from videomt_ros.datasets.json_files import load_json, shown
+from videomt_ros.datasets.json_files import as_whole, load_json, shown
 from videomt_ros.datasets.rle import encode
 
 
@@ -35,18 +35,20 @@ def is_labelme(content: Any) -> bool:
 
 
 def labelme_folders(root: Path) -> list[Path]:
-    """List the folders at and below `root` whose JSON files are of labelme, by their first one."""
+    """List the folders at and below `root` that hold a JSON of labelme."""
     folders = sorted({path.parent for path in root.rglob('*.json') if path.is_file()})
-    found = []
-    for folder in folders:
-        first = next(iter(find_files(folder, ('.json',)).values()), None)
-        if first is not None:
-            try:
-                if is_labelme(load_json(first)):
-                    found.append(folder)
-            except DatasetError:
-                continue
-    return found
+    return [
+        folder
+        for folder in folders
+        if any(map(_is_readable_labelme, find_files(folder, ('.json',)).values()))
+    ]
+
+
+def _is_readable_labelme(path: Path) -> bool:
+    try:
+        return is_labelme(load_json(path))
+    except DatasetError:
+        return False  # told when its folder is read, if another file shows that labelme wrote it
 
 
 def load_labelme(root: Path, folders: Sequence[Path], *, skip_bad: bool = False) -> YtvisTruth:
@@ -86,7 +88,7 @@ def load_labelme(root: Path, folders: Sequence[Path], *, skip_bad: bool = False)
     for video_id, frame, where, shape in checks.each(shapes):
         if 0 in videos[video_id].size or not _check_shape(shape, where, checks):
             continue
-        label, group = shape['label'], shape['group_id']
+        label, group = shape['label'], as_whole(shape['group_id'])
         record = {'segmentation': _segmentation(shape, videos[video_id].size, where, checks)}
         if record['segmentation'] is None:
             continue
@@ -123,11 +125,16 @@ def _read_folder(folder: Path, checks: Checks) -> tuple[dict[str, str], dict[str
     files = find_files(folder, ('.json',))
     for stem in checks.each(sorted(files, key=natural_key)):
         path = files[stem]
-        content = load_json(path)
+        try:
+            content = load_json(path)
+        except DatasetError as error:
+            checks.fault(f'{folder.name}/{path.name}: {" ".join(error.faults)}')
+            continue
         if is_labelme(content):
             contents[stem] = content
         else:
-            checks.fault(f'{path.name}: expected a JSON of labelme with shapes and imagePath.')
+            where = f'{folder.name}/{path.name}'
+            checks.fault(f'{where}: expected a JSON of labelme with shapes and imagePath.')
     names = {stem: path.name for stem, path in find_files(folder).items()}
     if not names:  # images that lie elsewhere, by the names that labelme kept of them
         for stem, content in contents.items():
@@ -160,11 +167,11 @@ def _check_shape(shape: Any, where: str, checks: Checks) -> bool:
         checks.fault(f'{where}: expected shapes as objects, got {shown(shape)}.')
         return False
     label = checks.text(shape, 'label', where)
-    group = shape.get('group_id')
+    group = as_whole(shape.get('group_id'))
     if type(group) is not int:
         checks.fault(
             f'{where}: expected a group_id for each shape, a number that tells which shapes of '
-            f'the video show the same object; {label or "a shape"} has {shown(group)}.'
+            f'the video show the same object; got {shown(group)} for {shown(label)}.'
         )
     elif label:
         return True
