@@ -86,7 +86,7 @@ def test_an_export_of_cvat_becomes_a_data_set(tmp_path, capsys, drawn, content, 
     out = tmp_path / 'out/data'
     assert convert(cvat_export, '--out', out, '--fps', 10) == 0
     printed, told = capsys.readouterr()
-    assert printed.splitlines()[-1].startswith('videomt evaluate --model demo --dataset ytvis2019')
+    assert printed.splitlines()[-1].startswith('videomt evaluate --model MODEL --dataset ytvis2019')
     assert 'track ids connect its images: 1 video, 8 frames' in told
     (tmp_path / 'one.json').write_text(json.dumps(one_video(content)))
     assert_masks(out, tmp_path / 'one.json')
@@ -292,6 +292,10 @@ def test_what_is_wrong_is_said_and_leaves_nothing(tmp_path, capsys, drawn, conte
     assert not (tmp_path / 'not').exists()
     (tmp_path / 'empty').mkdir()
     assert 'Expected labels in a format that is read: Y' in fails(capsys, out, tmp_path / 'empty')
+    (tmp_path / 'exports').mkdir()
+    (tmp_path / 'exports/task_1.zip').touch()
+    text = fails(capsys, out, tmp_path / 'exports')
+    assert 'got a folder of zip files' in text and 'exports/task_1.zip.' in text
     (tmp_path / 'a.zip').write_bytes(b'PK\x03\x04 cut off')
     fails(capsys, out, tmp_path / 'a.zip')
     (tmp_path / 'a.json').write_text('{"images": [')

@@ -193,6 +193,12 @@ def test_batches_are_equal_with_a_worker():
             assert_equal(one, other)
 
 
+@pytest.mark.filterwarnings('error:This DataLoader')
+def test_more_processes_than_cores_are_no_warning(monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: {0})
+    assert len(list(load_batches(colours(Fixed(1, 1.0)), range(2), 2))) == 2
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_fault_of_a_file_keeps_its_words_on_the_way_from_a_worker(workers):
     with pytest.raises(DatasetError) as caught:

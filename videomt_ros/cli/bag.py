@@ -32,13 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument('--root', type=Path, required=True, help='folder of the data set')
     make.add_argument('--split', default='', help="default: the data set's validation split")
     make.add_argument('--out', type=Path, required=True, help='folder for the bags')
-    make.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    make.add_argument(
+        '--storage',
+        choices=('mcap', 'sqlite3'),
+        default='mcap',
+        help='file format of the bags; default: mcap',
+    )
     make.add_argument(
         '--compressed',
         choices=('jpeg', 'png'),
         help='write sensor_msgs/CompressedImage on /camera/image_raw/compressed',
     )
-    make.add_argument('--zstd', choices=('none', 'file', 'message'), default='none')
+    make.add_argument(
+        '--zstd',
+        choices=('none', 'file', 'message'),
+        default='none',
+        help='what rosbag2 compresses with zstd: whole files, or each message; default: none',
+    )
     make.add_argument(
         '--limit', type=count, help='number of videos, from the first on; default: all'
     )
@@ -119,7 +129,7 @@ def _make(args: argparse.Namespace) -> int:
         source = ['--bag', str(bags[0]), '--truth', str(beside)]
         if len(bags) > 1:
             source = ['--bags', str(args.out)]
-        print(shlex.join(['videomt', 'evaluate', *source]))
+        print(shlex.join(['videomt', 'evaluate', '--model', 'MODEL', *source]))
     return 0
 
 

@@ -57,7 +57,10 @@ def share(text: str) -> float:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Convert; the last line printed is the command that evaluates a model on the result."""
+    """Convert; the last line printed is the command that evaluates a model on the result.
+
+    It leaves the model to the user, since the demo models know none of the user's classes.
+    """
     from videomt_ros.datasets.conversion import LEFT_OUT_FILE, convert
     from videomt_ros.datasets.dataset import left_out_summary
     from videomt_ros.datasets.formats.record_checks import counted
@@ -80,5 +83,5 @@ def main(args: argparse.Namespace) -> int:
         f'{counted(sum(done.videos.values()), "video")}, {counted(done.num_frames, "frame")}, '
         f'{counted(done.num_objects, "object")} in {args.out}: {parts}'
     )
-    print(f'videomt evaluate --model demo --dataset ytvis2019 --root {args.out}')
+    print(f'videomt evaluate --model MODEL --dataset ytvis2019 --root {args.out}')
     return 0

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help='ytvis: results.json, or a zip or folder that holds it; vipseg: folder of pred.json '
-        'and pan_pred/; vspw: folder of <video>/<frame>.png',
+        'and pan_pred/; coco_panoptic: the JSON of panopticapi, or its folder of PNGs; vspw: '
+        'folder of <video>/<frame>.png',
     )
     parser.add_argument(
         '--truth-masks',

@@ -7,6 +7,7 @@ largest clip of their part, which does depend on the number of processes and par
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,15 +216,19 @@ def load_batches(clips: Dataset[Batches], steps: Iterable[int], workers: int) ->
     """
     # Without pinned memory: pinning new batches took a sixth of the steps of a small network on a
     # GPU, and the copy of uint8 frames is short in any case.
-    loader = DataLoader(
-        _FaultsAsValues(clips),
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        collate_fn=_as_they_are,
-        worker_init_fn=end_with_parent,
-    )
-    for parts in loader:
+    with warnings.catch_warnings():
+        # More processes than cores are no fault: `videomt benchmark train` tells how many help.
+        warnings.filterwarnings('ignore', message='This DataLoader will create')
+        loader = DataLoader(
+            _FaultsAsValues(clips),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            collate_fn=_as_they_are,
+            worker_init_fn=end_with_parent,
+        )
+        batches = iter(loader)
+    for parts in batches:
         if isinstance(parts, DatasetError):
             raise parts
         yield parts

@@ -242,7 +242,7 @@ def test_the_command(tmp_path, roots, capsys):
     (name,) = (path.stem for path in out.glob('*.json'))
     assert capsys.readouterr().out.splitlines()[-2:] == [
         f'1 bag in {out}, each with its truth beside it',
-        f'videomt evaluate --bag {out}/{name} --truth {out}/{name}.json',
+        f'videomt evaluate --model MODEL --bag {out}/{name} --truth {out}/{name}.json',
     ]
     assert (out / name / f'{name}.db3').exists()
     assert len(json.loads((out / f'{name}.json').read_text())['videos']) == 1

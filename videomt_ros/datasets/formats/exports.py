@@ -235,6 +235,9 @@ def _find_labels(root: Path, source: Path) -> Path:
         how = 'Name one of them.' if source == root else 'Unpack it and name one of them.'
         raise DatasetError(source, [f'Expected one annotation file, got {names}. {how}'])
     if not labelme_folders(root):
+        if zips := sorted(root.glob('*.zip')):
+            how = f'Name the zips themselves, such as {zips[0]}.'
+            raise DatasetError(source, [f'Expected one export, got a folder of zip files. {how}'])
         raise DatasetError(source, [f'Expected labels in a format that is read: {_READ}.'])
     return root
 
