@@ -100,7 +100,7 @@ def test_commands_have_options_that_exist(page):
 
 
 def test_commands_are_found_on_the_pages():
-    for page in ('evaluate', 'train', 'fine_tuning', 'performance'):
+    for page in ('evaluate', 'fleet', 'train', 'fine_tuning', 'performance'):
         assert len(commands(f'docs/{page}.md')) > 2, page
 
 
@@ -109,7 +109,7 @@ def test_commands_are_found_on_the_pages():
     [('bash', 'SLURM_ARRAY_TASK_ID', 1), ('yaml', 'JOB_COMPLETION_INDEX', 0)],
 )
 def test_jobs_of_clusters_evaluate_every_shard(tmp_path, language, variable, first):
-    [script] = blocks('docs/evaluate.md', language)
+    [script] = blocks('docs/fleet.md', language)
     if language == 'yaml':
         spec = yaml.safe_load(script)['spec']
         assert (spec['completionMode'], spec['completions']) == ('Indexed', 8)
@@ -225,9 +225,9 @@ def test_example_of_two_models_runs(tmp_path, monkeypatch, tiny_config):
         assert result.ids.shape == (96, 120)
 
 
-def test_labels_of_the_evaluation_page_load(tmp_path):
+def test_labels_of_the_page_on_bags_load(tmp_path):
     path = tmp_path / 'labels.json'
-    path.write_text(blocks('docs/evaluate.md', 'json')[0])
+    path.write_text(blocks('docs/fleet.md', 'json')[0])
     truth = load_ytvis(path)
     (track,) = truth.tracks(1)
     assert track.masks[0]['size'] == [384, 480] and track.masks[1] is None

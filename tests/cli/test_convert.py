@@ -86,7 +86,8 @@ def test_an_export_of_cvat_becomes_a_data_set(tmp_path, capsys, drawn, content, 
     out = tmp_path / 'out/data'
     assert convert(cvat_export, '--out', out, '--fps', 10) == 0
     printed, told = capsys.readouterr()
-    assert printed.splitlines()[-1].startswith('videomt evaluate --model MODEL --dataset ytvis2019')
+    proposed = printed.splitlines()[-1]
+    assert proposed.startswith('videomt evaluate --model MODEL --dataset ytvis2019 --root')
     assert 'track ids connect its images: 1 video, 8 frames' in told
     (tmp_path / 'one.json').write_text(json.dumps(one_video(content)))
     assert_masks(out, tmp_path / 'one.json')
