@@ -144,7 +144,7 @@ def main(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f'Expected a folder for the results, {args.out} is none and cannot be made: '
+            f'Expected a folder for the results, but {args.out} is none and cannot be made: '
             f'{error.strerror}. Name another by --out, which is OUT= after make demo.'
         ) from error
     # Within the output folder, so that complete results are renamed instead of copied.

@@ -87,7 +87,7 @@ def check_sources(args: argparse.Namespace) -> None:
         )
     if args.results_bag is not None:
         if not args.truth:
-            raise ValueError('Expected --truth with the labels; there is no score without.')
+            raise ValueError('Expected --truth with the labels; there is no score without them.')
         if len(args.truth) > 1 or len(args.bag or ()) > 1:
             raise ValueError('Expected one --truth and at most one --bag with --results-bag.')
     elif args.bag is not None and len(args.bag) == 1:
@@ -127,7 +127,7 @@ def _truth_beside(bag: Path) -> list[Path]:
     found = truth_beside(bag)
     if found.truth is None:
         raise ValueError(
-            f'Expected --truth with the labels of the bag; it makes no score without. '
+            f'Expected --truth with the labels of the bag; there is no score without them. '
             f'{found.problem}'
         )
     return [found.truth]

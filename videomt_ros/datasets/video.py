@@ -41,7 +41,7 @@ class VideoFile:
         if not path.is_file():
             raise VideoError(f'Expected a video file, got {path}, which is not a file.')
         if not os.access(path, os.R_OK):
-            raise VideoError(f'Expected a video file that you may read, {path} is not.')
+            raise VideoError(f'Expected a video file that you may read, but {path} is not one.')
         self._path = path
         with opened(str(path)) as capture:
             if not capture.isOpened():

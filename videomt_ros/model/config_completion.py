@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class UntoldError(CheckpointError):
-    """The tensors do not tell all settings of a network, and nobody else does."""
+    """Raised where neither the tensors nor the user tell all settings of a network."""
 
     def __init__(self, origin: str, settings: Sequence[str]) -> None:
         """Name the settings, and how to give them in Python and on the command line."""

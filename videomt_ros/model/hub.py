@@ -28,7 +28,7 @@ LEAST_SIZE = 1_000_000
 
 
 class NotOnHubError(CheckpointError):
-    """The hub has no such repository or file."""
+    """Raised for a repository or file that the hub does not have."""
 
 
 def is_hub_name(text: str) -> bool:

@@ -46,7 +46,7 @@ _LOCK = threading.Lock()
 
 
 class ForeignObjectError(Exception):
-    """A file holds an object that is not harmless; the text is the name of its class."""
+    """Raised for an object that is not harmless; the text is the name of its class."""
 
 
 class _Ignored:

@@ -124,7 +124,10 @@ def test_an_export_of_a_job_is_read(tmp_path):
         (('rle="0, 4', 'rle="0, 5'), 'Track 1, frame 1: expected a mask within'),
         (('label="person"', 'label=""'), 'Track 0, frame 0: its track has no label'),
         (('<height>8<', '<height>-8<'), 'Expected original_size, the size of the images'),
-        (('<start_frame>0<', '<start_frame>9<'), 'Expected frames from 9 to 2, which are none'),
+        (
+            ('<start_frame>0<', '<start_frame>9<'),
+            'Expected a range of frames, got start 9 and stop 2',
+        ),
         (('</annotations>', ''), 'Is the file complete?'),
         (('<annotations>', '<a>'), 'Expected XML, but mismatched tag'),
     ],

@@ -44,7 +44,7 @@ class BagVideo:
 
     @property
     def losses(self) -> list[str]:
-        """The same remarks, without the first where all annotated frames have an image."""
+        """The remarks of `notes`, without the first where all annotated frames have an image."""
         return self.notes if len(self._matching) > 1 else self.notes[1:]
 
     def with_grey_range(self, grey_range: GreyRange | None) -> BagVideo:

@@ -39,7 +39,7 @@ class BagFiles:
     """The files of a bag, opened."""
 
     storages: tuple[Storage, ...]
-    """In the order in which they were written."""
+    """The files, in the order in which they were written."""
     is_damaged: bool
     """Whether a file is damaged, or the recorder did not come to its end."""
     is_in_order: bool

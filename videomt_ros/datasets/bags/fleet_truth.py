@@ -49,7 +49,7 @@ class WrittenTruth:
 
     path: Path
     videos: Sequence[AnnotatedVideo]
-    """In the order in which they were given."""
+    """The videos, in the order in which they were given."""
     masks: Path | None = None
     split: str = ''
 

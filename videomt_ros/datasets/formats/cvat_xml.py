@@ -122,7 +122,9 @@ def _frame_numbers(root: ElementTree.Element, task: ElementTree.Element, path: P
         raise DatasetError(path, ['Expected the size of the task, the number of its frames.'])
     numbers = list(range(start, stop + 1, stride))
     if not 0 < len(numbers) < 10**7:
-        raise DatasetError(path, [f'Expected frames from {start} to {stop}, which are none.'])
+        raise DatasetError(
+            path, [f'Expected a range of frames, got start {start} and stop {stop}.']
+        )
     return numbers
 
 

@@ -26,7 +26,7 @@ def says_drawn(content: Any) -> bool:
 
 
 def folder_says_drawn(folder: Path) -> bool:
-    """Tell the same of a folder that may hold `INFO_FILE`; any other file of that name says no."""
+    """Tell whether the `INFO_FILE` of a folder says that images are drawn; no without one."""
     path = folder / INFO_FILE
     try:
         return path.is_file() and says_drawn(load_json(path))

@@ -19,14 +19,14 @@ _MOST_PAIRS = 15
 """Number of pairs of classes that are listed where the matrix has not all classes."""
 _DEFINITIONS = {
     'masks': (
-        'Each row is a true class: as what its masks were found, frame by frame, in percent of '
+        'Each row is a true class: what its masks were found as, frame by frame, in percent of '
         'them. A mask is found by the surest prediction whose IoU with it is at least 0.5, '
         'whatever the class and the identity of that. Missed: no prediction was there. Spurious: '
         'predictions that found no mask. Predictions with a score below {least_score} do not '
         'count.'
     ),
     'pixels': (
-        'Each row is a true class: as what its pixels were predicted, in percent of them. Missed: '
+        'Each row is a true class: what its pixels were predicted as, in percent of them. Missed: '
         'pixels without a predicted class. Pixels without a true class do not count.'
     ),
 }
@@ -80,7 +80,7 @@ def confusion_matrices(
 def _largest(
     confusion: ClassConfusion, names: Mapping[int, str]
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Join all classes but the largest to one; returns the counts and the names of the classes."""
+    """Join all classes but the largest; returns the counts and the names of the classes."""
     counts, num_classes = confusion.counts, len(confusion.category_ids)
     labels = [names.get(category, str(category)) for category in confusion.category_ids]
     if num_classes <= _MOST_CLASSES:

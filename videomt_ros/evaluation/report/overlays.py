@@ -132,13 +132,13 @@ class _Numbers(NamedTuple):
     """Numbers of the objects and the tracks of a video in its pictures."""
 
     objects: dict[int, int]
-    """By key."""
+    """Numbers of the objects, by key."""
     tracks: dict[int, int]
-    """By key."""
+    """Numbers of the tracks, by key."""
     of_objects: dict[int, int]
-    """By the id that scores have."""
+    """Numbers of the objects, by the id that scores have."""
     of_tracks: dict[int, int]
-    """By the id that scores have."""
+    """Numbers of the tracks, by the id that scores have."""
 
 
 def _number(
