@@ -272,6 +272,15 @@ def test_a_zip_may_hold_a_folder_around_all(tmp_path, drawn):
     assert len(opened(tmp_path / 'data')[0].videos) == 3
 
 
+@pytest.mark.parametrize(
+    'content', [[{'data': {}, 'annotations': []}], {'a.jpg': {'regions': []}}]
+)
+def test_a_json_of_another_tool_is_told_what_is_read(tmp_path, capsys, content):
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    text = fails(capsys, tmp_path / 'data', tmp_path / 'labels.json')
+    assert 'labels.json: Expected labels in a format that is read: YouTube-VIS' in text
+
+
 def test_a_zip_that_is_none_is_named(tmp_path, capsys):
     (tmp_path / 'labels.zip').write_bytes(b'PK')
     text = fails(capsys, tmp_path / 'data', tmp_path / 'labels.zip')

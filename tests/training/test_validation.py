@@ -278,7 +278,8 @@ def test_a_damaged_image_is_named_and_the_run_goes_on(root, tmp_path, caplog):
     settings = settings_of(damaged(root, tmp_path, '*0/00002.jpg'), tmp_path / 'out')
     trainer = run(settings, [ScoreCallback(settings)])
     assert trainer.global_step == 3
-    assert 'counted as missed: scene_000000' in caplog.text and '00002.jpg' in caplog.text
+    assert 'counted as missed: scene_000000 (published, live): ' in caplog.text
+    assert '00002.jpg' in caplog.text
     assert (tmp_path / 'out/best.safetensors').exists()
 
 

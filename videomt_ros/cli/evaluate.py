@@ -276,14 +276,15 @@ def print_result(
 
 def print_failures(failures: Sequence[Mapping[str, str]]) -> None:
     """Print a line on stderr for each failure; one of several modes has one line."""
-    modes: dict[tuple[str, str], list[str]] = {}
-    for failure in failures:
-        modes.setdefault((failure['video'], failure['error']), []).append(failure['mode'])
-    for (video, error), failed in modes.items():
+    from videomt_ros.evaluation.finishing import joined_modes
+
+    for failure in joined_modes(failures):
         what = 'Failed, counted as missed'
-        if 'truth' in failed:
+        if failure['mode'] == 'truth':
             what = 'Not scored, left out of the figures'
-        print(f'{what}: {video} ({", ".join(failed)}): {error}', file=sys.stderr)
+        print(
+            f'{what}: {failure["video"]} ({failure["mode"]}): {failure["error"]}', file=sys.stderr
+        )
 
 
 def exit_code(failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int) -> int:

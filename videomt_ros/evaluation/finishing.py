@@ -106,6 +106,17 @@ def _report(
         return [f'There is no {path.name}: {fault_line(error)}']
 
 
+def joined_modes(failures: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Join the failures of a video that have one reason; the `mode` of such a one names all."""
+    modes: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        modes.setdefault((failure['video'], failure['error']), []).append(failure['mode'])
+    return [
+        {'video': video, 'mode': ', '.join(each), 'error': error}
+        for (video, error), each in modes.items()
+    ]
+
+
 def nothing_left(
     failures: Sequence[Mapping[str, str]], modes: Sequence[str], num_videos: int
 ) -> bool:

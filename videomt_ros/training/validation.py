@@ -29,7 +29,7 @@ from videomt_ros.evaluation.evaluator import evaluate
 from videomt_ros.evaluation.families import family_of
 from videomt_ros.evaluation.families.score_parts import TRUTH
 from videomt_ros.evaluation.figures import as_text
-from videomt_ros.evaluation.finishing import nothing_left
+from videomt_ros.evaluation.finishing import joined_modes, nothing_left
 from videomt_ros.evaluation.run_folder import MODES
 from videomt_ros.evaluation.sharding import PATIENCE, Shard
 from videomt_ros.model import VideoNetwork, save_model
@@ -259,7 +259,7 @@ class ScoreCallback(Callback):
         failures = metrics['failures']
         if nothing_left(failures, MODES, metrics['run']['num_videos']):
             return _Outcome({}, f'no video could be predicted. {_described(failures[0])}')
-        for failure in failures:
+        for failure in joined_modes(failures):
             what = 'left out' if failure['mode'] == TRUTH else 'counted as missed'
             logger.warning('In validation, %s: %s', what, _described(failure))
         return _Outcome(

@@ -282,6 +282,9 @@ def _load_json(path: Path, skip_bad: bool) -> YtvisTruth:
                 'and panoptic COCO are read as they are: --dataset vipseg, coco_panoptic.'
             )
             raise DatasetError(path, [fault]) from error
+        if not (isinstance(content, dict) and content.keys() & {'categories', 'annotations'}):
+            faults = [f'Expected labels in a format that is read: {_READ}.']
+            raise DatasetError(path, faults) from error
         raise
 
 
