@@ -31,6 +31,7 @@ def test_a_local_path_wins_over_a_hub_name(net, tmp_path, monkeypatch):
         ('videomt-dinov2-smal-ytvis2019', 'Nearest: videomt-dinov2-small-ytvis2019'),
         ('resnet', '`videomt models` lists them all'),
         ('out/train', 'There is no file or folder out/train here either.'),
+        ('tue-mps/videomt-dinov2-smal-ovis', 'Nearest: videomt-dinov2-large-ovis'),
     ],
 )
 def test_a_source_that_is_not_there(source, fault, tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def test_a_buffer_of_zeros_tells_differences_too(tmp_path, tiny_config):
         torch.save({'model': tensors}, tmp_path / 'mine.pth')
         if value:
             load_model(tmp_path / 'mine.pth', num_heads=2, norm_queries=False)
-    with pytest.raises(CheckpointError, match='differences to pretrained ones'):
+    with pytest.raises(CheckpointError, match='its pixel_std is 0'):
         load_model(tmp_path / 'mine.pth', num_heads=2, norm_queries=False)
 
 

@@ -199,8 +199,10 @@ def _read_hub(repository: str) -> Checkpoint:
         folder = hub.fetch_folder(repository)
     except CheckpointError as error:
         # The text may be a misspelt path.
+        owner, _, name = repository.partition('/')
         raise CheckpointError(
             f'{error} There is no file or folder {repository} here either.'
+            f'{presets.nearest(name) if owner == presets.OWNER else ""}'
         ) from None
     if not (folder / 'config.json').is_file():
         known = presets.readable_presets()

@@ -60,12 +60,14 @@ def refuse_differences(
     heads = [value for key, value in weights.items() if not key.startswith(VIT)]
     if size == 0 and not any(bool(value.any()) for value in heads):
         return  # zeros throughout, which stand for weights that somebody will fill in
+    sign = 'its pixel_std is 0, which no image can be divided by'
+    if size < SMALLEST_NORM:
+        sign = f'the weights of the norms in the encoder are {size:.2g} on average, not about 1'
     name = (name or timm_name(config)).replace('_qkvb', '')  # its biases are 0
     owner = '' if config.family == 'eva02' else "Meta's "
     raise CheckpointError(
         f'{origin}: expected whole weights, got differences to pretrained ones, as EoMT publishes '
-        f'its DINOv3 models: the weights of the norms in the encoder are {size:.2g} on average '
-        f'instead of about 1. Add {owner}weights, {pretrained_record(name).hf_hub_id} of the '
+        f'its DINOv3 models: {sign}. Add {owner}weights, {pretrained_record(name).hf_hub_id} of the '
         f'Hugging Face hub (timm: {name}), to those of the encoder ("Differences to pretrained '
         'weights" in docs/troubleshooting.md has the lines), or give a file with whole weights.'
     )

@@ -143,12 +143,17 @@ def load_preset(name: str) -> Preset:
     names = preset_names()
     name = find_name(name) or name
     if name not in names:
-        near = get_close_matches(name, names, n=3, cutoff=0.4)
-        meant = f' Nearest: {", ".join(near)}.' if near else ''
         raise PresetError(
-            f'Expected the name of a model, got {name!r}.{meant} `videomt models` lists them all.'
+            f'Expected the name of a model, got {name!r}.{nearest(name)} `videomt models` lists '
+            'them all.'
         )
     return read_preset(resource('models', f'{name}.yaml'))
+
+
+def nearest(name: str) -> str:
+    """Name the models whose names are like this one, as a sentence after a space; may be empty."""
+    near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
+    return f' Nearest: {", ".join(near)}.' if near else ''
 
 
 def find_preset(*, file: str = '', converted: str = '') -> Preset | None:
