@@ -67,9 +67,10 @@ def refuse_differences(
     owner = '' if config.family == 'eva02' else "Meta's "
     raise CheckpointError(
         f'{origin}: expected whole weights, got differences to pretrained ones, as EoMT publishes '
-        f'its DINOv3 models: {sign}. Add {owner}weights, {pretrained_record(name).hf_hub_id} of the '
-        f'Hugging Face hub (timm: {name}), to those of the encoder ("Differences to pretrained '
-        'weights" in docs/troubleshooting.md has the lines), or give a file with whole weights.'
+        f'its DINOv3 models: {sign}. Add {owner}weights, {pretrained_record(name).hf_hub_id} of '
+        f'the Hugging Face hub (timm: {name}), to those of the encoder ("Differences to '
+        'pretrained weights" in docs/troubleshooting.md has the lines), or give a file with whole '
+        'weights.'
     )
 
 

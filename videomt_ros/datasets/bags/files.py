@@ -102,7 +102,8 @@ def _open_folder(folder: Path, owner: object) -> BagFiles:
     if missing and not files:
         raise BagError(
             f'Expected the files of a bag in {folder}, but {_listed(missing)} of its '
-            'metadata.yaml is missing. Copy it there.'
+            f'metadata.yaml {"are missing. Copy them" if missing[1:] else "is missing. Copy it"} '
+            'there.'
         )
     if missing:
         verb = 'are' if len(missing) > 1 else 'is'
