@@ -685,6 +685,14 @@ def test_every_missing_frame_is_named_before_any_work(tmp_path):
     ]
 
 
+@pytest.mark.parametrize('section', ['videos', 'categories'])
+def test_a_list_that_is_missing_is_told_once(tmp_path, section):
+    content = truth()
+    del content[section]
+    path = write(tmp_path / 'valid.json', content)
+    assert faults(lambda: load_ytvis(path)) == (f'Expected a list of {section}, got nothing.',)
+
+
 def test_missing_images_say_where_they_were_looked_for(tmp_path):
     write(tmp_path / 'valid.json', truth())
     (fault,) = faults(lambda: ytvis_dataset('ytvis2019', tmp_path))

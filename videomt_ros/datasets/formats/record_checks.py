@@ -50,6 +50,7 @@ class Checks:
         self._counts = Counter[tuple[str, str]]()
         self._begin = 0
         self._lost: set[tuple[str, Any]] = set()
+        self._no_lists: set[str] = set()
 
     def fault(self, text: str) -> None:
         """Add a fault."""
@@ -141,6 +142,7 @@ class Checks:
         if not isinstance(records, list):
             got = kind(records) if name in content else 'nothing'
             self.fault(f'Expected a list of {name}, got {got}.')
+            self._no_lists.add(name)
             return
         singular = {'categories': 'Category'}.get(name, name[:-1].capitalize())
         for number, record in self.each(enumerate(records)):
@@ -198,12 +200,16 @@ class Checks:
     ) -> int | None:
         """Check the id of another record.
 
-        Where that record is in the file but cannot be used, its own fault is the one to mend.
+        Where that record cannot be used, or the list of them is missing, the fault of that is the
+        one to mend.
         """
         value = self.whole(record, field, where)
         if value is None or value in ids:
             return value
-        if (whose.removeprefix('the '), value) in self._lost:
+        name = whose.removeprefix('the ')
+        if name in self._no_lists:
+            return None
+        if (name, value) in self._lost:
             if self.skip_bad:
                 self.fault(f'{where}: {field} {value} is that of a record that was left out.')
             return None
