@@ -685,6 +685,15 @@ def test_every_missing_frame_is_named_before_any_work(tmp_path):
     ]
 
 
+def test_boxes_that_are_no_list_are_no_boxes(tmp_path):
+    content = truth()
+    for annotation in content['annotations']:
+        annotation.pop('segmentations')
+        annotation['bboxes'] = 5
+    (fault,) = faults(lambda: load_ytvis(write(tmp_path / 'valid.json', content)))
+    assert 'No annotation has a mask' in fault and 'have no mask' in fault
+
+
 @pytest.mark.parametrize('section', ['videos', 'categories'])
 def test_a_list_that_is_missing_is_told_once(tmp_path, section):
     content = truth()

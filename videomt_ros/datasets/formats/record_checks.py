@@ -351,7 +351,7 @@ def check_masks(content: Any, checks: Checks) -> None:
     )
     if any(_has_mask(record) for record in known):
         return
-    has_boxes = any(record.get('bbox') or any(record.get('bboxes') or ()) for record in known)
+    has_boxes = any(map(_has_box, known))
     if known and (has_boxes or not any(_MASK_FIELDS & record.keys() for record in known)):
         what = 'a box and no mask' if has_boxes else 'no mask'
         checks.fault(
@@ -360,6 +360,11 @@ def check_masks(content: Any, checks: Checks) -> None:
             'alone do not say which pixels an object has.'
         )
         checks.finish()
+
+
+def _has_box(record: dict[str, Any]) -> bool:
+    boxes = record.get('bboxes')
+    return bool(record.get('bbox')) or (isinstance(boxes, list) and any(boxes))
 
 
 def _has_mask(record: dict[str, Any]) -> bool:
