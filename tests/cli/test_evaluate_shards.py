@@ -87,14 +87,14 @@ def test_three_shards_give_what_one_process_gives(roots, alone, tmp_path, capsys
     capsys.readouterr()
     assert main(['evaluate', '--merge', str(out)]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert '2/3 is not finished (1 of its 2 videos are missing)' in line
+    assert '2/3 is not finished (1 of 2 videos missing)' in line
     assert '--shard 2/3 --resume`' in line
     assert not (out / 'metrics.json').exists()
 
     assert main([*commands[2], '--resume']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        'Shard 2/3: 2 of its 2 videos are done (5 in all)',
+        'Shard 2/3: 2 of 2 videos done (5 in all)',
         f'When all shards are done: videomt evaluate --merge {out}',
         str(out / 'shard-2-of-3'),
     ]

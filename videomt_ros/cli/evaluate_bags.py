@@ -66,8 +66,8 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         '--latency-ms',
         type=number_from_zero,
         metavar='L',
-        help='processing time of a frame in ms for --real-time (1 if not given); '
-        'default: as measured',
+        help='processing time of a frame in ms; without --real-time its factor is 1; default: as '
+        'measured',
     )
 
 

@@ -156,9 +156,7 @@ def shard_lines(metrics: Mapping[str, Any], number: ShardNumber, out: Path) -> l
     num_videos = metrics['run']['num_videos']
     mine = len(number.positions(num_videos))
     failed = len({failure['video'] for failure in metrics['failures']})
-    lines = [
-        f'Shard {number}: {mine - failed} of its {mine} videos are done ({num_videos} in all)'
-    ]
+    lines = [f'Shard {number}: {mine - failed} of {mine} videos done ({num_videos} in all)']
     if not mine:
         lines = [f'Shard {number} has nothing to do: there are only {num_videos} videos']
     if failed:

@@ -190,7 +190,7 @@ def _refuse_lost(shards: Sequence[ShardFolder], lost: Mapping[int, int], num_vid
         number = ShardNumber(index, shards[0].number.count)
         if index in found:
             mine = len(number.positions(num_videos))
-            parts.append(f'{number} is not finished ({num_lost} of its {mine} videos are missing)')
+            parts.append(f'{number} is not finished ({num_lost} of {mine} videos missing)')
         else:
             parts.append(f'{number} is missing')
         command = found.get(index, shards[0]).run.get('command', 'videomt evaluate --shard 1/1')
