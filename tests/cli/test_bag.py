@@ -120,7 +120,7 @@ def test_notes_and_the_score_on_the_clock_are_printed(tmp_path, home, capsys):
 @pytest.mark.parametrize(
     ('options', 'reason'),
     [
-        ([], 'Expected --dataset and --root, or --bag or --results-bag'),
+        ([], 'Expected --dataset and --root, or --bag, or --bags, or --results-bag'),
         (['--dataset', 'vspw'], 'Expected --dataset and --root, or --bag'),
         (['--bag', 'b', '--truth', 't', '--root', 'r'], 'or a bag, got both'),
         (['--bag', 'b'], 'Expected --truth'),

@@ -96,7 +96,7 @@ def check_sources(args: argparse.Namespace) -> None:
             raise ValueError(f'Expected one --truth for one bag, got {num_truths}.')
     if not is_bag and (args.dataset is None or args.root is None):
         raise ValueError(
-            'Expected --dataset and --root, or --bag or --results-bag with --truth, or --bags.'
+            'Expected --dataset and --root, or --bag, or --bags, or --results-bag with --truth.'
         )
     if not is_bag and (args.truth is not None or args.topic):
         raise ValueError('--truth and --topic belong to a bag; a data set holds its own truth.')
