@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from videomt_ros.model import hub, presets
-from videomt_ros.model.weight_files import CheckpointError
+from videomt_ros.model.weight_files import FORMAT, CheckpointError, read_metadata
 
 _SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.onnx')
 
@@ -58,7 +58,7 @@ def weights_of_run(folder: Path) -> Path | None:
     if not folder.is_dir() or (folder / 'config.json').exists():
         return None
     for name in ('best.safetensors', 'model.safetensors'):
-        if (folder / name).is_file():
+        if (folder / name).is_file() and _is_ours(folder / name):
             return folder / name
     steps = {
         int(found[1]): path
@@ -66,6 +66,14 @@ def weights_of_run(folder: Path) -> Path | None:
         if (found := re.fullmatch(r'step=(\d+)\.ckpt', path.name))
     }
     return steps[max(steps)] if steps else None
+
+
+def _is_ours(file: Path) -> bool:
+    """Tell whether a run wrote a file; transformers writes some of the same name."""
+    try:
+        return read_metadata(file).get('format') == FORMAT
+    except CheckpointError:
+        return True  # which says what is wrong with it when it is read
 
 
 def find_preset_file(preset: presets.Preset) -> Path | None:
