@@ -330,8 +330,9 @@ def test_make_passes_its_variables_on():
     words = [f'{name}={value}' for name, value in values.items()]
     root = resource('package.xml').parent
     done = subprocess.run(
-        ['make', '-n', 'demo', *words], cwd=root, check=True, capture_output=True, text=True
-    )
+        ['make', '--no-print-directory', '-n', 'demo', *words],
+        cwd=root, check=True, capture_output=True, text=True,
+    )  # fmt: skip
     command = done.stdout[done.stdout.index('-m videomt_ros demo') :].replace('\\\n', ' ')
     assert shlex.split(command)[3:] == [
         '--source', values['SOURCE'], '--rate', '5', '--out', values['OUT'],

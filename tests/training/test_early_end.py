@@ -247,7 +247,8 @@ def test_data_without_a_valid_clip_end_in_one_line(tmp_path, capsys):
     path = tmp_path / 'ytvis2019/valid.json'
     content = json.loads(path.read_text())
     for annotation in content['annotations']:
-        annotation['segmentations'] = [None] * len(annotation['segmentations'])
+        for field in ('segmentations', 'bboxes', 'areas'):
+            annotation[field] = [None] * len(annotation['segmentations'])
     path.write_text(json.dumps(content))
     config = write_run_file(
         tmp_path,
