@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import fields
+from typing import Any
 
 from videomt_ros.engines import ENGINE_NAMES
 
@@ -46,6 +48,41 @@ def image_size(text: str) -> tuple[int, int]:
             f'expected width x height of at least 8 pixels each, such as 640x480, got {text!r}'
         )
     return int(width), int(height)
+
+
+def stream_setting(text: str) -> tuple[str, Any]:
+    """Parse the name and value of a stream setting; lists are separated by commas."""
+    from videomt_ros.inference.stream_settings import StreamSettings
+
+    name, separator, value = text.partition('=')
+    if not name or not separator:
+        raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
+    if name in ('grey_low', 'grey_high'):
+        option = f'--{name.replace("_", "-")} {value}'
+        raise argparse.ArgumentTypeError(
+            f'expected a setting of the live score, got {name}, which both scores share: {option}'
+        )
+    default = {item.name: item.default for item in fields(StreamSettings)}.get(name)
+    if isinstance(default, tuple):
+        return name, tuple(item.strip() for item in value.split(',') if item.strip())
+    if isinstance(default, str):
+        return name, value
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected a number for {name}, got {value!r}') from None
+
+
+def add_stream_settings(parser: argparse.ArgumentParser, use: str) -> None:
+    """Declare `--set` for parameters of the node; its help says what they are for by `use`."""
+    parser.add_argument(
+        '--set',
+        type=stream_setting,
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help=f'a parameter of the node, {use}; may be repeated',
+    )
 
 
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:

@@ -113,14 +113,7 @@ def _alone(
         'pass',
         peaks=analysis.about(),
     )
-    report.add(
-        side='videomt_ros',
-        input_size=side.input_size,
-        num_segments=side.num_segments,
-        median_ms={part: side.median_ms(part) for part in side.samples_ms},
-        samples_ms=side.samples_ms,
-        step=analysis.as_json(),
-    )
+    report.add(side='videomt_ros', **_times(side), step=analysis.as_json())
     cells = [(f'median of {args.repeats}, ms', 'videomt_ros')]
     named = _parts(f'step of the network, {_size(side.input_size)}')
     cells += [(name, digits(side.median_ms(part))) for name, part in named]
@@ -128,6 +121,15 @@ def _alone(
     report.table(analysis.rows())
     report.end(f'A frame takes {digits(side.median_ms("frame"))} ms.')
     return 0
+
+
+def _times(side: Side) -> dict[str, Any]:
+    return {
+        'input_size': side.input_size,
+        'num_segments': side.num_segments,
+        'median_ms': {part: side.median_ms(part) for part in side.samples_ms},
+        'samples_ms': side.samples_ms,
+    }
 
 
 def _format(dtype: torch.dtype) -> str:
@@ -161,14 +163,8 @@ def _beside_transformers(
         **about_frames(comparison),
         peaks=comparison.analysis.about(),
     )
-    for side, times in (('videomt_ros', comparison.ours), ('transformers', comparison.port)):
-        report.add(
-            side=side,
-            input_size=times.input_size,
-            num_segments=times.num_segments,
-            median_ms={part: times.median_ms(part) for part in times.samples_ms},
-            samples_ms=times.samples_ms,
-        )
+    report.add(side='videomt_ros', **_times(comparison.ours))
+    report.add(side='transformers', **_times(comparison.port))
     report.add(side='videomt_ros', step=comparison.analysis.as_json())
     report.table(rows(comparison.ours, comparison.port, args.repeats))
     report.table(comparison.analysis.rows())

@@ -8,9 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from videomt_ros.cli.argument_types import add_device_options, count, image_size
+from videomt_ros.cli.argument_types import (
+    add_device_options,
+    add_stream_settings,
+    count,
+    image_size,
+)
 from videomt_ros.cli.benchmark_report import Report, add_json_option
-from videomt_ros.cli.evaluate import setting
 from videomt_ros.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,15 +55,7 @@ def add_tracker(choices: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         '--constants', nargs='+', default=(), metavar='NAME', help='those to vary; default: all'
     )
-    parser.add_argument(
-        '--set',
-        type=setting,
-        action='append',
-        default=[],
-        metavar='NAME=VALUE',
-        help='a parameter of the node for all variants, such as memory_similarity=0; may be '
-        'repeated',
-    )
+    add_stream_settings(parser, 'for all variants, such as memory_similarity=0')
     add_device_options(parser)
     add_json_option(parser)
 

@@ -7,13 +7,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from videomt_ros.cli.argument_types import add_device_options, add_skip_bad, count
+from videomt_ros.cli.argument_types import (
+    add_device_options,
+    add_skip_bad,
+    add_stream_settings,
+    count,
+)
 from videomt_ros.cli.evaluate_bags import (
     add_bag_arguments,
     check_sources,
@@ -67,40 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_skip_bad(parser)
     add_device_options(parser)
-    parser.add_argument(
-        '--set',
-        type=setting,
-        action='append',
-        default=[],
-        metavar='NAME=VALUE',
-        help='a parameter of the node, for the live score, such as gap_s=2; may be repeated',
-    )
+    add_stream_settings(parser, 'for the live score, such as gap_s=2')
     add_bag_arguments(parser)
     add_shard_arguments(parser)
     parser.set_defaults(defaults=parser.parse_args([]))
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """Parse the name and value of a stream setting; lists are separated by commas."""
-    from videomt_ros.inference.stream_settings import StreamSettings
-
-    name, separator, value = text.partition('=')
-    if not name or not separator:
-        raise argparse.ArgumentTypeError(f'expected NAME=VALUE, got {text!r}')
-    if name in ('grey_low', 'grey_high'):
-        option = f'--{name.replace("_", "-")} {value}'
-        raise argparse.ArgumentTypeError(
-            f'expected a setting of the live score, got {name}, which both scores share: {option}'
-        )
-    default = {item.name: item.default for item in fields(StreamSettings)}.get(name)
-    if isinstance(default, tuple):
-        return name, tuple(item.strip() for item in value.split(',') if item.strip())
-    if isinstance(default, str):
-        return name, value
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'expected a number for {name}, got {value!r}') from None
 
 
 def main(args: argparse.Namespace) -> int:
