@@ -81,18 +81,18 @@ def load_bag_truth(path: Path, skip_bad: bool = False) -> BagTruth:
         DatasetError: the annotations cannot be used, or a video has no stamps.
     """
     truth_format = find_truth_format(path)
-    loaded = truth_format.load(path, skip_bad)
-    videos = _with_stamps(path, loaded.videos, truth_format.how_to_add_stamps)
+    truth = truth_format.load(path, skip_bad)
+    videos = _with_stamps(path, truth.videos, truth_format.how_to_add_stamps)
     return BagTruth(
         truth_format.family,
         path,
-        loaded.categories,
+        truth.categories,
         videos,
         truth_format.masks_folder(path),
-        loaded.split,
-        loaded.is_drawn,
-        loaded.notes,
-        loaded.left_out,
+        truth_format.split(path),
+        truth.is_drawn,
+        truth.notes,
+        truth.left_out,
     )
 
 

@@ -11,10 +11,13 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from videomt_ros.datasets.dataset import AnnotatedVideo, Category, Dataset, DatasetError, Video
+from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset, DatasetError, Video
 from videomt_ros.datasets.formats.coco_video import is_coco_video
+from videomt_ros.datasets.formats.instance_files import YtvisTruth
+from videomt_ros.datasets.formats.panoptic_files import VipsegTruth
+from videomt_ros.datasets.formats.semantic_files import VspwTruth
 from videomt_ros.datasets.formats.vipseg import load_vipseg
 from videomt_ros.datasets.formats.vspw import SPLITS, load_vspw
 from videomt_ros.datasets.formats.ytvis import load_ytvis
@@ -30,19 +33,8 @@ class StampedVideo(AnnotatedVideo, Protocol):
         ...
 
 
-class LoadedTruth(NamedTuple):
-    """Content of an annotation file."""
-
-    categories: tuple[Category, ...]
-    videos: Sequence[StampedVideo]
-    split: str = ''
-    """Name of the list of videos in a folder that may have several."""
-    is_drawn: bool = False
-    """Whether the files say that the images are drawn."""
-    notes: tuple[str, ...] = ()
-    """Remarks on the files; see `Dataset.notes`."""
-    left_out: tuple[str, ...] = ()
-    """Records that were left out; see `Dataset.left_out`."""
+StampedTruth: TypeAlias = YtvisTruth | VipsegTruth | VspwTruth
+"""Content of an annotation file."""
 
 
 class TruthFormat(ABC):
@@ -63,12 +55,20 @@ class TruthFormat(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
+    def load(self, path: Path, skip_bad: bool = False) -> StampedTruth:
         """Read a file or folder that fits; with `skip_bad` as far as its records have no fault.
 
         Raises:
             DatasetError: it cannot be used.
         """
+
+    def split(self, path: Path) -> str:
+        """Return the split of a folder that may have several, val before others; '' for a file.
+
+        Raises:
+            DatasetError: the folder has a list of none.
+        """
+        return ''
 
     def masks_folder(self, path: Path) -> Path | None:
         """Return the folder of the true PNGs, for formats that have one beside their file."""
@@ -130,19 +130,13 @@ class _YtvisFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return not path.is_dir() and 'images' not in first_video
 
-    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
+    def load(self, path: Path, skip_bad: bool = False) -> StampedTruth:
         truth = load_ytvis(path, skip_bad=skip_bad)
         if not truth.has_annotations:
             raise DatasetError(
                 path, ['Expected a field `annotations`; there is no truth without.']
             )
-        return LoadedTruth(
-            truth.categories,
-            truth.videos,
-            is_drawn=truth.is_drawn,
-            notes=truth.notes,
-            left_out=truth.left_out,
-        )
+        return truth
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}.json']
@@ -181,15 +175,8 @@ class _VipsegFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return not path.is_dir() and 'images' in first_video
 
-    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
-        truth = load_vipseg(path, skip_bad=skip_bad)
-        return LoadedTruth(
-            truth.categories,
-            truth.videos,
-            is_drawn=truth.is_drawn,
-            notes=truth.notes,
-            left_out=truth.left_out,
-        )
+    def load(self, path: Path, skip_bad: bool = False) -> StampedTruth:
+        return load_vipseg(path, skip_bad=skip_bad)
 
     def masks_folder(self, path: Path) -> Path | None:
         return path.parent / 'panomasksRGB'
@@ -235,12 +222,20 @@ class _VspwFormat(TruthFormat):
     def fits(self, path: Path, first_video: Mapping[str, Any]) -> bool:
         return path.is_dir()
 
-    def load(self, path: Path, skip_bad: bool = False) -> LoadedTruth:
-        split = _find_split(path)
-        truth = load_vspw(path, split, skip_bad=skip_bad)
-        return LoadedTruth(
-            truth.categories, truth.videos, split, truth.is_drawn, left_out=truth.left_out
-        )
+    def load(self, path: Path, skip_bad: bool = False) -> StampedTruth:
+        return load_vspw(path, self.split(path), skip_bad=skip_bad)
+
+    def split(self, path: Path) -> str:
+        bases = (path, path / 'VSPW_480p')
+        found = [
+            split
+            for split in ('val', *sorted(set(SPLITS.values()) - {'val'}))
+            if any((base / f'{split}.txt').is_file() for base in bases)
+        ]
+        if not found:
+            names = ', '.join(f'{split}.txt' for split in sorted(set(SPLITS.values())))
+            raise DatasetError(path, [f'Expected a list of videos out of {names}, got none.'])
+        return found[0]
 
     def paths(self, out: Path, video: Video) -> list[Path]:
         return [out / f'{bag_name(video)}_vspw']
@@ -293,20 +288,6 @@ def find_truth_format(path: Path) -> TruthFormat:
 def bag_name(video: Video) -> str:
     """Name the bag of a video."""
     return video.name.replace('/', '_')
-
-
-def _find_split(folder: Path) -> str:
-    """Find the split that a folder has a list of; val if there are several."""
-    bases = (folder, folder / 'VSPW_480p')
-    found = [
-        split
-        for split in ('val', *sorted(set(SPLITS.values()) - {'val'}))
-        if any((base / f'{split}.txt').is_file() for base in bases)
-    ]
-    if not found:
-        names = ', '.join(f'{split}.txt' for split in sorted(set(SPLITS.values())))
-        raise DatasetError(folder, [f'Expected a list of videos out of {names}, got none.'])
-    return found[0]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

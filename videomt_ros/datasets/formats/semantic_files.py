@@ -58,14 +58,17 @@ class VspwTruth:
         categories: Sequence[Category],
         videos: Sequence[VspwVideo],
         is_drawn: bool = False,
+        notes: Sequence[str] = (),
         left_out: Sequence[str] = (),
         unusable: Mapping[int | str, str] | None = None,
     ) -> None:
-        """Describe the masks of a folder; `load_vspw` checks that they exist."""
+        """Describe the masks of a folder; `load_vspw` checks that they exist.
+
+        For `notes` and `left_out` see `Dataset`.
+        """
         self.unusable = dict(unusable or {})
         """Why a video cannot be scored, such as for a missing mask, by its id."""
-        self.left_out = tuple(left_out)
-        """One line per video that was left out; see `Dataset.left_out`."""
+        self.notes, self.left_out = tuple(notes), tuple(left_out)
         self.categories = tuple(categories)
         self.videos = tuple(videos)
         self.is_drawn = is_drawn

@@ -247,6 +247,7 @@ def _read_truth(base: Path, names: list[str], checks: Checks) -> VspwTruth:
         categories,
         videos,
         folder_says_drawn(base),
+        checks.notes,
         checks.left_out,
         checks.without_masks,
     )
