@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videomt_ros.datasets.bags.images import BagImages
-from videomt_ros.datasets.bags.truth import Match, load_bag_truth, match_video
+from videomt_ros.datasets.bags.truth import BagTruth, Match, load_bag_truth, match_video
 from videomt_ros.datasets.compressed import turn_hint
 from videomt_ros.datasets.dataset import Dataset, DatasetError, VideoFrame, list_names
 from videomt_ros.datasets.images import FrameError, GreyRange
@@ -24,7 +24,9 @@ class BagVideo:
     def __init__(
         self, images: BagImages, match: Match, stamps_ns: list[int], times_ns: list[int]
     ) -> None:
-        """Join images and truth; see `bag_dataset`."""
+        """Join images and truth; see `open_bag_video`."""
+        self.topic = images.topic
+        """Topic of the images."""
         self.video_id, self.name = match.video.video_id, match.video.name
         self.size, self.frame_names = match.video.size, match.video.frame_names
         self.stamps_ns = tuple(times_ns)
@@ -113,6 +115,35 @@ def bag_dataset(bag: Path, topic: str, truth: Path, *, skip_bad: bool = False) -
         DatasetError: the truth cannot be used, or does not fit the bag.
     """
     labels = load_bag_truth(truth, skip_bad)
+    video = open_bag_video(bag, topic, labels)
+    return Dataset(
+        # With the topic: another camera of the bag is another data set.
+        f'bag {bag.name} {video.topic}',
+        labels.family,
+        labels.categories,
+        (video,),
+        truth=(labels.path,),
+        truth_masks=labels.masks,
+        split=labels.split,
+        is_drawn=labels.is_drawn,
+        skip_bad=skip_bad,
+        notes=labels.notes,
+        left_out=labels.left_out,
+    )
+
+
+def open_bag_video(bag: Path, topic: str, labels: BagTruth) -> BagVideo:
+    """Open the images of a bag as the video of a truth that its stamps match.
+
+    Args:
+        bag: folder or file that `datasets.bags.images` reads.
+        topic: image topic; may be empty if there is only one.
+        labels: the truth of this bag, and maybe of others.
+
+    Raises:
+        BagError: the bag or the topic cannot be used.
+        DatasetError: the truth does not fit the bag.
+    """
     images = BagImages(bag, topic)
     clock, first_ns = StreamClock(), 0
     stamps_ns, times_ns, num_unstamped = [], [], 0
@@ -129,20 +160,7 @@ def bag_dataset(bag: Path, topic: str, truth: Path, *, skip_bad: bool = False) -
             'taken.'
         )
     match = match_video(labels, stamps_ns, f'images on {images.topic} of {bag}')
-    return Dataset(
-        # With the topic: another camera of the bag is another data set.
-        f'bag {bag.name} {images.topic}',
-        labels.family,
-        labels.categories,
-        (BagVideo(images, match, stamps_ns, times_ns),),
-        truth=(labels.path,),
-        truth_masks=labels.masks,
-        split=labels.split,
-        is_drawn=labels.is_drawn,
-        skip_bad=skip_bad,
-        notes=labels.notes,
-        left_out=labels.left_out,
-    )
+    return BagVideo(images, match, stamps_ns, times_ns)
 
 
 def _matching_notes(match: Match, topic: str, num_images: int) -> list[str]:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from videomt_ros.datasets.bags.dataset import BagVideo, bag_dataset
+from videomt_ros.datasets.bags.dataset import open_bag_video
 from videomt_ros.datasets.bags.fleet_files import FleetBag
 from videomt_ros.datasets.bags.fleet_truth import (
     UNIONS,
@@ -27,15 +27,14 @@ class FleetVideo:
     """The images of a bag, which is opened when they are read; see `datasets.dataset.Video`."""
 
     def __init__(
-        self, video: AnnotatedVideo, source: FleetBag, topic: str, truth: Path, skip_bad: bool
+        self, video: AnnotatedVideo, source: FleetBag, topic: str, labels: BagTruth
     ) -> None:
         """Join a video of the truth of all bags with its bag; see `fleet_dataset`."""
         self.video_id, self.name = video.video_id, video.name
         self.size, self.frame_names = video.size, video.frame_names
         self.notes: list[str] = []
         """Remarks on what was lost; complete after a pass over the frames."""
-        self._source, self._topic = source, topic
-        self._truth, self._skip_bad = truth, skip_bad
+        self._source, self._topic, self._labels = source, topic, labels
         self._grey_range: GreyRange | None = None
 
     def with_grey_range(self, grey_range: GreyRange | None) -> FleetVideo:
@@ -53,10 +52,9 @@ class FleetVideo:
                 another size.
         """
         if self._source.bag is None:
-            raise DatasetError(self._truth, [self._source.problem])
-        dataset = bag_dataset(self._source.bag, self._topic, self._truth, skip_bad=self._skip_bad)
-        [video] = dataset.with_grey_range(self._grey_range).videos
-        assert isinstance(video, BagVideo)
+            raise DatasetError(self._labels.path, [self._source.problem])
+        video = open_bag_video(self._source.bag, self._topic, self._labels)
+        video = video.with_grey_range(self._grey_range)
         yield from video.frames()
         self.notes = [f'{self.name}: {note}' for note in video.losses]
 
@@ -105,7 +103,7 @@ def fleet_dataset(
             unopened.append((each.name, faults[each.truth]))
             continue
         try:
-            labelled.append(_label(each, truths[each.truth], topic, labelled, skip_bad))
+            labelled.append(_label(each, truths[each.truth], topic, labelled))
             sources.append(each)
         except (ValueError, OSError) as error:
             unopened.append((each.name, str(error)))
@@ -119,7 +117,7 @@ def fleet_dataset(
     family = used[0].family
     written = UNIONS[family].write(scratch, labelled, categories, tables, skip_bad)
     videos: tuple[Video, ...] = tuple(
-        FleetVideo(video, source, topic, each.truth.path, skip_bad)
+        FleetVideo(video, source, topic, each.truth)
         for video, source, each in zip(written.videos, sources, labelled, strict=True)
     )
     notes = [note for truth in used for note in truth.notes]
@@ -141,11 +139,7 @@ def fleet_dataset(
 
 
 def _label(
-    source: FleetBag,
-    truth: BagTruth,
-    topic: str,
-    earlier: Sequence[LabelledVideo],
-    skip_bad: bool,
+    source: FleetBag, truth: BagTruth, topic: str, earlier: Sequence[LabelledVideo]
 ) -> LabelledVideo:
     """Find the video of a bag in its truth.
 
@@ -158,7 +152,7 @@ def _label(
         if source.bag is None:
             fault = f'{source.problem} It has {len(truth.videos)} videos.'
             raise DatasetError(truth.path, [fault])
-        [found] = bag_dataset(source.bag, topic, truth.path, skip_bad=skip_bad).videos
+        found = open_bag_video(source.bag, topic, truth)
         video = next(one for one in truth.videos if one.video_id == found.video_id)
     for other in earlier:
         if other.truth is truth and other.video == video:
