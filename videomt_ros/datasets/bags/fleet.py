@@ -16,7 +16,7 @@ from videomt_ros.datasets.bags.fleet_truth import (
     UNIONS,
     LabelledVideo,
     class_notes,
-    merge_categories,
+    merge_classes,
 )
 from videomt_ros.datasets.bags.truth import BagTruth, load_bag_truth
 from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset, DatasetError, Video, VideoFrame
@@ -113,9 +113,9 @@ def fleet_dataset(
         )
     used = list({each.truth.path: each.truth for each in labelled}.values())
     _check_families(used)
-    categories, tables = merge_categories(used)
+    classes = merge_classes(used)
     family = used[0].family
-    written = UNIONS[family].write(scratch, labelled, categories, tables, skip_bad)
+    written = UNIONS[family].write(scratch, labelled, classes, skip_bad)
     videos: tuple[Video, ...] = tuple(
         FleetVideo(video, source, topic, each.truth)
         for video, source, each in zip(written.videos, sources, labelled, strict=True)
@@ -124,14 +124,14 @@ def fleet_dataset(
     return Dataset(
         name,
         family,
-        categories,
+        classes.categories,
         videos,
         truth=(written.path,),
         truth_masks=written.masks,
         split=written.split,
         is_drawn=all(truth.is_drawn for truth in used),
         skip_bad=skip_bad,
-        notes=(*dict.fromkeys(notes), *class_notes(used, categories, tables)),
+        notes=(*dict.fromkeys(notes), *class_notes(used, classes)),
         left_out=tuple(line for truth in used for line in truth.left_out),
         unopened=tuple(unopened),
         scratch=scratch,

@@ -54,18 +54,23 @@ class WrittenTruth:
     split: str = ''
 
 
-def merge_categories(
-    truths: Sequence[BagTruth],
-) -> tuple[tuple[Category, ...], dict[Path, dict[int, int]]]:
+@dataclass(frozen=True)
+class MergedClasses:
+    """The classes of several truths as one list."""
+
+    categories: tuple[Category, ...]
+    """All classes by id."""
+    ids: Mapping[Path, Mapping[int, int]]
+    """Merged id of each class, by the path of its truth and its id there."""
+
+
+def merge_classes(truths: Sequence[BagTruth]) -> MergedClasses:
     """Merge the classes of several truths by their names, whatever their ids are.
 
     An id stays as it is where no other class has it.
 
     Args:
         truths: truths of one family.
-
-    Returns:
-        All classes by id; and for each truth, by its path, the merged id of each of its ids.
 
     Raises:
         DatasetError: truths contradict each other, or have too many classes.
@@ -121,19 +126,15 @@ def merge_categories(
         path: {category_id: ids[key] for category_id, key in own_keys.items()}
         for path, own_keys in keys.items()
     }
-    return tuple(categories), tables
+    return MergedClasses(tuple(categories), tables)
 
 
-def class_notes(
-    truths: Sequence[BagTruth],
-    categories: Sequence[Category],
-    tables: Mapping[Path, Mapping[int, int]],
-) -> list[str]:
+def class_notes(truths: Sequence[BagTruth], classes: MergedClasses) -> list[str]:
     """Note which truths lack classes that others have."""
     by_missing: dict[tuple[str, ...], list[str]] = {}
     for truth in truths:
-        own = set(tables[truth.path].values())
-        missing = tuple(item.name for item in categories if item.category_id not in own)
+        own = set(classes.ids[truth.path].values())
+        missing = tuple(item.name for item in classes.categories if item.category_id not in own)
         if missing:
             by_missing.setdefault(missing, []).append(truth.path.name)
     return [
@@ -156,8 +157,7 @@ class Union(ABC):
         self,
         folder: Path,
         videos: Sequence[LabelledVideo],
-        categories: Sequence[Category],
-        tables: Mapping[Path, Mapping[int, int]],
+        classes: MergedClasses,
         skip_bad: bool,
     ) -> WrittenTruth:
         """Write a truth of these videos, in this order.
@@ -165,8 +165,7 @@ class Union(ABC):
         Args:
             folder: existing, empty folder.
             videos: the videos, whose names differ.
-            categories: the classes of all; see `merge_categories`.
-            tables: the new id of each class, by the path of its truth and its id there.
+            classes: the classes of their truths.
             skip_bad: whether bad records of the truths are left out.
         """
 
@@ -178,8 +177,7 @@ class _InstanceUnion(Union):
         self,
         folder: Path,
         videos: Sequence[LabelledVideo],
-        categories: Sequence[Category],
-        tables: Mapping[Path, Mapping[int, int]],
+        classes: MergedClasses,
         skip_bad: bool,
     ) -> WrittenTruth:
         """See `Union`."""
@@ -208,7 +206,7 @@ class _InstanceUnion(Union):
                     {
                         'id': len(annotations) + 1,
                         'video_id': number,
-                        'category_id': tables[each.truth.path][track.category_id],
+                        'category_id': classes.ids[each.truth.path][track.category_id],
                         'iscrowd': int(track.is_crowd),
                         'areas': areas if track.areas is None else list(track.areas),
                         'segmentations': [rle and rle_to_json(rle) for rle in masks],
@@ -216,7 +214,9 @@ class _InstanceUnion(Union):
                 )
         content = {
             **_info(videos),
-            'categories': [{'id': item.category_id, 'name': item.name} for item in categories],
+            'categories': [
+                {'id': item.category_id, 'name': item.name} for item in classes.categories
+            ],
             'videos': records,
             'annotations': annotations,
         }
@@ -231,8 +231,7 @@ class _PanopticUnion(Union):
         self,
         folder: Path,
         videos: Sequence[LabelledVideo],
-        categories: Sequence[Category],
-        tables: Mapping[Path, Mapping[int, int]],
+        classes: MergedClasses,
         skip_bad: bool,
     ) -> WrittenTruth:
         """See `Union`."""
@@ -241,7 +240,7 @@ class _PanopticUnion(Union):
         masks = folder / 'panomasksRGB'
         for each in videos:
             truth, video_id = opened[each.truth.path], str(each.video.video_id)
-            table = tables[each.truth.path]
+            table = classes.ids[each.truth.path]
             height, width = each.video.size
             names = each.video.frame_names
             records.append(
@@ -266,7 +265,7 @@ class _PanopticUnion(Union):
             **_info(videos),
             'categories': [
                 {'id': item.category_id, 'name': item.name, 'isthing': int(item.is_thing)}
-                for item in categories
+                for item in classes.categories
             ],
             'videos': records,
             'annotations': annotations,
@@ -286,8 +285,7 @@ class _SemanticUnion(Union):
         self,
         folder: Path,
         videos: Sequence[LabelledVideo],
-        categories: Sequence[Category],
-        tables: Mapping[Path, Mapping[int, int]],
+        classes: MergedClasses,
         skip_bad: bool,
     ) -> WrittenTruth:
         """See `Union`."""
@@ -298,7 +296,7 @@ class _SemanticUnion(Union):
                 opened[path] = load_vspw(path, each.truth.split, skip_bad=skip_bad)
         for each in videos:
             truth, video_id = opened[each.truth.path], str(each.video.video_id)
-            table = tables[each.truth.path]
+            table = classes.ids[each.truth.path]
             values = np.arange(256, dtype=np.uint8)
             for old, new in table.items():
                 values[old + 1] = new + 1
@@ -312,7 +310,7 @@ class _SemanticUnion(Union):
                 except DatasetError:
                     pass  # who reads the link finds the same fault
                 _link(truth.path(video_id, t), target)
-        names = {item.name: item.category_id + 1 for item in categories}
+        names = {item.name: item.category_id + 1 for item in classes.categories}
         write_json(folder / CLASS_FILES[0], names)
         if info := _info(videos):
             write_json(folder / INFO_FILE, info)
