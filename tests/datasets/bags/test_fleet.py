@@ -205,12 +205,20 @@ def test_classes_of_segments_merge_by_name(tmp_path):
 
 def test_values_of_masks_merge_by_name(tmp_path):
     home = tmp_path / 'home'
-    for name in ('a', 'b', 'c'):
+    for name in ('a', 'b', 'c', 'd', 'e'):
         record(home / name, 2)
     vspw_folder(home / 'a_vspw', {'others': 0, 'sky': 1, 'road': 2}, 2)
     vspw_folder(home / 'b_vspw', {'road': 1, 'sky': 2}, 1)
-    vspw_folder(home / 'c_vspw', {'lawn': 1}, 9)  # of no class: its fault is found later
+    # These have a value of no class. Two of them are a class elsewhere, which is none here.
+    vspw_folder(home / 'c_vspw', {'lawn': 1}, 9)
+    vspw_folder(home / 'd_vspw', {'lawn': 1}, 2)
+    vspw_folder(home / 'e_vspw', {'sky': 1}, 2)
     dataset = opened(home, tmp_path)
+    assert [video.name for video in dataset.videos] == ['a', 'b']
+    for (name, fault), value in zip(dataset.unopened, (9, 2, 2), strict=True):
+        assert f'{home}/{name}_vspw/data/{name}_vspw/mask/{stamp(0)}.png: ' in fault
+        assert fault.endswith(f'got [{value}].')
+    assert [name for name, _ in dataset.unopened] == ['c', 'd', 'e']
     truth = load_vspw(dataset.truth[0], dataset.split)
     names = {item.category_id: item.name for item in truth.categories}
     assert (
@@ -222,8 +230,15 @@ def test_values_of_masks_merge_by_name(tmp_path):
         mask = truth.mask(name, 0)
         assert mask[0, :2].tolist() == [0, 255]
         assert (mask[1:] == 2).all()
-    with pytest.raises(DatasetError, match=r'c_vspw|got \[9\]'):
-        truth.mask('c', 0)
+
+
+def test_no_usable_mask_lists_why(tmp_path):
+    home = tmp_path / 'home'
+    for name, label in (('a', 'sky'), ('b', 'road')):
+        record(home / name, 2)
+        vspw_folder(home / f'{name}_vspw', {label: 1}, 9)
+    with pytest.raises(DatasetError, match=r'(?s)a: .*a_vspw.*got \[9\].*b: .*b_vspw'):
+        opened(home, tmp_path)
 
 
 def test_truths_that_contradict_each_other_are_refused(tmp_path):

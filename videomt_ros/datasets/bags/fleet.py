@@ -7,7 +7,7 @@ read all. One that cannot be read is a video that fails.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 
 from videomt_ros.datasets.bags.dataset import open_bag_video
@@ -107,18 +107,22 @@ def fleet_dataset(
             sources.append(each)
         except (ValueError, OSError) as error:
             unopened.append((each.name, str(error)))
-    if not labelled:
-        raise DatasetError(
-            Path(name), [f'{bag}: {problem}' for bag, problem in unopened] or ['There is no bag.']
-        )
+    _check_usable(name, labelled, unopened)
     used = list({each.truth.path: each.truth for each in labelled}.values())
     _check_families(used)
     classes = merge_classes(used)
     family = used[0].family
     written = UNIONS[family].write(scratch, labelled, classes, skip_bad)
+    unopened += written.faults.items()
+    _check_usable(name, written.videos, unopened)
+    kept = [
+        (source, each.truth)
+        for source, each in zip(sources, labelled, strict=True)
+        if each.name not in written.faults
+    ]
     videos: tuple[Video, ...] = tuple(
-        FleetVideo(video, source, topic, each.truth)
-        for video, source, each in zip(written.videos, sources, labelled, strict=True)
+        FleetVideo(video, source, topic, truth)
+        for video, (source, truth) in zip(written.videos, kept, strict=True)
     )
     notes = [note for truth in used for note in truth.notes]
     return Dataset(
@@ -159,6 +163,13 @@ def _label(
             fault = f'Expected a video for each bag, but {video.name} is that of {other.name}.'
             raise DatasetError(truth.path, [fault])
     return LabelledVideo(source.name, truth, video)
+
+
+def _check_usable(name: str, videos: Sized, unopened: Sequence[tuple[str, str]]) -> None:
+    """Raise DatasetError, with the reason for each bag, if there is no video."""
+    if not videos:
+        faults = [f'{bag}: {problem}' for bag, problem in unopened]
+        raise DatasetError(Path(name), faults or ['There is no bag.'])
 
 
 def _check_families(truths: Sequence[BagTruth]) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,11 @@ class WrittenTruth:
 
     path: Path
     videos: Sequence[AnnotatedVideo]
-    """The videos, in the order in which they were given."""
+    """The videos, in the order in which they were given, without those that have faults."""
     masks: Path | None = None
     split: str = ''
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Why a video cannot be used, by its name."""
 
 
 @dataclass(frozen=True)
@@ -294,29 +296,46 @@ class _SemanticUnion(Union):
             path = each.truth.path
             if path not in opened:
                 opened[path] = load_vspw(path, each.truth.split, skip_bad=skip_bad)
+        faults: dict[str, str] = {}
         for each in videos:
-            truth, video_id = opened[each.truth.path], str(each.video.video_id)
-            table = classes.ids[each.truth.path]
-            values = np.arange(256, dtype=np.uint8)
-            for old, new in table.items():
-                values[old + 1] = new + 1
-            is_same = all(old == new for old, new in table.items())
-            for t, name in enumerate(each.video.frame_names):
-                target = mask_folder(folder, each.name) / name
-                try:
-                    if not is_same:
-                        write_mask(target, values[truth.mask(video_id, t)])
-                        continue
-                except DatasetError:
-                    pass  # who reads the link finds the same fault
-                _link(truth.path(video_id, t), target)
+            truth, table = opened[each.truth.path], classes.ids[each.truth.path]
+            try:
+                _write_masks(mask_folder(folder, each.name), each.video, truth, table, classes)
+            except DatasetError as error:
+                faults[each.name] = str(error)
+        videos = [each for each in videos if each.name not in faults]
         names = {item.name: item.category_id + 1 for item in classes.categories}
         write_json(folder / CLASS_FILES[0], names)
         if info := _info(videos):
             write_json(folder / INFO_FILE, info)
         lines = ''.join(f'{each.name}\n' for each in videos)
         (folder / 'val.txt').write_text(lines, encoding='utf-8')
-        return WrittenTruth(folder, load_vspw(folder, 'val').videos, split='val')
+        written = load_vspw(folder, 'val').videos if videos else ()
+        return WrittenTruth(folder, written, split='val', faults=faults)
+
+
+def _write_masks(
+    folder: Path,
+    video: TimedVideo,
+    truth: VspwTruth,
+    table: Mapping[int, int],
+    classes: MergedClasses,
+) -> None:
+    """Write the masks of a video with the merged ids of its classes; the same ones are linked.
+
+    Raises:
+        DatasetError: a mask cannot be read, or has a class that its own truth lacks.
+    """
+    values = np.arange(256, dtype=np.uint8)
+    for old, new in table.items():
+        values[old + 1] = new + 1
+    # Where its truth lacks classes, a wrong value might be one of them, and is found only here.
+    is_same = table == {item.category_id: item.category_id for item in classes.categories}
+    for t, name in enumerate(video.frame_names):
+        if is_same:
+            _link(truth.path(str(video.video_id), t), folder / name)
+        else:
+            write_mask(folder / name, values[truth.mask(str(video.video_id), t)])
 
 
 UNIONS: dict[str, Union] = {
