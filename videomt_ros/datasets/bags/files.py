@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sqlite3
 import tempfile
 import weakref
 from collections import Counter
@@ -28,6 +29,8 @@ _VERSION = 9
 """Newest version of metadata.yaml that is known, which is that of ROS 2 Jazzy and Kilted."""
 _READERS: dict[str, Callable[[Path], Storage]] = {'.db3': SqliteFile, '.mcap': McapFile}
 _SUFFIXES = (*_READERS, '.zstd')
+_SQLITE_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises for a damaged file; the second where a damaged text is in its message."""
 
 
 class BagError(ValueError):
@@ -173,14 +176,10 @@ def _open_or_repair(file: Path, owner: object) -> tuple[Storage, bool]:
         file, is_whole = join_journal(file, _temporary_folder(owner)), False
     try:
         return reader(file), not is_whole
-    except NewerFormatError:
-        raise
-    except Exception as error:  # as of sqlite
+    except _SQLITE_DAMAGE as error:
         try:
             return reader(repair(file, _temporary_folder(owner))), True
-        except OSError:
-            raise  # such as a full disk
-        except Exception:
+        except _SQLITE_DAMAGE:
             raise error from None
 
 
