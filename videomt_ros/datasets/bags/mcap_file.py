@@ -53,7 +53,7 @@ _DECOMPRESSORS: dict[str, Callable[[memoryview], bytes | memoryview]] = {
 
 
 class _Record(NamedTuple):
-    """Place of one record in a file or in a chunk."""
+    """Place of one record in a file."""
 
     opcode: int
     start: int
@@ -166,8 +166,8 @@ class McapFile:
         data = memoryview(file.read(end - start))
         contents = _Contents()
         try:
-            for record in _records_of(data):
-                contents.add(record.opcode, data[record.start : record.start + record.size])
+            for opcode, content in _records_of(data):
+                contents.add(opcode, content)
         except struct.error:
             return None
         is_complete = contents.num_channels == len(contents.channels) and all(
@@ -185,15 +185,11 @@ class McapFile:
                 file.seek(record.start)
                 contents.counts[int.from_bytes(file.read(2), 'little')] += 1
             elif record.opcode == _CHUNK_OPCODE:
-                data = self._chunk(file, record)
-                for inner in _records_of(data):
-                    if inner.opcode == _MESSAGE_OPCODE:
-                        contents.counts[
-                            int.from_bytes(data[inner.start : inner.start + 2], 'little')
-                        ] += 1
-                    elif inner.opcode in (_SCHEMA, _CHANNEL):
-                        content = data[inner.start : inner.start + inner.size]
-                        self._add(contents, inner.opcode, content)
+                for opcode, content in _records_of(self._chunk(file, record)):
+                    if opcode == _MESSAGE_OPCODE:
+                        contents.counts[int.from_bytes(content[:2], 'little')] += 1
+                    elif opcode in (_SCHEMA, _CHANNEL):
+                        self._add(contents, opcode, content)
         return contents
 
     def _add(self, contents: _Contents, opcode: int, data: memoryview) -> None:
@@ -324,26 +320,25 @@ def _content(file: BinaryIO, record: _Record) -> memoryview:
     return memoryview(file.read(record.size))
 
 
-def _records_of(data: memoryview) -> Iterator[_Record]:
-    """Walk through the records of a chunk or of a summary."""
+def _records_of(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield opcode and content of each record of a chunk or of a summary."""
     place = 0
     while place + _HEAD.size <= len(data):
         opcode, size = _HEAD.unpack_from(data, place)
         start = place + _HEAD.size
-        if not opcode or start + size > len(data):
-            return
-        yield _Record(opcode, start, size)
         place = start + size
+        if not opcode or place > len(data):
+            return
+        yield opcode, data[start:place]
 
 
 def _messages_of(data: memoryview, wanted: Collection[int]) -> Iterator[StoredMessage]:
     """Read the messages of a chunk on some channels."""
-    for record in _records_of(data):
-        if record.opcode == _MESSAGE_OPCODE and record.size >= _MESSAGE.size:
-            key, _, time_ns, _ = _MESSAGE.unpack_from(data, record.start)
-            if key in wanted:
-                start = record.start + _MESSAGE.size
-                yield StoredMessage(time_ns, key, data[start : record.start + record.size])
+    for opcode, content in _records_of(data):
+        if opcode == _MESSAGE_OPCODE and len(content) >= _MESSAGE.size:
+            message = _message(content)
+            if message.key in wanted:
+                yield message
 
 
 def _message(content: memoryview) -> StoredMessage:
