@@ -14,26 +14,22 @@ from dataclasses import replace
 
 import pytest
 
+from tests.cli.evaluations import NAMES, arguments, result_files, write_roots
 from videomt_ros import progress
 from videomt_ros.cli import main
 from videomt_ros.cli.evaluate import print_result, resume_hint, table
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.scoring import score_files
 from videomt_ros.model import load_model, save_model
 
 NUM_VIDEOS, NUM_FRAMES = 4, 10
-NAMES = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
 MAIN = {'ytvis2019': 'AP', 'vipseg': 'VPQ', 'vspw': 'mIoU'}
 
 
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     """The same scenes as three data sets."""
-    home = tmp_path_factory.mktemp('data')
-    for benchmark in NAMES.values():
-        write_dataset(benchmark, home / benchmark, NUM_VIDEOS, NUM_FRAMES)
-    return {name: home / benchmark for name, benchmark in NAMES.items()}
+    return write_roots(tmp_path_factory.mktemp('data'), NUM_VIDEOS, NUM_FRAMES)
 
 
 @pytest.fixture(scope='module')
@@ -44,22 +40,6 @@ def unbroken(roots, tmp_path_factory):
         folders[name] = tmp_path_factory.mktemp('unbroken') / name
         assert main(arguments(name, roots[name], folders[name])) == 0
     return folders
-
-
-def arguments(name, root, out, *more):
-    return [
-        *('evaluate', '--model', 'demo', '--dataset', name, '--root', str(root)),
-        *('--out', str(out), '--device', 'cpu', *more),
-    ]
-
-
-def result_files(out):
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for mode in ('published', 'live')
-        for path in sorted((out / mode).rglob('*'))
-        if path.is_file()
-    }
 
 
 def figures(out):

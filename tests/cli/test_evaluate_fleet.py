@@ -7,23 +7,17 @@ import shutil
 
 import pytest
 
-from tests.cli.test_evaluate import arguments
+from tests.cli.evaluations import NAMES, arguments, write_roots
 from videomt_ros.cli import main
 from videomt_ros.datasets.bags.writing import make_bags
 from videomt_ros.datasets.benchmarks import open_dataset
-from videomt_ros.datasets.synthetic.writing import write_dataset
 from videomt_ros.evaluation.scoring import score_files
-
-NAMES = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
 
 
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     """Three scenes in three formats."""
-    home = tmp_path_factory.mktemp('data')
-    for name, benchmark in NAMES.items():
-        write_dataset(benchmark, home / name, 3, 4)
-    return {name: home / name for name in NAMES}
+    return write_roots(tmp_path_factory.mktemp('data'), 3, 4)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +37,7 @@ def fleets(roots, tmp_path_factory):
 
 @pytest.fixture
 def fleet(fleets, tmp_path):
-    """A copy of the bags of instances, and their names."""
+    """A copy of the bags of instances."""
     shutil.copytree(fleets['ytvis2019'], tmp_path / 'fleet')
     return tmp_path / 'fleet'
 

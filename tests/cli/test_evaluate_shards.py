@@ -12,20 +12,15 @@ import time
 
 import pytest
 
-from tests.cli.test_evaluate import arguments, result_files
+from tests.cli.evaluations import NAMES, arguments, result_files, write_roots
 from videomt_ros.cli import main
 from videomt_ros.datasets.synthetic.writing import write_dataset
-
-NAMES = {'ytvis2019': 'ytvis', 'vipseg': 'vipseg', 'vspw': 'vspw'}
 
 
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     """Five videos in three formats; more than shards, and not a multiple of them."""
-    home = tmp_path_factory.mktemp('data')
-    for name, benchmark in NAMES.items():
-        write_dataset(benchmark, home / name, 5, 4)
-    return {name: home / name for name in NAMES}
+    return write_roots(tmp_path_factory.mktemp('data'), 5, 4)
 
 
 @pytest.fixture(scope='module')
