@@ -126,6 +126,12 @@ def test_equal_names_become_paths(tmp_path):
         record(tmp_path / site / 'run 1', 1)
     record(tmp_path / 'run_2', 1)
     assert list(named(tmp_path)) == ['north_run_1', 'run_2', 'south_run_1']
+    # A path may be written like another name, and a number as well.
+    for name in ('north_run 1', 'north_run_1_1'):
+        record(tmp_path / name, 1)
+    assert list(named(tmp_path)) == [
+        *('north_run_1_2', 'north_run_1_3', 'north_run_1_1', 'run_2', 'south_run_1'),
+    ]
 
 
 def test_what_lies_beside_bags_is_not_taken_for_truth(tmp_path):

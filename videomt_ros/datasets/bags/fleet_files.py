@@ -6,6 +6,7 @@ NAME.json, or NAME_vspw/           its truth, beside it; see `datasets.bags.trut
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -170,20 +171,24 @@ def _is_truth(path: Path) -> bool:
 
 
 def _with_names(bags: Sequence[FleetBag]) -> list[FleetBag]:
-    """Give each bag a name of its own: its own one, or else its path below the common folder."""
-    paths = [each.bag or each.truth or Path() for each in bags]
-    home = os.path.commonpath([path.absolute().parent for path in paths])
+    """Give each bag a name of its own.
+
+    It is that of its file or folder; if others have the same, its path below the folder that all
+    are in; if that is the same, too, the path with a number.
+    """
+    folders = [(each.bag or each.truth or Path()).absolute().parent for each in bags]
+    home = os.path.commonpath(folders)
     names = [_plain(each.name) for each in bags]
-    for names_by_path in (
-        [_plain(str(Path(os.path.relpath(path.absolute().parent, home), name)))
-         for path, name in zip(paths, names, strict=True)],
-        [f'{name}_{number}' for number, name in enumerate(names, start=1)],
-    ):  # fmt: skip
-        times = Counter(names)
-        names = [
-            name if times[name] == 1 else other
-            for name, other in zip(names, names_by_path, strict=True)
-        ]
+    times = Counter(names)
+    names = [
+        name if times[name] == 1 else _plain(os.path.join(os.path.relpath(folder, home), name))
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    times = Counter(names)
+    for place, name in enumerate(names):
+        if times[name] > 1:
+            numbered = (f'{name}_{number}' for number in itertools.count(1))
+            names[place] = next(each for each in numbered if each not in names)
     return [replace(each, name=name) for each, name in zip(bags, names, strict=True)]
 
 
