@@ -254,7 +254,7 @@ class McapFile:
                 self._damage(f'chunks compressed by {name}; zstd and lz4 are read')
                 return nothing
             plain = memoryview(_DECOMPRESSORS[compression](data[place : place + packed]))
-        except Exception:  # of lz4, zstd or struct
+        except (struct.error, zstd.ZstdError, RuntimeError, MemoryError):  # the last two: lz4
             self._damage('a damaged chunk')
             return nothing
         if len(plain) != size or (checksum and zlib.crc32(plain) != checksum):
