@@ -273,6 +273,7 @@ def table(
 ) -> list[str]:
     """Build the rows of figures: each mode, in percent, beside the paper's scores."""
     from videomt_ros.evaluation.families import family_of
+    from videomt_ros.evaluation.figures import as_text
 
     columns = [mode for mode in modes if mode in metrics]
     if not columns:
@@ -283,7 +284,7 @@ def table(
         paper = family_of(metrics[columns[0]]['benchmark']).renamed(paper_score)
     rows = [['', *heads]]
     for name in metrics[columns[0]]['figures']:
-        cells = [shown(name, metrics[column]['figures'].get(name)) for column in columns]
+        cells = [as_text(name, metrics[column]['figures'].get(name)) for column in columns]
         if paper_score:
             cells.append(f'{paper[name]:.1f}' if name in paper else '')
         rows.append([name, *cells])
@@ -293,10 +294,3 @@ def table(
         + ''.join(f'  {cell:>{width}}' for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
-
-
-def shown(name: str, value: float | None) -> str:
-    """Format a figure: counts as they are, fractions in percent."""
-    from videomt_ros.evaluation.figures import as_text
-
-    return as_text(name, value)

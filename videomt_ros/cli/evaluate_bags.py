@@ -91,9 +91,10 @@ def check_sources(args: argparse.Namespace) -> None:
         if len(args.truth) > 1 or len(args.bag or ()) > 1:
             raise ValueError('Expected one --truth and at most one --bag with --results-bag.')
     elif args.bag is not None and len(args.bag) == 1:
-        num_truths = len(args.truth or _truth_beside(args.bag[0]))
-        if num_truths > 1:
-            raise ValueError(f'Expected one --truth for one bag, got {num_truths}.')
+        if not args.truth:
+            _truth_beside(args.bag[0])
+        elif len(args.truth) > 1:
+            raise ValueError(f'Expected one --truth for one bag, got {len(args.truth)}.')
     if not is_bag and (args.dataset is None or args.root is None):
         raise ValueError(
             'Expected --dataset and --root, or --bag, or --bags, or --results-bag with --truth.'
@@ -116,7 +117,7 @@ def check_sources(args: argparse.Namespace) -> None:
                 raise ValueError(f'--{name} has no meaning for --results-bag: leave it out.')
 
 
-def _truth_beside(bag: Path) -> list[Path]:
+def _truth_beside(bag: Path) -> Path:
     """Find the truth of a bag that was named without one.
 
     Raises:
@@ -127,10 +128,10 @@ def _truth_beside(bag: Path) -> list[Path]:
     found = truth_beside(bag)
     if found.truth is None:
         raise ValueError(
-            f'Expected --truth with the labels of the bag; there is no score without them. '
+            'Expected --truth with the labels of the bag; there is no score without them. '
             f'{found.problem}'
         )
-    return [found.truth]
+    return found.truth
 
 
 SOURCE_OPTIONS: dict[str, type] = {
@@ -212,7 +213,7 @@ def open_bag(args: argparse.Namespace) -> Dataset:
     from videomt_ros.datasets.bags.dataset import bag_dataset
 
     [bag] = args.bag
-    [truth] = args.truth or _truth_beside(bag)
+    truth = args.truth[0] if args.truth else _truth_beside(bag)
     # With two bags, --topic names the topic of the results.
     topic = '' if args.results_bag is not None else args.topic
     dataset = bag_dataset(bag, topic, truth, skip_bad=args.skip_bad)
