@@ -153,6 +153,10 @@ def test_another_data_set_is_refused(shards, tmp_path, capsys):
     merge = ['evaluate', '--merge', str(shards), '--root', str(tmp_path / 'other')]
     assert main([*merge, '--out', str(tmp_path / 'out')]) == 1
     assert 'The data set is not that of the shards: videos was' in capsys.readouterr().err
+    # A zero is a value that was given, too.
+    merge = ['evaluate', '--merge', str(shards), '--out', str(tmp_path / 'out')]
+    assert main([*merge, '--grey-low', '0']) == 1
+    assert 'grey_range' in capsys.readouterr().err
 
 
 def test_more_shards_than_videos_are_joined_without_the_idle_ones(roots, tmp_path):

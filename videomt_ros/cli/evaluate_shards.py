@@ -134,7 +134,7 @@ def merge(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 def _restore_source(args: argparse.Namespace, source: Mapping[str, Any]) -> None:
     """Set the options of the data set to those of a shard, where the user has not given them."""
-    is_given = {name: bool(getattr(args, name)) for name in SOURCE_OPTIONS}
+    is_given = {n: getattr(args, n) != getattr(args.defaults, n) for n in SOURCE_OPTIONS}
     # Paths stay as they were written, where they mean the same, since messages repeat them.
     cwd = Path(source['cwd'])
     home = Path() if cwd == Path.cwd() else cwd
