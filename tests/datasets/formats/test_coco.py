@@ -312,3 +312,19 @@ def test_panoptic_images_may_come_without_annotations(tmp_path):
         ('9', (5, 4)),
         ('139', (2, 3)),
     ]
+
+
+def test_a_file_of_youtube_vis_in_the_folders_of_coco_keeps_its_stamps(tmp_path: Path) -> None:
+    names = ['a/00000.jpg', 'a/00001.jpg']
+    stamps = [10**18, 10**18 + 70_000_000]
+    video = {'id': 1, 'width': 3, 'height': 2, 'length': 2, 'file_names': names}
+    content = {'categories': [{'id': 1, 'name': 'dog'}], 'videos': [video | {'stamps_ns': stamps}]}
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/instances_val2017.json').write_text(json.dumps(content))
+    (tmp_path / 'val2017/a').mkdir(parents=True)
+    for name in names:
+        cv2.imwrite(str(tmp_path / 'val2017' / name), np.zeros((2, 3, 3), np.uint8))
+
+    (opened,) = open_dataset('coco', tmp_path, 'val2017').videos
+
+    assert [frame.stamp_ns for frame in opened.frames()] == stamps

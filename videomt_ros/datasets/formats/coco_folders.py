@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from videomt_ros.datasets.dataset import AnnotatedVideo, Dataset
+from videomt_ros.datasets.dataset import Dataset
 from videomt_ros.datasets.formats.coco import read_coco_panoptic
-from videomt_ros.datasets.formats.file_search import find_file, find_image_folder
+from videomt_ros.datasets.formats.file_search import find_file
 from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.ytvis import load_ytvis
-from videomt_ros.datasets.formats.ytvis_folders import USUAL_FPS
-from videomt_ros.datasets.image_folder import ImageFolderVideo, regular_stamps
+from videomt_ros.datasets.formats.ytvis_folders import image_video, with_images
+from videomt_ros.datasets.image_folder import ImageFolderVideo
 from videomt_ros.datasets.json_files import load_json
 
 _SPLITS = {
@@ -77,13 +75,11 @@ def coco_dataset(
     path = _annotations(root, split, _INSTANCES, f'the annotations of {name}, split {split}')
     truth = load_ytvis(path, skip_bad=skip_bad)
     checks = Checks(path, skip_bad, keep_faulty)
-    files = {video.video_id: video.frame_names for video in truth.videos}
-    rates = {video.video_id: video.fps for video in truth.videos if video.fps}
     return Dataset(
         name,
         'ytvis',
         truth.categories,
-        _with_images(truth.videos, files, root, split, checks, rates),
+        with_images(map(image_video, truth.videos), _image_folders(root, split), checks),
         (path,) if truth.has_annotations else (),
         is_drawn=truth.is_drawn,
         skip_bad=skip_bad,
@@ -106,14 +102,18 @@ def coco_panoptic_dataset(
     masks_folder = path.with_suffix('')
     checks = Checks(path, skip_bad, keep_faulty)
     truth, files = read_coco_panoptic(content, masks_folder, checks)
-    names = {video_id: (name,) for video_id, name in files.items()}
-    videos = _with_images(truth.videos, names, root, split, checks)
+    videos = (
+        ImageFolderVideo(
+            v.video_id, v.name, v.size, v.frame_names, (Path(files[v.video_id]),), (0,)
+        )
+        for v in truth.videos
+    )
     has_truth = truth.has_annotations
     return Dataset(
         name,
         'coco_panoptic',
         truth.categories,
-        videos,
+        with_images(videos, _image_folders(root, split), checks),
         (path,) if has_truth else (),
         masks_folder if has_truth else None,
         is_drawn=truth.is_drawn,
@@ -129,34 +129,8 @@ def _annotations(root: Path, split: str, places: tuple[str, ...], what: str) -> 
     return find_file(root, [place.format(split=one) for one in splits for place in places], what)
 
 
-def _with_images(
-    videos: Sequence[AnnotatedVideo],
-    files: Mapping[Any, Sequence[str]],
-    root: Path,
-    split: str,
-    checks: Checks,
-    rates: Mapping[Any, float] | None = None,
-) -> tuple[ImageFolderVideo, ...]:
-    """Join the videos with their images; names and frames per second are given by video id."""
-    if not videos:
-        return ()
+def _image_folders(root: Path, split: str) -> list[Path]:
+    """List the folders that may hold the images of a split."""
     # The images of test-dev2017 are among those of test2017.
     splits = dict.fromkeys([*_SPLITS.get(split, (split,)), split.replace('-dev', '')])
-    places = [root / place.format(split=one) for one in splits for place in _IMAGES]
-    names = [name for video in videos for name in files[video.video_id]]
-    folder, missing = find_image_folder(checks, places, names)
-    found = []
-    for video in checks.each(videos):
-        own = files[video.video_id]
-        checks.lacks_images(
-            video.video_id, [f'There is no {folder / name}.' for name in own if name in missing]
-        )
-        if checks.keeps:
-            paths = tuple(folder / name for name in own)
-            stamps = regular_stamps(len(own), (rates or {}).get(video.video_id, USUAL_FPS))
-            found.append(
-                ImageFolderVideo(
-                    video.video_id, video.name, video.size, video.frame_names, paths, stamps
-                )
-            )
-    return tuple(found)
+    return [root / place.format(split=one) for one in splits for place in _IMAGES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from videomt_ros.datasets.dataset import Dataset, DatasetError
@@ -76,27 +77,16 @@ def ytvis_dataset(
     paths = _annotation_files(name, root, split)
     truths = [load_ytvis(path, skip_bad=skip_bad) for path in paths]
     videos = _union(truths)
-    names = [frame for video in videos for frame in video.frame_names]
     # A part of a split, such as 'valid_long' or one's own 'train_sub', has no images of its own.
     places = [*_filled(_IMAGES, split), *_filled(_IMAGES, split.partition('_')[0])]
     checks = Checks(paths[0], skip_bad, keep_faulty)
-    folder, missing = root, set[str]()
-    if names:
-        folder, missing = find_image_folder(checks, [root / place for place in places], names)
-    found = []
-    for video in checks.each(videos):
-        checks.lacks_images(
-            video.video_id,
-            [f'There is no {folder / each}.' for each in video.frame_names if each in missing],
-        )
-        if checks.keeps:
-            found.append(_image_video(video, folder))
+    found = with_images(map(image_video, videos), [root / place for place in places], checks)
     categories = {c.category_id: c for truth in truths for c in truth.categories}
     return Dataset(
         name,
         'ytvis',
         tuple(categories[number] for number in sorted(categories)),
-        tuple(found),
+        found,
         tuple(truth.path for truth in truths if truth.has_annotations),
         is_drawn=all(truth.is_drawn for truth in truths),
         skip_bad=skip_bad,
@@ -110,12 +100,40 @@ def ytvis_dataset(
     )
 
 
-def _image_video(video: YtvisVideo, folder: Path) -> ImageFolderVideo:
-    """Join a video of an annotation file with its images in a folder."""
+def image_video(video: YtvisVideo) -> ImageFolderVideo:
+    """Describe a video of an annotation file, with the paths of its images as in that file."""
     names = video.frame_names
     stamps = video.stamps_ns or regular_stamps(len(names), video.fps or USUAL_FPS)
-    paths = tuple(folder / name for name in names)
+    paths = tuple(map(Path, names))
     return ImageFolderVideo(video.video_id, video.name, video.size, names, paths, stamps)
+
+
+def with_images(
+    videos: Iterable[ImageFolderVideo], places: Sequence[Path], checks: Checks
+) -> tuple[ImageFolderVideo, ...]:
+    """Find the folder that holds the images of some videos.
+
+    Args:
+        videos: videos whose image paths are relative to that folder.
+        places: folders that may be it, the likeliest first.
+        checks: collects the faults.
+
+    Returns:
+        The videos with full paths, without those that `checks` leaves out.
+    """
+    videos = list(videos)
+    names = [str(path) for video in videos for path in video.image_paths]
+    folder, missing = places[0], set[str]()
+    if names:
+        folder, missing = find_image_folder(checks, places, names)
+    found = []
+    for video in checks.each(videos):
+        paths = tuple(folder / path for path in video.image_paths)
+        lacking = [p for p in video.image_paths if str(p) in missing]
+        checks.lacks_images(video.video_id, [f'There is no {folder / p}.' for p in lacking])
+        if checks.keeps:
+            found.append(replace(video, image_paths=paths))
+    return tuple(found)
 
 
 def _annotation_files(name: str, root: Path, split: str) -> list[Path]:
