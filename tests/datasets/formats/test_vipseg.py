@@ -515,3 +515,25 @@ def test_synthetic_scenes_are_read_and_written_back_as_they_are(tmp_path):
     for video in truth.videos:
         for t in range(3):
             assert (results.ids(video.video_id, t) == truth.ids(video.video_id, t)).all()
+
+
+def test_a_split_without_truth_keeps_a_video_without_images_and_says_why(tmp_path):
+    (tmp_path / 'test.txt').write_text('a\nb\nc\n')
+    for name in 'ac':
+        (tmp_path / 'images' / name).mkdir(parents=True)
+    Image.new('RGB', (3, 2)).save(tmp_path / 'images/a/0001.png')
+    (tmp_path / 'images/c/0001.png').write_bytes(b'no image')
+
+    dataset = vipseg_dataset('mine', tmp_path, 'test', keep_faulty=True)
+
+    assert [(v.video_id, v.frame_names) for v in dataset.videos] == [
+        ('a', ('0001.png',)),
+        ('b', ()),
+        ('c', ()),
+    ]
+    assert f'expected images in {tmp_path}/images/b, got none' in dataset.faulty['b']
+    assert 'images/c/0001.png' in dataset.faulty['c']
+    with pytest.raises(DatasetError):
+        vipseg_dataset('mine', tmp_path, 'test')
+    left = vipseg_dataset('mine', tmp_path, 'test', skip_bad=True)
+    assert [video.video_id for video in left.videos] == ['a'] and len(left.left_out) == 2

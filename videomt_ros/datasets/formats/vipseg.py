@@ -172,7 +172,7 @@ def vipseg_dataset(
     base = root / 'VIPSeg_720P' if (root / 'VIPSeg_720P').is_dir() else root
     path = base / f'panoptic_gt_VIPSeg_{SPLITS[split]}.json'
     if not path.exists():
-        return _unlabelled(name, [base, root], SPLITS[split], path, skip_bad)
+        return _unlabelled(name, [base, root], SPLITS[split], path, skip_bad, keep_faulty)
     checks = Checks(path, skip_bad, keep_faulty)
     masks_folder = _masks_beside(path)
     truth = read_truth(masks_folder, checks)
@@ -202,7 +202,9 @@ def _masks_beside(path: Path) -> Path:
     return path.parent / 'panomasksRGB'
 
 
-def _unlabelled(name: str, places: list[Path], split: str, path: Path, skip_bad: bool) -> Dataset:
+def _unlabelled(
+    name: str, places: list[Path], split: str, path: Path, skip_bad: bool, keep_faulty: bool
+) -> Dataset:
     """Open a split that has no JSON, with the images of the videos of a list."""
     lists = [place / f'{split}.txt' for place in places]
     found = [each for each in lists if each.exists()]
@@ -214,23 +216,27 @@ def _unlabelled(name: str, places: list[Path], split: str, path: Path, skip_bad:
                 'but neither is there. Name the folder that holds one of them, or another split.'
             ],
         )
-    checks = Checks(found[0], skip_bad)
-    faults, videos = checks.faults, []
+    checks = Checks(found[0], skip_bad, keep_faulty)
+    videos = []
     for video_id in checks.each(read_video_list(found[0], checks)):
         folders = [place / images / video_id for place in places for images in ('images', 'imgs')]
         files = next((files for files in map(find_files, folders) if files), {})
+        size = 0, 0
+        lacking: list[str] = []
         if not files:
-            faults.append(f'Video {video_id}: expected images in {folders[0]}, got none.')
-            continue
-        try:
-            size = read_size(next(iter(files.values())))
-        except DatasetError as error:
-            faults.append(f'Video {video_id}: {error.path}: {" ".join(error.faults)}')
-            continue
+            lacking = [f'Video {video_id}: expected images in {folders[0]}, got none.']
+        else:
+            try:
+                size = read_size(next(iter(files.values())))
+            except DatasetError as error:
+                lacking = [f'Video {video_id}: {error.path}: {" ".join(error.faults)}']
+                files = {}
+        checks.lacks_images(video_id, lacking)
         frame_names = tuple(f'{stem}.png' for stem in files)
         stamps = regular_stamps(len(files), FPS)
         paths = tuple(files.values())
-        videos.append(ImageFolderVideo(video_id, video_id, size, frame_names, paths, stamps))
+        if checks.keeps:
+            videos.append(ImageFolderVideo(video_id, video_id, size, frame_names, paths, stamps))
     checks.finish()
     classes = load_classes('vipseg')
     entries = zip(classes.category_ids, classes.class_names, classes.thing_classes, strict=True)
@@ -243,6 +249,7 @@ def _unlabelled(name: str, places: list[Path], split: str, path: Path, skip_bad:
         split=split,
         skip_bad=skip_bad,
         left_out=tuple(checks.left_out),
+        faulty=checks.without_images,
     )
 
 
