@@ -373,3 +373,17 @@ def test_a_share_is_between_0_and_1(tmp_path, share):
     with pytest.raises(SystemExit) as caught:
         convert(tmp_path, '--out', tmp_path / 'data', f'--valid-share={share}')
     assert caught.value.code == 2
+
+
+def test_labels_of_turned_photos_are_told_from_those_of_another_image(
+    drawn, content, tmp_path, capsys
+):
+    shutil.copytree(drawn, tmp_path / 'in')
+    (photo, *_) = images(tmp_path / 'in', content['videos'][0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new('RGB', SIZE).save(photo, exif=exif)
+    assert convert(tmp_path / 'in/valid.json', '--out', tmp_path / 'out') == 1
+    said = capsys.readouterr().err
+    assert 'got 64 x 96. Its EXIF orientation (6) is ignored' in said
+    assert not (tmp_path / 'out').exists()

@@ -57,27 +57,40 @@ class ImageFolderVideo:
         Raises:
             DatasetError: it cannot be read, ends early, or has another size.
         """
-        path = self.image_paths[index]
-        try:
-            data = path.read_bytes()
-            # EXIF orientation is ignored, since the masks count pixels as they are stored.
-            image = decode_image_file(data, grey_range=self.grey_range)
-        except FileNotFoundError as error:
-            raise DatasetError(path, ['There is no such file.']) from error
-        except OSError as error:
-            raise DatasetError(path, [f'Expected an image that can be read: {error}.']) from error
-        except FrameError as error:
-            raise DatasetError(path, [str(error)]) from error
-        height, width = image.shape[:2]
-        if (height, width) != self.size:
-            raise DatasetError(
-                path,
-                [
-                    f'Expected {self.size[1]} x {self.size[0]} pixels (width x height), '
-                    f'got {width} x {height}.{turn_hint(orientation_of(data))}'
-                ],
-            )
-        return image
+        return read_image(self.image_paths[index], self.size, self.grey_range)[1]
+
+
+def read_image(
+    path: Path, size: tuple[int, int], grey_range: GreyRange | None = None
+) -> tuple[bytes, NDArray[np.uint8]]:
+    """Read an image file that must have a `size` (height, width).
+
+    Returns:
+        The file, and its pixels, (H, W, 3) RGB.
+
+    Raises:
+        DatasetError: it cannot be read, ends early, or has another size.
+    """
+    try:
+        data = path.read_bytes()
+        # EXIF orientation is ignored, since the masks count pixels as they are stored.
+        image = decode_image_file(data, grey_range=grey_range)
+    except FileNotFoundError as error:
+        raise DatasetError(path, ['There is no such file.']) from error
+    except OSError as error:
+        raise DatasetError(path, [f'Expected an image that can be read: {error}.']) from error
+    except FrameError as error:
+        raise DatasetError(path, [str(error)]) from error
+    height, width = image.shape[:2]
+    if (height, width) != size:
+        raise DatasetError(
+            path,
+            [
+                f'Expected {size[1]} x {size[0]} pixels (width x height), '
+                f'got {width} x {height}.{turn_hint(orientation_of(data))}'
+            ],
+        )
+    return data, image
 
 
 def remarks_on_images(videos: Sequence[object]) -> list[str]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from videomt_ros.datasets.compressed import decode_image_file
 from videomt_ros.datasets.dataset import DatasetError
 from videomt_ros.datasets.formats.cvat_xml import load_cvat_xml
 from videomt_ros.datasets.formats.file_search import find_image_folder, find_missing
@@ -23,7 +22,7 @@ from videomt_ros.datasets.formats.instance_files import YtvisTruth, YtvisVideo, 
 from videomt_ros.datasets.formats.labelme import is_labelme, labelme_folders, load_labelme
 from videomt_ros.datasets.formats.record_checks import Checks
 from videomt_ros.datasets.formats.ytvis import BROKEN_ZIP, load_ytvis
-from videomt_ros.datasets.image_folder import find_files, natural_key
+from videomt_ros.datasets.image_folder import find_files, natural_key, read_image
 from videomt_ros.datasets.json_files import load_json
 from videomt_ros.datasets.video import VideoFile
 
@@ -65,13 +64,7 @@ class StoredImages:
             DatasetError: an image cannot be read, or has another size than its labels.
         """
         for path in self._paths:
-            data = path.read_bytes()
-            try:
-                image = decode_image_file(data)
-            except ValueError as error:
-                raise DatasetError(path, [str(error)]) from error
-            _check_size(path, image, self._size)
-            yield path.suffix.lower(), data
+            yield path.suffix.lower(), read_image(path, self._size)[0]
 
 
 class VideoFrames:
