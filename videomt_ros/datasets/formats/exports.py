@@ -119,7 +119,7 @@ class VideoFrames:
             )
 
 
-_Frames = dict[int, 'StoredImages | VideoFrames']
+_Frames = dict[int, StoredImages | VideoFrames]
 """Frames of each video by its id."""
 
 

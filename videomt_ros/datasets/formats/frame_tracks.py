@@ -14,7 +14,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from videomt_ros.datasets.formats.instance_files import FileMasks, YtvisVideo
-from videomt_ros.datasets.formats.record_checks import Checks
+from videomt_ros.datasets.formats.record_checks import Checks, counted
 from videomt_ros.datasets.rle import MaskTrack, convert
 
 Identity = int | str
@@ -107,7 +107,7 @@ class FrameTracks:
             where = f'{self._named} {identity} of video {video_id}'
             if len(parts.categories) > 1:
                 times = ' and '.join(
-                    f'{category_id} in {count} {"record" if count == 1 else "records"}'
+                    f'{category_id} in {counted(count, "record")}'
                     for category_id, count in parts.categories.most_common()
                 )
                 self._checks.fault(

@@ -430,11 +430,11 @@ class Unknown:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[Any, int] = {}
+        self._counts = Counter[Any]()
 
     def add(self, video_id: Any, count: int = 1) -> None:
         """Count results of a video that the truth lacks."""
-        self._counts[video_id] = self._counts.get(video_id, 0) + count
+        self._counts[video_id] += count
 
     def notes(self, num_known: int, checks: Checks) -> list[str]:
         """Write the note on them, if there are any.
@@ -446,9 +446,8 @@ class Unknown:
         if not self._counts:
             return []
         names = list_names([str(video_id) for video_id in self._counts])
-        count = '1 video' if len(self._counts) == 1 else f'{len(self._counts):,} videos'
-        total = sum(self._counts.values())
-        results = '1 result' if total == 1 else f'{total:,} results'
+        count = counted(len(self._counts), 'video')
+        results = counted(self._counts.total(), 'result')
         if not num_known and not checks.faults:
             checks.fault(
                 f'Expected results of videos of the truth, got {results} of {count} that it '
