@@ -167,7 +167,7 @@ def _fullest_frame(video: Video, labels: Labels) -> int:
     for index in candidates:
         try:
             keys, listed = labels.frame(video, index)
-        except Exception:
+        except (OSError, ValueError):  # a mask that cannot be read; another frame will do
             continue
         counts[index] = sum(bool((keys == label.key).any()) for label in listed)
     # Of equal ones the one that is nearest to the middle: at the ends objects come and go.
