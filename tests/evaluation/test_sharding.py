@@ -13,8 +13,11 @@ from videomt_ros.evaluation.run_folder import ShardNumber
 from videomt_ros.evaluation.sharding import Shard, joined_group, own_device
 
 
-def test_a_process_alone_has_all_of_the_work(monkeypatch):
+@pytest.mark.parametrize('size', [None, '', ' ', '0', '1'])
+def test_a_process_alone_has_all_of_the_work(monkeypatch, size):
     monkeypatch.delenv('WORLD_SIZE', raising=False)
+    if size is not None:
+        monkeypatch.setenv('WORLD_SIZE', size)
     with joined_group() as shard:
         assert shard == Shard(0, 1)
         assert shard.is_first
@@ -42,10 +45,14 @@ def test_processes_share_the_gpus_of_a_machine(monkeypatch):
         assert own_device(torch.device('cuda:1')) == torch.device('cuda:1')
         assert own_device(torch.device('cpu')) == torch.device('cpu')
     assert found == [0, 1, 0, 1]
+    monkeypatch.setenv('LOCAL_RANK', '')
+    assert own_device(torch.device('cuda')) == torch.device('cuda')
 
 
-def test_processes_that_do_not_come_end_the_wait(monkeypatch):
+@pytest.mark.parametrize('rank', ['0', '1'])
+def test_processes_that_do_not_come_end_the_wait(monkeypatch, caplog, rank):
     monkeypatch.setattr(sharding, 'MEETING_TIME', timedelta(seconds=1))
+    monkeypatch.setattr(sharding, '_SILENCE_S', 0.0)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])

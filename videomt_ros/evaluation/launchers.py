@@ -20,15 +20,18 @@ _FIRST_SPECIAL_STEP = 0xFFFF_FFF0
 """SLURM gives numbers from here on to the steps of batch scripts and of interactive shells."""
 
 
-def check_world(env: Mapping[str, str] = os.environ) -> None:
+def check_world(env: Mapping[str, str] = os.environ) -> int:
     """Refuse to wait for processes that WORLD_SIZE asks for and that cannot come.
+
+    Returns:
+        The number of processes that it asks for, at least 1.
 
     Raises:
         ValueError: says which variable asks for them, and what to do.
     """
     world_size = _number(env, 'WORLD_SIZE')
     if world_size <= 1:
-        return
+        return 1
     missing = [name for name in _MEETING if not env.get(name)]
     if missing:
         raise ValueError(
@@ -37,6 +40,7 @@ def check_world(env: Mapping[str, str] = os.environ) -> None:
             f'Start them with torchrun --nproc-per-node {world_size} -m videomt_ros ..., or run '
             'one process after `unset WORLD_SIZE RANK LOCAL_RANK`.'
         )
+    return world_size
 
 
 def check_evaluation(is_shard: bool, env: Mapping[str, str] = os.environ) -> str:
@@ -53,8 +57,7 @@ def check_evaluation(is_shard: bool, env: Mapping[str, str] = os.environ) -> str
         ValueError: the processes cannot meet, or several that srun has started would all do the
             same; says which variable, and what to do.
     """
-    check_world(env)
-    if is_shard or _number(env, 'WORLD_SIZE') > 1:
+    if check_world(env) > 1 or is_shard:
         return ''
     if asked := _unstarted_by_slurm(env):
         return (

@@ -128,8 +128,7 @@ def joined_group(number: ShardNumber | None = None) -> Iterator[Shard]:
     Yields:
         The share of this process; the whole evaluation if no launcher has started it.
     """
-    check_world()
-    world_size = int(os.environ.get('WORLD_SIZE') or '1')
+    world_size = check_world()
     if world_size == 1:
         yield Shard(number=number)
         return
@@ -173,7 +172,7 @@ def _meet(world_size: int) -> dist.Store:
 
 def own_device(device: torch.device) -> torch.device:
     """Choose a GPU for each process of a machine, unless the user named one."""
-    rank = int(os.environ.get('LOCAL_RANK', '0'))
+    rank = int(os.environ.get('LOCAL_RANK') or '0')
     if device.type != 'cuda' or device.index is not None or not rank:
         return device
     return torch.device('cuda', rank % torch.cuda.device_count())
