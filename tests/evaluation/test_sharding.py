@@ -56,11 +56,13 @@ def test_processes_that_do_not_come_end_the_wait(monkeypatch, caplog, rank):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = str(probe.getsockname()[1])
-    world = {'WORLD_SIZE': '2', 'RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    world = {'WORLD_SIZE': '2', 'RANK': rank, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
     for name, value in world.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r'WORLD_SIZE=2 .* did not meet'), joined_group():
         pass
+    assert f'waiting for 1 other processes at 127.0.0.1:{port}' in caplog.text
 
 
 def test_processes_share_a_numbered_shard():

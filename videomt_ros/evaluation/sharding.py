@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ dies, the launcher ends all of them."""
 
 MEETING_TIME = timedelta(minutes=10)
 """Time that a process waits at its start for the others, which load the same model meanwhile."""
+
+_SILENCE_S = 3.0
+"""Seconds after which a process that waits at its start says for what."""
 
 Result = TypeVar('Result')
 """Type of the result of work that a process does."""
@@ -153,11 +157,16 @@ def _meet(world_size: int) -> dist.Store:
         ValueError: they did not come.
     """
     where = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
-    if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        _logger.warning(
+    reminder = threading.Timer(
+        _SILENCE_S,
+        _logger.warning,
+        (
             'WORLD_SIZE=%d: waiting for %d other processes at %s. If nobody started them, stop '
             'this one and `unset WORLD_SIZE RANK LOCAL_RANK`.', world_size, world_size - 1, where,
-        )  # fmt: skip
+        ),
+    )  # fmt: skip
+    reminder.daemon = True
+    reminder.start()
     try:
         store, _, _ = next(iter(dist.rendezvous('env://', timeout=MEETING_TIME)))
     except (dist.DistError, ValueError) as error:
@@ -166,6 +175,8 @@ def _meet(world_size: int) -> dist.Store:
             f'{where} ({one_line(error)}). Start them with torchrun, or run one process after '
             '`unset WORLD_SIZE RANK LOCAL_RANK`.'
         ) from error
+    finally:
+        reminder.cancel()
     store.set_timeout(PATIENCE)
     return store
 
