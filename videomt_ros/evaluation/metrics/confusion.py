@@ -5,7 +5,7 @@ mask, whatever the classes of the two. Where each pixel has a class, pixels are 
 tables that `stq` and `semantic` fill anyway; pixels without a true class do not count there, so
 nothing is spurious.
 
-Letters: K categories, N true and M predicted masks of a frame.
+Letters: K categories.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from videomt_ros.datasets.rle import MaskTrack, Rle
+from videomt_ros.datasets.rle import MaskTrack
+from videomt_ros.evaluation.metrics.overlap import VisibleMask, mask_iou, visible_masks
 
 THRESHOLD = 0.5
 """Lowest IoU of two masks that are matched."""
@@ -135,59 +135,37 @@ class InstanceConfusion:
         ]
         shown.sort(key=lambda track: -track.score)
         num_frames = max((len(track.masks) for track in (*truth, *shown)), default=0)
-        objects = _by_frame([track for track in truth if not track.is_crowd], num_frames)
-        crowds = _by_frame([track for track in truth if track.is_crowd], num_frames)
-        tracks = _by_frame(shown, num_frames)
+        objects = visible_masks([track for track in truth if not track.is_crowd], num_frames)
+        crowds = visible_masks([track for track in truth if track.is_crowd], num_frames)
+        tracks = visible_masks(shown, num_frames)
         for frame in zip(objects, crowds, tracks, strict=True):
             self._count(*frame)
 
-    def _count(self, objects: _Masks, crowds: _Masks, tracks: _Masks) -> None:
+    def _count(
+        self,
+        objects: Sequence[VisibleMask],
+        crowds: Sequence[VisibleMask],
+        tracks: Sequence[VisibleMask],
+    ) -> None:
         """Count the masks of a frame: true ones, those of crowds, predicted ones."""
         nothing = len(self._category_ids)
         matched = np.zeros(len(objects), bool)
-        iou = _iou(objects, tracks)
-        on_crowd = np.any(_iou(crowds, tracks) >= THRESHOLD - _EPSILON, axis=0).tolist()
-        for column, (category, _) in enumerate(tracks):
+        iou = mask_iou(objects, tracks)
+        on_crowd = np.any(mask_iou(crowds, tracks) >= THRESHOLD - _EPSILON, axis=0).tolist()
+        for column, seen in enumerate(tracks):
             row = nothing
             if iou.size:
                 free = np.where(matched, -1.0, iou[:, column])
                 best = int(free.argmax())
                 if free[best] >= THRESHOLD - _EPSILON:
                     matched[best] = True
-                    row = self._places[objects[best][0]]
+                    row = self._places[objects[best].track.category_id]
             if row != nothing or not on_crowd[column]:
-                self._counts[row, self._places[category]] += 1
-        for (category, _), is_matched in zip(objects, matched.tolist(), strict=True):
+                self._counts[row, self._places[seen.track.category_id]] += 1
+        for seen, is_matched in zip(objects, matched.tolist(), strict=True):
             if not is_matched:
-                self._counts[self._places[category], nothing] += 1
+                self._counts[self._places[seen.track.category_id], nothing] += 1
 
     def result(self) -> ClassConfusion:
         """Return the counts of all videos so far."""
         return ClassConfusion('masks', self._category_ids, self._counts.copy())
-
-
-_Masks = list[tuple[int, Rle]]
-"""Category id and code of each mask of a frame that has pixels."""
-
-
-def _by_frame(tracks: Sequence[MaskTrack], num_frames: int) -> list[_Masks]:
-    """List the visible masks of each frame, in the order of the tracks."""
-    frames: list[_Masks] = [[] for _ in range(num_frames)]
-    for track in tracks:
-        masks, areas = track.read()
-        for seen, mask, area in zip(frames, masks, areas.tolist(), strict=True):
-            if mask is not None and area:
-                seen.append((track.category_id, mask))
-    return frames
-
-
-def _iou(truth: _Masks, tracks: _Masks) -> NDArray[np.float64]:
-    """Compute the IoU of all masks of a frame, (N, M)."""
-    if not truth or not tracks:
-        return np.zeros((len(truth), len(tracks)))
-    # A crowd would turn IoU into the share of the prediction that it covers.
-    no_crowds = [0] * len(tracks)
-    iou = coco_mask.iou([mask for _, mask in truth], [mask for _, mask in tracks], no_crowds)
-    if (iou < 0).any():
-        raise ValueError('Expected masks of one size (height, width) in a frame.')
-    return iou

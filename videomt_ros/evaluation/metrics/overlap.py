@@ -140,7 +140,10 @@ def overlap_tracks(
     num_frames = max(lengths, default=0)
     sequences = []
     for category in sorted({track.category_id for track in tracks}):
-        sides = (_visible_masks(side, category, num_frames) for side in (truth, results))
+        sides = (
+            visible_masks([each for each in side if each.category_id == category], num_frames)
+            for side in (truth, results)
+        )
         frames = list(itertools.starmap(_overlap_masks, zip(*sides, strict=True)))
         sequences.append(TrackSequence(video_id, category, frames))
     return sequences
@@ -253,39 +256,51 @@ def _ids_of(segments: Sequence[Mapping[str, Any]], category: int) -> list[int]:
     return [segment['id'] for segment in segments if segment['category_id'] == category]
 
 
-def _visible_masks(
-    tracks: Sequence[MaskTrack], category_id: int, num_frames: int
-) -> list[list[tuple[int, int, Rle]]]:
-    """List track id, area and mask of all that is visible of one class in each frame."""
-    frames: list[list[tuple[int, int, Rle]]] = [[] for _ in range(num_frames)]
+class VisibleMask(NamedTuple):
+    """A mask with pixels in one frame."""
+
+    track: MaskTrack
+    """The object or track that it belongs to."""
+    area: int
+    """Number of its pixels."""
+    mask: Rle
+
+
+def visible_masks(tracks: Sequence[MaskTrack], num_frames: int) -> list[list[VisibleMask]]:
+    """List all that is visible of some tracks in each frame, in their order."""
+    frames: list[list[VisibleMask]] = [[] for _ in range(num_frames)]
     for track in tracks:
-        if track.category_id == category_id:
-            masks, areas = track.read()
-            for seen, mask, area in zip(frames, masks, areas.tolist(), strict=True):
-                if mask is not None and area:
-                    seen.append((track.track_id, area, mask))
+        masks, areas = track.read()
+        for seen, mask, area in zip(frames, masks, areas.tolist(), strict=True):
+            if mask is not None and area:
+                seen.append(VisibleMask(track, area, mask))
     return frames
 
 
-def _overlap_masks(
-    truth: list[tuple[int, int, Rle]], tracks: list[tuple[int, int, Rle]]
-) -> FrameOverlap:
+def mask_iou(truth: Sequence[VisibleMask], tracks: Sequence[VisibleMask]) -> NDArray[np.float64]:
+    """Compute the IoU of all masks of a frame, (n, m).
+
+    Raises:
+        ValueError: they differ in size.
+    """
+    if not truth or not tracks:
+        return np.zeros((len(truth), len(tracks)))
+    # A crowd would turn IoU into the share of the detection that it covers.
+    no_crowds = [0] * len(tracks)
+    iou = coco_mask.iou([seen.mask for seen in truth], [seen.mask for seen in tracks], no_crowds)
+    if (iou < 0).any():
+        sizes = sorted({tuple(seen.mask['size']) for seen in (*truth, *tracks)})
+        raise ValueError(f'Expected masks of one size (height, width) in a frame, got {sizes}.')
+    return iou
+
+
+def _overlap_masks(truth: list[VisibleMask], tracks: list[VisibleMask]) -> FrameOverlap:
     if not truth and not tracks:
         return NOTHING
-    iou = np.zeros((len(truth), len(tracks)))
-    if iou.size:
-        # A crowd would turn IoU into the share of the detection that it covers.
-        no_crowds = [0] * len(tracks)
-        iou = coco_mask.iou([seen[2] for seen in truth], [seen[2] for seen in tracks], no_crowds)
-        if (iou < 0).any():
-            sizes = sorted({tuple(mask['size']) for *_, mask in [*truth, *tracks]})
-            raise ValueError(
-                f'Expected masks of one size (height, width) in a frame, got {sizes}.'
-            )
     return FrameOverlap(
-        id_array(number for number, *_ in truth),
-        id_array(number for number, *_ in tracks),
-        iou,
-        np.array([area for _, area, _ in truth], np.int64),
-        np.array([area for _, area, _ in tracks], np.int64),
+        id_array(seen.track.track_id for seen in truth),
+        id_array(seen.track.track_id for seen in tracks),
+        mask_iou(truth, tracks),
+        np.array([seen.area for seen in truth], np.int64),
+        np.array([seen.area for seen in tracks], np.int64),
     )
