@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from videomt_ros.errors import one_line
 from videomt_ros.model.weight_files import INDEX, CheckpointError, weight_names
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _fetch(what: str, download: Callable[[Any], Path]) -> Path:
         )
     except Exception as error:  # a download can fail in any way
         problem = (
-            f'the download failed ({" ".join(str(error).split())[:120]}) and left nothing behind; '
+            f'the download failed ({one_line(error, 120)}) and left nothing behind; '
             'try again later, or download the file with a tool that goes on where it was cut '
             '(curl -L -C - -O) and give its path'
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from videomt_ros.errors import one_line
 from videomt_ros.labels import load_classes
 from videomt_ros.model.config import VIT_SIZES, NetworkConfig
 from videomt_ros.model.layouts import OWN
@@ -237,9 +238,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PresetError(
-            f"{path}: can't be read as YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise PresetError(f"{path}: can't be read as YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise PresetError(f'{path}: expected fields and values, got {type(values).__name__}.')
     unknown = sorted(str(key) for key in values if key not in _FIELDS)
